@@ -1,0 +1,1 @@
+"""Noise schedules, predictions, timesteps and guidance."""

@@ -1,0 +1,133 @@
+"""The diffused Gaussian mixture in closed form: the exact score behind every exact teacher and critic.
+
+p_t(x_t) = sum_k pi_k N(x_t; alpha mu_k, C_k),    C_k = alpha^2 Sigma_k + sigma^2 I
+epsilon(x_t) = -sigma grad log p_t(x_t) = sigma sum_k p(k | x_t) C_k^{-1} (x_t - alpha mu_k)
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Covariance:
+    """Sigma_k = diag(variance_k) + U_k^T diag(spread_k) U_k, one a component.
+
+    Args:
+        variance: (..., K, 1) isotropic or (..., K, D) diagonal part, >= 0.
+        basis: (..., K, R, D) with orthonormal rows U_k, or None. Needs an isotropic `variance`.
+        spread: (..., K, R) variance along each row of the basis, on top of the isotropic part.
+    """
+
+    variance: Tensor
+    basis: Tensor | None = None
+    spread: Tensor | None = None
+
+    @classmethod
+    def full(cls, matrices: Tensor) -> Covariance:
+        """From (K, D, D) symmetric positive semi-definite matrices, by eigendecomposition."""
+        values, vectors = torch.linalg.eigh(matrices)
+        if values.min() < -1e-6 * values.abs().max():
+            raise ValueError(f"covariances must be positive semi-definite; an eigenvalue is {values.min():.3g}")
+        zero = values.new_zeros(*values.shape[:-1], 1)
+        return cls(zero, vectors.transpose(-1, -2), values.clamp(min=0))
+
+    @classmethod
+    def low_rank(cls, variance: Tensor, factors: Tensor) -> Covariance:
+        """variance_k I + F_k^T F_k, from variance (..., K, 1) and factors F (..., K, R, D), R <= D."""
+        # The R x R Gram matrix is cheaper to diagonalise than F itself; directions of no variance get no row.
+        values, vectors = torch.linalg.eigh(factors @ factors.transpose(-1, -2))
+        floor = values.amax(-1, keepdim=True).clamp(min=1e-30) * 1e-6
+        kept = values > floor
+        scale = torch.where(kept, values.clamp(min=1e-30).rsqrt(), 0.0)
+        basis = scale[..., None] * (vectors.transpose(-1, -2) @ factors)
+        return cls(variance, basis, torch.where(kept, values, 0.0))
+
+    @property
+    def isotropic(self) -> bool:
+        """Whether every C_k is a multiple of the identity."""
+        return self.basis is None and self.variance.shape[-1] == 1
+
+    def __getitem__(self, rows: Tensor) -> Covariance:
+        """Rows of the leading batch dimension."""
+        picked = [None if v is None else v[rows] for v in (self.variance, self.basis, self.spread)]
+        return Covariance(*picked)  # type: ignore[arg-type]
+
+    def solve(self, delta: Tensor, alpha: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
+        """C^{-1} delta and log det C.
+
+        Args:
+            delta: (B, K, D).
+            alpha, sigma: (B, 1, 1).
+
+        Returns:
+            (B, K, D) and (B, K).
+        """
+        base = alpha**2 * self.variance + sigma**2
+        dims = delta.shape[-1]
+        log_det = base.log().sum(-1) * (dims // base.shape[-1])
+        solved = delta / base
+        if self.basis is not None and self.spread is not None:
+            spread = alpha**2 * self.spread  # (B, K, R)
+            along = torch.einsum("...krd,...kd->...kr", self.basis, delta)
+            excess = spread / (base * (base + spread)) * along
+            solved = solved - torch.einsum("...krd,...kr->...kd", self.basis, excess)
+            log_det = log_det + torch.log1p(spread / base).sum(-1)
+        return solved, log_det
+
+
+@dataclass(frozen=True)
+class MixturePosterior:
+    """What a diffused mixture says of x_t.
+
+    Args:
+        epsilon: (B, D).
+        log_prob: (B,) log p_t(x_t).
+        responsibilities: (B, K) p(k | x_t).
+    """
+
+    epsilon: Tensor
+    log_prob: Tensor
+    responsibilities: Tensor
+
+
+def diffused_mixture(
+    x_t: Tensor, alpha: Tensor, sigma: Tensor, means: Tensor, log_weights: Tensor, covariance: Covariance
+) -> MixturePosterior:
+    """Score, log-density and responsibilities of a diffused Gaussian mixture at x_t.
+
+    Args:
+        x_t: (B, D).
+        alpha, sigma: (B,), the diffused covariances must be positive definite.
+        means: (K, D), or (B, K, D) where they differ from sample to sample.
+        log_weights: (K,) or (B, K), normalised; -inf leaves a component out.
+        covariance: of the undiffused components.
+    """
+    if means.ndim == 2 and covariance.isotropic:
+        return _shared_isotropic(x_t, alpha, sigma, means, log_weights, covariance.variance[:, 0])
+    a, s = alpha[:, None, None], sigma[:, None, None]
+    delta = x_t[:, None] - a * means
+    solved, log_det = covariance.solve(delta, a, s)
+    log_joint = log_weights - 0.5 * ((delta * solved).sum(-1) + log_det + x_t.shape[-1] * math.log(2 * math.pi))
+    responsibilities = log_joint.softmax(-1)
+    epsilon = sigma[:, None] * torch.einsum("bk,bkd->bd", responsibilities, solved)
+    return MixturePosterior(epsilon, log_joint.logsumexp(-1), responsibilities)
+
+
+def _shared_isotropic(
+    x_t: Tensor, alpha: Tensor, sigma: Tensor, means: Tensor, log_weights: Tensor, variance: Tensor
+) -> MixturePosterior:
+    """One matrix product serves all distances. In float64, for ||x||^2 - 2 x.mu + ||mu||^2 cancels at small sigma."""
+    dims, dtype = x_t.shape[-1], x_t.dtype
+    x, mu, a, s = x_t.double(), means.double(), alpha.double()[:, None], sigma.double()[:, None]
+    base = a**2 * variance.double() + s**2  # (B, K)
+    squared = (x * x).sum(-1, keepdim=True) - 2 * a * (x @ mu.T) + a**2 * (mu * mu).sum(-1)
+    log_joint = log_weights - 0.5 * (squared.clamp(min=0) / base + dims * (2 * math.pi * base).log())
+    responsibilities = log_joint.softmax(-1)
+    pull = responsibilities / base
+    epsilon = s * (pull.sum(-1, keepdim=True) * x - a * (pull @ mu))
+    return MixturePosterior(epsilon.to(dtype), log_joint.logsumexp(-1).to(dtype), responsibilities.to(dtype))

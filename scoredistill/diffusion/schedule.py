@@ -1,0 +1,148 @@
+"""Noise schedules: x_t = alpha_t x + sigma_t epsilon, for continuous t in [0, 1], 0 clean."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor
+
+
+class Schedule(ABC):
+    """alpha_t and sigma_t of a diffusion process.
+
+    A subclass states `alpha`, `sigma` and the inverse of the log signal-to-noise ratio; everything else follows.
+    """
+
+    @abstractmethod
+    def alpha(self, t: Tensor) -> Tensor:
+        """Scale of the clean sample at t, (B,) -> (B,)."""
+
+    @abstractmethod
+    def sigma(self, t: Tensor) -> Tensor:
+        """Standard deviation of the noise at t, (B,) -> (B,)."""
+
+    @abstractmethod
+    def t_at_log_snr(self, log_snr: Tensor) -> Tensor:
+        """The t in [0, 1] whose log(alpha^2 / sigma^2) is `log_snr`, clamped to the schedule's range; (B,) -> (B,)."""
+
+    def log_snr(self, t: Tensor) -> Tensor:
+        """log(alpha_t^2 / sigma_t^2), (B,) -> (B,); it falls as t grows."""
+        return 2 * (self.alpha(t).log() - self.sigma(t).log())
+
+
+class CosineSchedule(Schedule):
+    """alpha_t = cos(pi t / 2), sigma_t = sin(pi t / 2): variance preserving.
+
+    Improved Denoising Diffusion Probabilistic Models, 2021, arXiv:2102.09672.
+    """
+
+    def alpha(self, t: Tensor) -> Tensor:
+        return torch.cos(0.5 * math.pi * t)
+
+    def sigma(self, t: Tensor) -> Tensor:
+        return torch.sin(0.5 * math.pi * t)
+
+    def t_at_log_snr(self, log_snr: Tensor) -> Tensor:
+        return torch.atan(torch.exp(-0.5 * log_snr)) * (2 / math.pi)
+
+
+class LinearSchedule(Schedule):
+    """Variance preserving, with per-step variances beta that grow linearly, or whose square roots do (`scaled`).
+
+    alpha_t^2 = prod_{i <= t N} (1 - beta_i), exact at the N discrete steps (index i is t = (i + 1) / N) and linear in
+    log alpha_t between them. The defaults are Stable Diffusion's; `LinearSchedule(1e-4, 0.02, scaled=False)` is DDPM's.
+
+    Denoising Diffusion Probabilistic Models, 2020, arXiv:2006.11239.
+    High-Resolution Image Synthesis with Latent Diffusion Models, 2021, arXiv:2112.10752.
+
+    Args:
+        beta_start: variance of the first step, > 0.
+        beta_end: variance of the last step, < 1.
+        scaled: interpolate sqrt(beta) rather than beta.
+        steps: number N of discrete steps.
+    """
+
+    def __init__(
+        self, beta_start: float = 0.00085, beta_end: float = 0.012, scaled: bool = True, steps: int = 1000
+    ) -> None:
+        if not 0 < beta_start <= beta_end < 1:
+            raise ValueError(f"need 0 < beta_start <= beta_end < 1, got {beta_start} and {beta_end}")
+        power = 0.5 if scaled else 1.0
+        betas = torch.linspace(beta_start**power, beta_end**power, steps, dtype=torch.float64) ** (1 / power)
+        log_alpha = 0.5 * torch.log1p(-betas).cumsum(0)
+        self.steps = steps
+        self._log_alpha = torch.cat([log_alpha.new_zeros(1), log_alpha])  # (N + 1,), at t = 0, 1/N, ..., 1
+
+    def _log_alpha_at(self, t: Tensor) -> Tensor:
+        table = self._log_alpha.to(t.device)
+        position = t.to(table.dtype).clamp(0, 1) * self.steps
+        left = position.floor().clamp(max=self.steps - 1).long()
+        return torch.lerp(table[left], table[left + 1], position - left)
+
+    def alpha(self, t: Tensor) -> Tensor:
+        return self._log_alpha_at(t).exp().to(t.dtype)
+
+    def sigma(self, t: Tensor) -> Tensor:
+        return (-torch.expm1(2 * self._log_alpha_at(t))).sqrt().to(t.dtype)
+
+    def t_at_log_snr(self, log_snr: Tensor) -> Tensor:
+        table = self._log_alpha.to(log_snr.device)
+        target = 0.5 * torch.nn.functional.logsigmoid(log_snr.to(table.dtype))  # log alpha = 1/2 log sigmoid(log snr)
+        right = torch.searchsorted(-table, -target).clamp(1, self.steps)
+        low, high = table[right - 1], table[right]
+        return (((right - 1) + (target - low) / (high - low)) / self.steps).clamp(0, 1).to(log_snr.dtype)
+
+
+class EDMSchedule(Schedule):
+    """Variance exploding: alpha_t = 1, sigma_t = (a + t (b - a))^rho, a = sigma_min^(1/rho), b = sigma_max^(1/rho).
+
+    `rho = inf` is the geometric VE schedule of score-based SDEs (arXiv:2011.13456). At t = 0 sigma_min is left.
+
+    Elucidating the Design Space of Diffusion-Based Generative Models, 2022, arXiv:2206.00364.
+
+    Args:
+        sigma_min: noise at t = 0, > 0.
+        sigma_max: noise at t = 1.
+        rho: curvature of sigma in t, > 0 or inf.
+    """
+
+    def __init__(self, sigma_min: float = 0.002, sigma_max: float = 80.0, rho: float = 7.0) -> None:
+        if not 0 < sigma_min < sigma_max or rho <= 0:
+            raise ValueError(f"need 0 < sigma_min < sigma_max and rho > 0, got {sigma_min}, {sigma_max}, {rho}")
+        self.sigma_min, self.sigma_max, self.rho = sigma_min, sigma_max, rho
+
+    def alpha(self, t: Tensor) -> Tensor:
+        return torch.ones_like(t)
+
+    def sigma(self, t: Tensor) -> Tensor:
+        if math.isinf(self.rho):
+            return self.sigma_min * (self.sigma_max / self.sigma_min) ** t
+        low, high = self.sigma_min ** (1 / self.rho), self.sigma_max ** (1 / self.rho)
+        return (low + t * (high - low)) ** self.rho
+
+    def t_at_log_snr(self, log_snr: Tensor) -> Tensor:
+        log_sigma = -0.5 * log_snr
+        if math.isinf(self.rho):
+            t = (log_sigma - math.log(self.sigma_min)) / math.log(self.sigma_max / self.sigma_min)
+        else:
+            low, high = self.sigma_min ** (1 / self.rho), self.sigma_max ** (1 / self.rho)
+            t = (torch.exp(log_sigma / self.rho) - low) / (high - low)
+        return t.clamp(0, 1)
+
+
+class FlowSchedule(Schedule):
+    """alpha_t = 1 - t, sigma_t = t: the straight path of rectified flows.
+
+    Flow Matching for Generative Modeling, 2022, arXiv:2210.02747.
+    """
+
+    def alpha(self, t: Tensor) -> Tensor:
+        return 1 - t
+
+    def sigma(self, t: Tensor) -> Tensor:
+        return t
+
+    def t_at_log_snr(self, log_snr: Tensor) -> Tensor:
+        return torch.sigmoid(-0.5 * log_snr)

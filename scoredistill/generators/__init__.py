@@ -1,0 +1,1 @@
+"""What is trained: particles, NeRFs, meshes, one-step networks."""

@@ -1,0 +1,38 @@
+"""What every generator owes: samples that are differentiable in its parameters."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import nn
+
+from scoredistill.types import Batch, Sample
+
+
+class Generator(nn.Module, ABC):
+    """x = g(theta, z, condition). A subclass implements `forward`.
+
+    A generator of particles states how many it holds in `particles`; one that samples from noise leaves it None.
+    """
+
+    particles: int | None = None
+
+    @abstractmethod
+    def forward(self, batch: Batch, rng: torch.Generator | None = None) -> Sample:
+        """Make samples.
+
+        Args:
+            batch: conditions (for 3D generators, V cameras) or the number of samples asked for.
+            rng: CPU generator from which all randomness is drawn; None: torch's global one.
+        """
+
+    def on_progress(self, step: int, progress: float, rng: torch.Generator | None = None) -> None:
+        """Told before each update how far training is: the place for resolution schedules and occupancy grids.
+
+        Args:
+            step: generator steps done so far.
+            progress: the same as a fraction of all steps, in [0, 1].
+            rng: CPU generator for whatever is random in it.
+        """
+        del step, progress, rng

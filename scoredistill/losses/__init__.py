@@ -1,0 +1,1 @@
+"""Score-distillation objectives: choices of slots of one gradient."""

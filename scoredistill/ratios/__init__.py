@@ -1,0 +1,1 @@
+"""Density ratios r = p_t / q_t."""

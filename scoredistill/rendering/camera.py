@@ -1,0 +1,101 @@
+"""Cameras: where a picture is taken from.
+
+World: right-handed, y up, the object's front faces +z (glTF's axes), everything of interest inside [-1, 1]^3.
+Azimuth 0 looks at the front, 90 from the object's left (+x), 180 at its back. Elevation 90 looks straight down.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+
+@dataclass(frozen=True)
+class Camera:
+    """V pinhole cameras.
+
+    Args:
+        pose: (V, 4, 4) camera to world; the camera looks along its -z, y up, x right.
+        fov: (V,) vertical field of view in degrees, in (0, 180).
+    """
+
+    pose: Tensor
+    fov: Tensor
+
+    def __post_init__(self) -> None:
+        if self.pose.shape[-2:] != (4, 4) or self.fov.shape != self.pose.shape[:1]:
+            raise ValueError(f"need pose (V, 4, 4) and fov (V,), got {tuple(self.pose.shape)}, {tuple(self.fov.shape)}")
+
+    @classmethod
+    def orbit(
+        cls,
+        azimuth: Tensor,
+        elevation: Tensor,
+        radius: Tensor,
+        fov: Tensor,
+        target: Tensor | None = None,
+        offset: Tensor | None = None,
+    ) -> Camera:
+        """Cameras on a sphere that look at its centre.
+
+        Args:
+            azimuth, elevation: (V,) degrees.
+            radius: (V,) distance from the centre, > 0.
+            fov: (V,) vertical field of view in degrees.
+            target: (V, 3) point looked at; default the origin.
+            offset: (V, 3) displacement of the camera itself; default none.
+        """
+        a, e = torch.deg2rad(azimuth), torch.deg2rad(elevation)
+        direction = torch.stack([e.cos() * a.sin(), e.sin(), e.cos() * a.cos()], dim=-1)
+        position = radius[:, None] * direction + (0 if offset is None else offset)
+        backward = normalize(position - (0 if target is None else target), dim=-1)
+        # This "up" is the limit of the usual one as the elevation nears a pole, where +y is along the view.
+        up = torch.stack([-e.sin() * a.sin(), e.cos(), -e.sin() * a.cos()], dim=-1)
+        right = normalize(torch.linalg.cross(up, backward), dim=-1)
+        rotation = torch.stack([right, torch.linalg.cross(backward, right), backward], dim=-1)
+        pose = torch.zeros(len(azimuth), 4, 4, dtype=position.dtype, device=position.device)
+        pose[:, :3, :3], pose[:, :3, 3], pose[:, 3, 3] = rotation, position, 1
+        return cls(pose, fov)
+
+    @property
+    def position(self) -> Tensor:
+        """(V, 3) in world units."""
+        return self.pose[:, :3, 3]
+
+    @property
+    def azimuth(self) -> Tensor:
+        """(V,) degrees in [0, 360)."""
+        return torch.rad2deg(torch.atan2(self.position[:, 0], self.position[:, 2])) % 360
+
+    @property
+    def elevation(self) -> Tensor:
+        """(V,) degrees in [-90, 90]."""
+        return torch.rad2deg(torch.asin((self.position[:, 1] / self.position.norm(dim=-1)).clamp(-1, 1)))
+
+    def rays(self, height: int, width: int) -> tuple[Tensor, Tensor]:
+        """Rays through the pixels' centres, top row first.
+
+        Returns:
+            origins and unit directions, (V, height, width, 3) each.
+        """
+        dtype, device = self.pose.dtype, self.pose.device
+        y = 1 - (torch.arange(height, dtype=dtype, device=device) + 0.5) * (2 / height)
+        x = ((torch.arange(width, dtype=dtype, device=device) + 0.5) * (2 / width) - 1) * (width / height)
+        half = torch.tan(torch.deg2rad(self.fov) / 2)[:, None, None]
+        grid_y, grid_x = torch.meshgrid(y, x, indexing="ij")
+        local = torch.stack([grid_x * half, grid_y * half, -torch.ones_like(grid_x * half)], dim=-1)
+        directions = normalize(torch.einsum("vij,vhwj->vhwi", self.pose[:, :3, :3], local), dim=-1)
+        return self.position[:, None, None].expand_as(directions), directions
+
+    def __len__(self) -> int:
+        return len(self.fov)
+
+    def __getitem__(self, index: Tensor) -> Camera:
+        return Camera(self.pose[index], self.fov[index])
+
+    def to(self, device: torch.device | str) -> Camera:
+        """Move to a device."""
+        return Camera(self.pose.to(device), self.fov.to(device))

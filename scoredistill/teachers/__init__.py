@@ -1,0 +1,1 @@
+"""Frozen models of the score to be distilled."""

@@ -1,0 +1,55 @@
+"""What every teacher owes: a prediction at any x_t, t and condition."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from scoredistill.diffusion.prediction import Prediction
+from scoredistill.diffusion.schedule import Schedule
+from scoredistill.types import Condition
+
+
+class Teacher(nn.Module, ABC):
+    """A frozen model of the score of p_t, the distribution to be distilled.
+
+    A subclass implements `forward`. Where p_t is known in closed form it also overrides `log_prob` (`exact = True`),
+    which makes exact density ratios and mode statistics possible.
+
+    Args:
+        schedule: the noise schedule that the teacher was trained with.
+    """
+
+    exact = False
+    """Whether `log_prob` is implemented."""
+
+    def __init__(self, schedule: Schedule) -> None:
+        super().__init__()
+        self.schedule = schedule
+
+    @abstractmethod
+    def forward(self, x_t: Tensor, t: Tensor, condition: Condition | None = None) -> Prediction:
+        """The prediction at x_t.
+
+        Args:
+            x_t: (B, *D).
+            t: (B,) in [0, 1].
+            condition: B rows, or None for the unconditional model.
+        """
+
+    def predict_all(self, x_t: Tensor, t: Tensor, conditions: Sequence[Condition | None]) -> list[Prediction]:
+        """Predictions of the same x_t under several conditions; networks override it with one batched forward."""
+        return [self(x_t, t, condition) for condition in conditions]
+
+    def log_prob(self, x_t: Tensor, t: Tensor, condition: Condition | None = None) -> Tensor:
+        """log p_t(x_t | condition), (B,), for teachers in closed form.
+
+        Raises:
+            TypeError: if the teacher has no closed form.
+        """
+        raise TypeError(
+            f"{type(self).__name__} has no closed-form density; an exact ratio needs GaussianMixture, Empirical or "
+            "Gallery, otherwise use a learned ratio"
+        )

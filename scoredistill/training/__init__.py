@@ -1,0 +1,1 @@
+"""Lightning modules, data, callbacks: the only place with Lightning beside the command line."""
