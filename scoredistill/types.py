@@ -61,6 +61,15 @@ class Condition:
     background: Tensor | None = None
     embeddings: Tensor | None = None
 
+    @property
+    def rows(self) -> int | None:
+        """Number of rows, or None where nothing in the condition is given row by row."""
+        for value in (self.label, self.camera, self.background, self.embeddings):
+            if value is not None:
+                return len(value)
+        prompts = [p for p in (self.prompt, self.negative_prompt) if p is not None and not isinstance(p, str)]
+        return len(prompts[0]) if prompts else None
+
     def negative(self) -> Condition:
         """The condition of guidance's other branch: same camera and background, negative prompt or none."""
         return Condition(prompt=self.negative_prompt, camera=self.camera, background=self.background)
@@ -105,9 +114,11 @@ class Sample:
         x: (B, *D) clean samples, differentiable in the generator's parameters.
         condition: what each of the B samples was asked to be, row by row.
         particle: (B,) index of the particle that made each sample, or None.
-        view: (B,) samples with equal view index show different particles from one camera; None: all are one view.
+        view: (B,) samples of equal index were made under one condition (one camera, one label) and differ only in the
+            particle; None: all of them.
         population: (M, *D) samples that stand for the generator's whole distribution, with `population_view` (M,),
             where the batch itself does not hold every particle; None: the batch is the population.
+        epsilon: (B, *D) the noise that was injected when it was diffused, or None.
         regulariser: scalar penalty that the generator puts on itself, or None.
     """
 
@@ -117,6 +128,7 @@ class Sample:
     view: Tensor | None = None
     population: Tensor | None = None
     population_view: Tensor | None = None
+    epsilon: Tensor | None = None
     regulariser: Tensor | None = None
 
 
@@ -146,4 +158,4 @@ class Noised:
         x = sample.x.detach()
         alpha, sigma = schedule.alpha(t), schedule.sigma(t)
         x_t = right_pad_dims(alpha, x) * x + right_pad_dims(sigma, x) * epsilon
-        return cls(x_t.to(x.dtype), t, epsilon, sample.condition, sample, schedule)
+        return cls(x_t, t, epsilon, sample.condition, replace(sample, epsilon=epsilon), schedule)

@@ -1,1 +1,19 @@
 """Models of the generator's own score."""
+
+from scoredistill.critics.backbones import Backbone, DiffusersBackbone, MLPBackbone
+from scoredistill.critics.base import Critic
+from scoredistill.critics.dirac import DiracCritic
+from scoredistill.critics.exact import ExactCritic
+from scoredistill.critics.network import NetworkCritic
+from scoredistill.critics.particles import ParticleCritic
+
+__all__ = [
+    "Backbone",
+    "Critic",
+    "DiffusersBackbone",
+    "DiracCritic",
+    "ExactCritic",
+    "MLPBackbone",
+    "NetworkCritic",
+    "ParticleCritic",
+]

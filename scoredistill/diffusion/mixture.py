@@ -7,7 +7,8 @@ epsilon(x_t) = -sigma grad log p_t(x_t) = sigma sum_k p(k | x_t) C_k^{-1} (x_t -
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
@@ -52,10 +53,10 @@ class Covariance:
         """Whether every C_k is a multiple of the identity."""
         return self.basis is None and self.variance.shape[-1] == 1
 
-    def __getitem__(self, rows: Tensor) -> Covariance:
-        """Rows of the leading batch dimension."""
-        picked = [None if v is None else v[rows] for v in (self.variance, self.basis, self.spread)]
-        return Covariance(*picked)  # type: ignore[arg-type]
+    def to(self, dtype: torch.dtype) -> Covariance:
+        """In another floating-point type."""
+        parts = (None if part is None else part.to(dtype) for part in (self.basis, self.spread))
+        return Covariance(self.variance.to(dtype), *parts)
 
     def solve(self, delta: Tensor, alpha: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
         """C^{-1} delta and log det C.
@@ -93,6 +94,13 @@ class MixturePosterior:
     epsilon: Tensor
     log_prob: Tensor
     responsibilities: Tensor
+
+    @classmethod
+    def cat(cls, parts: Sequence[MixturePosterior]) -> MixturePosterior:
+        """Join the rows of several batches."""
+        if len(parts) == 1:
+            return parts[0]
+        return cls(*(torch.cat([getattr(p, f.name) for p in parts]) for f in fields(cls)))
 
 
 def diffused_mixture(

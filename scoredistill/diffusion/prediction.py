@@ -65,6 +65,24 @@ class Prediction:
             raise ValueError(f"unknown prediction type {kind!r}; choose from {', '.join(get_args(PredictionType))}")
         return cls(x_t, t, schedule, **{kind: value})
 
+    @classmethod
+    def truth(cls, kind: PredictionType, x: Tensor, epsilon: Tensor, t: Tensor, schedule: Schedule) -> Prediction:
+        """What a perfect denoiser of a known x and epsilon, (B, *D) each, would output: the target of training."""
+        alpha, sigma = right_pad_dims(schedule.alpha(t), x), right_pad_dims(schedule.sigma(t), x)
+        x_t = alpha * x + sigma * epsilon
+        match kind:
+            case "epsilon":
+                value = epsilon
+            case "x0":
+                value = x
+            case "v":
+                value = alpha * epsilon - sigma * x
+            case "flow":
+                value = epsilon - x
+            case _:
+                value = -epsilon / sigma
+        return cls.of(kind, value, x_t, t, schedule)
+
     @property
     def epsilon(self) -> Tensor:
         """The noise, (B, *D)."""

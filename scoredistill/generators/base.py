@@ -27,6 +27,10 @@ class Generator(nn.Module, ABC):
             rng: CPU generator from which all randomness is drawn; None: torch's global one.
         """
 
+    def population(self) -> Sample | None:
+        """Every particle, without gradient, where particles are samples themselves; None where they are rendered."""
+        return None
+
     def on_progress(self, step: int, progress: float, rng: torch.Generator | None = None) -> None:
         """Told before each update how far training is: the place for resolution schedules and occupancy grids.
 

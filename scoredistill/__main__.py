@@ -1,0 +1,92 @@
+"""The command line's entry: answers what needs no torch at once, and hands everything else to `scoredistill.cli`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+from scoredistill.version import __version__
+
+# Commands that `scoredistill.cli.main` runs, with what they do.
+COMMANDS = {
+    "fit": "train a generator by a recipe",
+    "validate": "validate a checkpoint",
+    "test": "test a checkpoint",
+    "predict": "write what a checkpoint generates",
+    "export": "write a trained generator's mesh, pictures or weights",
+}
+
+HELP = """\
+usage: scoredistill COMMAND [options]
+
+Distil a diffusion model's score into NeRFs, meshes and one-step generators.
+
+commands:
+{commands}
+  recipes    list, show and copy the recipes that come with it
+
+options:
+  -h, --help     show this help
+  --version      show the version
+
+To begin:              scoredistill fit --config recipes/quickstart.yaml
+A command's options:   scoredistill COMMAND --help
+""".format(commands="\n".join(f"  {name:9}  {what}" for name, what in COMMANDS.items()))
+
+
+def _reject(word: str) -> int:
+    from scoredistill.recipe_library import did_you_mean
+
+    if word.startswith("-"):
+        message = f"{word} has to come after a command, as in `scoredistill fit {word}`; see `scoredistill --help`"
+    else:
+        choices = [*COMMANDS, "recipes"]
+        hint = did_you_mean(word, choices) or f"Choose from {', '.join(choices)}."
+        message = f"there is no command {word!r}. {hint}"
+    sys.stderr.write(f"scoredistill: {message}\n")
+    return 2
+
+
+def _answer(arguments: Sequence[str]) -> int:
+    command = arguments[0] if arguments else "--help"
+    if command in ("-h", "--help"):
+        sys.stdout.write(HELP)
+        return 0
+    if command == "--version":
+        sys.stdout.write(f"scoredistill {__version__}\n")
+        return 0
+    if command == "recipes":
+        from scoredistill import recipe_library
+
+        return recipe_library.main(arguments[1:])
+    if command in COMMANDS:
+        from scoredistill import cli  # seconds of torch and Lightning: only where they are needed
+
+        return cli.main(list(arguments))
+    return _reject(command)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line.
+
+    Args:
+        argv: the words after `scoredistill`; default: those of the process.
+
+    Returns:
+        The exit code.
+    """
+    try:
+        code = _answer(sys.argv[1:] if argv is None else argv)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # The reader, a pager or `head`, has gone. Without this, Python would complain when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        return 130  # what shells report for an interrupted program
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,58 @@
+"""The exact critic of a set of particles."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from scoredistill.critics.base import Critic
+from scoredistill.diffusion.mixture import Covariance, MixturePosterior, diffused_mixture
+from scoredistill.diffusion.prediction import Prediction
+from scoredistill.diffusion.schedule import Schedule
+from scoredistill.types import Condition, Sample
+
+
+class ParticleCritic(Critic):
+    """q = 1/n sum_i N(x_i, bandwidth^2 I), the mixture over the particles' own renders from the same view; exact.
+
+        q_t(x_t) = 1/n sum_i N(x_t; alpha x_i, (sigma^2 + alpha^2 bandwidth^2) I)
+
+    The particles are those of the batch, or the sample's `population` where the batch does not hold them all. With one
+    particle and no bandwidth it is the `DiracCritic`.
+
+    Args:
+        bandwidth: standard deviation of the kernel on clean samples, >= 0; 0: Diracs.
+        schedule: noise schedule; None: the teacher's.
+    """
+
+    def __init__(self, bandwidth: float = 0.0, schedule: Schedule | None = None) -> None:
+        super().__init__(schedule)
+        if bandwidth < 0:
+            raise ValueError(f"bandwidth must be at least 0, got {bandwidth}")
+        self.bandwidth = bandwidth
+
+    def forward(self, x_t: Tensor, t: Tensor, condition: Condition | None, sample: Sample) -> Prediction:
+        return Prediction(x_t, t, self.schedule, epsilon=self.posterior(x_t, t, sample).epsilon.view_as(x_t))
+
+    def log_prob(self, x_t: Tensor, t: Tensor, condition: Condition | None, sample: Sample) -> Tensor:
+        return self.posterior(x_t, t, sample).log_prob
+
+    def posterior(self, x_t: Tensor, t: Tensor, sample: Sample) -> MixturePosterior:
+        """Exact epsilon, log-density and responsibilities p(i | x_t).
+
+        Args:
+            x_t: (B, *D).
+            t: (B,).
+            sample: what was diffused; its population, or itself, are the particles.
+        """
+        population, view = (
+            (sample.x, sample.view) if sample.population is None else (sample.population, sample.population_view)
+        )
+        same_view = torch.ones(len(x_t), len(population), dtype=torch.bool, device=x_t.device)
+        if sample.view is not None and view is not None:
+            same_view = sample.view[:, None] == view
+        log_weights = torch.zeros_like(same_view, dtype=x_t.dtype).where(same_view, -torch.inf).log_softmax(-1)
+        means = population.detach().flatten(1)
+        covariance = Covariance(means.new_full((len(means), 1), self.bandwidth**2))
+        alpha, sigma = self.schedule.alpha(t), self.schedule.sigma(t)
+        return diffused_mixture(x_t.flatten(1), alpha, sigma, means, log_weights, covariance)

@@ -1,0 +1,136 @@
+"""Which noise times a training step looks at."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor
+
+from scoredistill.annealing import Annealed, Knot, Piecewise, at_progress
+from scoredistill.diffusion.schedule import Schedule
+
+
+class TimestepSampler(ABC):
+    """A distribution of t that may change with training progress."""
+
+    @abstractmethod
+    def __call__(self, n: int, schedule: Schedule, progress: float = 0.0, rng: torch.Generator | None = None) -> Tensor:
+        """Draw n times.
+
+        Args:
+            n: how many.
+            schedule: alpha and sigma, for samplers that think in noise levels.
+            progress: fraction of training done, in [0, 1].
+            rng: CPU generator; None: torch's global one.
+
+        Returns:
+            (n,) in [0, 1], float64 on the CPU; the caller casts it to the samples' dtype and device.
+        """
+
+
+def _uniform(n: int, rng: torch.Generator | None) -> Tensor:
+    return torch.rand(n, dtype=torch.float64, generator=rng)
+
+
+class UniformTimesteps(TimestepSampler):
+    """t ~ U(low, high), where both ends may follow a schedule.
+
+    Args:
+        low: smallest t, a constant or a `Piecewise` over progress.
+        high: largest t, likewise.
+    """
+
+    def __init__(self, low: Annealed = 0.02, high: Annealed = 0.98) -> None:
+        self.low, self.high = low, high
+
+    def __call__(self, n: int, schedule: Schedule, progress: float = 0.0, rng: torch.Generator | None = None) -> Tensor:
+        low, high = at_progress(self.low, progress), at_progress(self.high, progress)
+        if not 0 <= low <= high <= 1:
+            raise ValueError(f"need 0 <= low <= high <= 1 at progress {progress:.3f}, got low {low} and high {high}")
+        return low + (high - low) * _uniform(n, rng)
+
+
+class TwoStageTimesteps(UniformTimesteps):
+    """ProlificDreamer's annealing: t ~ U(low, high) at first, t ~ U(low, late_high) after `switch`.
+
+    ProlificDreamer, 2023, arXiv:2305.16213: .98, then .5 from step 5,000 of 25,000.
+
+    Args:
+        low: smallest t.
+        high: largest t of the first stage.
+        late_high: largest t of the second.
+        switch: fraction of training at which the second begins.
+    """
+
+    def __init__(self, low: float = 0.02, high: float = 0.98, late_high: float = 0.5, switch: float = 0.2) -> None:
+        super().__init__(low, Piecewise([Knot(0.0, high, "hold"), Knot(switch, late_high)]))
+
+
+class LogNormalTimesteps(TimestepSampler):
+    """log(sigma / alpha) ~ N(mean, std^2): the training noise of EDM, for any schedule.
+
+    Elucidating the Design Space of Diffusion-Based Generative Models, 2022, arXiv:2206.00364.
+
+    Args:
+        mean: of log(sigma / alpha).
+        std: of log(sigma / alpha), > 0.
+    """
+
+    def __init__(self, mean: float = -1.2, std: float = 1.2) -> None:
+        self.mean, self.std = mean, std
+
+    def __call__(self, n: int, schedule: Schedule, progress: float = 0.0, rng: torch.Generator | None = None) -> Tensor:
+        normal = torch.randn(n, dtype=torch.float64, generator=rng)
+        return schedule.t_at_log_snr(-2 * (self.mean + self.std * normal))
+
+
+class LogSNRTimesteps(TimestepSampler):
+    """sigma / alpha log-uniform in [ratio / spread, ratio * spread], with a ratio that follows a schedule.
+
+    Annealing in log-SNR decides whether VSD differs from SDS: particles tell modes apart, and so repel each other, only
+    while sigma / alpha is of the order of the modes' distance, which for pictures is far beyond the usual range of t.
+
+    Args:
+        ratio: sigma / alpha, > 0; a constant or a `Piecewise` (geometric segments are natural).
+        spread: factor >= 1 by which it varies within a step; 1: all samples share one noise level.
+    """
+
+    def __init__(self, ratio: Annealed, spread: float = 1.0) -> None:
+        if spread < 1:
+            raise ValueError(f"spread must be at least 1, got {spread}")
+        self.ratio, self.spread = ratio, spread
+
+    def __call__(self, n: int, schedule: Schedule, progress: float = 0.0, rng: torch.Generator | None = None) -> Tensor:
+        log_ratio = math.log(at_progress(self.ratio, progress))
+        jitter = (2 * _uniform(n, rng) - 1) * math.log(self.spread)
+        return schedule.t_at_log_snr(-2 * (log_ratio + jitter))
+
+
+class DreamTimeTimesteps(TimestepSampler):
+    """One t a step, falling monotonically: t(progress) solves int_t^1 W = progress, with
+
+        W(t) ∝ sqrt((1 - abar_t) / abar_t) exp(-(t - mean)^2 / (2 std^2)),    abar = alpha^2 / (alpha^2 + sigma^2)
+
+    so that training dwells on the times where W is large.
+
+    DreamTime: An Improved Optimization Strategy for Diffusion-Guided 3D Generation, 2023, arXiv:2306.12422.
+
+    Args:
+        mean: centre of the prior, in (0, 1).
+        std: width of the prior, > 0.
+        low, high: range of t.
+    """
+
+    def __init__(self, mean: float = 0.5, std: float = 0.125, low: float = 0.02, high: float = 0.98) -> None:
+        self.mean, self.std, self.low, self.high = mean, std, low, high
+
+    def __call__(self, n: int, schedule: Schedule, progress: float = 0.0, rng: torch.Generator | None = None) -> Tensor:
+        t = torch.linspace(self.high, self.low, 1001, dtype=torch.float64)
+        weight = torch.exp(-0.5 * schedule.log_snr(t) - 0.5 * ((t - self.mean) / self.std) ** 2)
+        mass = torch.cat([weight.new_zeros(1), torch.cumulative_trapezoid(weight, dim=0)])
+        target = torch.tensor([min(max(progress, 0.0), 1.0)], dtype=torch.float64) * mass[-1]
+        right = torch.searchsorted(mass, target).clamp(1, len(t) - 1)
+        between = (target - mass[right - 1]) / (mass[right] - mass[right - 1])
+        return torch.lerp(t[right - 1], t[right], between).expand(n)

@@ -1,0 +1,46 @@
+"""Time weights w(t) of the one gradient, in epsilon units."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor
+
+from scoredistill.diffusion.schedule import Schedule
+
+
+class TimeWeight(ABC):
+    """w(t) >= 0 in g = w(t) h(r) (A - B)."""
+
+    @abstractmethod
+    def __call__(self, t: Tensor, schedule: Schedule) -> Tensor:
+        """w(t), (B,) -> (B,)."""
+
+
+class SigmaSquared(TimeWeight):
+    """w = sigma^2: DreamFusion's and ProlificDreamer's."""
+
+    def __call__(self, t: Tensor, schedule: Schedule) -> Tensor:
+        return schedule.sigma(t) ** 2
+
+
+class UniformWeight(TimeWeight):
+    """w = 1: the difference of epsilons as it is."""
+
+    def __call__(self, t: Tensor, schedule: Schedule) -> Tensor:
+        return torch.ones_like(t)
+
+
+class DivergenceWeight(TimeWeight):
+    """w = alpha / sigma: E[g] is the exact gradient of the divergence between the diffused p_t and q_t."""
+
+    def __call__(self, t: Tensor, schedule: Schedule) -> Tensor:
+        return schedule.alpha(t) / schedule.sigma(t)
+
+
+class CleanWeight(TimeWeight):
+    """w = sigma / alpha: g is the difference of the clean predictions x0, of one scale at every noise level."""
+
+    def __call__(self, t: Tensor, schedule: Schedule) -> Tensor:
+        return schedule.sigma(t) / schedule.alpha(t)

@@ -1,0 +1,187 @@
+"""Generator + teacher + loss: the one place where they meet."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from scoredistill.critics.base import Critic
+from scoredistill.diffusion.guidance import CFG, Guidance
+from scoredistill.diffusion.prediction import noise_like
+from scoredistill.diffusion.timesteps import TimestepSampler, UniformTimesteps
+from scoredistill.generators.base import Generator
+from scoredistill.losses.base import Gradient, ScoreDistillation
+from scoredistill.teachers.base import Teacher
+from scoredistill.types import Batch, Condition, Noised, Sample
+
+
+@dataclass(frozen=True)
+class Step:
+    """One evaluation of the objective.
+
+    Args:
+        loss: scalar surrogate, whose gradient at sample b is g_b / B.
+        noised: the diffused samples, and in `noised.sample` the clean ones.
+        gradient: g and its parts.
+    """
+
+    loss: Tensor
+    noised: Noised
+    gradient: Gradient
+
+
+class Distiller(nn.Module):
+    """Distils a teacher's score into a generator under a loss.
+
+    It owns no optimiser and changes no state: given t, epsilon or a `torch.Generator`, every result is determined.
+
+    Args:
+        generator: what is trained.
+        teacher: the frozen model of p; its parameters never get gradients.
+        loss: the objective.
+        guidance: how the teacher is asked; None: CFG of scale 1.
+        timesteps: distribution of t; None: U(.02, .98).
+        critic_timesteps: distribution of t for training the critic; None: as `timesteps`.
+    """
+
+    def __init__(
+        self,
+        generator: Generator,
+        teacher: Teacher,
+        loss: ScoreDistillation,
+        guidance: Guidance | None = None,
+        timesteps: TimestepSampler | None = None,
+        critic_timesteps: TimestepSampler | None = None,
+    ) -> None:
+        super().__init__()
+        self.generator, self.teacher, self.loss = generator, teacher.requires_grad_(False), loss
+        self.guidance = guidance or CFG()
+        self.timesteps = timesteps or UniformTimesteps()
+        self.critic_timesteps = critic_timesteps or self.timesteps
+        for module in loss.modules():
+            if isinstance(module, Critic):
+                module.adopt_schedule(teacher.schedule)
+
+    @property
+    def critics(self) -> list[Critic]:
+        """The loss's critics that are trained."""
+        return [m for m in self.loss.modules() if isinstance(m, Critic) and m.trainable]
+
+    def gradient(
+        self, x: Tensor, *, t: Tensor, epsilon: Tensor, condition: Condition | None = None, sample: Sample | None = None
+    ) -> Tensor:
+        """g(x; t, epsilon) = w(t) h(r) (A - B), without 1/B and without any reduction.
+
+        Args:
+            x: (B, *D) clean samples.
+            t: (B,) in [0, 1].
+            epsilon: (B, *D) noise.
+            condition: B rows; None: unconditional.
+            sample: particle and view indices or a population for the critic, where x alone does not say it. By default
+                x is the population if it has a row for every particle, else the generator's own particles are.
+
+        Returns:
+            (B, *D).
+        """
+        sample = replace(sample or self._as_sample(x), x=x, condition=condition)
+        noised = Noised.diffuse(sample, t, epsilon, self.teacher.schedule)
+        return self.loss.gradient(noised, self.teacher, self.guidance).g
+
+    def step(
+        self,
+        batch: Batch | None = None,
+        *,
+        t: Tensor | None = None,
+        epsilon: Tensor | None = None,
+        progress: float = 0.0,
+        rng: torch.Generator | None = None,
+    ) -> Step:
+        """Generate, diffuse and evaluate the objective.
+
+        Args:
+            batch: what to generate; None: an unconditional batch.
+            t: (B,); None: drawn from `timesteps`.
+            epsilon: (B, *D); None: drawn.
+            progress: fraction of training done, for annealed timesteps.
+            rng: CPU generator; None: torch's global one.
+        """
+        sample = self.generator(batch or Batch(), rng)
+        noised = self.diffuse(sample, self.timesteps, t, epsilon, progress, rng)
+        gradient = self.loss.gradient(noised, self.teacher, self.guidance)
+        return Step(surrogate(sample.x, gradient.g), noised, gradient)
+
+    def generator_loss(
+        self,
+        batch: Batch | None = None,
+        *,
+        t: Tensor | None = None,
+        epsilon: Tensor | None = None,
+        progress: float = 0.0,
+        rng: torch.Generator | None = None,
+    ) -> Tensor:
+        """Scalar surrogate, whose gradient at sample b is g_b / B and whose value is the mean of ||g||^2 / 2.
+
+        Arguments are those of `step`.
+        """
+        return self.step(batch, t=t, epsilon=epsilon, progress=progress, rng=rng).loss
+
+    def critic_loss(
+        self,
+        batch: Batch | None = None,
+        *,
+        noised: Noised | None = None,
+        progress: float = 0.0,
+        rng: torch.Generator | None = None,
+    ) -> Tensor:
+        """Denoising score matching of every trained critic on the generator's samples, a scalar.
+
+        Args:
+            batch: what to generate; None: an unconditional batch.
+            noised: diffused samples to train on in place of fresh ones, those of a generator step for example.
+            progress: fraction of training done.
+            rng: CPU generator; None: torch's global one.
+
+        Raises:
+            ValueError: if the loss has no trained critic.
+        """
+        if not self.critics:
+            raise ValueError(f"{type(self.loss).__name__} has no trained critic")
+        if noised is None:
+            with torch.no_grad():
+                sample = self.generator(batch or Batch(), rng)
+            noised = self.diffuse(sample, self.critic_timesteps, None, None, progress, rng)
+        return torch.stack([critic.training_loss(noised) for critic in self.critics]).sum()
+
+    def diffuse(
+        self,
+        sample: Sample,
+        timesteps: TimestepSampler,
+        t: Tensor | None = None,
+        epsilon: Tensor | None = None,
+        progress: float = 0.0,
+        rng: torch.Generator | None = None,
+    ) -> Noised:
+        """x_t = alpha_t x + sigma_t epsilon, with t and epsilon drawn where they are not given."""
+        x, schedule = sample.x, self.teacher.schedule
+        if t is None:
+            t = timesteps(len(x), schedule, progress, rng).to(x)
+        return Noised.diffuse(sample, t, noise_like(x, rng) if epsilon is None else epsilon, schedule)
+
+    def _as_sample(self, x: Tensor) -> Sample:
+        own = self.generator.population()
+        if own is None or len(x) >= len(own.x):
+            return Sample(x)
+        return Sample(x, population=own.x)
+
+
+def surrogate(x: Tensor, g: Tensor) -> Tensor:
+    """1/B sum_b ( <g_b, x_b - stop(x_b)> + ||g_b||^2 / 2 ): its gradient in x_b is exactly g_b / B.
+
+    Args:
+        x: (B, *D), differentiable.
+        g: (B, *D), taken as a constant.
+    """
+    g = g.detach()
+    return ((g * (x - x.detach())).sum() + 0.5 * (g * g).sum()) / len(x)

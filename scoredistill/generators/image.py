@@ -1,0 +1,99 @@
+"""Particles that are samples themselves: points, pictures or latents."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from scoredistill.generators.base import Generator
+from scoredistill.types import Batch, Condition, Sample
+
+
+class ParticleInit(ABC):
+    """Where image particles start. A subclass implements `draw`."""
+
+    @abstractmethod
+    def draw(self) -> Tensor:
+        """The initial particles, (n, *D)."""
+
+
+class GaussianInit(ParticleInit):
+    """Particles drawn from N(mean, std^2 I).
+
+    Args:
+        particles: how many.
+        shape: *D, the shape of one.
+        mean: of every coordinate.
+        std: of every coordinate; 0: all start alike.
+        seed: of the draw.
+    """
+
+    def __init__(
+        self, particles: int, shape: Sequence[int], mean: float = 0.0, std: float = 1.0, seed: int = 0
+    ) -> None:
+        self.particles, self.shape = particles, tuple(shape)
+        self.mean, self.std, self.seed = mean, std, seed
+
+    def draw(self) -> Tensor:
+        rng = torch.Generator().manual_seed(self.seed)
+        return self.mean + self.std * torch.randn(self.particles, *self.shape, generator=rng)
+
+
+class ImageParticles(Generator):
+    """x_i = theta_i: each particle is a sample. The 2D experiments of the VSD paper; the identity as a generator.
+
+    Args:
+        init: (n, *D) initial particles, or how to draw them.
+        per_step: particles that take part in one step, drawn without replacement; None: all of them.
+        labels: class label of each particle, n integers; None: unconditional.
+    """
+
+    particles: int
+    labels: Tensor | None
+
+    def __init__(
+        self, init: Tensor | ParticleInit, per_step: int | None = None, labels: Sequence[int] | None = None
+    ) -> None:
+        super().__init__()
+        start = init.draw() if isinstance(init, ParticleInit) else init
+        self.particles = len(start)
+        self.values = nn.Parameter(start.detach().clone())
+        if per_step is not None and not 1 <= per_step <= self.particles:
+            raise ValueError(f"per_step must be between 1 and the {self.particles} particles, got {per_step}")
+        if labels is not None and len(labels) != self.particles:
+            raise ValueError(f"labels must be {self.particles} integers, one a particle; got {len(labels)}")
+        self.per_step = per_step
+        self.register_buffer("labels", None if labels is None else torch.as_tensor(labels))
+
+    def forward(self, batch: Batch, rng: torch.Generator | None = None) -> Sample:
+        n, device = self.particles, self.values.device
+        condition = self._condition(batch.condition)
+        if self.per_step is None:
+            return Sample(self.values, condition, particle=torch.arange(n, device=device), view=self.labels)
+        chosen = torch.randperm(n, generator=rng)[: self.per_step].to(device)
+        return Sample(
+            self.values[chosen],
+            None if condition is None else condition[chosen],
+            particle=chosen,
+            view=None if self.labels is None else self.labels[chosen],
+            population=self.values.detach(),
+            population_view=self.labels,
+        )
+
+    def population(self) -> Sample:
+        return Sample(self.values.detach(), view=self.labels)
+
+    def _condition(self, condition: Condition | None) -> Condition | None:
+        """One row a particle: a condition of one row is shared by all."""
+        n, device = self.particles, self.values.device
+        if condition is not None and condition.rows not in (None, n):
+            if condition.rows != 1:
+                raise ValueError(f"ImageParticles holds {n} particles; the condition has {condition.rows} rows")
+            condition = condition[torch.zeros(n, dtype=torch.long, device=device)]
+        if self.labels is None:
+            return condition
+        return replace(condition or Condition(), label=self.labels)

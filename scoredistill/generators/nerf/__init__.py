@@ -1,0 +1,43 @@
+"""Neural radiance fields: n particles, rendered in one batched call."""
+
+from scoredistill.generators.nerf.background import Background, LearnedBackground, RandomBackground, SolidBackground
+from scoredistill.generators.nerf.encodings import DenseGrid, Encoding, Frequency
+from scoredistill.generators.nerf.heads import DirectHead, Head, MLPHead
+from scoredistill.generators.nerf.initial import DensityBlob, HollowSphere, Initial
+from scoredistill.generators.nerf.nerf import NeRF, Render
+from scoredistill.generators.nerf.occupancy import Occupancy
+from scoredistill.generators.nerf.regularisers import (
+    Entropy,
+    Opacity,
+    Orientation,
+    Regulariser,
+    Sparsity,
+    TotalVariation,
+    ZVariance,
+)
+
+__all__ = [
+    "Background",
+    "DenseGrid",
+    "DensityBlob",
+    "DirectHead",
+    "Encoding",
+    "Entropy",
+    "Frequency",
+    "Head",
+    "HollowSphere",
+    "Initial",
+    "LearnedBackground",
+    "MLPHead",
+    "NeRF",
+    "Occupancy",
+    "Opacity",
+    "Orientation",
+    "RandomBackground",
+    "Regulariser",
+    "Render",
+    "SolidBackground",
+    "Sparsity",
+    "TotalVariation",
+    "ZVariance",
+]

@@ -1,0 +1,61 @@
+"""Density and colour at a point of a particle's scene."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import softplus
+
+from scoredistill.generators.nerf.encodings import Encoding
+from scoredistill.generators.nerf.heads import Head
+from scoredistill.generators.nerf.initial import Initial
+
+Activation = Literal["softplus", "exp"]
+"""From the raw value to density: softplus, or an exponential cut off at e^10 lest a step overflow."""
+
+
+class Field(nn.Module):
+    """density = activation(raw_0), colour = sigmoid(raw_1..3), raw = head(encoding(x)) + initial(x).
+
+    Args:
+        encoding, head, initial: already allocated for the same number of particles.
+        activation: see `Activation`.
+    """
+
+    def __init__(self, encoding: Encoding, head: Head, initial: Initial, activation: Activation) -> None:
+        super().__init__()
+        self.encoding, self.head, self.initial = encoding, head, initial
+        self.activation = activation
+
+    def forward(self, points: Tensor, particle: Tensor) -> tuple[Tensor, Tensor]:
+        """Density and colour.
+
+        Args:
+            points: (P, 3) in [-1, 1]^3, sorted by particle.
+            particle: (P,) non-decreasing index of each point's particle.
+
+        Returns:
+            density (P,) >= 0 per world unit, and colour (P, 3) in [0, 1].
+        """
+        raw = self.head(self.encoding(points, particle), particle) + self.initial(points, particle)
+        density = softplus(raw[:, 0]) if self.activation == "softplus" else raw[:, 0].clamp(max=10).exp()
+        return density, raw[:, 1:].sigmoid()
+
+    def with_normals(self, points: Tensor, particle: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Density, colour and outward unit normals, -grad density / |grad density|.
+
+        The normals are differentiable in the parameters where gradients are enabled.
+
+        Returns:
+            density (P,), colour (P, 3) and normals (P, 3), zero where density is locally constant.
+        """
+        differentiable = torch.is_grad_enabled()
+        with torch.enable_grad():
+            points = points.detach().requires_grad_()
+            density, colour = self(points, particle)
+            (slope,) = torch.autograd.grad(density.sum(), points, create_graph=differentiable)
+        # Squared length plus a floor, for the derivative of a norm is not finite at zero.
+        normals = -slope / (slope.square().sum(1, keepdim=True) + 1e-12).sqrt()
+        return (density, colour, normals) if differentiable else (density.detach(), colour.detach(), normals)

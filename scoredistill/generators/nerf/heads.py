@@ -1,0 +1,93 @@
+"""Heads: from features to the raw density and colour of a point."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor, nn
+
+
+class ParticleLinear(nn.Module):
+    """A linear layer per particle, as one batched product.
+
+    Args:
+        particles: n.
+        inputs: features in.
+        outputs: features out.
+        rng: CPU generator for the weights, uniform within 1 / sqrt(inputs) as in `torch.nn.Linear`.
+    """
+
+    def __init__(self, particles: int, inputs: int, outputs: int, rng: torch.Generator) -> None:
+        super().__init__()
+        bound = inputs**-0.5
+        self.weight = nn.Parameter((2 * torch.rand(particles, inputs, outputs, generator=rng) - 1) * bound)
+        self.bias = nn.Parameter((2 * torch.rand(particles, 1, outputs, generator=rng) - 1) * bound)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, P, inputs) -> (n, P, outputs)."""
+        return torch.baddbmm(self.bias, x, self.weight)
+
+
+def particle_mlp(particles: int, inputs: int, width: int, depth: int, outputs: int, rng: torch.Generator) -> nn.Module:
+    """`depth` hidden layers of `width` units with SiLU for each particle: (n, P, inputs) -> (n, P, outputs)."""
+    layers: list[nn.Module] = []
+    for _ in range(depth):
+        layers += [ParticleLinear(particles, inputs, width, rng), nn.SiLU()]
+        inputs = width
+    return nn.Sequential(*layers, ParticleLinear(particles, inputs, outputs, rng))
+
+
+class Head(nn.Module, ABC):
+    """From features to raw values. A subclass implements `forward`; `allocate` is as in `Encoding`."""
+
+    def allocate(self, particles: int, features: int, rng: torch.Generator) -> None:
+        """Create the parameters of n particles, for a number of features.
+
+        Raises:
+            ValueError: if the head cannot work on that many features.
+        """
+        del particles, features, rng
+
+    @abstractmethod
+    def forward(self, features: Tensor, particle: Tensor) -> Tensor:
+        """(P, F) features, sorted by particle (P,), to (P, 4): density's pre-activation, three colour logits."""
+
+
+class DirectHead(Head):
+    """The features are the raw density and the colour's logits already: no network, for a `DenseGrid` of 4 channels."""
+
+    def allocate(self, particles: int, features: int, rng: torch.Generator) -> None:
+        if features != 4:
+            raise ValueError(f"DirectHead needs an encoding of 4 features, got {features}; use MLPHead")
+
+    def forward(self, features: Tensor, particle: Tensor) -> Tensor:
+        return features
+
+
+class MLPHead(Head):
+    """A small network per particle.
+
+    Args:
+        width: hidden units.
+        depth: hidden layers.
+    """
+
+    def __init__(self, width: int = 32, depth: int = 1) -> None:
+        super().__init__()
+        self.width, self.depth = width, depth
+
+    def allocate(self, particles: int, features: int, rng: torch.Generator) -> None:
+        self.particles = particles
+        self.net = particle_mlp(particles, features, self.width, self.depth, 4, rng)
+
+    def forward(self, features: Tensor, particle: Tensor) -> Tensor:
+        if self.particles == 1:
+            return self.net(features[None])[0]
+        # Ragged segments become one padded batch, so that n networks are one product.
+        counts = torch.bincount(particle, minlength=self.particles)
+        slot = torch.arange(len(particle), device=particle.device) - (counts.cumsum(0) - counts)[particle]
+        longest = int(counts.max())
+        place = particle * longest + slot
+        padded = features.new_zeros(self.particles * longest, features.shape[1]).index_copy(0, place, features)
+        return self.net(padded.view(self.particles, longest, -1)).flatten(0, 1).index_select(0, place)

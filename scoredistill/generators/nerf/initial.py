@@ -1,0 +1,132 @@
+"""Where density is before training: biases of the raw density and colour, by position and particle."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from math import pi
+
+import torch
+from torch import Tensor, nn
+
+
+class Initial(nn.Module, ABC):
+    """A fixed bias of the field's raw values. A subclass implements `forward`; `allocate` is as in `Encoding`."""
+
+    def allocate(self, particles: int, rng: torch.Generator) -> None:
+        """Draw what differs from particle to particle, as buffers with a leading particle axis."""
+        del particles, rng
+
+    @abstractmethod
+    def forward(self, points: Tensor, particle: Tensor) -> Tensor:
+        """The bias at points.
+
+        Args:
+            points: (P, 3) in [-1, 1]^3, sorted by particle.
+            particle: (P,) non-decreasing index of each point's particle.
+
+        Returns:
+            (P, 4): bias of the density's pre-activation, then of three colour logits.
+        """
+
+
+class Variation(nn.Module):
+    """What makes particles differ: a low-frequency wave of density and a colour.
+
+    Args:
+        shape: standard deviation of the wave.
+        colour: standard deviation of the colour logits.
+    """
+
+    waves = 4
+
+    def __init__(self, shape: float, colour: float) -> None:
+        super().__init__()
+        self.shape, self.colour = shape, colour
+
+    def allocate(self, particles: int, rng: torch.Generator) -> None:
+        """As in `Encoding`."""
+        self.register_buffer("logits", self.colour * torch.randn(particles, 3, generator=rng))
+        self.register_buffer("wave", pi * torch.randn(particles, 3, self.waves, generator=rng))
+        self.register_buffer("phase", 2 * pi * torch.rand(particles, 1, self.waves, generator=rng))
+
+    def forward(self, density: Tensor, points: Tensor, particle: Tensor) -> Tensor:
+        """Raw density (P,), with the wave added and the colour beside it, (P, 4)."""
+        wave, phase, logits = (self.get_buffer(name) for name in ("wave", "phase", "logits"))
+        if self.shape:
+            counts = torch.bincount(particle, minlength=len(wave)).tolist()
+            parts = zip(points.split(counts), wave, phase, strict=True)
+            total = torch.cat([torch.addmm(b, x, w).cos().sum(1) for x, w, b in parts])
+            density = density + self.shape * (2 / self.waves) ** 0.5 * total
+        return torch.cat([density[:, None], logits.index_select(0, particle)], dim=1)
+
+
+def _radius(points: Tensor) -> Tensor:
+    # The square root's derivative is infinite at 0.
+    return (points.square().sum(1) + 1e-12).sqrt()
+
+
+class DensityBlob(Initial):
+    """A soft ball, for objects: bias of the raw density strength · (1 - |x| / radius).
+
+    "Magic3D: High-Resolution Text-to-3D Content Creation" (2022), arXiv:2211.10440. Particles differ in size, colour
+    and a low-frequency wave of density, because particles that start alike stay alike.
+
+    Args:
+        strength: bias at the centre.
+        radius: where the bias is zero, in world units, > 0.
+        size_variation: standard deviation of the logarithm of a particle's radius.
+        colour_variation: standard deviation of a particle's colour logits.
+        shape_variation: standard deviation of the wave that is added to the raw density.
+    """
+
+    def __init__(
+        self,
+        strength: float = 10.0,
+        radius: float = 0.5,
+        size_variation: float = 0.1,
+        colour_variation: float = 0.5,
+        shape_variation: float = 1.0,
+    ) -> None:
+        super().__init__()
+        self.strength, self.radius, self.size_variation = strength, radius, size_variation
+        self.variation = Variation(shape_variation, colour_variation)
+
+    def allocate(self, particles: int, rng: torch.Generator) -> None:
+        size = torch.exp(self.size_variation * torch.randn(particles, generator=rng))
+        self.register_buffer("radii", self.radius * size)
+        self.variation.allocate(particles, rng)
+
+    def forward(self, points: Tensor, particle: Tensor) -> Tensor:
+        slope = (self.strength / self.get_buffer("radii")).index_select(0, particle)
+        return self.variation(self.strength - slope * _radius(points), points, particle)
+
+
+class HollowSphere(Initial):
+    """Empty within and dense outside, for scenes seen from inside: raw density strength · (|x| / radius - 1).
+
+    "ProlificDreamer: High-Fidelity and Diverse Text-to-3D Generation with Variational Score Distillation" (2023),
+    arXiv:2305.16213, scene initialisation: 10 and radius 2.5 in a box of half-width 5.
+
+    Args:
+        strength: minus the bias at the centre.
+        radius: where the bias is zero, in world units, > 0.
+        colour_variation: standard deviation of a particle's colour logits.
+        shape_variation: standard deviation of a low-frequency wave that is added to the raw density.
+    """
+
+    def __init__(
+        self,
+        strength: float = 10.0,
+        radius: float = 0.5,
+        colour_variation: float = 0.5,
+        shape_variation: float = 1.0,
+    ) -> None:
+        super().__init__()
+        self.strength, self.radius = strength, radius
+        self.variation = Variation(shape_variation, colour_variation)
+
+    def allocate(self, particles: int, rng: torch.Generator) -> None:
+        self.variation.allocate(particles, rng)
+
+    def forward(self, points: Tensor, particle: Tensor) -> Tensor:
+        return self.variation(self.strength * (_radius(points) / self.radius - 1), points, particle)

@@ -1,0 +1,118 @@
+"""Weighted sums of table rows, the one expensive step of every grid encoding, with cheap derivatives of any order.
+
+    y_p = sum_k w_pk T[i_pk]
+
+is linear in the table T and in the weights w. Its adjoints are a scatter and a row-wise dot product; the three
+operations below are each other's derivatives, so normals by autograd and their gradients come for free.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import embedding_bag
+
+
+class _Gather(torch.autograd.Function):
+    """y_p = sum_k w_pk T[i_pk]: (rows, C), (P, k), (P, k) -> (P, C)."""
+
+    @staticmethod
+    def forward(ctx: Any, table: Tensor, index: Tensor, weight: Tensor) -> Tensor:
+        ctx.save_for_backward(table, index, weight)
+        return embedding_bag(index, table, per_sample_weights=weight, mode="sum")
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, None, Tensor | None]:
+        table, index, weight = ctx.saved_tensors
+        on_table, _, on_weight = ctx.needs_input_grad
+        return (
+            _Scatter.apply(grads[0], index, weight, len(table)) if on_table else None,
+            None,
+            _Dot.apply(table, index, grads[0]) if on_weight else None,
+        )
+
+
+class _Scatter(torch.autograd.Function):
+    """T[r] = sum over (p, k) with i_pk = r of w_pk v_p: (P, C), (P, k), (P, k) -> (rows, C)."""
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor, index: Tensor, weight: Tensor, rows: int) -> Tensor:
+        ctx.save_for_backward(value, index, weight)
+        # One channel at a time: 1-D scatters of contiguous memory are about three times as fast on a CPU as
+        # index_add_ of short rows, and need no (P, k, C) product.
+        flat = index.reshape(-1).long()
+        table = value.new_zeros(value.shape[1], rows)
+        for channel, v in zip(table, value.unbind(1), strict=True):
+            channel.scatter_add_(0, flat, (weight * v[:, None]).reshape(-1))
+        return table.t().contiguous()
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, None, Tensor | None, None]:
+        value, index, weight = ctx.saved_tensors
+        on_value, _, on_weight, _ = ctx.needs_input_grad
+        return (
+            _Gather.apply(grads[0], index, weight) if on_value else None,
+            None,
+            _Dot.apply(grads[0], index, value) if on_weight else None,
+            None,
+        )
+
+
+class _Dot(torch.autograd.Function):
+    """w_pk = <T[i_pk], v_p>: (rows, C), (P, k), (P, C) -> (P, k)."""
+
+    @staticmethod
+    def forward(ctx: Any, table: Tensor, index: Tensor, value: Tensor) -> Tensor:
+        ctx.save_for_backward(table, index, value)
+        return torch.stack([(table.index_select(0, i) * value).sum(1) for i in index.unbind(1)], dim=1)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, None, Tensor | None]:
+        table, index, value = ctx.saved_tensors
+        on_table, _, on_value = ctx.needs_input_grad
+        return (
+            _Scatter.apply(value, index, grads[0], len(table)) if on_table else None,
+            None,
+            _Gather.apply(table, index, grads[0]) if on_value else None,
+        )
+
+
+def weighted_gather(table: Tensor, index: Tensor, weight: Tensor) -> Tensor:
+    """y_p = sum_k w_pk T[i_pk], differentiable to any order in the table and the weights.
+
+    Args:
+        table: (rows, C).
+        index: (P, k) integers in [0, rows).
+        weight: (P, k), of the table's dtype.
+
+    Returns:
+        (P, C).
+    """
+    return _Gather.apply(table, index, weight)
+
+
+def corners(points: Tensor, resolution: int) -> tuple[Tensor, Tensor]:
+    """The cell of a lattice that holds each point, and the trilinear weights of the cell's corners.
+
+    Args:
+        points: (P, 3) in [-1, 1]^3; points outside are taken to the nearest face.
+        resolution: vertices along each axis, >= 2; the outermost lie at -1 and 1.
+
+    Returns:
+        (P, 3) int32 lowest corner, and (P, 8) weights of the corners in the order of `CORNERS`, which are
+        differentiable in the points.
+    """
+    lattice = ((points + 1) * ((resolution - 1) / 2)).clamp(0, resolution - 1)
+    cell = lattice.detach().floor().clamp(max=resolution - 2)
+    x, y, z = (lattice - cell).unbind(1)
+    x, y = torch.stack([1 - x, x]), torch.stack([1 - y, y])
+    xy = (x[:, None] * y).flatten(0, 1)
+    upper = xy * z
+    # lower = xy (1 - z), with a product less
+    return cell.int(), torch.stack([xy - upper, upper], dim=1).flatten(0, 1).t().contiguous()
+
+
+CORNERS = tuple((i, j, k) for i in (0, 1) for j in (0, 1) for k in (0, 1))
+"""Offsets of a cell's corners from its lowest one, in the order of the weights."""

@@ -1,0 +1,92 @@
+"""Occupancy: where each particle's scene is certainly empty, and where it certainly lets no light through."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import max_pool3d
+
+DensityOf = Callable[[Tensor, Tensor], Tensor]
+"""Density (P,) of points (P, 3) of particles (P,), sorted by particle."""
+
+
+class Occupancy(nn.Module):
+    """A grid of upper and lower estimates of density per particle, so that most samples need no evaluation.
+
+    Each update evaluates the density once in every cell. The upper estimate is max(decay · old, new), pooled over the
+    26 neighbours; a cell is empty where it lies under `threshold`. The lower estimate is the minimum over the same
+    neighbourhood; along a ray, samples behind a lower estimate of optical depth of -log(`transmittance`) are dropped.
+    Both err on the side of evaluating too much. Before the first update nothing is skipped.
+
+    "Instant Neural Graphics Primitives with a Multiresolution Hash Encoding" (2022), arXiv:2201.05989, appendix E.
+
+    Args:
+        resolution: cells along each axis of [-1, 1]^3.
+        threshold: density per world unit under which a cell is empty.
+        transmittance: share of light under which a sample is hidden, in (0, 1).
+        decay: of the upper estimate per update, in [0, 1).
+        every: generator steps between updates.
+    """
+
+    upper: Tensor
+    lower: Tensor
+    occupied: Tensor
+
+    def __init__(
+        self,
+        resolution: int = 48,
+        threshold: float = 0.01,
+        transmittance: float = 1e-4,
+        decay: float = 0.8,
+        every: int = 16,
+    ) -> None:
+        super().__init__()
+        if not 0 < transmittance < 1 or not 0 <= decay < 1:
+            raise ValueError(f"need transmittance in (0, 1) and decay in [0, 1), got {transmittance}, {decay}")
+        self.resolution, self.threshold, self.transmittance = resolution, threshold, transmittance
+        self.decay, self.every = decay, every
+
+    def allocate(self, particles: int, rng: torch.Generator) -> None:
+        """As in `Encoding`."""
+        del rng
+        cells = self.resolution**3
+        self.register_buffer("upper", torch.zeros(particles, cells))
+        self.register_buffer("lower", torch.zeros(particles, cells))
+        self.register_buffer("occupied", torch.ones(particles, cells, dtype=torch.bool))
+
+    @torch.no_grad()
+    def update(self, density: DensityOf, rng: torch.Generator | None, chunk: int) -> None:
+        """Look at the density again.
+
+        Args:
+            density: the field.
+            rng: CPU generator that places the point looked at within each cell; None: the cell's centre.
+            chunk: most points given to `density` at once.
+        """
+        r, like = self.resolution, self.upper
+        axis = torch.arange(r, device=like.device)
+        lowest = torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij"), dim=-1).reshape(-1, 3).to(like)
+        offset = 0.5 if rng is None else torch.rand(r**3, 3, generator=rng).to(like)
+        points = (lowest + offset) * (2 / r) - 1
+        for particle, upper in enumerate(self.upper):
+            new = torch.cat([density(p, torch.full_like(p[:, 0], particle, dtype=torch.long)) for p in points.split(chunk)])
+            upper.copy_(torch.maximum(self.decay * upper, new))
+            self.lower[particle] = -self._pool(-new)
+            self.occupied[particle] = self._pool(upper) > self.threshold
+
+    def _pool(self, cells: Tensor) -> Tensor:
+        r = self.resolution
+        return max_pool3d(cells.view(1, 1, r, r, r), 3, stride=1, padding=1).flatten()
+
+    def bounds(self) -> tuple[Tensor, Tensor]:
+        """Corners (3,) and (3,) of the smallest box around all particles' occupied cells; empty: the first is above."""
+        r = self.resolution
+        anywhere = self.occupied.any(0).view(r, r, r)
+        lowest, highest = [], []
+        for axis in ((1, 2), (0, 2), (0, 1)):
+            cells = anywhere.amax(axis).nonzero().flatten()
+            lowest.append(cells[0] if len(cells) else cells.new_tensor(r))
+            highest.append(cells[-1] + 1 if len(cells) else cells.new_tensor(0))
+        return tuple(torch.stack(c).to(self.upper) * (2 / r) - 1 for c in (lowest, highest))  # type: ignore[return-value]

@@ -1,0 +1,124 @@
+"""Penalties that a NeRF puts on itself."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor, nn
+
+from scoredistill.annealing import Annealed
+from scoredistill.generators.nerf.encodings import DenseGrid
+from scoredistill.generators.nerf.field import Field
+from scoredistill.generators.nerf.march import March
+
+
+class Regulariser(nn.Module, ABC):
+    """A scalar penalty, averaged over all rays of all particles. A subclass implements `forward`.
+
+    Args:
+        weight: factor in the total, constant or over training.
+    """
+
+    needs_normals = False
+    """Whether `March.normals` is read."""
+
+    def __init__(self, weight: Annealed = 1.0) -> None:
+        super().__init__()
+        self.weight = weight
+
+    @abstractmethod
+    def forward(self, march: March, field: Field) -> Tensor:
+        """The penalty, without its weight.
+
+        Args:
+            march: what was found along the rays of this step.
+            field: density and colour, for penalties on the parameters.
+        """
+
+
+class Sparsity(Regulariser):
+    """Little should be opaque: mean of sqrt(opacity^2 + .01).
+
+    "DreamFusion: Text-to-3D using 2D Diffusion" (2022), arXiv:2209.14988, appendix.
+
+    Args:
+        weight: factor in the total, constant or over training.
+    """
+
+    def forward(self, march: March, field: Field) -> Tensor:
+        return (march.opacity.square() + 0.01).sqrt().mean()
+
+
+class Opacity(Regulariser):
+    """The mean of opacity^2.
+
+    Args:
+        weight: factor in the total, constant or over training.
+    """
+
+    def forward(self, march: March, field: Field) -> Tensor:
+        return march.opacity.square().mean()
+
+
+class Entropy(Regulariser):
+    """Rays should hit or miss: mean binary entropy of the opacity, in nats; largest, log 2, at one half.
+
+    Args:
+        weight: factor in the total, constant or over training.
+    """
+
+    def forward(self, march: March, field: Field) -> Tensor:
+        o = march.opacity.clamp(1e-5, 1 - 1e-5)
+        return -(o * o.log() + (1 - o) * (1 - o).log()).mean()
+
+
+class Orientation(Regulariser):
+    """Visible surfaces should face the camera: mean over rays of sum_i w_i max(0, n_i · d)^2, w held fixed.
+
+    "Ref-NeRF: Structured View-Dependent Appearance for Neural Radiance Fields" (2021), arXiv:2112.03907, equation 11.
+
+    Args:
+        weight: factor in the total, constant or over training.
+    """
+
+    needs_normals = True
+
+    def forward(self, march: March, field: Field) -> Tensor:
+        if march.normals is None:
+            raise ValueError("Orientation needs a march with normals")
+        away = (march.normals * march.directions.index_select(0, march.samples.ray)).sum(1).clamp(min=0)
+        return (march.weights.detach() * away.square()).sum() / len(march.opacity)
+
+
+class ZVariance(Regulariser):
+    """Surfaces should be thin: variance of the distance along a ray, meaned over rays of opacity above one half.
+
+    "HiFA: High-fidelity Text-to-3D Generation with Advanced Diffusion Guidance" (2023), arXiv:2305.18766.
+
+    Args:
+        weight: factor in the total, constant or over training.
+    """
+
+    def forward(self, march: March, field: Field) -> Tensor:
+        hit = march.opacity > 0.5
+        mean = march.distance / march.opacity.clamp(min=0.5)
+        share = march.weights / march.opacity.clamp(min=0.5)[march.row]
+        spread = share * (march.samples.distance - mean[march.row]).square()
+        return spread[hit[march.row]].sum() / hit.sum().clamp(min=1)
+
+
+class TotalVariation(Regulariser):
+    """Neighbouring vertices of a `DenseGrid` should be alike: mean squared difference, summed over the three axes.
+
+    "Direct Voxel Grid Optimization" (2021), arXiv:2111.11215.
+
+    Args:
+        weight: factor in the total, constant or over training.
+    """
+
+    def forward(self, march: March, field: Field) -> Tensor:
+        if not isinstance(field.encoding, DenseGrid):
+            raise ValueError(f"TotalVariation needs a DenseGrid encoding, got {type(field.encoding).__name__}")
+        grid = field.encoding.grid
+        return torch.stack([grid.diff(dim=axis).square().mean() for axis in (1, 2, 3)]).sum()

@@ -1,0 +1,113 @@
+"""The trunk of every objective: one gradient, g = w(t) h(r) (A - B)."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from scoredistill.diffusion.guidance import CFG, Guidance
+from scoredistill.diffusion.prediction import Prediction
+from scoredistill.diffusion.weights import SigmaSquared, TimeWeight
+from scoredistill.losses.normalise import GradientNormaliser
+from scoredistill.teachers.base import Teacher
+from scoredistill.types import Noised, right_pad_dims
+
+
+@dataclass(frozen=True)
+class Reweighting:
+    """h(r), and the ratio it came from.
+
+    Args:
+        h: (B,) weight of each sample.
+        log_r: (B,) the raw estimate, before any normaliser; None where h is constant.
+        log_r_used: (B,) after the normalisers.
+    """
+
+    h: Tensor
+    log_r: Tensor | None = None
+    log_r_used: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Gradient:
+    """The gradient at a batch, and the parts that it is made of.
+
+    Args:
+        g: (B, *D) g = w h (A - B), times the normaliser's factor.
+        target: A, the guided teacher.
+        baseline: B, (B, *D) in epsilon units.
+        reweighting: h and log r.
+        factor: (B,) of the gradient normaliser; 1 without one.
+    """
+
+    g: Tensor
+    target: Prediction
+    baseline: Tensor
+    reweighting: Reweighting
+    factor: Tensor
+
+    def report(self) -> dict[str, Tensor]:
+        """What the step did, as scalars: norms, quantiles of log r, share clamped, effective sample size of h."""
+        h = self.reweighting.h
+        report = {
+            "gradient_norm": self.g.flatten(1).norm(dim=1).mean(),
+            "difference_norm": (self.target.epsilon - self.baseline).flatten(1).norm(dim=1).mean(),
+        }
+        if self.reweighting.log_r is not None and self.reweighting.log_r_used is not None:
+            raw, used = self.reweighting.log_r, self.reweighting.log_r_used
+            quantiles = torch.quantile(raw.double(), raw.new_tensor([0.05, 0.5, 0.95]).double())
+            report |= {f"log_r/q{q:02d}": value for q, value in zip((5, 50, 95), quantiles, strict=True)}
+            report["log_r/changed"] = (raw != used).double().mean()
+            report["h/mean"] = h.mean()
+            report["h/effective_sample_size"] = h.sum() ** 2 / (len(h) * (h**2).sum()).clamp(min=1e-300)
+        return report
+
+
+class ScoreDistillation(nn.Module, ABC):
+    """g(x; t, epsilon) = w(t) h(r) (A - B), in epsilon units.
+
+    A is the guided teacher's epsilon; a subclass says with `baseline` what B is, and may say with `reweight` what h is.
+    It is a pure function of the diffused sample and the networks: no optimiser, no state, no randomness.
+
+    Args:
+        weight: w(t); None: `SigmaSquared`.
+        normaliser: rescales each sample's gradient, `DMDNormaliser` for example; None: no rescaling.
+    """
+
+    def __init__(self, weight: TimeWeight | None = None, normaliser: GradientNormaliser | None = None) -> None:
+        super().__init__()
+        self.weight = weight or SigmaSquared()
+        self.normaliser = normaliser
+
+    @abstractmethod
+    def baseline(self, noised: Noised, teacher: Teacher) -> Tensor:
+        """B, (B, *D) in epsilon units."""
+
+    def reweight(self, noised: Noised, teacher: Teacher) -> Reweighting:
+        """h(r), (B,); 1 unless a subclass says otherwise."""
+        del teacher
+        return Reweighting(torch.ones_like(noised.t))
+
+    @torch.no_grad()
+    def gradient(self, noised: Noised, teacher: Teacher, guidance: Guidance | None = None) -> Gradient:
+        """The gradient with respect to x at each sample.
+
+        Args:
+            noised: the diffused samples.
+            teacher: the model of p.
+            guidance: how the teacher is asked; None: CFG of scale 1, the conditional model itself.
+        """
+        target = (guidance or CFG())(teacher, noised.x_t, noised.t, noised.condition)
+        baseline = self.baseline(noised, teacher)
+        reweighting = self.reweight(noised, teacher)
+        w = self.weight(noised.t, noised.schedule)
+        factor = torch.ones_like(noised.t) if self.normaliser is None else self.normaliser(noised, target)
+        g = right_pad_dims(w * reweighting.h * factor, noised.x_t) * (target.epsilon - baseline)
+        return Gradient(g, target, baseline, reweighting, factor)
+
+    def observe(self, noised: Noised, gradient: Gradient) -> None:
+        """Let running statistics take in a finished training step; nothing to do without any."""
+        del noised, gradient

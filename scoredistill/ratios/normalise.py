@@ -1,0 +1,107 @@
+"""Normalisers of the ratio and of its weight. Each changes the objective (law 9), so each is an object of its own."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from scoredistill.types import Noised
+
+
+class RatioNormaliser(nn.Module, ABC):
+    """Rescales log r before h is taken. A subclass implements `forward`; one with statistics overrides `observe`."""
+
+    @abstractmethod
+    def forward(self, log_r: Tensor, noised: Noised) -> Tensor:
+        """The normalised log r, (B,); a pure function of its arguments and of the statistics so far."""
+
+    def observe(self, log_r: Tensor, noised: Noised) -> None:
+        """Take in the raw log r of a generator step. Called in training only, after the step's gradient."""
+
+
+class ClampRatio(RatioNormaliser):
+    """r clamped to [low, high], which bounds the variance of h where r is estimated badly or is very large.
+
+    Args:
+        low: smallest r, > 0.
+        high: largest r.
+    """
+
+    def __init__(self, low: float = 0.1, high: float = 20.0) -> None:
+        super().__init__()
+        if not 0 < low < high:
+            raise ValueError(f"need 0 < low < high, got {low} and {high}")
+        self.low, self.high = low, high
+
+    def forward(self, log_r: Tensor, noised: Noised) -> Tensor:
+        return log_r.clamp(math.log(self.low), math.log(self.high))
+
+
+class TimeBinNormaliser(RatioNormaliser):
+    """Divides r by a running mean of its time bin, so that E_q[r] = 1 holds in each bin for a biased estimate too.
+
+    Bins are equal in log(alpha^2 / sigma^2). The mean is the exponential moving average of each bin's batch mean, warm-
+    started: the n-th observation has weight max(1/n, 1 - decay), and an empty bin leaves r as it is.
+
+    Args:
+        bins: number of bins.
+        low, high: range of log-SNR that the bins cover; beyond it the outer bins count.
+        decay: of the moving average, in [0, 1).
+    """
+
+    log_mean: Tensor
+    count: Tensor
+
+    def __init__(self, bins: int = 10, low: float = -10.0, high: float = 10.0, decay: float = 0.99) -> None:
+        super().__init__()
+        self.bins, self.low, self.high, self.decay = bins, low, high, decay
+        self.register_buffer("log_mean", torch.zeros(bins, dtype=torch.float64))
+        self.register_buffer("count", torch.zeros(bins, dtype=torch.long))
+
+    def bin_of(self, noised: Noised) -> Tensor:
+        """(B,) index of each sample's bin."""
+        position = (noised.schedule.log_snr(noised.t) - self.low) / (self.high - self.low)
+        return (position * self.bins).long().clamp(0, self.bins - 1)
+
+    def forward(self, log_r: Tensor, noised: Noised) -> Tensor:
+        return log_r - self.log_mean[self.bin_of(noised)].to(log_r)
+
+    def observe(self, log_r: Tensor, noised: Noised) -> None:
+        bins, log_r = self.bin_of(noised), log_r.detach().double()
+        for i in bins.unique().tolist():
+            inside = log_r[bins == i]
+            batch_mean = inside.logsumexp(0) - torch.log(torch.tensor(float(len(inside))))
+            self.count[i] += 1
+            fresh = max(1 / int(self.count[i]), 1 - self.decay)
+            if fresh == 1:
+                self.log_mean[i] = batch_mean
+            else:  # the average of r itself, in logarithms
+                kept = self.log_mean[i] + torch.log1p(torch.tensor(-fresh))
+                self.log_mean[i] = torch.logaddexp(kept, batch_mean + torch.log(torch.tensor(fresh)))
+
+
+class WeightNormaliser(nn.Module, ABC):
+    """Rescales h over a batch. A subclass implements `forward`."""
+
+    @abstractmethod
+    def forward(self, h: Tensor) -> Tensor:
+        """The normalised h, (B,) -> (B,)."""
+
+
+class BatchMeanNormaliser(WeightNormaliser):
+    """h / mean(h), over the whole effective batch: on several processes the mean is taken over all of them.
+
+    For the alpha family this turns the divergence's gradient into the Rényi divergence's (up to the factor alpha). A
+    batch of one has h = 1, that is, reverse KL.
+    """
+
+    def forward(self, h: Tensor) -> Tensor:
+        total = torch.stack([h.sum(), h.new_tensor(float(len(h)))])
+        if dist.is_available() and dist.is_initialized():
+            dist.all_reduce(total)
+        mean = total[0] / total[1]
+        return h / mean.clamp(min=torch.finfo(h.dtype).tiny)

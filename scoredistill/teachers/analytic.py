@@ -1,0 +1,210 @@
+"""Teachers in closed form: Gaussian mixtures, and the empirical distribution of a data set."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from scoredistill.diffusion.mixture import Covariance, MixturePosterior, diffused_mixture
+from scoredistill.diffusion.prediction import Prediction
+from scoredistill.diffusion.schedule import CosineSchedule, Schedule
+from scoredistill.teachers.base import Teacher
+from scoredistill.types import Condition
+
+CHUNK_ELEMENTS = 2**25
+"""Most numbers (B x K x D, or B x K for a shared isotropic covariance) that one evaluation holds at once."""
+
+
+class GaussianMixture(Teacher):
+    """p = sum_k pi_k N(mu_k, Sigma_k), for samples of any shape, with its exact score at every noise level.
+
+    Sigma_k = diag(stds_k^2) + F_k^T F_k, or a full matrix. With class labels, Condition(label=...) selects the
+    components of that class; without a condition all components count.
+
+    Args:
+        means: (K, *D).
+        stds: standard deviations: scalar, (K,) isotropic, or (K, *D) diagonal; >= 0.
+        weights: (K,) > 0, normalised here; None: equal.
+        labels: (K,) integer class of each component; None: one class.
+        schedule: noise schedule; None: `CosineSchedule`.
+        factors: (K, R, *D) low-rank factors F_k, on top of isotropic stds.
+        covariances: (K, D, D) full covariances in place of stds, D the flattened dimensions.
+
+    Raises:
+        ValueError: if shapes disagree or a weight is not positive.
+    """
+
+    exact = True
+    means: Tensor
+    log_weights: Tensor
+    labels: Tensor | None
+    variance: Tensor
+    basis: Tensor | None
+    spread: Tensor | None
+
+    def __init__(
+        self,
+        means: Tensor,
+        stds: Tensor | float = 0.0,
+        weights: Tensor | None = None,
+        labels: Tensor | None = None,
+        schedule: Schedule | None = None,
+        *,
+        factors: Tensor | None = None,
+        covariances: Tensor | None = None,
+    ) -> None:
+        super().__init__(schedule or CosineSchedule())
+        means = torch.as_tensor(means)
+        means = means if means.is_floating_point() else means.to(torch.get_default_dtype())
+        count = len(means)
+        self.shape = means.shape[1:]
+        weights = torch.ones(count) if weights is None else torch.as_tensor(weights)
+        if weights.shape != (count,) or not bool((weights > 0).all()):
+            raise ValueError(f"weights must be {count} positive numbers, one a component")
+        if labels is not None and torch.as_tensor(labels).shape != (count,):
+            raise ValueError(f"labels must be {count} integers, one a component")
+        covariance = _covariance(means, torch.as_tensor(stds).to(means), factors, covariances)
+        self.register_buffer("means", means.flatten(1))
+        self.register_buffer("log_weights", (weights / weights.sum()).to(means).log())
+        self.register_buffer("labels", None if labels is None else torch.as_tensor(labels).long())
+        self.register_buffer("variance", covariance.variance)
+        self.register_buffer("basis", covariance.basis)
+        self.register_buffer("spread", covariance.spread)
+
+    @property
+    def covariance(self) -> Covariance:
+        """Of the undiffused components."""
+        return Covariance(self.variance, self.basis, self.spread)
+
+    def forward(self, x_t: Tensor, t: Tensor, condition: Condition | None = None) -> Prediction:
+        epsilon = self.posterior(x_t, t, condition).epsilon.view_as(x_t)
+        return Prediction(x_t, t, self.schedule, epsilon=epsilon)
+
+    def log_prob(self, x_t: Tensor, t: Tensor, condition: Condition | None = None) -> Tensor:
+        return self.posterior(x_t, t, condition).log_prob
+
+    def posterior(self, x_t: Tensor, t: Tensor, condition: Condition | None = None) -> MixturePosterior:
+        """Exact epsilon, log-density and responsibilities p(k | x_t), in bounded memory.
+
+        Args:
+            x_t: (B, *D).
+            t: (B,).
+            condition: its labels (B,) select components; None: all.
+
+        Raises:
+            ValueError: if a label has no component, or labels are asked of a mixture that has none.
+        """
+        flat, log_weights = x_t.flatten(1), self._log_weights(condition)
+        alpha, sigma = self.schedule.alpha(t), self.schedule.sigma(t)
+        width = 1 if self.covariance.isotropic else flat.shape[1]
+        rows = max(1, CHUNK_ELEMENTS // (len(self.means) * width))
+        parts = [
+            diffused_mixture(
+                flat[i : i + rows],
+                alpha[i : i + rows],
+                sigma[i : i + rows],
+                self.means.to(flat.dtype),
+                (log_weights if log_weights.ndim == 1 else log_weights[i : i + rows]).to(flat.dtype),
+                self.covariance.to(flat.dtype),
+            )
+            for i in range(0, len(flat), rows)
+        ]
+        return MixturePosterior.cat(parts)
+
+    def sample(
+        self, n: int, condition: Condition | None = None, rng: torch.Generator | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Draw clean samples.
+
+        Args:
+            n: how many; with labels in the condition, one for each.
+            condition: its labels (n,) select components.
+            rng: CPU generator.
+
+        Returns:
+            samples (n, *D), and the component (n,) that each came from.
+        """
+        weights = self._log_weights(condition).exp().expand(n, -1).cpu()
+        component = torch.multinomial(weights, 1, generator=rng)[:, 0].to(self.means.device)
+        x = self.means[component]
+        x = x + self.variance[component].sqrt() * _normal(x.shape, x, rng)
+        if self.basis is not None and self.spread is not None:
+            scale = self.spread[component].sqrt()
+            coefficients = scale * _normal(scale.shape, x, rng)
+            x = x + torch.einsum("nr,nrd->nd", coefficients, self.basis[component])
+        return x.view(n, *self.shape), component
+
+    def _log_weights(self, condition: Condition | None) -> Tensor:
+        """(K,), or (B, K) with components of other classes left out."""
+        if condition is None or condition.label is None:
+            return self.log_weights
+        if self.labels is None:
+            raise ValueError("Condition(label=...) was given, but this mixture has no labels: pass labels=")
+        allowed = condition.label.to(self.labels.device)[:, None] == self.labels
+        if not bool(allowed.any(-1).all()):
+            missing = condition.label[~allowed.any(-1).cpu()][0].item()
+            raise ValueError(f"no component has label {missing}; labels are {self.labels.unique().tolist()}")
+        return self.log_weights.where(allowed, -torch.inf).log_softmax(-1)
+
+
+def _covariance(means: Tensor, stds: Tensor, factors: Tensor | None, covariances: Tensor | None) -> Covariance:
+    count, dims = means.flatten(1).shape
+    if covariances is not None:
+        if covariances.shape != (count, dims, dims) or factors is not None or bool(stds.any()):
+            raise ValueError(f"covariances must be ({count}, {dims}, {dims}), and replace stds and factors")
+        return Covariance.full(covariances.to(means))
+    if stds.ndim <= 1:
+        variance = (stds**2).expand(count)[:, None].clone()
+    elif stds.shape == means.shape:
+        variance = stds.flatten(1) ** 2
+    else:
+        raise ValueError(f"stds must be a scalar, ({count},) or {tuple(means.shape)}; got {tuple(stds.shape)}")
+    if factors is None:
+        return Covariance(variance)
+    if variance.shape[1] != 1 or factors.shape[0] != count or factors.shape[2:] != means.shape[1:]:
+        raise ValueError("factors must be (K, R, *D), on top of isotropic stds")
+    return Covariance.low_rank(variance, factors.to(means).flatten(2))
+
+
+def _normal(shape: torch.Size, like: Tensor, rng: torch.Generator | None) -> Tensor:
+    return torch.randn(shape, dtype=like.dtype, generator=rng).to(like.device)
+
+
+class Empirical(GaussianMixture):
+    """The exact score of a finite data set: a mixture of one (slightly widened) Dirac a data point.
+
+    The ideal denoiser of a training set. It memorises by construction, which makes it the reference for students that
+    should not do better or worse than their data.
+
+    Args:
+        data: (N, *D).
+        labels: (N,) integer classes, or None.
+        std: standard deviation of each point; 0: Diracs.
+        schedule: noise schedule; None: `CosineSchedule`.
+    """
+
+    def __init__(
+        self, data: Tensor, labels: Tensor | None = None, std: float = 0.0, schedule: Schedule | None = None
+    ) -> None:
+        super().__init__(data, std, labels=labels, schedule=schedule)
+
+
+class Digits(Empirical):
+    """scikit-learn's 1,797 handwritten digits, (1, 8, 8) in [-1, 1], with their labels 0 to 9.
+
+    Args:
+        std: standard deviation of each point.
+        schedule: noise schedule; None: `CosineSchedule`.
+
+    Raises:
+        ImportError: if scikit-learn is not installed.
+    """
+
+    def __init__(self, std: float = 0.0, schedule: Schedule | None = None) -> None:
+        try:
+            from sklearn.datasets import load_digits
+        except ImportError as error:
+            raise ImportError("Digits needs scikit-learn: install scoredistill[digits]") from error
+        digits = load_digits()
+        images = torch.as_tensor(digits.images, dtype=torch.get_default_dtype())[:, None] / 8 - 1
+        super().__init__(images, torch.as_tensor(digits.target), std, schedule)

@@ -1,0 +1,88 @@
+"""From a phrase to its models, tables and pictures, each made once."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import fields, replace
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from scoredistill.rendering.camera import Camera
+from scoredistill.teachers.gallery.render import Light, render
+from scoredistill.teachers.gallery.scenes import SCENES
+from scoredistill.teachers.gallery.table import Model, Table
+from scoredistill.teachers.gallery.vocabulary import COLOURS, DEFAULT_SIZE, SIZES, Phrase
+
+Key = tuple[object, ...]
+
+
+@lru_cache(maxsize=256)
+def models(noun: str | None, size: str | None) -> tuple[Model, ...]:
+    """The variants of a noun at a size; without noun those of every noun, in the vocabulary's order."""
+    if noun is None:
+        return tuple(model for known in SCENES for model in models(known, size))
+    radius = DEFAULT_SIZE if size is None else SIZES[size]
+    return tuple(model.fitted(radius) for model in SCENES[noun]())
+
+
+@lru_cache(maxsize=256)
+def table(noun: str | None, size: str | None, dtype: torch.dtype, device: torch.device) -> Table:
+    """Their parts as tensors."""
+    return Table.compile(models(noun, size)).to(torch.empty(0, dtype=dtype, device=device))
+
+
+def albedo(phrase: Phrase, like: Tensor) -> Tensor:
+    """Colours of the variants' materials, (K, G, 3) in [0, 1], as wide as the model of most materials."""
+    variants = models(phrase.noun, phrase.size)
+    colours = like.new_zeros(len(variants), max(len(model.colours) for model in variants), 3)
+    for k, model in enumerate(variants):
+        chosen = model.colours if phrase.colour is None else model.colours | {"main": COLOURS[phrase.colour]}
+        colours[k, : len(chosen)] = like.new_tensor(list(chosen.values()))
+    return colours
+
+
+class Pictures:
+    """Renders on demand and remembers the latest ones: a training step asks for each camera several times.
+
+    Args:
+        supersample: rays a pixel at edges.
+        capacity: bytes of pictures kept.
+    """
+
+    def __init__(self, supersample: int, capacity: int) -> None:
+        self.supersample, self.capacity = supersample, capacity
+        self._kept: OrderedDict[Key, Light] = OrderedDict()
+        self._bytes = 0
+
+    def __call__(self, phrase: Phrase, camera: Camera, height: int, width: int) -> Light:
+        """The phrase's variants from V cameras, in the camera's floating point type; only new cameras are traced."""
+        scene = (phrase.noun, phrase.size, camera.pose.dtype, camera.pose.device)
+        keys: list[Key] = [(*scene, height, width, view) for view in fingerprints(camera.pose, camera.fov)]
+        fresh = {key: row for row, key in enumerate(keys) if key not in self._kept}
+        found = {key: self._kept[key] for key in keys if key in self._kept}
+        for key in found:
+            self._kept.move_to_end(key)
+        if fresh:
+            rows = torch.tensor(list(fresh.values()), device=camera.fov.device)
+            light = render(table(*scene), camera[rows], height, width, self.supersample)
+            found |= {key: light[slice(i, i + 1)] for i, key in enumerate(fresh)}
+            self._keep({key: found[key] for key in fresh})
+        chosen = [found[key] for key in keys]
+        return Light(*(torch.cat([getattr(light, f.name) for light in chosen]) for f in fields(Light)))
+
+    def _keep(self, lights: dict[Key, Light]) -> None:
+        for key, light in lights.items():
+            # A copy, as a slice would hold the whole batch that it was rendered in.
+            own = replace(light, **{f.name: getattr(light, f.name).clone() for f in fields(Light)})
+            self._kept[key] = own
+            self._bytes += own.nbytes
+        while self._bytes > self.capacity and self._kept:
+            self._bytes -= self._kept.popitem(last=False)[1].nbytes
+
+
+def fingerprints(*values: Tensor) -> list[bytes]:
+    """One value a row that is equal for equal rows of (N, ...) tensors."""
+    rows = torch.cat([value.reshape(len(value), -1).double() for value in values], dim=1)
+    return [row.tobytes() for row in rows.detach().cpu().numpy()]

@@ -1,0 +1,255 @@
+"""The embedded teacher: a text- and camera-conditional distribution over pictures with the score in closed form.
+
+    p(x | prompt, camera, background) = sum_k pi_k N(x; mu_k, pixel_std^2 I + F_k^T F_k)
+    mu_k = 2 (sum_g light_kg albedo_kg + (1 - opacity_k) b) - 1,    F_k = d mu_k / d albedo . colour_std
+
+over the K variants of the prompt's noun, rendered from the camera. Shaded colour is linear in the albedo, so normally
+distributed albedos make exactly this low-rank covariance. What is not said is averaged over: without camera the canonical
+ring of cameras, without prompt all nouns. Hence guidance, negative prompts and view words act as with a real model, while
+every mode, its weight and its geometry are known.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from scoredistill.diffusion.mixture import Covariance, MixturePosterior, diffused_mixture
+from scoredistill.diffusion.prediction import Prediction
+from scoredistill.diffusion.schedule import CosineSchedule, Schedule
+from scoredistill.rendering.camera import Camera
+from scoredistill.rendering.mesh import Mesh, marching_cubes
+from scoredistill.teachers.base import Teacher
+from scoredistill.teachers.gallery.catalogue import Pictures, albedo, fingerprints, models, table
+from scoredistill.teachers.gallery.scenes import SCENES
+from scoredistill.teachers.gallery.table import RADIUS
+from scoredistill.teachers.gallery.views import canonical, obey, opposite
+from scoredistill.teachers.gallery.vocabulary import Phrase, Vocabulary
+from scoredistill.types import Condition, Prompt
+
+VALUES_AT_ONCE = 1 << 25
+"""Values of (rows, components, dimensions) in one call to the mixture, which bounds its memory."""
+
+
+@dataclass(frozen=True)
+class GalleryRender:
+    """The K variants of a prompt from V cameras; nothing in it carries a gradient.
+
+    Args:
+        rgb: (V, K, 3, H, W) over the background, in [-1, 1].
+        opacity: (V, K, 1, H, W) covered share of each pixel, in [0, 1].
+        depth: (V, K, 1, H, W) distance along the ray through the pixel's centre, world units; 0 where it meets nothing.
+        normals: (V, K, 3, H, W) outward unit normal in the world where that ray meets the surface, else 0.
+    """
+
+    rgb: Tensor
+    opacity: Tensor
+    depth: Tensor
+    normals: Tensor
+
+
+@dataclass(frozen=True)
+class _Mixture:
+    """The clean mixture of one group of rows: means (K, D), log weights (K,), colour factors (K, R, D) or None."""
+
+    means: Tensor
+    log_weights: Tensor
+    factors: Tensor | None
+
+
+class Gallery(Teacher):
+    """Procedural scenes with the exact score of their renders: a text-to-image model without weights.
+
+    Prompts read `[a] [size] [colour] noun[, front|side|back|overhead view]`, see `vocabulary()`. A colour word replaces
+    the main colour of every variant, a size word the size. An empty prompt is the unconditional model. With a camera,
+    a view word that holds changes nothing; one that the camera contradicts wins: the camera is turned by the least
+    angle that makes the word true. Without a camera the word restricts the ring of canonical cameras. Labels are
+    refused, embeddings ignored.
+
+    Args:
+        schedule: noise schedule; None: cosine.
+        pixel_std: standard deviation of independent pixel noise, in units of [-1, 1] values, >= 0.
+        colour_std: standard deviation of every material's albedo in each channel, in [0, 1] display units, >= 0.
+        janus: share in [0, 1] of pictures that show the object from the opposite azimuth, as a teacher does that has
+            seen more fronts than backs.
+        supersample: rays a pixel at edges; 1 leaves them jagged.
+        unconditional_views: canonical cameras over which a prompt without a camera is averaged, a multiple of 4.
+        background: colour in [-1, 1] where the condition states none.
+        cache_bytes: memory for the latest renders.
+
+    Raises:
+        ValueError: for a value outside its range.
+    """
+
+    exact = True
+
+    def __init__(
+        self,
+        schedule: Schedule | None = None,
+        pixel_std: float = 0.02,
+        colour_std: float = 0.0,
+        janus: float = 0.0,
+        supersample: int = 5,
+        unconditional_views: int = 8,
+        background: Sequence[float] = (0.7, 0.7, 0.7),
+        cache_bytes: int = 1 << 28,
+    ) -> None:
+        super().__init__(CosineSchedule() if schedule is None else schedule)
+        if min(pixel_std, colour_std) < 0 or not 0 <= janus <= 1:
+            raise ValueError(f"need pixel_std, colour_std >= 0 and janus in [0, 1]; got {pixel_std}, {colour_std}, {janus}")
+        if supersample < 1 or unconditional_views < 4 or unconditional_views % 4:
+            raise ValueError(
+                "need supersample >= 1 and unconditional_views a positive multiple of 4; "
+                f"got {supersample} and {unconditional_views}"
+            )
+        if len(background) != 3 or not all(-1 <= channel <= 1 for channel in background):
+            raise ValueError(f"a background has three channels in [-1, 1]; got {tuple(background)}")
+        self.pixel_std, self.colour_std, self.janus = pixel_std, colour_std, janus
+        self.unconditional_views, self.background = unconditional_views, tuple(background)
+        self._vocabulary = Vocabulary(tuple(SCENES))
+        self._pictures = Pictures(supersample, cache_bytes)
+
+    def vocabulary(self) -> Vocabulary:
+        """The words that prompts may use."""
+        return self._vocabulary
+
+    def check(self, prompt: Prompt | None) -> None:
+        """Refuse a prompt that the gallery cannot show.
+
+        Raises:
+            ValueError: that names the unknown word and lists the vocabulary.
+        """
+        for text in [prompt] if prompt is None or isinstance(prompt, str) else prompt:
+            self._vocabulary.parse(text)
+
+    def variant_count(self, prompt: str | None) -> int:
+        """K, the number of the prompt's variants; of all nouns' where it names none."""
+        phrase = self._vocabulary.parse(prompt)
+        return len(models(phrase.noun, phrase.size))
+
+    def weights(self, prompt: str | None) -> Tensor:
+        """Probability of each variant, (K,) float64. Variants of a noun are equally likely, and so are nouns."""
+        return self._weights(self._vocabulary.parse(prompt))
+
+    def forward(self, x_t: Tensor, t: Tensor, condition: Condition | None = None) -> Prediction:
+        epsilon = self._posterior(x_t, t, condition).epsilon.reshape(x_t.shape)
+        return Prediction(x_t, t, self.schedule, epsilon=epsilon)
+
+    def log_prob(self, x_t: Tensor, t: Tensor, condition: Condition | None = None) -> Tensor:
+        return self._posterior(x_t, t, condition).log_prob
+
+    def responsibilities(self, x_t: Tensor, t: Tensor, condition: Condition | None = None) -> Tensor:
+        """p(variant | x_t), summed over the cameras where several are averaged; (B, K).
+
+        Args:
+            x_t: (B, 3, H, W).
+            t: (B,).
+            condition: prompts with the same number of variants each.
+
+        Raises:
+            ValueError: if the prompts' numbers of variants differ.
+        """
+        phrases = self._phrases(condition, len(x_t))
+        counts = {len(models(p.noun, p.size)) for p in phrases}
+        if len(counts) != 1:
+            raise ValueError(f"prompts with different numbers of variants, {sorted(counts)}, have no common columns")
+        joint = self._posterior(x_t, t, condition).responsibilities
+        return joint.reshape(len(x_t), -1, counts.pop()).sum(1)
+
+    @torch.no_grad()
+    def renders(
+        self, prompt: str | None, camera: Camera, height: int, width: int, background: Tensor | None = None
+    ) -> GalleryRender:
+        """The prompt's variants as the cameras see them.
+
+        Args:
+            prompt: a view word turns cameras that contradict it.
+            camera: V cameras; their floating point type and device are the result's.
+            height, width: pixels.
+            background: (V, 3) in [-1, 1]; None: the gallery's own.
+        """
+        phrase = self._vocabulary.parse(prompt)
+        light = self._pictures(phrase, obey(camera, phrase.view), height, width)
+        if background is None:
+            background = self._background(camera.pose).expand(len(camera), 3)
+        premultiplied = torch.einsum("vkghw,kgc->vkchw", light.light, albedo(phrase, camera.pose))
+        behind = (1 - light.opacity) * (background.to(camera.pose)[:, None, :, None, None] + 1)
+        return GalleryRender(2 * premultiplied + behind - 1, light.opacity, light.depth, light.normals)
+
+    @torch.no_grad()
+    def distance(self, prompt: str, variant: int, points: Tensor) -> Tensor:
+        """Signed distance bound of one variant's surface: 1-Lipschitz, zero on the surface, negative inside.
+
+        Args:
+            prompt, variant: which; the view is ignored.
+            points: (N, 3) world units.
+
+        Returns:
+            (N,) with the points' floating point type.
+        """
+        scene = self._scene(prompt, variant, points)
+        return torch.cat([bound for bound, _ in scene.distances(points, variant)])
+
+    @torch.no_grad()
+    def albedo(self, prompt: str, variant: int, points: Tensor) -> Tensor:
+        """Colour of the material nearest to each point, (N, 3) -> (N, 3) in [0, 1]."""
+        scene = self._scene(prompt, variant, points)
+        nearest = torch.cat([part for _, part in scene.distances(points, variant)])
+        return albedo(self._vocabulary.parse(prompt), points)[variant, scene.material[nearest]]
+
+    def mesh(self, prompt: str, variant: int, resolution: int = 96) -> Mesh:
+        """One variant's surface by marching cubes, watertight, with the materials' colours at the vertices.
+
+        Args:
+            prompt, variant: which.
+            resolution: samples along each side of the volume.
+        """
+        bound = RADIUS * (1 + 2 / resolution)
+        axis = torch.linspace(-bound, bound, resolution, dtype=torch.float64)
+        points = torch.cartesian_prod(axis, axis, axis)
+        volume = self.distance(prompt, variant, points).reshape(resolution, resolution, resolution)
+        mesh = marching_cubes(volume, 0.0, bound, "below")
+        return Mesh(mesh.vertices, mesh.faces, self.albedo(prompt, variant, mesh.vertices))
+
+    @torch.no_grad()
+    def sample(
+        self, n: int, condition: Condition | None, height: int, width: int, rng: torch.Generator | None = None
+    ) -> Tensor:
+        """Clean pictures from p(x | condition).
+
+        Args:
+            n: number of pictures; a condition's cameras, backgrounds and lists of prompts have n rows.
+            condition: None: any noun from any canonical camera.
+            height, width: pixels.
+            rng: CPU generator; None: torch's global one.
+
+        Returns:
+            (n, 3, height, width) float32 around [-1, 1], or the cameras' floating point type on their device.
+        """
+        camera = None if condition is None else condition.camera
+        like = torch.zeros(n, 3, height, width) if camera is None else camera.fov.new_zeros(n, 3, height, width)
+        choice = torch.rand(n, dtype=torch.float64, generator=rng)
+        noise = torch.randn(like.shape, dtype=torch.float64, generator=rng).to(like)
+        rows, pictures = [], []
+        for row, mixture in self._mixtures(like, condition):
+            upto = mixture.log_weights.double().exp().cumsum(0).cpu()
+            k = torch.searchsorted(upto, choice[row] * upto[-1], right=True).clamp(max=len(upto) - 1)
+            picture = mixture.means[k.to(like.device)]
+            if mixture.factors is not None:
+                z = torch.randn(len(row), mixture.factors.shape[1], dtype=torch.float64, generator=rng).to(like)
+                picture = picture + torch.einsum("nr,nrd->nd", z, mixture.factors[k.to(like.device)])
+            rows.append(row)
+            pictures.append(picture)
+        clean = torch.cat(pictures)[torch.cat(rows).argsort().to(like.device)].reshape(like.shape)
+        return clean + self.pixel_std * noise
+
+    def _scene(self, prompt: str, variant: int, points: Tensor):  # noqa: ANN202
+        phrase = self._vocabulary.parse(prompt)
+        count = len(models(phrase.noun, phrase.size))
+        if not 0 <= variant < count:
+            raise ValueError(f"{prompt!r} has variants 0 to {count - 1}, not {variant}")
+        return table(phrase.noun, phrase.size, points.dtype, points.device)

@@ -1,0 +1,182 @@
+"""Pictures of a table of models: light that each material sends to each pixel, with smooth edges.
+
+Shading is the same from every side (one lamp that stands still, light from the sky) and linear in the albedo:
+
+    colour = albedo (FILL + SKY (1 + n_y) / 2 + LAMP max(0, (1 + 2 n . l) / 3))
+
+so a pixel is sum_g light_g albedo_g + (1 - opacity) background, exactly, for materials g.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from scoredistill.rendering.camera import Camera
+from scoredistill.teachers.gallery.table import Table
+from scoredistill.teachers.gallery.trace import Hits, trace
+
+LAMP_DIRECTION = (0.45, 0.7, 0.55)
+FILL, SKY, LAMP = 0.34, 0.20, 0.46
+"""Shares of even light, light from above and lamp light; they add up to 1, so that colours stay in [0, 1]."""
+
+CONTRAST = 0.06
+"""Step of the shading between neighbouring pixels from which on they are sampled more finely."""
+
+PAIRS_AT_ONCE = 1 << 22
+"""(ray, part) pairs tested in one vectorised call, which bounds its memory."""
+
+
+@dataclass(frozen=True)
+class Light:
+    """K models seen by V cameras.
+
+    Args:
+        light: (V, K, G, H, W) light that a white material g would send to the pixel, in [0, 1].
+        opacity: (V, K, 1, H, W) covered share of the pixel.
+        depth: (V, K, 1, H, W) distance along the ray through the pixel's centre, 0 where it meets nothing.
+        normals: (V, K, 3, H, W) outward unit normal where that ray meets the surface, 0 where it meets nothing.
+    """
+
+    light: Tensor
+    opacity: Tensor
+    depth: Tensor
+    normals: Tensor
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of the tensors."""
+        return sum(value.nbytes for value in (self.light, self.opacity, self.depth, self.normals))
+
+    def __getitem__(self, rows: slice) -> Light:
+        return Light(self.light[rows], self.opacity[rows], self.depth[rows], self.normals[rows])
+
+
+def shading(normal: Tensor) -> Tensor:
+    """Share of its albedo that a surface shows, (..., 3) unit normals -> (...) in [0, 1]."""
+    lamp = normal.new_tensor(LAMP_DIRECTION)
+    # Wrapped around the edge of its shadow, for soft forms: max(0, (n.l + 1/2) / (3/2)).
+    lambert = ((normal @ (lamp / lamp.norm()) + 0.5) / 1.5).clamp(min=0)
+    return FILL + SKY * 0.5 * (1 + normal[..., 1]) + LAMP * lambert
+
+
+def render(table: Table, camera: Camera, height: int, width: int, supersample: int) -> Light:
+    """Render every model of a table from every camera.
+
+    One ray runs through each pixel's centre. Pixels at an edge, where the material or the shading differs from a
+    neighbour's, are sampled again by `supersample` rays spread over the pixel.
+
+    Args:
+        table: K models; the camera's device and floating point type.
+        camera: V cameras.
+        height, width: of the picture, pixels.
+        supersample: rays a pixel at edges; 1: none but the central ray.
+    """
+    models, views = len(table.members), len(camera)
+    origins, directions = camera.rays(height, width)
+    flat = directions.reshape(views, height * width, 3)
+    hits = _central(table, camera.position, flat)
+    picture = (views, models, height, width)
+    material, shade = _seen(table, hits)
+    light, opacity = _gather(material[:, None], shade[:, None], table.materials)
+    if supersample > 1:
+        edge = _edges(material.reshape(picture), shade.reshape(picture)).reshape(-1).nonzero()[:, 0]
+        light[edge], opacity[edge] = _resample(table, camera, edge, flat, picture, supersample)
+    seen = hits.part.reshape(picture)[:, :, None] >= 0
+    return Light(
+        light.reshape(*picture, -1).movedim(-1, 2),
+        opacity.reshape(picture)[:, :, None],
+        torch.where(seen, hits.depth.reshape(picture)[:, :, None], 0.0),
+        hits.normal.reshape(*picture, 3).movedim(-1, 2),
+    )
+
+
+def _central(table: Table, position: Tensor, directions: Tensor) -> Hits:
+    """First hits of the rays (V, P, 3) of V cameras with every model, flat over (V, K, P)."""
+    views, pixels = directions.shape[:2]
+    models = len(table.members)
+    to_part = table.centre - position[:, None]  # (V, M, 3)
+    least = to_part.square().sum(-1) - table.reach.square()  # along^2 above this: the ray meets the ball
+    rays, parts = [], []
+    span = max(1, PAIRS_AT_ONCE // (views * len(table.model)))
+    for start in range(0, pixels, span):
+        along = directions[:, start : start + span] @ to_part.mT  # (V, p, M)
+        meets = (along.square() >= least[:, None]) & ((along > 0) | (least[:, None] < 0))
+        view, pixel, part = meets.nonzero().unbind(-1)
+        rays.append((view * models + table.model[part]) * pixels + pixel + start)
+        parts.append(part)
+    everywhere = (views, models, pixels, 3)
+    origin = position[:, None, None].expand(everywhere).reshape(-1, 3)
+    direction = directions[:, None].expand(everywhere).reshape(-1, 3)
+    return trace(table, origin, direction, torch.cat(rays), torch.cat(parts))
+
+
+def _seen(table: Table, hits: Hits) -> tuple[Tensor, Tensor]:
+    """Material (-1: none) and shading (0) of each ray, (N,) both."""
+    met = hits.part >= 0
+    material = torch.where(met, table.material[hits.part], -1)
+    return material, torch.where(met, shading(hits.normal), 0.0)
+
+
+def _gather(material: Tensor, shade: Tensor, materials: int) -> tuple[Tensor, Tensor]:
+    """Mean light of each material (N, G) and opacity (N,) over the S samples of N pixels, (N, S) both."""
+    light = shade.new_zeros(len(material), materials)
+    share = torch.where(material >= 0, shade / material.shape[1], 0.0)
+    light.scatter_add_(1, material.clamp(min=0), share)
+    return light, (material >= 0).to(shade).mean(1)
+
+
+def _edges(material: Tensor, shade: Tensor) -> Tensor:
+    """Where one of the four neighbours has another material or shading, (..., H, W) -> the same, bool."""
+    edge = torch.zeros_like(material, dtype=torch.bool)
+    for dim in (-1, -2):
+        n = material.shape[dim] - 1
+        a, b = (material.narrow(dim, i, n) for i in (0, 1))
+        c, d = (shade.narrow(dim, i, n) for i in (0, 1))
+        step = (a != b) | ((c - d).abs() > CONTRAST)
+        edge.narrow(dim, 0, n).logical_or_(step)
+        edge.narrow(dim, 1, n).logical_or_(step)
+    return edge
+
+
+def lattice(n: int) -> Tensor:
+    """n points of the square [-1/2, 1/2]^2, (n, 2) float64: a rank-1 lattice, one point in each row and each column."""
+    coprime = [k for k in range(1, n + 1) if math.gcd(k, n) == 1]
+    step = min(coprime, key=lambda k: abs(k - 0.382 * n))  # the golden section's complement spreads them best
+    i = torch.arange(n, dtype=torch.float64)
+    return torch.stack([(i + 0.5) / n, ((i * step) % n + 0.5) / n], dim=-1) - 0.5
+
+
+def _resample(
+    table: Table, camera: Camera, edge: Tensor, directions: Tensor, picture: tuple[int, ...], samples: int
+) -> tuple[Tensor, Tensor]:
+    """Light (E, G) and opacity (E,) of edge pixels, each the mean of several rays."""
+    _, models, height, width = picture
+    pixels = height * width
+    view, model, pixel = edge // (models * pixels), (edge // pixels) % models, edge % pixels
+    step = 2 * torch.tan(torch.deg2rad(camera.fov[view]) / 2)[:, None, None] / height  # a pixel at distance 1
+    offset = lattice(samples).to(directions) * step  # (E, S, 2)
+    pose = camera.pose[view]
+    centre = directions[view, pixel]
+    ahead = -(centre * pose[:, :3, 2]).sum(-1)  # the central ray at distance 1 ahead is its direction over this
+    plane = (centre / ahead[:, None])[:, None]
+    sub = plane + offset[..., :1] * pose[:, None, :3, 0] + offset[..., 1:] * pose[:, None, :3, 1]
+    sub = torch.nn.functional.normalize(sub, dim=-1)
+
+    # Balls that some ray of the pixel may meet: the central ray meets them when they are wider by half a diagonal.
+    members = table.members[model]  # (E, P)
+    to_part = table.centre[members] - camera.position[view][:, None]
+    squared = to_part.square().sum(-1)
+    wider = table.reach[members] + squared.sqrt() * step[:, :, 0] * 0.71
+    along = (to_part * centre[:, None]).sum(-1)
+    meets = (squared - along.square() <= wider.square()) & (members >= 0)
+    which, member = meets.nonzero().unbind(-1)
+    part = members[which, member]
+    ray = which[:, None] * samples + torch.arange(samples, device=edge.device)
+    origin = camera.position[view].repeat_interleave(samples, dim=0)
+    hits = trace(table, origin, sub.reshape(-1, 3), ray.reshape(-1), part.repeat_interleave(samples))
+    material, shade = _seen(table, hits)
+    return _gather(material.reshape(-1, samples), shade.reshape(-1, samples), table.materials)

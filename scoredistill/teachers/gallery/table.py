@@ -1,0 +1,149 @@
+"""Models (lists of parts with colours) and the table of tensors into which several of them are compiled."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from scoredistill.teachers.gallery.parts import Part
+from scoredistill.teachers.gallery.sdf import distance
+
+RADIUS = 0.8
+"""Every model fits the ball of this radius about the origin, world units."""
+
+POINTS_AT_ONCE = 1 << 18
+"""Points of one vectorised distance evaluation, which bounds its memory."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """One variant of a noun.
+
+    Args:
+        parts: their union is the object.
+        colours: material -> display colour, each channel in [0, 1]; "main" is the one that a colour word replaces.
+    """
+
+    parts: tuple[Part, ...]
+    colours: dict[str, tuple[float, float, float]]
+
+    def fitted(self, radius: float) -> Model:
+        """Centred, and scaled so that its farthest point lies `radius` from the origin."""
+        axes = torch.eye(3, dtype=torch.float64)
+        high = torch.stack([part.support(axes) for part in self.parts]).amax(0)
+        low = -torch.stack([part.support(-axes) for part in self.parts]).amax(0)
+        shift = (-(low + high) / 2).tolist()
+        parts = [part.at(*shift) for part in self.parts]
+        directions = _directions(4096)
+        # 4096 directions lie within 2.5 degrees of every direction, so that they miss at most .1% of the reach.
+        reach = 1.001 * max(part.support(directions).max().item() for part in parts)
+        return replace(self, parts=tuple(part.resized(radius / reach) for part in parts))
+
+
+def _directions(n: int) -> Tensor:
+    """n directions spread evenly over the sphere by the Fibonacci lattice, (n, 3) float64."""
+    i = torch.arange(n, dtype=torch.float64) + 0.5
+    height, angle = 1 - 2 * i / n, math.pi * (1 + math.sqrt(5)) * i
+    radius = (1 - height * height).sqrt()
+    return torch.stack([radius * angle.cos(), height, radius * angle.sin()], dim=-1)
+
+
+@dataclass(frozen=True)
+class Table:
+    """The parts of K models as tensors: M parts, G materials at most.
+
+    Args:
+        shape: (10, M) numbers of the solids, see `sdf.distance`.
+        inverse: (M, 3, 3) world to solid, `centre` (M, 3) the solids' origins in the world.
+        least: (M,) least scale of the solid's map: solid's distance times it bounds the world's from below.
+        low, high: (M, 3) corners of the solid's box in its own frame.
+        reach: (M,) radius about `centre` that holds the part.
+        bend: (M,) bound on the concave curvature of a solid's distance, see `Part.bend`.
+        model: (M,) index of the model that owns each part; `material` (M,) its index among the model's materials.
+        members: (K, P) each model's parts, -1 where it has fewer than P.
+        materials: G, the largest number of materials of a model.
+    """
+
+    shape: Tensor
+    inverse: Tensor
+    centre: Tensor
+    least: Tensor
+    low: Tensor
+    high: Tensor
+    reach: Tensor
+    bend: Tensor
+    model: Tensor
+    material: Tensor
+    members: Tensor
+    materials: int
+
+    @classmethod
+    def compile(cls, models: Sequence[Model]) -> Table:
+        """From K models, in float64 on the CPU."""
+        parts = [(k, part) for k, model in enumerate(models) for part in model.parts]
+        linear = torch.stack([part.linear for _, part in parts])
+        scales = linear.norm(dim=1)  # of a rotation times a stretch: the columns' lengths
+        boxes = torch.tensor([part.box() for _, part in parts], dtype=torch.float64)
+        corners = boxes.abs().amax(1)
+        materials = [list(model.colours) for model in models]
+        model = torch.tensor([k for k, _ in parts])
+        width = max(len(m.parts) for m in models)
+        members = torch.full((len(models), width), -1)
+        for k in range(len(models)):
+            mine = (model == k).nonzero()[:, 0]
+            members[k, : len(mine)] = mine
+        return cls(
+            shape=torch.tensor([part.shape for _, part in parts], dtype=torch.float64).T.contiguous(),
+            inverse=torch.linalg.inv(linear),
+            centre=torch.stack([part.centre for _, part in parts]),
+            least=scales.amin(-1),
+            low=boxes[:, 0],
+            high=boxes[:, 1],
+            reach=torch.tensor([_reach(part, corner) for (_, part), corner in zip(parts, corners, strict=True)]).double(),
+            bend=torch.tensor([part.bend for _, part in parts]).double(),
+            model=model,
+            material=torch.tensor([materials[k].index(part.material) for k, part in parts]),
+            members=members,
+            materials=max(len(m) for m in materials),
+        )
+
+    @cached_property
+    def columns(self) -> Tensor:
+        """(29, M): inverse, centre, low, high, shape and bend of each part in one matrix."""
+        return torch.cat([self.inverse.flatten(1).T, self.centre.T, self.low.T, self.high.T, self.shape, self.bend[None]])
+
+    def to(self, like: Tensor) -> Table:
+        """The same table on the device of `like` and with its floating point type."""
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        moved = {
+            name: v.to(like.device, like.dtype if v.is_floating_point() else v.dtype) if torch.is_tensor(v) else v
+            for name, v in values.items()
+        }
+        return Table(**moved)
+
+    def distances(self, points: Tensor, model: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Distance bound and nearest part at points (N, 3) of one model, in chunks of (n,) each."""
+        mine = self.members[model]
+        mine = mine[mine >= 0]
+        shape = [row[:, None] for row in self.shape[:, mine]]
+        for chunk in points.split(max(1, POINTS_AT_ONCE // len(mine))):
+            x, y, z = torch.einsum("mij,nmj->imn", self.inverse[mine], chunk[:, None] - self.centre[mine])
+            bound, index = (distance(shape, x, y, z) * self.least[mine][:, None]).min(dim=0)
+            yield bound, mine[index]
+
+
+def _reach(part: Part, corner: Tensor) -> float:
+    a, c, r, _, h, taper, _, _, edge, _ = part.shape
+    if torch.allclose(part.linear.norm(dim=0), part.linear.norm(dim=0).mean()):
+        radius = math.hypot(math.hypot(a, c) + r + taper, h) + edge
+        return radius * part.linear[:, 0].norm().item()
+    # Under a stretch: the ball about the image of the box, or for an ellipsoid (all but `edge` zero) its longest axis.
+    if max(a, c, r, h, taper) == 0:
+        return edge * part.linear.norm(dim=0).max().item()
+    return (part.linear.norm(dim=0) * corner).norm().item()
+

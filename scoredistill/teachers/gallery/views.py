@@ -1,0 +1,92 @@
+"""View words and cameras: which directions are "front view", "side view", "back view" and "overhead view".
+
+    front       azimuth within 45 degrees of 0         back    azimuth within 45 degrees of 180
+    side        all other azimuths                     overhead    elevation of 60 degrees or more, any azimuth
+
+The first three end at an elevation of 60 degrees. The limits belong to front, back and overhead.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from scoredistill.rendering.camera import Camera
+
+View = Literal["front", "side", "back", "overhead"]
+
+HALF_SECTOR = 45.0
+OVERHEAD = 60.0
+"""Limits of the views, degrees."""
+
+RADIUS, FOV, ELEVATION, ELEVATION_OVERHEAD = 2.6, 40.0, 15.0, 75.0
+"""The canonical cameras: world units and degrees."""
+
+
+def canonical(count: int, view: View | None = None) -> Camera:
+    """The fixed cameras over which a prompt without a camera is averaged: a ring, or those of it that a word allows.
+
+    Args:
+        count: cameras of the full ring, a multiple of 4 so that every view has some.
+        view: "overhead" asks for a ring of its own, looking down from an elevation of 75 degrees.
+
+    Returns:
+        float64 cameras, azimuth ascending from 0.
+    """
+    azimuth = torch.arange(count, dtype=torch.float64) * (360 / count)
+    from_front = 180 - (azimuth - 180).abs()
+    if view in ("front", "side", "back"):
+        near_front, near_back = from_front <= HALF_SECTOR, from_front >= 180 - HALF_SECTOR
+        azimuth = azimuth[{"front": near_front, "back": near_back, "side": ~near_front & ~near_back}[view]]
+    even = torch.ones_like(azimuth)
+    return Camera.orbit(azimuth, even * (ELEVATION_OVERHEAD if view == "overhead" else ELEVATION), even * RADIUS, even * FOV)
+
+
+def obey(camera: Camera, view: View | None) -> Camera:
+    """Turn cameras that contradict a view word by the least angle that makes it true; others are left as they are.
+
+    The camera swings about the origin, along its parallel and then its meridian, at its own distance. So a negative
+    prompt "a mug, front view" asked at the back is about pictures of the front, as with a model that sees no camera.
+
+    Args:
+        camera: V cameras.
+        view: None changes nothing.
+    """
+    if view is None:
+        return camera
+    azimuth, elevation = (camera.azimuth + 180) % 360 - 180, camera.elevation
+    match view:
+        case "overhead":
+            turned, raised = azimuth, elevation.clamp(min=OVERHEAD)
+        case "front":
+            turned, raised = azimuth.clamp(-HALF_SECTOR, HALF_SECTOR), elevation.clamp(max=OVERHEAD)
+        case "back":
+            behind = (azimuth % 360 - 180).clamp(-HALF_SECTOR, HALF_SECTOR)
+            turned, raised = behind + 180, elevation.clamp(max=OVERHEAD)
+        case "side":
+            beside = azimuth.abs().clamp(HALF_SECTOR, 180 - HALF_SECTOR)
+            turned, raised = torch.where(azimuth < 0, -beside, beside), elevation.clamp(max=OVERHEAD)
+    turn = _about_y(turned) @ _about_x(elevation - raised) @ _about_y(-azimuth)
+    kept = ((turned - azimuth) % 360 == 0) & (raised == elevation)
+    return Camera(torch.where(kept[:, None, None], camera.pose, turn @ camera.pose), camera.fov)
+
+
+def opposite(camera: Camera) -> Camera:
+    """The cameras on the other side: half a turn about the y axis."""
+    return Camera(_about_y(torch.full_like(camera.fov, 180.0)) @ camera.pose, camera.fov)
+
+
+def _about_y(degrees: Tensor) -> Tensor:
+    """(V,) -> (V, 4, 4)."""
+    c, s = torch.deg2rad(degrees).cos(), torch.deg2rad(degrees).sin()
+    o, i = torch.zeros_like(c), torch.ones_like(c)
+    return torch.stack([c, o, s, o, o, i, o, o, -s, o, c, o, o, o, o, i], dim=-1).reshape(-1, 4, 4)
+
+
+def _about_x(degrees: Tensor) -> Tensor:
+    """(V,) -> (V, 4, 4)."""
+    c, s = torch.deg2rad(degrees).cos(), torch.deg2rad(degrees).sin()
+    o, i = torch.zeros_like(c), torch.ones_like(c)
+    return torch.stack([i, o, o, o, o, c, -s, o, o, s, c, o, o, o, o, i], dim=-1).reshape(-1, 4, 4)

@@ -1,0 +1,166 @@
+"""Laws 3-8 and 19: what the one gradient is in expectation."""
+
+import math
+
+import pytest
+import torch
+from scipy.optimize import brentq, root
+from torch import Tensor
+
+from laws.quadrature import expected_gradient, normal, normal_nodes, time_at
+from laws.zoo import DIVERGENCES, name
+from scoredistill import Condition, Distiller
+from scoredistill.critics import DiracCritic, ExactCritic
+from scoredistill.diffusion import CFG, CosineSchedule, Prediction, UniformWeight
+from scoredistill.divergences import (
+    Divergence,
+    ForwardKL,
+    Jeffreys,
+    JensenShannon,
+    Pearson,
+    ReverseKL,
+    SoftenedReverseKL,
+    SquaredHellinger,
+)
+from scoredistill.generators import ImageParticles
+from scoredistill.losses import SDS, VSD, FDistill, ScoreDistillation
+from scoredistill.teachers import GaussianMixture, Teacher
+from scoredistill.types import Noised
+
+ALPHA, SIGMA = 0.8, 0.6
+
+
+def one_dimension(loss: ScoreDistillation, teacher: Teacher, guidance: CFG | None = None) -> Distiller:
+    return Distiller(ImageParticles(torch.zeros(1, 1)), teacher, loss, guidance)
+
+
+def moments(distiller: Distiller, x: float, condition: Condition | None = None) -> tuple[float, float]:
+    """Mean and variance over epsilon of g at x."""
+    z, w = normal_nodes(40)
+    t = torch.full((40,), time_at(ALPHA))
+    g = distiller.gradient(torch.full((40, 1), x), t=t, epsilon=z[:, None], condition=condition)[:, 0]
+    mean = (w * g).sum()
+    return float(mean), float((w * (g - mean) ** 2).sum())
+
+
+def test_law_3_sds_is_vsd_is_f_distill() -> None:
+    teacher = GaussianMixture(torch.randn(5, 3), 0.3)
+    x, epsilon, t = torch.randn(64, 3), torch.randn(64, 3), torch.rand(64)
+    losses = [SDS(), VSD(DiracCritic()), FDistill(ReverseKL(), DiracCritic())]
+    first, *others = (one_dimension(loss, teacher).gradient(x, t=t, epsilon=epsilon) for loss in losses)
+    assert first.abs().min() > 0
+    assert all(torch.equal(first, other) for other in others)
+
+
+@pytest.mark.parametrize("x", [-1.0, 0.5, 3.0])
+def test_law_4_sds_mean_and_variance(x: float) -> None:
+    mu = 0.25
+    mean, variance = moments(one_dimension(SDS(UniformWeight()), normal(mu)), x)
+    assert mean == pytest.approx(0.48 * (x - mu), abs=1e-12)
+    assert variance == pytest.approx(0.4096, abs=1e-12)
+
+
+@pytest.mark.parametrize("alpha", [0.1, 0.5, 0.99])
+def test_law_4_fixed_point_is_the_mode_at_every_time(alpha: float) -> None:
+    z, w = normal_nodes(40)
+    t = torch.full((40,), time_at(alpha))
+    distiller = one_dimension(SDS(), normal(1.5, 0.4))
+
+    def drift(x: float) -> float:
+        return float((w * distiller.gradient(torch.full((40, 1), x), t=t, epsilon=z[:, None])[:, 0]).sum())
+
+    assert brentq(drift, -5, 5, xtol=1e-13) == pytest.approx(1.5, abs=1e-10)
+
+
+class ScaledNoise(ScoreDistillation):
+    """B = c epsilon: SDS with a control variate of another size."""
+
+    def __init__(self, c: float) -> None:
+        super().__init__(UniformWeight())
+        self.c = c
+
+    def baseline(self, noised: Noised, teacher: Teacher) -> Tensor:
+        return self.c * noised.epsilon
+
+
+@pytest.mark.parametrize(("c", "expected"), [(0.0, 0.1296), (1.0, 0.4096), (0.36, 0.0)])
+def test_law_5_control_variate(c: float, expected: float) -> None:
+    assert moments(one_dimension(ScaledNoise(c), normal()), 0.7)[1] == pytest.approx(expected, abs=1e-12)
+
+
+class Prompted(Teacher):
+    """p(.|y) = N(1, S^2) and p(.) = N(0, 1)."""
+
+    def __init__(self, std: float) -> None:
+        super().__init__(CosineSchedule())
+        self.conditional, self.unconditional = normal(1.0, std), normal()
+
+    def forward(self, x_t: Tensor, t: Tensor, condition: Condition | None = None) -> Prediction:
+        asked = condition is not None and condition.prompt is not None
+        return (self.conditional if asked else self.unconditional)(x_t, t)
+
+
+@pytest.mark.parametrize(
+    ("std", "scale", "expected"), [(1.0, 1.0, 1.0), (1.0, 7.5, 7.5), (1.0, 100.0, 100.0), (0.5, 7.5, 1.82039),
+                                   (0.5, 100.0, 2.06101)]
+)  # fmt: skip
+def test_law_6_guidance_saturates_sds(std: float, scale: float, expected: float) -> None:
+    distiller = one_dimension(SDS(), Prompted(std), CFG(scale))
+    fixed = brentq(lambda x: moments(distiller, x, Condition(prompt="y"))[0], -200, 200, xtol=1e-13)
+    assert fixed == pytest.approx(expected, abs=5e-6)
+
+
+def test_law_7_vsd_is_the_gradient_of_reverse_kl() -> None:
+    assert expected_gradient(ReverseKL(), normal(), 2.0, 0.5) == pytest.approx((1.28, -0.295385), abs=5e-7)
+
+
+def test_law_7_critic_equal_to_teacher_gives_zero() -> None:
+    teacher = GaussianMixture(torch.randn(4, 2), 0.5)
+    distiller = one_dimension(VSD(ExactCritic(teacher)), teacher)
+    g = distiller.gradient(torch.randn(32, 2), t=torch.rand(32), epsilon=torch.randn(32, 2))
+    assert torch.equal(g, torch.zeros(32, 2))
+
+
+LAW_8 = [
+    (ReverseKL(), (0.64, -0.07974)),
+    (ForwardKL(), (0.72860, -0.56854)),
+    (JensenShannon(), (0.28966, -0.11732)),
+    (SoftenedReverseKL(), (0.35034, 0.03758)),
+    (SquaredHellinger(), (0.15628, -0.06739)),
+    (Jeffreys(), (1.36860, -0.64828)),
+    (Pearson(), (3.97831, -6.55144)),
+]
+
+
+@pytest.mark.parametrize(("divergence", "expected"), LAW_8, ids=[name(d) for d, _ in LAW_8])
+def test_law_8_f_distill_is_the_gradient_of_the_divergence(
+    divergence: Divergence, expected: tuple[float, float]
+) -> None:
+    assert expected_gradient(divergence, normal(), 1.0, 0.9) == pytest.approx(expected, abs=5e-6)
+
+
+def diffused_divergence(divergence: Divergence, m: Tensor, tau: Tensor) -> Tensor:
+    """D_f(p_t || q_t) = E_q[f(r)] by quadrature of its definition, differentiable in (m, tau)."""
+    x = torch.linspace(-9, 9, 20001)
+    p = torch.distributions.Normal(0.0, 1.0)
+    q = torch.distributions.Normal(ALPHA * m, (ALPHA**2 * tau**2 + SIGMA**2).sqrt())
+    q_x = q.log_prob(x).exp()
+    return torch.trapezoid(q_x * divergence.f((p.log_prob(x) - q.log_prob(x)).exp()), x)
+
+
+@pytest.mark.parametrize("divergence", DIVERGENCES, ids=name)
+def test_law_8_against_autograd_of_the_definition(divergence: Divergence) -> None:
+    m, tau = torch.tensor(0.4, requires_grad=True), torch.tensor(0.9, requires_grad=True)
+    expected = torch.autograd.grad(diffused_divergence(divergence, m, tau), (m, tau))
+    assert expected_gradient(divergence, normal(), 0.4, 0.9) == pytest.approx([float(e) for e in expected], abs=1e-8)
+
+
+@pytest.mark.parametrize("divergence", DIVERGENCES, ids=name)
+def test_law_19_the_target_is_the_only_stationary_point(divergence: Divergence) -> None:
+    assert expected_gradient(divergence, normal(), 0.0, 1.0) == pytest.approx((0, 0), abs=1e-12)
+    for m, tau in [(0.6, 0.8), (-0.5, 1.2), (0.9, 1.1), (0.0, 0.75), (-0.8, 0.9)]:
+        away = math.hypot(*expected_gradient(divergence, normal(), m, tau))
+        found = root(lambda v: expected_gradient(divergence, normal(), v[0], abs(v[1])), (m, tau), tol=1e-12)
+        assert away > 1e-2
+        assert found.success
+        assert (found.x[0], abs(found.x[1])) == pytest.approx((0, 1), abs=1e-7)

@@ -1,0 +1,89 @@
+"""All that the laws run over. A new divergence, critic or loss is one line in its list."""
+
+from collections.abc import Callable
+
+import torch
+
+from scoredistill.critics import Critic, DiracCritic, ExactCritic, MLPBackbone, NetworkCritic, ParticleCritic
+from scoredistill.diffusion import CFG, CosineSchedule, EDMSchedule, FlowSchedule, Guidance, LinearSchedule, PerpNeg
+from scoredistill.divergences import (
+    Alpha,
+    Divergence,
+    ForwardKL,
+    Jeffreys,
+    JensenShannon,
+    Neyman,
+    Pearson,
+    ReverseKL,
+    SoftenedReverseKL,
+    SquaredHellinger,
+)
+from scoredistill.losses import SDS, VSD, DMDNormaliser, FDistill, ScoreDistillation
+from scoredistill.ratios import BatchMeanNormaliser, ClampRatio, ExactRatio, TimeBinNormaliser
+from scoredistill.teachers import GaussianMixture
+
+DIVERGENCES: list[Divergence] = [
+    ReverseKL(),
+    SoftenedReverseKL(),
+    JensenShannon(),
+    SquaredHellinger(),
+    ForwardKL(),
+    Jeffreys(),
+    Pearson(),
+    Neyman(),
+    Alpha(0.5),
+    Alpha(-0.5),
+    Alpha(1.5),
+]
+
+SCHEDULES = [CosineSchedule(), LinearSchedule(), LinearSchedule(1e-4, 0.02, scaled=False), EDMSchedule(),
+             EDMSchedule(0.01, 50.0, float("inf")), FlowSchedule()]  # fmt: skip
+
+
+def name(thing: object) -> str:
+    """A readable test id."""
+    return f"{type(thing).__name__}{getattr(thing, 'alpha', '') if isinstance(thing, Divergence) else ''}"
+
+
+def mlp_critic(shape: tuple[int, ...] = (2,)) -> NetworkCritic:
+    """A small network critic with weights that are not zero."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = MLPBackbone(shape, hidden=16, layers=2)
+        torch.nn.init.normal_(network.out.weight)
+    return NetworkCritic(network)
+
+
+CRITICS: dict[str, Callable[[], Critic]] = {
+    "dirac": DiracCritic,
+    "particles": lambda: ParticleCritic(0.1),
+    "network": mlp_critic,
+    "exact": lambda: ExactCritic(GaussianMixture(torch.tensor([[0.5, -0.3]]), 0.8)),
+}
+
+LOSSES: dict[str, Callable[[], ScoreDistillation]] = {
+    "SDS": SDS,
+    "SDS-DMD": lambda: SDS(normaliser=DMDNormaliser()),
+    **{f"VSD-{key}": (lambda make=make: VSD(make())) for key, make in CRITICS.items()},
+    **{
+        f"FDistill-{name(divergence)}": (
+            lambda divergence=divergence: FDistill(divergence, ParticleCritic(0.1), ExactRatio())
+        )
+        for divergence in DIVERGENCES
+    },
+    "FDistill-network-clamped": lambda: FDistill(
+        ForwardKL(), mlp_critic(), ExactRatio(q=ParticleCritic(0.1)), [ClampRatio(), TimeBinNormaliser()]
+    ),
+}
+
+BATCH_STATISTICS: dict[str, Callable[[], ScoreDistillation]] = {
+    "FDistill-batch-mean": lambda: FDistill(
+        ForwardKL(), ParticleCritic(0.1), ExactRatio(), weight_normaliser=BatchMeanNormaliser()
+    ),
+}
+
+GUIDANCES: dict[str, Callable[[], Guidance]] = {
+    "none": CFG,
+    "CFG": lambda: CFG(7.5),
+    "PerpNeg": lambda: PerpNeg(7.5, {"left": -0.5, "up": -1.0}),
+}
