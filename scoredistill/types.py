@@ -41,6 +41,16 @@ def _moved(value: Any, device: torch.device | str) -> Any:
     return value.to(device) if hasattr(value, "to") else value
 
 
+def _joined(values: Sequence[Any]) -> Any:
+    """Concatenate one field of several conditions."""
+    first = values[0]
+    if first is None or isinstance(first, str):
+        return first
+    if isinstance(first, Tensor):
+        return torch.cat(list(values))
+    return type(first).cat(values) if hasattr(first, "cat") else tuple(text for texts in values for text in texts)
+
+
 @dataclass(frozen=True)
 class Condition:
     """What a sample is asked to be. Every field is optional; a field left out is not conditioned on.
@@ -82,6 +92,14 @@ class Condition:
         """Rows of the batch, by an index tensor of any length."""
         return Condition(**{f.name: _rows(getattr(self, f.name), index) for f in fields(self)})
 
+    @classmethod
+    def cat(cls, parts: Sequence[Condition | None]) -> Condition | None:
+        """Join the rows of several conditions that have the same fields; texts for a whole batch must agree."""
+        given = [part for part in parts if part is not None]
+        if len(given) != len(parts):
+            return None
+        return cls(**{f.name: _joined([getattr(part, f.name) for part in given]) for f in fields(cls)})
+
     def to(self, device: torch.device | str) -> Condition:
         """Move tensors and cameras to a device."""
         return Condition(**{f.name: _moved(getattr(self, f.name), device) for f in fields(self)})
@@ -100,6 +118,21 @@ class Batch:
     condition: Condition | None = None
     size: int | None = None
     data: Tensor | None = None
+
+    def split(self, parts: int) -> list[Batch]:
+        """Cut into consecutive micro-batches of (nearly) equal size.
+
+        Raises:
+            ValueError: if there are fewer rows than parts, or no rows at all.
+        """
+        rows = self.size if self.condition is None or self.condition.rows is None else self.condition.rows
+        if rows is None or rows < parts:
+            raise ValueError(f"a batch of {rows or 'no'} rows cannot be split into {parts} micro-batches")
+        return [self._rows(index) for index in torch.arange(rows).tensor_split(parts)]
+
+    def _rows(self, index: Tensor) -> Batch:
+        condition = None if self.condition is None else self.condition[index]
+        return Batch(condition, None if self.size is None else len(index), _rows(self.data, index))
 
     def to(self, device: torch.device | str) -> Batch:
         """Move everything to a device."""
@@ -130,6 +163,22 @@ class Sample:
     population_view: Tensor | None = None
     epsilon: Tensor | None = None
     regulariser: Tensor | None = None
+
+    @classmethod
+    def cat(cls, parts: Sequence[Sample]) -> Sample:
+        """Join samples of several micro-batches, which stay apart as views; the population is the first one's."""
+        view, offset = [], 0
+        for part in parts:
+            own = part.x.new_zeros(len(part.x), dtype=torch.long) if part.view is None else part.view
+            view.append(own + offset)
+            offset = int(view[-1].max()) + 1
+        particles = [part.particle for part in parts if part.particle is not None]
+        return cls(
+            torch.cat([part.x for part in parts]),
+            Condition.cat([part.condition for part in parts]),
+            particle=torch.cat(particles) if len(particles) == len(parts) else None,
+            view=torch.cat(view),
+        )
 
 
 @dataclass(frozen=True)

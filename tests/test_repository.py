@@ -104,7 +104,9 @@ def test_what_tools_write_is_ignored(name):
 
 
 def test_change_log_keeps_its_format():
-    text = (ROOT / "CHANGELOG.md").read_text("utf-8")
+    path = ROOT / "CHANGELOG.md"
+    assert path.is_file(), "CHANGELOG.md is missing"
+    text = path.read_text("utf-8")
     titles = re.findall(r"^(#+) +(.*?) *$", text, flags=re.MULTILINE)
     assert titles[0] == ("#", "Changelog")
     versions = [title for level, title in titles if level == "##"]

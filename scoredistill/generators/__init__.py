@@ -2,5 +2,6 @@
 
 from scoredistill.generators.base import Generator
 from scoredistill.generators.image import GaussianInit, ImageParticles, ParticleInit
+from scoredistill.generators.nerf import NeRF
 
-__all__ = ["GaussianInit", "Generator", "ImageParticles", "ParticleInit"]
+__all__ = ["GaussianInit", "Generator", "ImageParticles", "NeRF", "ParticleInit"]

@@ -6,6 +6,7 @@ Azimuth 0 looks at the front, 90 from the object's left (+x), 180 at its back. E
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -95,6 +96,11 @@ class Camera:
 
     def __getitem__(self, index: Tensor) -> Camera:
         return Camera(self.pose[index], self.fov[index])
+
+    @classmethod
+    def cat(cls, parts: Sequence[Camera]) -> Camera:
+        """Join several sets of cameras."""
+        return cls(torch.cat([part.pose for part in parts]), torch.cat([part.fov for part in parts]))
 
     def to(self, device: torch.device | str) -> Camera:
         """Move to a device."""

@@ -157,11 +157,7 @@ def marching_cubes(
     volume = values.detach().cpu().float()
     if volume.ndim != 3 or min(volume.shape) < 2:
         raise ValueError(f"need values (X, Y, Z) of at least two samples an axis, got {tuple(values.shape)}")
-    low, high = volume.min().item(), volume.max().item()
-    if not low < level < high:
-        raise ValueError(
-            f"no surface at level {level:g}: values range from {low:g} to {high:g}; try {(low + high) / 2:g}"
-        )
+    low, high = _range_around(volume, level)
     if inside == "below":
         volume, level = -volume, -level
     # A sample exactly at the level would give several vertices at one point, and collapsed faces between them.
@@ -171,9 +167,19 @@ def marching_cubes(
     padding = level - (volume.max().item() - level)
     padded = torch.nn.functional.pad(volume, (1,) * 6, value=padding).numpy()
     vertices, faces, _, _ = measure.marching_cubes(padded, level, gradient_direction="ascent")
-    spacing = 2 * bound / (torch.tensor(volume.shape) - 1)
+    spacing = 2 * bound / (torch.tensor(volume.shape, dtype=torch.float32) - 1)
     placed = (torch.tensor(vertices.copy()) - 1) * spacing - bound
     return Mesh(placed, torch.tensor(faces.astype("int64")))
+
+
+def _range_around(volume: Tensor, level: float) -> tuple[float, float]:
+    """The volume's extreme values, which must lie on both sides of the level."""
+    low, high = volume.min().item(), volume.max().item()
+    if not low < level < high:
+        raise ValueError(
+            f"no surface at level {level:g}: values range from {low:g} to {high:g}; try {(low + high) / 2:g}"
+        )
+    return low, high
 
 
 def chamfer(a: Mesh, b: Mesh, points: int = 10_000, seed: int = 0) -> float:

@@ -18,11 +18,11 @@ from torch import Tensor
 
 
 def _exclusive_cumsum(value: Tensor, ray: Tensor) -> Tensor:
-    # The running sum crosses all rays, so it outgrows any one ray's part: float64 keeps the difference exact to
-    # float32. Prefixes are of non-cumulated neighbours, so a ray's own start is what it has to be rid of.
+    # The running sum goes on across all rays and outgrows any one ray's part; in float64 the difference is still good
+    # to float32.
     running = value.double().cumsum(0)
     before = torch.cat([running.new_zeros(1), running[:-1]])
-    return (before - before[ray_starts(ray)]).to(value.dtype)
+    return (before - before.index_select(0, ray_starts(ray))).to(value.dtype)
 
 
 def ray_starts(ray: Tensor) -> Tensor:

@@ -2,5 +2,6 @@
 
 from scoredistill.teachers.analytic import Digits, Empirical, GaussianMixture
 from scoredistill.teachers.base import Teacher
+from scoredistill.teachers.gallery import Gallery
 
-__all__ = ["Digits", "Empirical", "GaussianMixture", "Teacher"]
+__all__ = ["Digits", "Empirical", "Gallery", "GaussianMixture", "Teacher"]

@@ -1,1 +1,8 @@
 """Lightning modules, data, callbacks: the only place with Lightning beside the command line."""
+
+from scoredistill.training.data import Conditions, PromptAndCameras
+from scoredistill.training.module import Distillation
+from scoredistill.training.optimizers import NetworkOptimizer
+from scoredistill.training.plan import UpdatePlan
+
+__all__ = ["Conditions", "Distillation", "NetworkOptimizer", "PromptAndCameras", "UpdatePlan"]

@@ -2,6 +2,7 @@
 
 from scoredistill.generators.nerf.background import Background, LearnedBackground, RandomBackground, SolidBackground
 from scoredistill.generators.nerf.encodings import DenseGrid, Encoding, Frequency
+from scoredistill.generators.nerf.hashgrid import HashGrid
 from scoredistill.generators.nerf.heads import DirectHead, Head, MLPHead
 from scoredistill.generators.nerf.initial import DensityBlob, HollowSphere, Initial
 from scoredistill.generators.nerf.nerf import NeRF, Render
@@ -24,6 +25,7 @@ __all__ = [
     "Encoding",
     "Entropy",
     "Frequency",
+    "HashGrid",
     "Head",
     "HollowSphere",
     "Initial",

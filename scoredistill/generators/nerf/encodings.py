@@ -67,10 +67,10 @@ class DenseGrid(Encoding):
     def forward(self, points: Tensor, particle: Tensor) -> Tensor:
         r = self.resolution
         cell, weight = corners(points, r)
-        x, y, z = cell.unbind(1)
+        x, y, z = cell
         lowest = ((particle.to(cell.dtype) * r + x) * r + y) * r + z
         offsets = torch.tensor([(i * r + j) * r + k for i, j, k in CORNERS], dtype=cell.dtype, device=cell.device)
-        return weighted_gather(self.grid.flatten(0, 3), lowest[:, None] + offsets, weight)
+        return weighted_gather(self.grid.flatten(0, 3), lowest + offsets[:, None], weight)
 
 
 class Frequency(Encoding):

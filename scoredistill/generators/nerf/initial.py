@@ -68,8 +68,9 @@ def _radius(points: Tensor) -> Tensor:
 class DensityBlob(Initial):
     """A soft ball, for objects: bias of the raw density strength · (1 - |x| / radius).
 
-    "Magic3D: High-Resolution Text-to-3D Content Creation" (2022), arXiv:2211.10440. Particles differ in size, colour
-    and a low-frequency wave of density, because particles that start alike stay alike.
+    "Magic3D: High-Resolution Text-to-3D Content Creation" (2022), arXiv:2211.10440, which takes 10 and .5 with the
+    softplus activation; the defaults here suit the exponential. Particles differ in size, colour and a low-frequency
+    wave of density, because particles that start alike stay alike.
 
     Args:
         strength: bias at the centre.
@@ -81,8 +82,8 @@ class DensityBlob(Initial):
 
     def __init__(
         self,
-        strength: float = 10.0,
-        radius: float = 0.5,
+        strength: float = 4.0,
+        radius: float = 0.4,
         size_variation: float = 0.1,
         colour_variation: float = 0.5,
         shape_variation: float = 1.0,
@@ -105,7 +106,8 @@ class HollowSphere(Initial):
     """Empty within and dense outside, for scenes seen from inside: raw density strength · (|x| / radius - 1).
 
     "ProlificDreamer: High-Fidelity and Diverse Text-to-3D Generation with Variational Score Distillation" (2023),
-    arXiv:2305.16213, scene initialisation: 10 and radius 2.5 in a box of half-width 5.
+    arXiv:2305.16213, scene initialisation: 10 and radius 2.5 in a box of half-width 5,
+    with softplus.
 
     Args:
         strength: minus the bias at the centre.
@@ -116,7 +118,7 @@ class HollowSphere(Initial):
 
     def __init__(
         self,
-        strength: float = 10.0,
+        strength: float = 4.0,
         radius: float = 0.5,
         colour_variation: float = 0.5,
         shape_variation: float = 1.0,

@@ -1,9 +1,10 @@
 """Weighted sums of table rows, the one expensive step of every grid encoding, with cheap derivatives of any order.
 
-    y_p = sum_k w_pk T[i_pk]
+    y_p = sum_k w_kp T[i_kp]
 
 is linear in the table T and in the weights w. Its adjoints are a scatter and a row-wise dot product; the three
-operations below are each other's derivatives, so normals by autograd and their gradients come for free.
+operations below are each other's derivatives, so normals by autograd and their gradients come for free. Indices and
+weights are (k, P), corner by corner, which makes everything but the gather itself run along contiguous memory.
 """
 
 from __future__ import annotations
@@ -16,12 +17,13 @@ from torch.nn.functional import embedding_bag
 
 
 class _Gather(torch.autograd.Function):
-    """y_p = sum_k w_pk T[i_pk]: (rows, C), (P, k), (P, k) -> (P, C)."""
+    """y_p = sum_k w_kp T[i_kp]: (rows, C), (k, P), (k, P) -> (P, C)."""
 
     @staticmethod
     def forward(ctx: Any, table: Tensor, index: Tensor, weight: Tensor) -> Tensor:
         ctx.save_for_backward(table, index, weight)
-        return embedding_bag(index, table, per_sample_weights=weight, mode="sum")
+        weights = weight.t().contiguous()
+        return embedding_bag(index.t().contiguous(), table, per_sample_weights=weights, mode="sum")
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, None, Tensor | None]:
@@ -35,17 +37,17 @@ class _Gather(torch.autograd.Function):
 
 
 class _Scatter(torch.autograd.Function):
-    """T[r] = sum over (p, k) with i_pk = r of w_pk v_p: (P, C), (P, k), (P, k) -> (rows, C)."""
+    """T[r] = sum over (k, p) with i_kp = r of w_kp v_p: (P, C), (k, P), (k, P) -> (rows, C)."""
 
     @staticmethod
     def forward(ctx: Any, value: Tensor, index: Tensor, weight: Tensor, rows: int) -> Tensor:
         ctx.save_for_backward(value, index, weight)
         # One channel at a time: 1-D scatters of contiguous memory are about three times as fast on a CPU as
-        # index_add_ of short rows, and need no (P, k, C) product.
+        # index_add_ of short rows, and need no (k, P, C) product.
         flat = index.reshape(-1).long()
         table = value.new_zeros(value.shape[1], rows)
         for channel, v in zip(table, value.unbind(1), strict=True):
-            channel.scatter_add_(0, flat, (weight * v[:, None]).reshape(-1))
+            channel.scatter_add_(0, flat, (weight * v.contiguous()).reshape(-1))
         return table.t().contiguous()
 
     @staticmethod
@@ -61,12 +63,12 @@ class _Scatter(torch.autograd.Function):
 
 
 class _Dot(torch.autograd.Function):
-    """w_pk = <T[i_pk], v_p>: (rows, C), (P, k), (P, C) -> (P, k)."""
+    """w_kp = <T[i_kp], v_p>: (rows, C), (k, P), (P, C) -> (k, P)."""
 
     @staticmethod
     def forward(ctx: Any, table: Tensor, index: Tensor, value: Tensor) -> Tensor:
         ctx.save_for_backward(table, index, value)
-        return torch.stack([(table.index_select(0, i) * value).sum(1) for i in index.unbind(1)], dim=1)
+        return torch.stack([(table.index_select(0, i) * value).sum(1) for i in index])
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, None, Tensor | None]:
@@ -80,12 +82,12 @@ class _Dot(torch.autograd.Function):
 
 
 def weighted_gather(table: Tensor, index: Tensor, weight: Tensor) -> Tensor:
-    """y_p = sum_k w_pk T[i_pk], differentiable to any order in the table and the weights.
+    """y_p = sum_k w_kp T[i_kp], differentiable to any order in the table and the weights.
 
     Args:
         table: (rows, C).
-        index: (P, k) integers in [0, rows).
-        weight: (P, k), of the table's dtype.
+        index: (k, P) integers in [0, rows).
+        weight: (k, P), of the table's dtype.
 
     Returns:
         (P, C).
@@ -101,17 +103,17 @@ def corners(points: Tensor, resolution: int) -> tuple[Tensor, Tensor]:
         resolution: vertices along each axis, >= 2; the outermost lie at -1 and 1.
 
     Returns:
-        (P, 3) int32 lowest corner, and (P, 8) weights of the corners in the order of `CORNERS`, which are
+        (3, P) int32 lowest corner, and (8, P) weights of the corners in the order of `CORNERS`, which are
         differentiable in the points.
     """
-    lattice = ((points + 1) * ((resolution - 1) / 2)).clamp(0, resolution - 1)
+    lattice = ((points.t() + 1) * ((resolution - 1) / 2)).clamp(0, resolution - 1)
     cell = lattice.detach().floor().clamp(max=resolution - 2)
-    x, y, z = (lattice - cell).unbind(1)
+    x, y, z = lattice - cell
     x, y = torch.stack([1 - x, x]), torch.stack([1 - y, y])
     xy = (x[:, None] * y).flatten(0, 1)
     upper = xy * z
-    # lower = xy (1 - z), with a product less
-    return cell.int(), torch.stack([xy - upper, upper], dim=1).flatten(0, 1).t().contiguous()
+    # The lower half is xy (1 - z), a product less.
+    return cell.int(), torch.stack([xy - upper, upper], dim=1).flatten(0, 1)
 
 
 CORNERS = tuple((i, j, k) for i in (0, 1) for j in (0, 1) for k in (0, 1))

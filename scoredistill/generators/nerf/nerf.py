@@ -58,7 +58,7 @@ class NeRF(Generator):
         initial: density before training; default a soft ball.
         activation: from raw value to density.
         background: what is seen behind the object; default white or, half of the time, a random colour.
-        occupancy: how empty space is skipped; default a grid of 48^3.
+        occupancy: how empty space is skipped; default a grid of 64^3.
         skip: whether empty space is skipped at all.
         regularisers: penalties, each with its weight.
         resolution: height and width of the training pictures, constant or over training.
@@ -74,13 +74,13 @@ class NeRF(Generator):
         encoding: Encoding | None = None,
         head: Head | None = None,
         initial: Initial | None = None,
-        activation: Activation = "softplus",
+        activation: Activation = "exp",
         background: Background | None = None,
         occupancy: Occupancy | None = None,
         skip: bool = True,
         regularisers: Sequence[Regulariser] = (),
         resolution: int | Piecewise = 64,
-        samples: int | Piecewise = 96,
+        samples: int | Piecewise = 64,
         chunk: int = 2**19,
         seed: int = 0,
         identical: bool = False,

@@ -109,10 +109,12 @@ def _occupied(
     ray = block.index_select(0, anywhere.div(samples, rounding_mode="floor"))
     distance = distance.flatten().index_select(0, anywhere)
     particle, which = occupancy.occupied.index_select(1, cell).nonzero(as_tuple=True)
-    cell, ray, distance = cell[which], ray[which], distance[which]
-    depth = occupancy.lower[particle, cell] * step[ray]
+    cell, ray, distance = (x.index_select(0, which) for x in (cell, ray, distance))
+    lower = occupancy.lower.flatten().index_select(0, particle * occupancy.lower.shape[1] + cell)
+    depth = lower * step.index_select(0, ray)
     seen = optical_depth_before(depth, particle * len(start) + ray) < -log(occupancy.transmittance)
-    return particle[seen], ray[seen], distance[seen]
+    seen = seen.nonzero().flatten()
+    return particle.index_select(0, seen), ray.index_select(0, seen), distance.index_select(0, seen)
 
 
 def _cells(rays: Rays, block: Tensor, distance: Tensor, resolution: int) -> Tensor:

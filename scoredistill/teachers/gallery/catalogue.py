@@ -8,6 +8,7 @@ from functools import lru_cache
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from scoredistill.rendering.camera import Camera
 from scoredistill.teachers.gallery.render import Light, render
@@ -58,6 +59,9 @@ class Pictures:
 
     def __call__(self, phrase: Phrase, camera: Camera, height: int, width: int) -> Light:
         """The phrase's variants from V cameras, in the camera's floating point type; only new cameras are traced."""
+        if phrase.noun is None:
+            # Noun after noun, which shares pictures with prompts that name it and keeps the arrays small.
+            return _abreast([self(replace(phrase, noun=noun), camera, height, width) for noun in SCENES])
         scene = (phrase.noun, phrase.size, camera.pose.dtype, camera.pose.device)
         keys: list[Key] = [(*scene, height, width, view) for view in fingerprints(camera.pose, camera.fov)]
         fresh = {key: row for row, key in enumerate(keys) if key not in self._kept}
@@ -66,7 +70,8 @@ class Pictures:
             self._kept.move_to_end(key)
         if fresh:
             rows = torch.tensor(list(fresh.values()), device=camera.fov.device)
-            light = render(table(*scene), camera[rows], height, width, self.supersample)
+            with torch.inference_mode(False), torch.no_grad():  # what is kept may later serve a call with gradients
+                light = render(table(*scene), camera[rows], height, width, self.supersample)
             found |= {key: light[slice(i, i + 1)] for i, key in enumerate(fresh)}
             self._keep({key: found[key] for key in fresh})
         chosen = [found[key] for key in keys]
@@ -80,6 +85,13 @@ class Pictures:
             self._bytes += own.nbytes
         while self._bytes > self.capacity and self._kept:
             self._bytes -= self._kept.popitem(last=False)[1].nbytes
+
+
+def _abreast(lights: list[Light]) -> Light:
+    """The variants of several scenes side by side, materials filled up with unlit ones to the same number."""
+    materials = max(light.light.shape[2] for light in lights)
+    wide = [replace(each, light=pad(each.light, (0, 0, 0, 0, 0, materials - each.light.shape[2]))) for each in lights]
+    return Light(*(torch.cat([getattr(light, f.name) for light in wide], dim=1) for f in fields(Light)))
 
 
 def fingerprints(*values: Tensor) -> list[bytes]:

@@ -1,38 +1,44 @@
 """The embedded teacher: a text- and camera-conditional distribution over pictures with the score in closed form.
 
     p(x | prompt, camera, background) = sum_k pi_k N(x; mu_k, pixel_std^2 I + F_k^T F_k)
-    mu_k = 2 (sum_g light_kg albedo_kg + (1 - opacity_k) b) - 1,    F_k = d mu_k / d albedo . colour_std
+    mu_k = 2 (sum_g light_kg albedo_kg + (1 - opacity_k) (1 + b) / 2) - 1,    F_k = d mu_k / d albedo . colour_std
 
-over the K variants of the prompt's noun, rendered from the camera. Shaded colour is linear in the albedo, so normally
-distributed albedos make exactly this low-rank covariance. What is not said is averaged over: without camera the canonical
-ring of cameras, without prompt all nouns. Hence guidance, negative prompts and view words act as with a real model, while
-every mode, its weight and its geometry are known.
+over the K variants of the prompt's noun, rendered from the camera over the background b. What is not said is averaged
+over: without camera the canonical ring of cameras, without prompt all nouns. Hence guidance, negative prompts and view
+words act as with a real model, while every mode, its weight and its geometry are known.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from scoredistill.diffusion.mixture import Covariance, MixturePosterior, diffused_mixture
+from scoredistill.diffusion.mixture import MixturePosterior
 from scoredistill.diffusion.prediction import Prediction
 from scoredistill.diffusion.schedule import CosineSchedule, Schedule
 from scoredistill.rendering.camera import Camera
 from scoredistill.rendering.mesh import Mesh, marching_cubes
 from scoredistill.teachers.base import Teacher
-from scoredistill.teachers.gallery.catalogue import Pictures, albedo, fingerprints, models, table
+from scoredistill.teachers.gallery.catalogue import Pictures, albedo, models, table
+from scoredistill.teachers.gallery.mixtures import (
+    Group,
+    Mixture,
+    Settings,
+    composite,
+    groups_of,
+    mixtures_of,
+    phrases_of,
+    variant_weights,
+)
+from scoredistill.teachers.gallery.posterior import draw, posterior
 from scoredistill.teachers.gallery.scenes import SCENES
-from scoredistill.teachers.gallery.table import RADIUS
-from scoredistill.teachers.gallery.views import canonical, obey, opposite
-from scoredistill.teachers.gallery.vocabulary import Phrase, Vocabulary
+from scoredistill.teachers.gallery.table import RADIUS, Table
+from scoredistill.teachers.gallery.views import obey
+from scoredistill.teachers.gallery.vocabulary import Vocabulary
 from scoredistill.types import Condition, Prompt
-
-VALUES_AT_ONCE = 1 << 25
-"""Values of (rows, components, dimensions) in one call to the mixture, which bounds its memory."""
 
 
 @dataclass(frozen=True)
@@ -50,15 +56,6 @@ class GalleryRender:
     opacity: Tensor
     depth: Tensor
     normals: Tensor
-
-
-@dataclass(frozen=True)
-class _Mixture:
-    """The clean mixture of one group of rows: means (K, D), log weights (K,), colour factors (K, R, D) or None."""
-
-    means: Tensor
-    log_weights: Tensor
-    factors: Tensor | None
 
 
 class Gallery(Teacher):
@@ -100,7 +97,9 @@ class Gallery(Teacher):
     ) -> None:
         super().__init__(CosineSchedule() if schedule is None else schedule)
         if min(pixel_std, colour_std) < 0 or not 0 <= janus <= 1:
-            raise ValueError(f"need pixel_std, colour_std >= 0 and janus in [0, 1]; got {pixel_std}, {colour_std}, {janus}")
+            raise ValueError(
+                f"need pixel_std, colour_std >= 0 and janus in [0, 1]; got {pixel_std}, {colour_std}, {janus}"
+            )
         if supersample < 1 or unconditional_views < 4 or unconditional_views % 4:
             raise ValueError(
                 "need supersample >= 1 and unconditional_views a positive multiple of 4; "
@@ -108,8 +107,8 @@ class Gallery(Teacher):
             )
         if len(background) != 3 or not all(-1 <= channel <= 1 for channel in background):
             raise ValueError(f"a background has three channels in [-1, 1]; got {tuple(background)}")
-        self.pixel_std, self.colour_std, self.janus = pixel_std, colour_std, janus
-        self.unconditional_views, self.background = unconditional_views, tuple(background)
+        self.pixel_std = pixel_std
+        self.settings = Settings(colour_std, janus, unconditional_views, tuple(background))
         self._vocabulary = Vocabulary(tuple(SCENES))
         self._pictures = Pictures(supersample, cache_bytes)
 
@@ -133,7 +132,7 @@ class Gallery(Teacher):
 
     def weights(self, prompt: str | None) -> Tensor:
         """Probability of each variant, (K,) float64. Variants of a noun are equally likely, and so are nouns."""
-        return self._weights(self._vocabulary.parse(prompt))
+        return variant_weights(self._vocabulary.parse(prompt))
 
     def forward(self, x_t: Tensor, t: Tensor, condition: Condition | None = None) -> Prediction:
         epsilon = self._posterior(x_t, t, condition).epsilon.reshape(x_t.shape)
@@ -153,8 +152,8 @@ class Gallery(Teacher):
         Raises:
             ValueError: if the prompts' numbers of variants differ.
         """
-        phrases = self._phrases(condition, len(x_t))
-        counts = {len(models(p.noun, p.size)) for p in phrases}
+        phrases = phrases_of(condition, len(x_t), self._vocabulary)
+        counts = {len(models(phrase.noun, phrase.size)) for phrase in phrases}
         if len(counts) != 1:
             raise ValueError(f"prompts with different numbers of variants, {sorted(counts)}, have no common columns")
         joint = self._posterior(x_t, t, condition).responsibilities
@@ -175,10 +174,9 @@ class Gallery(Teacher):
         phrase = self._vocabulary.parse(prompt)
         light = self._pictures(phrase, obey(camera, phrase.view), height, width)
         if background is None:
-            background = self._background(camera.pose).expand(len(camera), 3)
-        premultiplied = torch.einsum("vkghw,kgc->vkchw", light.light, albedo(phrase, camera.pose))
-        behind = (1 - light.opacity) * (background.to(camera.pose)[:, None, :, None, None] + 1)
-        return GalleryRender(2 * premultiplied + behind - 1, light.opacity, light.depth, light.normals)
+            background = camera.pose.new_tensor(self.settings.background).expand(len(camera), 3)
+        rgb = composite(light, phrase, background.to(camera.pose))
+        return GalleryRender(rgb, light.opacity, light.depth, light.normals)
 
     @torch.no_grad()
     def distance(self, prompt: str, variant: int, points: Tensor) -> Tensor:
@@ -232,22 +230,24 @@ class Gallery(Teacher):
         """
         camera = None if condition is None else condition.camera
         like = torch.zeros(n, 3, height, width) if camera is None else camera.fov.new_zeros(n, 3, height, width)
-        choice = torch.rand(n, dtype=torch.float64, generator=rng)
-        noise = torch.randn(like.shape, dtype=torch.float64, generator=rng).to(like)
-        rows, pictures = [], []
-        for row, mixture in self._mixtures(like, condition):
-            upto = mixture.log_weights.double().exp().cumsum(0).cpu()
-            k = torch.searchsorted(upto, choice[row] * upto[-1], right=True).clamp(max=len(upto) - 1)
-            picture = mixture.means[k.to(like.device)]
-            if mixture.factors is not None:
-                z = torch.randn(len(row), mixture.factors.shape[1], dtype=torch.float64, generator=rng).to(like)
-                picture = picture + torch.einsum("nr,nrd->nd", z, mixture.factors[k.to(like.device)])
-            rows.append(row)
-            pictures.append(picture)
-        clean = torch.cat(pictures)[torch.cat(rows).argsort().to(like.device)].reshape(like.shape)
-        return clean + self.pixel_std * noise
+        return draw(like, self._mixtures(like, condition), self.pixel_std, rng)
 
-    def _scene(self, prompt: str, variant: int, points: Tensor):  # noqa: ANN202
+    @torch.no_grad()
+    def _mixtures(self, like: Tensor, condition: Condition | None) -> list[tuple[Group, Mixture]]:
+        groups = groups_of(condition, like, self._vocabulary, self.settings)
+        # A list: a generator would leave its caller without gradients too.
+        return list(mixtures_of(groups, self._pictures, self.settings, like))
+
+    def _posterior(self, x_t: Tensor, t: Tensor, condition: Condition | None) -> MixturePosterior:
+        """The mixtures' answers in the order of the rows, with the floating point type of x_t."""
+        if x_t.ndim != 4 or x_t.shape[1] != 3:
+            raise ValueError(f"the gallery shows pictures (B, 3, H, W); got {tuple(x_t.shape)}")
+        x = x_t.float() if x_t.dtype in (torch.float16, torch.bfloat16) else x_t
+        alpha, sigma = self.schedule.alpha(t).to(x), self.schedule.sigma(t).to(x)
+        answer = posterior(x, alpha, sigma, self._mixtures(x, condition), self.pixel_std)
+        return MixturePosterior(*(value.to(x_t.dtype) for value in vars(answer).values()))
+
+    def _scene(self, prompt: str, variant: int, points: Tensor) -> Table:
         phrase = self._vocabulary.parse(prompt)
         count = len(models(phrase.noun, phrase.size))
         if not 0 <= variant < count:

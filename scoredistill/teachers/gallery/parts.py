@@ -132,6 +132,9 @@ def torus(material: str, radius: float, tube: float) -> Part:
 def cup(material: str, radius: float, half: float, wall: float) -> Part:
     """An upright tube, open at both ends, `radius` outside, walls `wall` thick with round rims."""
     edge = 0.45 * wall
-    return _part(
-        material, bend=2 / (radius - wall), r=radius - edge, h=half - edge, wall=0.5 * wall - edge, edge=edge
-    )
+    return _part(material, bend=2 / (radius - wall), r=radius - edge, h=half - edge, wall=0.5 * wall - edge, edge=edge)
+
+
+def stretched(part: Part, x: float, y: float, z: float) -> Part:
+    """A solid that has not been turned yet, stretched along its axes."""
+    return replace(part, linear=part.linear @ torch.diag(torch.tensor([x, y, z], dtype=torch.float64)))

@@ -20,7 +20,7 @@ from scoredistill.teachers.gallery.table import Table
 from scoredistill.teachers.gallery.trace import Hits, trace
 
 LAMP_DIRECTION = (0.45, 0.7, 0.55)
-FILL, SKY, LAMP = 0.34, 0.20, 0.46
+FILL, SKY, LAMP = 0.40, 0.20, 0.40
 """Shares of even light, light from above and lamp light; they add up to 1, so that colours stay in [0, 1]."""
 
 CONTRAST = 0.06
@@ -57,10 +57,12 @@ class Light:
 
 def shading(normal: Tensor) -> Tensor:
     """Share of its albedo that a surface shows, (..., 3) unit normals -> (...) in [0, 1]."""
-    lamp = normal.new_tensor(LAMP_DIRECTION)
-    # Wrapped around the edge of its shadow, for soft forms: max(0, (n.l + 1/2) / (3/2)).
-    lambert = ((normal @ (lamp / lamp.norm()) + 0.5) / 1.5).clamp(min=0)
-    return FILL + SKY * 0.5 * (1 + normal[..., 1]) + LAMP * lambert
+    x, y, z = normal.unbind(-1)
+    a, b, c = (along / math.hypot(*LAMP_DIRECTION) for along in LAMP_DIRECTION)
+    facing = a * x + b * y + c * z
+    # Wrapped around the edge of its shadow, for soft forms.
+    lambert = ((1 + 2 * facing) / 3).clamp(min=0)
+    return FILL + SKY * 0.5 * (1 + y) + LAMP * lambert
 
 
 def render(table: Table, camera: Camera, height: int, width: int, supersample: int) -> Light:
@@ -76,7 +78,7 @@ def render(table: Table, camera: Camera, height: int, width: int, supersample: i
         supersample: rays a pixel at edges; 1: none but the central ray.
     """
     models, views = len(table.members), len(camera)
-    origins, directions = camera.rays(height, width)
+    _, directions = camera.rays(height, width)
     flat = directions.reshape(views, height * width, 3)
     hits = _central(table, camera.position, flat)
     picture = (views, models, height, width)
@@ -90,7 +92,7 @@ def render(table: Table, camera: Camera, height: int, width: int, supersample: i
         light.reshape(*picture, -1).movedim(-1, 2),
         opacity.reshape(picture)[:, :, None],
         torch.where(seen, hits.depth.reshape(picture)[:, :, None], 0.0),
-        hits.normal.reshape(*picture, 3).movedim(-1, 2),
+        hits.normal.reshape(3, *picture).movedim(0, 2),
     )
 
 
@@ -100,25 +102,23 @@ def _central(table: Table, position: Tensor, directions: Tensor) -> Hits:
     models = len(table.members)
     to_part = table.centre - position[:, None]  # (V, M, 3)
     least = to_part.square().sum(-1) - table.reach.square()  # along^2 above this: the ray meets the ball
-    rays, parts = [], []
+    found = []
     span = max(1, PAIRS_AT_ONCE // (views * len(table.model)))
     for start in range(0, pixels, span):
         along = directions[:, start : start + span] @ to_part.mT  # (V, p, M)
         meets = (along.square() >= least[:, None]) & ((along > 0) | (least[:, None] < 0))
-        view, pixel, part = meets.nonzero().unbind(-1)
-        rays.append((view * models + table.model[part]) * pixels + pixel + start)
-        parts.append(part)
-    everywhere = (views, models, pixels, 3)
-    origin = position[:, None, None].expand(everywhere).reshape(-1, 3)
-    direction = directions[:, None].expand(everywhere).reshape(-1, 3)
-    return trace(table, origin, direction, torch.cat(rays), torch.cat(parts))
+        found.append(meets.nonzero() + torch.tensor([0, start, 0], device=meets.device))
+    view, pixel, part = torch.cat(found).T.contiguous()
+    direction = directions.reshape(-1, 3).T.contiguous().index_select(1, view * pixels + pixel)
+    ray = (view * models + table.model[part]) * pixels + pixel
+    return trace(table, position.T.contiguous().index_select(1, view), direction, ray, part, views * models * pixels)
 
 
 def _seen(table: Table, hits: Hits) -> tuple[Tensor, Tensor]:
     """Material (-1: none) and shading (0) of each ray, (N,) both."""
     met = hits.part >= 0
-    material = torch.where(met, table.material[hits.part], -1)
-    return material, torch.where(met, shading(hits.normal), 0.0)
+    material = torch.where(met, table.material.index_select(0, hits.part.clamp(min=0)), -1)
+    return material, torch.where(met, shading(hits.normal.T), 0.0)
 
 
 def _gather(material: Tensor, shade: Tensor, materials: int) -> tuple[Tensor, Tensor]:
@@ -157,26 +157,26 @@ def _resample(
     _, models, height, width = picture
     pixels = height * width
     view, model, pixel = edge // (models * pixels), (edge // pixels) % models, edge % pixels
-    step = 2 * torch.tan(torch.deg2rad(camera.fov[view]) / 2)[:, None, None] / height  # a pixel at distance 1
-    offset = lattice(samples).to(directions) * step  # (E, S, 2)
-    pose = camera.pose[view]
-    centre = directions[view, pixel]
-    ahead = -(centre * pose[:, :3, 2]).sum(-1)  # the central ray at distance 1 ahead is its direction over this
-    plane = (centre / ahead[:, None])[:, None]
-    sub = plane + offset[..., :1] * pose[:, None, :3, 0] + offset[..., 1:] * pose[:, None, :3, 1]
-    sub = torch.nn.functional.normalize(sub, dim=-1)
+    step = 2 * torch.tan(torch.deg2rad(camera.fov) / 2)[view] / height  # a pixel's side at distance 1 ahead
+    pose = camera.pose.permute(1, 2, 0)[:3].index_select(2, view)  # (3, 4, E)
+    centre = directions.reshape(-1, 3).index_select(0, view * pixels + pixel).T  # (3, E)
+    plane = -centre / (centre * pose[:, 2]).sum(0)  # where the central ray is at distance 1 ahead
+    across, up = lattice(samples).to(directions).T
+    shift = pose[:, 0, :, None] * across + pose[:, 1, :, None] * up
+    sub = torch.addcmul(plane[..., None], shift, step[:, None])  # (3, E, S)
+    sub *= sub.square().sum(0).rsqrt_()
 
     # Balls that some ray of the pixel may meet: the central ray meets them when they are wider by half a diagonal.
-    members = table.members[model]  # (E, P)
-    to_part = table.centre[members] - camera.position[view][:, None]
+    members = table.members.index_select(0, model)  # (E, P)
+    to_part = table.centre[table.members].index_select(0, model) - pose[:, 3].T[:, None]
     squared = to_part.square().sum(-1)
-    wider = table.reach[members] + squared.sqrt() * step[:, :, 0] * 0.71
-    along = (to_part * centre[:, None]).sum(-1)
+    wider = table.reach[table.members].index_select(0, model) + squared.sqrt() * step[:, None] * 0.71
+    along = (to_part * centre.T[:, None]).sum(-1)
     meets = (squared - along.square() <= wider.square()) & (members >= 0)
     which, member = meets.nonzero().unbind(-1)
-    part = members[which, member]
-    ray = which[:, None] * samples + torch.arange(samples, device=edge.device)
-    origin = camera.position[view].repeat_interleave(samples, dim=0)
-    hits = trace(table, origin, sub.reshape(-1, 3), ray.reshape(-1), part.repeat_interleave(samples))
+    pairs = which[:, None] * samples + torch.arange(samples, device=edge.device)
+    ray, part = pairs.reshape(-1), members[which, member].repeat_interleave(samples)
+    origin = pose[:, 3].index_select(1, which).repeat_interleave(samples, dim=1)
+    hits = trace(table, origin, sub.reshape(3, -1).index_select(1, ray), ray, part, len(edge) * samples)
     material, shade = _seen(table, hits)
     return _gather(material.reshape(-1, samples), shade.reshape(-1, samples), table.materials)

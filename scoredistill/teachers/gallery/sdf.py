@@ -7,8 +7,8 @@ widened linearly towards the bottom, inflated by `edge` and cut at `x >= clip`:
     d = signed distance of (q, y) to the trapezium {|y| <= h, q <= taper (h - y) / 2h} - edge
 
 q is 1-Lipschitz in (x, z), so (x, y, z) -> (q, y) does not stretch distances and d is a 1-Lipschitz lower bound of the
-distance, whatever the parameters. Without wall it is convex in (x, y, z). One formula for all solids lets parts of every
-kind be evaluated in the same vectorised call.
+distance, whatever the parameters. Without wall it is convex in (x, y, z). One formula for all solids lets parts of all
+kinds be evaluated in the same vectorised call.
 
 Construction after the uber primitive of Leonard Ritter and others, https://www.shadertoy.com/view/MsVGWG, 2016; plain
 primitives and the rules of composition: Inigo Quilez, https://iquilezles.org/articles/distfunctions, 2008.
@@ -97,7 +97,8 @@ def gradient(shape: Sequence[Tensor], x: Tensor, y: Tensor, z: Tensor) -> tuple[
         near = torch.minimum(near, other)
     inside = torch.maximum(q * height + top * taper, y.abs() - h) < 0
     norm = near.sqrt()
-    scale = torch.where(inside, -1.0, 1.0) / norm.clamp(min=torch.finfo(x.dtype).tiny)
+    scale = norm.clamp(min=torch.finfo(x.dtype).tiny).reciprocal()
+    scale = torch.where(inside, -scale, scale)
     cut = clip - x > torch.where(inside, -norm, norm) - edge
     return (
         torch.where(cut, -1.0, near_q * scale * q_x),

@@ -104,7 +104,9 @@ class Table:
             least=scales.amin(-1),
             low=boxes[:, 0],
             high=boxes[:, 1],
-            reach=torch.tensor([_reach(part, corner) for (_, part), corner in zip(parts, corners, strict=True)]).double(),
+            reach=torch.tensor(
+                [_reach(part, corner) for (_, part), corner in zip(parts, corners, strict=True)]
+            ).double(),
             bend=torch.tensor([part.bend for _, part in parts]).double(),
             model=model,
             material=torch.tensor([materials[k].index(part.material) for k, part in parts]),
@@ -115,16 +117,16 @@ class Table:
     @cached_property
     def columns(self) -> Tensor:
         """(29, M): inverse, centre, low, high, shape and bend of each part in one matrix."""
-        return torch.cat([self.inverse.flatten(1).T, self.centre.T, self.low.T, self.high.T, self.shape, self.bend[None]])
+        return torch.cat(
+            [self.inverse.flatten(1).T, self.centre.T, self.low.T, self.high.T, self.shape, self.bend[None]]
+        )
 
     def to(self, like: Tensor) -> Table:
         """The same table on the device of `like` and with its floating point type."""
-        values = {f.name: getattr(self, f.name) for f in fields(self)}
-        moved = {
-            name: v.to(like.device, like.dtype if v.is_floating_point() else v.dtype) if torch.is_tensor(v) else v
-            for name, v in values.items()
-        }
-        return Table(**moved)
+        moved = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "materials"}
+        for name, value in moved.items():
+            moved[name] = value.to(like) if value.is_floating_point() else value.to(like.device)
+        return replace(self, **moved)
 
     def distances(self, points: Tensor, model: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Distance bound and nearest part at points (N, 3) of one model, in chunks of (n,) each."""
@@ -146,4 +148,3 @@ def _reach(part: Part, corner: Tensor) -> float:
     if max(a, c, r, h, taper) == 0:
         return edge * part.linear.norm(dim=0).max().item()
     return (part.linear.norm(dim=0) * corner).norm().item()
-

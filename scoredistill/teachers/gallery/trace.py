@@ -4,14 +4,14 @@ A ray's first hit of a union is the nearest of its first hits of the parts, so e
 part's box is traced alone, in the part's own frame, where even a stretched solid has an exact distance.
 
 Steps are longer than plain sphere tracing's. Let f be the distance along the ray and f'' >= -k (k = 0 for a convex
-solid, whose distance is convex). With the last two samples f0, f1 a step s0 apart, -f' <= g = (f0 - f1) / s0 + k s0 / 2,
-hence f(s) >= f1 - g s - k s^2 / 2 and no root lies before
+solid, whose distance is convex). With the last two samples f0, f1 a step s0 apart, the slope at the second obeys
+-f' <= g = (f0 - f1) / s0 + k s0 / 2, hence f(s) >= f1 - g s - k s^2 / 2 and no root lies before
 
     s = 2 f1 / (g + sqrt(g^2 + 2 k f1))
 
-For k = 0 that is the secant method, approaching the root from one side, and s = inf tells a miss as soon as f grows. A
-concave surface of radius of curvature c has f'' >= -1 / (c - f), so k = 2 / c holds while f <= c / 2: while f1, s0 and s
-are below c / 4.
+For k = 0 that is the secant method, approaching the root from one side, and s = inf tells a miss as soon as f grows.
+A concave surface of radius of curvature c has f'' >= -1 / (c - f), so k = 2 / c holds while f <= c / 2: while f1, s0
+and s are below c / 4.
 
 Sphere tracing: a geometric method for the antialiased ray tracing of implicit surfaces, 1996.
 """
@@ -37,7 +37,7 @@ class Hits:
     Args:
         depth: (N,) distance along the unit ray, inf where nothing is met.
         part: (N,) index of the part met, -1 where none.
-        normal: (N, 3) outward unit normal, 0 where nothing is met.
+        normal: (3, N) outward unit normal, 0 where nothing is met.
     """
 
     depth: Tensor
@@ -50,33 +50,35 @@ def tolerance(dtype: torch.dtype) -> float:
     return 0.3 * torch.finfo(dtype).eps ** 0.5
 
 
-def trace(table: Table, origin: Tensor, direction: Tensor, ray: Tensor, part: Tensor) -> Hits:
-    """First hits of N rays among the candidate pairs (ray[i], part[i]).
+def trace(table: Table, origin: Tensor, direction: Tensor, ray: Tensor, part: Tensor, rays: int) -> Hits:
+    """First hits of N rays among Q candidate pairs of a ray and a part.
 
     Args:
         table: the parts.
-        origin, direction: (N, 3), unit directions.
-        ray, part: (Q,) candidate pairs.
+        origin, direction: (3, Q) each pair's ray, with unit direction.
+        ray, part: (Q,) indices.
+        rays: N.
     """
-    chosen = table.columns.index_select(1, part)  # one gather for all that tracing needs to know of a part
-    inverse, centre, box = chosen[:9].view(3, 3, -1), chosen[9:12], chosen[12:18]
-    away = (origin.T.contiguous().index_select(1, ray) - centre)[None]
-    o = (inverse * away).sum(1)
-    d = (inverse * direction.T.contiguous().index_select(1, ray)[None]).sum(1)
+    chosen = table.columns[:18].index_select(1, part)  # one gather for all that placing a ray needs of its part
+    inverse, centre, box = chosen[:9].view(3, 3, -1), chosen[9:12], chosen[12:]
+    o = (inverse * (origin - centre)).sum(1)
+    d = (inverse * direction).sum(1)
     near, far = _slab(box[:3], box[3:], o, d)
     met = (near < far).nonzero()[:, 0]
     ray, part = ray.index_select(0, met), part.index_select(0, met)
-    o, d, shape, span = (v.index_select(1, met) for v in (o, d, chosen[18:], torch.stack([near, far])))
-    depth = _march(shape[:SHAPE_ROWS], shape[SHAPE_ROWS], o, d, span[0], span[1])
+    shape = table.columns[18:].index_select(1, part)
+    o, d = o.index_select(1, met), d.index_select(1, met)
+    depth = _march(shape, o, d, near.index_select(0, met), far.index_select(0, met))
 
-    nearest = depth.new_full((len(origin),), torch.inf).scatter_reduce_(0, ray, depth, "amin")
-    won = (depth.isfinite() & (depth == nearest[ray])).nonzero()[:, 0]
-    owner = part.new_full((len(origin),), -1).scatter_reduce_(0, ray[won], part[won], "amax")
+    nearest = depth.new_full((rays,), torch.inf).scatter_reduce_(0, ray, depth, "amin")
+    won = (depth.isfinite() & (depth == nearest.index_select(0, ray))).nonzero()[:, 0]
+    owner = part.new_full((rays,), -1).scatter_reduce_(0, ray[won], part[won], "amax")
     won = won[part[won] == owner[ray[won]]]  # where two parts tie, one of them
-    slope = torch.stack(gradient(shape[:SHAPE_ROWS].index_select(1, won), *torch.addcmul(o.index_select(1, won), d.index_select(1, won), depth[won])))
-    outward = (table.inverse[part[won]] * slope.T[:, :, None]).sum(1)  # a gradient maps back by the transpose
-    normal = torch.zeros_like(origin)
-    normal[ray[won]] = torch.nn.functional.normalize(outward, dim=-1)
+    point = torch.addcmul(o.index_select(1, won), d.index_select(1, won), depth[won])
+    slope = torch.stack(gradient(shape[:SHAPE_ROWS].index_select(1, won).unbind(0), *point.unbind(0)))
+    back = chosen[:9].index_select(1, met[won]).view(3, 3, -1)
+    outward = (back * slope[:, None]).sum(0)  # a gradient maps back by the transpose
+    normal = outward.new_zeros(3, rays).index_copy_(1, ray[won], outward * outward.square().sum(0).rsqrt())
     return Hits(nearest, owner, normal)
 
 
@@ -87,19 +89,20 @@ def _slab(low: Tensor, high: Tensor, o: Tensor, d: Tensor) -> tuple[Tensor, Tens
     return torch.minimum(first, second).amax(0).clamp(min=0), torch.maximum(first, second).amin(0)
 
 
-def _march(shape: Tensor, bend: Tensor, o: Tensor, d: Tensor, near: Tensor, far: Tensor) -> Tensor:
-    """Depth of the first root of each pair's distance in [near, far], inf for none; (Q,)."""
+def _march(shape: Tensor, o: Tensor, d: Tensor, near: Tensor, far: Tensor) -> Tensor:
+    """Depth of the first root of each pair's distance in [near, far], inf for none; shape and bend (11, Q) -> (Q,)."""
     depth = torch.full_like(near, torch.inf)
     close = tolerance(near.dtype)
-    speed = d.square().sum(0).sqrt()  # solid's units a world unit along the ray
+    slow = d.square().sum(0).rsqrt_()  # world length of a unit along the ray in the solid's frame
     # One matrix holds the state, so that dropping finished pairs is a single gather. The sample before the first is put
     # infinitely far from the surface, which leaves the first step a plain one.
-    before = [near - 1, torch.full_like(near, torch.inf)]
-    state = torch.cat([shape, o, d, torch.stack([1 / speed, bend * speed, far, near, *before])])
+    before = torch.stack([slow, far, near, near - 1, torch.full_like(near, torch.inf)])
+    state = torch.cat([shape, o, d, before])
+    state[SHAPE_ROWS] /= slow
     pair = torch.arange(len(near), device=near.device)
     for _ in range(STEPS):
         rows = state.unbind(0)
-        ox, oy, oz, dx, dy, dz, slow, curve, far, t, t_before, gap_before = rows[SHAPE_ROWS:]
+        curve, ox, oy, oz, dx, dy, dz, slow, far, t, t_before, gap_before = rows[SHAPE_ROWS:]
         gap = distance(rows[:SHAPE_ROWS], torch.addcmul(ox, dx, t), torch.addcmul(oy, dy, t), torch.addcmul(oz, dz, t))
         gap *= slow
         moved = _step(gap, gap_before, t - t_before, curve).add_(t)

@@ -41,7 +41,9 @@ def canonical(count: int, view: View | None = None) -> Camera:
         near_front, near_back = from_front <= HALF_SECTOR, from_front >= 180 - HALF_SECTOR
         azimuth = azimuth[{"front": near_front, "back": near_back, "side": ~near_front & ~near_back}[view]]
     even = torch.ones_like(azimuth)
-    return Camera.orbit(azimuth, even * (ELEVATION_OVERHEAD if view == "overhead" else ELEVATION), even * RADIUS, even * FOV)
+    return Camera.orbit(
+        azimuth, even * (ELEVATION_OVERHEAD if view == "overhead" else ELEVATION), even * RADIUS, even * FOV
+    )
 
 
 def obey(camera: Camera, view: View | None) -> Camera:

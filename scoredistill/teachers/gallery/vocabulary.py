@@ -25,10 +25,10 @@ COLOURS: dict[str, tuple[float, float, float]] = {
 }
 """Colour words and the albedo that they give to a model's main material, display values in [0, 1]."""
 
-SIZES: dict[str, float] = {"tiny": 0.34, "small": 0.48, "big": 0.8, "large": 0.8}
+SIZES: dict[str, float] = {"tiny": 0.34, "small": 0.5, "big": 0.8, "large": 0.8}
 """Size words and the radius of the ball about the origin that the object then fills, world units."""
 
-DEFAULT_SIZE = 0.66
+DEFAULT_SIZE = 0.7
 """The ball's radius without a size word."""
 
 ARTICLES = ("a", "an", "the", "one")

@@ -1,0 +1,47 @@
+"""The classes that recipes may name without their dotted path."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import pkgutil
+import sys
+
+import scoredistill
+
+NOT_FOR_RECIPES = {"__main__", "cli", "recipe_library", "studies", "version"}
+
+
+def import_public_modules() -> None:
+    """Import what recipes may name: jsonargparse knows a short name once its class has been imported."""
+    for module in pkgutil.iter_modules(scoredistill.__path__):
+        if module.name not in NOT_FOR_RECIPES:
+            importlib.import_module(f"scoredistill.{module.name}")
+    importlib.import_module("scoredistill.training.callbacks")
+
+
+def known_classes() -> dict[str, type]:
+    """Public classes by their short names, with torch's optimisers."""
+    import torch
+
+    modules = [module for name, module in sys.modules.items() if name.startswith("scoredistill.")]
+    ours = {
+        name: value
+        for module in modules
+        for name in getattr(module, "__all__", ())
+        if inspect.isclass(value := getattr(module, name, None))
+    }
+    optimizers = {name: value for name, value in vars(torch.optim).items() if inspect.isclass(value)}
+    return optimizers | ours
+
+
+def parameters_of(class_path: str) -> list[str]:
+    """Names of a class's constructor parameters, by its short or dotted name; empty if it is not known."""
+    known = known_classes().get(class_path.rpartition(".")[2])
+    if known is None:
+        return []
+    names: list[str] = []
+    for base in known.__mro__:  # a constructor that hands **kwargs on has its bases' parameters too
+        parameters = inspect.signature(base.__init__).parameters.values()  # type: ignore[misc]
+        names += [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    return [name for name in dict.fromkeys(names) if name not in ("self", "params")]

@@ -1,0 +1,26 @@
+"""Tensors in recipes: nested lists of numbers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from jsonargparse.typing import register_type
+
+
+def _read(value: Any) -> torch.Tensor:
+    """A tensor from (nested) lists of numbers; a number alone is left to the other types of a field."""
+    if not isinstance(value, (list, tuple)):
+        raise ValueError("a tensor is written as a list of numbers, or of such lists")
+    return torch.tensor(value)
+
+
+def _write(tensor: torch.Tensor) -> Any:
+    """The shortest decimals that give the same tensor, .1 and not .10000000149."""
+    values = tensor.detach().cpu().numpy()
+    return values.astype(str).astype(float).tolist() if tensor.is_floating_point() else values.tolist()
+
+
+def register_tensors() -> None:
+    """Let every parameter of type Tensor take nested lists."""
+    register_type(torch.Tensor, _write, _read, type_check=lambda value, kind: isinstance(value, kind))

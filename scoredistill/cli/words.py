@@ -1,0 +1,103 @@
+"""What stands on the command line, before the parser sees it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from scoredistill import recipe_library
+from scoredistill.cli.errors import UsageError
+from scoredistill.training.run_folder import RunFolder
+
+CONFIG = ("--config", "-c")
+
+
+@dataclass(frozen=True)
+class Words:
+    """The command line of a training command.
+
+    Args:
+        words: for the parser; every --config is a file that exists and holds YAML.
+        configs: the files given by --config, in order.
+        output: the parent of run folders where neither recipe nor command line names one.
+        debug: whether errors come with their traceback.
+    """
+
+    words: list[str]
+    configs: list[Path]
+    output: str
+    debug: bool
+
+
+def read_words(argv: list[str]) -> Words:
+    """Take out what is ours, and resolve the names of recipes.
+
+    A checkpoint without a recipe brings its run's own.
+
+    Raises:
+        UsageError: if a recipe is not found or is no YAML.
+    """
+    debug = "--debug" in argv
+    words = _joined([word for word in argv if word != "--debug"])
+    checkpoint = next((word.split("=", 1)[1] for word in reversed(words) if word.startswith("--ckpt_path=")), None)
+    if checkpoint is not None and not any(word.startswith("--config=") for word in words):
+        words = [*_config_of(checkpoint), *words]
+    words = [_resolved(word) for word in words]
+    configs = [Path(word.removeprefix("--config=")) for word in words if word.startswith("--config=")]
+    for path in configs:
+        _check(path)
+    output = f"runs/{configs[0].stem}" if configs else "runs/run"
+    return Words(words, configs, output, debug)
+
+
+def _joined(argv: list[str]) -> list[str]:
+    """Write `--config X` and `-c X` as `--config=X`, and likewise for the checkpoint."""
+    joined, rest = [], iter(argv)
+    for word in rest:
+        name, equals, value = word.partition("=")
+        if name in (*CONFIG, "--ckpt_path"):
+            value = value if equals else next(rest, "")
+            if not value:
+                raise UsageError(f"{name} needs a value")
+            joined.append(f"{'--config' if name in CONFIG else name}={value}")
+        else:
+            joined.append(word)
+    return joined
+
+
+def _config_of(checkpoint: str) -> list[str]:
+    path = Path(checkpoint)
+    run = RunFolder(path) if path.is_dir() else RunFolder.around(path)
+    return [f"--config={run.config}"] if run is not None and run.config.is_file() else []
+
+
+def _resolved(word: str) -> str:
+    """Put the paths of shipped recipes for their names."""
+    name, equals, value = word.partition("=")
+    option = f"{name}{equals}" if equals and name.startswith("--") else ""
+    value = value if option else word
+    try:
+        if option == "--config=":
+            return f"{option}{recipe_library.find(value)}"
+        if value.endswith(recipe_library.SUFFIXES) and not Path(value).exists():
+            return f"{option}{recipe_library.shipped(value).path}"
+    except recipe_library.RecipeError as error:
+        if option == "--config=":
+            raise UsageError(str(error)) from error
+    return word
+
+
+def _check(path: Path) -> None:
+    """Say which file is wrong, which the parser does not."""
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} cannot be read: {error}") from error
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f", line {mark.line + 1}" if mark is not None else ""
+        raise UsageError(f"{path}{where} is not YAML: {getattr(error, 'problem', None) or error}") from error
+    if not isinstance(content, dict):
+        raise UsageError(f"{path} is not a recipe: it has to hold keys such as `model:`, and has {content!r:.60}")

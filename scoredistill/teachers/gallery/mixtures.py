@@ -1,0 +1,178 @@
+"""From a condition to Gaussian mixtures: rows that ask for the same are grouped, each group has one mixture.
+
+    mu_k = 2 (sum_g light_kg albedo_kg + (1 - opacity_k) (1 + b) / 2) - 1
+    F_k = colour_std d mu_k / d albedo = 2 colour_std light_kg for material g, in each channel
+
+Shaded colour is linear in the albedo, so normally distributed albedos have exactly the covariance F_k^T F_k.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from scoredistill.rendering.camera import Camera
+from scoredistill.teachers.gallery.catalogue import Pictures, albedo, fingerprints, models
+from scoredistill.teachers.gallery.render import Light
+from scoredistill.teachers.gallery.scenes import SCENES
+from scoredistill.teachers.gallery.views import canonical, obey, opposite
+from scoredistill.teachers.gallery.vocabulary import Phrase, Vocabulary
+from scoredistill.types import Condition
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The gallery's options that shape the mixtures; see `Gallery`."""
+
+    colour_std: float
+    janus: float
+    views: int
+    background: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Group:
+    """Rows of a batch with one mixture.
+
+    Args:
+        rows: (b,) indices into the batch, on the CPU.
+        phrase: what they ask for.
+        camera: the one camera that they share, or None.
+        background: (3,) in [-1, 1].
+    """
+
+    rows: Tensor
+    phrase: Phrase
+    camera: Camera | None
+    background: Tensor
+
+    def cameras(self, settings: Settings, like: Tensor) -> tuple[Camera, Tensor]:
+        """Cameras over which the group's mixture runs, and their probabilities, (C,) each."""
+        if self.camera is None:
+            ring = canonical(settings.views, self.phrase.view)
+            camera = Camera(ring.pose.to(like), ring.fov.to(like))
+        else:
+            camera = obey(self.camera, self.phrase.view)
+        even = torch.full_like(camera.fov, 1 / len(camera))
+        if settings.janus == 0:
+            return camera, even
+        return _joined([camera, opposite(camera)]), torch.cat([(1 - settings.janus) * even, settings.janus * even])
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """The clean mixture of one group; its components are cameras times variants, variants running faster.
+
+    Args:
+        means: (K, D).
+        log_weights: (K,).
+        factors: (K, R, D) with covariance F^T F beside the pixel noise, or None.
+    """
+
+    means: Tensor
+    log_weights: Tensor
+    factors: Tensor | None
+
+
+def phrases_of(condition: Condition | None, batch: int, vocabulary: Vocabulary) -> list[Phrase]:
+    """What each row's prompt says.
+
+    Raises:
+        ValueError: for a word outside the vocabulary, a label, or a number of prompts other than the batch's.
+    """
+    if condition is None:
+        return [Phrase()] * batch
+    if condition.label is not None:
+        raise ValueError("the gallery has no class labels; name a noun in the prompt")
+    if condition.prompt is None or isinstance(condition.prompt, str):
+        return [vocabulary.parse(condition.prompt)] * batch
+    if len(condition.prompt) != batch:
+        raise ValueError(f"{len(condition.prompt)} prompts for a batch of {batch}")
+    known = {prompt: vocabulary.parse(prompt) for prompt in set(condition.prompt)}
+    return [known[prompt] for prompt in condition.prompt]
+
+
+def groups_of(condition: Condition | None, like: Tensor, vocabulary: Vocabulary, settings: Settings) -> list[Group]:
+    """Rows with the same phrase, camera and background, in order of appearance.
+
+    Args:
+        condition: as many rows as `like`.
+        like: (B, ...) whose floating point type and device cameras and backgrounds take.
+
+    Raises:
+        ValueError: if cameras or backgrounds are not one a row.
+    """
+    batch = len(like)
+    phrases = phrases_of(condition, batch, vocabulary)
+    camera = None if condition is None or condition.camera is None else condition.camera
+    stated = None if condition is None else condition.background
+    for name, value in (("cameras", camera), ("backgrounds", stated)):
+        if value is not None and len(value) != batch:
+            raise ValueError(f"{len(value)} {name} for a batch of {batch}")
+    if camera is not None:
+        camera = Camera(camera.pose.to(like), camera.fov.to(like))
+    background = (like.new_tensor(settings.background).expand(batch, 3) if stated is None else stated).to(like)
+    seen = [background] if camera is None else [background, camera.pose, camera.fov]
+    rows: dict[tuple[Phrase, bytes], list[int]] = {}
+    for row, key in enumerate(zip(phrases, fingerprints(*seen), strict=True)):
+        rows.setdefault(key, []).append(row)
+    return [
+        Group(
+            torch.tensor(mine), phrase, None if camera is None else camera[torch.tensor(mine[:1])], background[mine[0]]
+        )
+        for (phrase, _), mine in rows.items()
+    ]
+
+
+def mixtures_of(
+    groups: list[Group], pictures: Pictures, settings: Settings, like: Tensor
+) -> Iterator[tuple[Group, Mixture]]:
+    """Each group's mixture; the cameras of all groups that show one scene are rendered in one call.
+
+    Args:
+        like: (B, 3, H, W) for the pictures' size, floating point type and device.
+    """
+    scenes: dict[tuple[str | None, str | None], list[Group]] = {}
+    for group in groups:
+        scenes.setdefault((group.phrase.noun, group.phrase.size), []).append(group)
+    for together in scenes.values():
+        cameras, weights = zip(*(group.cameras(settings, like) for group in together), strict=True)
+        light = pictures(together[0].phrase, _joined(list(cameras)), *like.shape[-2:])
+        start = 0
+        for group, weight in zip(together, weights, strict=True):
+            own = light[slice(start, start + len(weight))]
+            start += len(weight)
+            yield group, _mixture(group, own, weight, settings.colour_std)
+
+
+def variant_weights(phrase: Phrase) -> Tensor:
+    """Probability of each variant, (K,) float64: nouns are equally likely, and so are the variants of a noun."""
+    named = tuple(SCENES) if phrase.noun is None else (phrase.noun,)
+    counts = [len(models(noun, phrase.size)) for noun in named]
+    return torch.cat([torch.full((n,), 1 / (n * len(named)), dtype=torch.float64) for n in counts])
+
+
+def composite(light: Light, phrase: Phrase, background: Tensor) -> Tensor:
+    """Pictures in [-1, 1] over backgrounds (V, 3): (V, K, 3, H, W)."""
+    shown = torch.einsum("vkghw,kgc->vkchw", light.light, albedo(phrase, background))
+    return 2 * shown + (1 - light.opacity) * (background + 1)[:, None, :, None, None] - 1
+
+
+def _mixture(group: Group, light: Light, weight: Tensor, colour_std: float) -> Mixture:
+    cameras, variants, materials, height, width = light.light.shape
+    means = composite(light, group.phrase, group.background.expand(cameras, 3)).reshape(cameras * variants, -1)
+    variant = variant_weights(group.phrase).to(weight)
+    log_weights = (weight[:, None] * variant).reshape(-1).log()
+    if colour_std == 0:
+        return Mixture(means, log_weights, None)
+    # One factor a material and channel: the material's light in that channel, nothing in the others.
+    channels = torch.eye(3, dtype=means.dtype, device=means.device)
+    factors = 2 * colour_std * torch.einsum("vkghw,cd->vkgcdhw", light.light, channels)
+    return Mixture(means, log_weights, factors.reshape(cameras * variants, materials * 3, 3 * height * width))
+
+
+def _joined(cameras: list[Camera]) -> Camera:
+    return Camera(torch.cat([camera.pose for camera in cameras]), torch.cat([camera.fov for camera in cameras]))

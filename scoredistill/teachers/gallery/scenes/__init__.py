@@ -1,0 +1,38 @@
+"""The nouns: each a procedural scene with several variants, a front that faces +z and a main colour.
+
+A scene is written standing anywhere, in any unit; it is centred and scaled afterwards. A function returns the
+variants of its noun: other proportions, poses and colours, so that a mode is told from the next at a glance.
+"""
+
+from collections.abc import Callable
+
+from scoredistill.teachers.gallery.scenes.creatures import bear, duck, robot, snowman
+from scoredistill.teachers.gallery.scenes.household import donut, house, lamp, mug
+from scoredistill.teachers.gallery.scenes.plants import cactus, flower, mushroom, tree
+from scoredistill.teachers.gallery.scenes.shapes import torus, toy
+from scoredistill.teachers.gallery.scenes.vehicles import boat, car, rocket
+from scoredistill.teachers.gallery.table import Model
+
+SCENES: dict[str, Callable[[], tuple[Model, ...]]] = {
+    scene.__name__: scene
+    for scene in (
+        bear,
+        boat,
+        cactus,
+        car,
+        donut,
+        duck,
+        flower,
+        house,
+        lamp,
+        mug,
+        mushroom,
+        robot,
+        rocket,
+        snowman,
+        torus,
+        toy,
+        tree,
+    )
+}
+"""Noun -> the function that makes its variants."""

@@ -1,0 +1,22 @@
+"""What looks at a run: figures, pictures, progress."""
+
+from scoredistill.training.callbacks.base import Evaluation, merge_figures, run_folder
+from scoredistill.training.callbacks.gallery import GalleryFidelity
+from scoredistill.training.callbacks.modes import ModeStatistics, mode_statistics
+from scoredistill.training.callbacks.pictures import MeshExport, ParticleGrid, Turntable
+from scoredistill.training.callbacks.progress import RunProgress
+from scoredistill.training.callbacks.summary import Summary
+
+__all__ = [
+    "Evaluation",
+    "GalleryFidelity",
+    "MeshExport",
+    "ModeStatistics",
+    "ParticleGrid",
+    "RunProgress",
+    "Summary",
+    "Turntable",
+    "merge_figures",
+    "mode_statistics",
+    "run_folder",
+]

@@ -1,0 +1,61 @@
+"""How true NeRF particles are to the gallery's scenes, and how many of them they cover."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from scoredistill.generators.nerf import NeRF
+from scoredistill.rendering.camera import Camera
+from scoredistill.rendering.mesh import chamfer
+from scoredistill.teachers.gallery import Gallery
+from scoredistill.training.callbacks.base import Evaluation
+from scoredistill.training.data import Conditions, PromptAndCameras
+from scoredistill.training.module import Distillation
+
+
+def psnr_to_variants(generator: NeRF, teacher: Gallery, prompt: str, camera: Camera, resolution: int) -> Tensor:
+    """Peak signal-to-noise ratio of every particle against every variant, over all cameras together.
+
+        10 log10(1 / mean (u - v)^2),    u and v display values in [0, 1], on the gallery's own background
+
+    Returns:
+        (n, K) decibels.
+    """
+    background = torch.tensor(teacher.settings.background).expand(len(camera), 3)
+    ours = generator.render(camera, resolution, resolution, background=background).rgb.cpu()
+    true = teacher.renders(prompt, camera, resolution, resolution, background).rgb.cpu()
+    squared = [((ours - true[:, k]) ** 2 / 4).mean(dim=(1, 2, 3, 4)) for k in range(true.shape[1])]
+    return -10 * torch.stack(squared, dim=1).log10()
+
+
+class GalleryFidelity(Evaluation):
+    """Compares each NeRF particle with the gallery's ground truth, from cameras that training has not seen.
+
+    psnr/particle_i is against its nearest variant, nearest being the one of the highest PSNR; variants_covered counts
+    the variants that are nearest to some particle. chamfer/particle_i, measured at the end, is the mean distance
+    between the surfaces of the particle's mesh and of that variant's, both ways averaged, in world units.
+
+    Args:
+        resolution: height and width of the compared pictures.
+        mesh_resolution: of both meshes; 0: no meshes.
+    """
+
+    def __init__(self, resolution: int = 64, mesh_resolution: int = 96) -> None:
+        self.resolution, self.mesh_resolution = resolution, mesh_resolution
+
+    def evaluate(self, module: Distillation, data: Conditions, final: bool) -> dict[str, float]:
+        generator, teacher = module.evaluated, module.distiller.teacher
+        if not (isinstance(generator, NeRF) and isinstance(teacher, Gallery) and isinstance(data, PromptAndCameras)):
+            raise TypeError("GalleryFidelity needs a NeRF, the Gallery teacher and PromptAndCameras data")
+        psnr, nearest = psnr_to_variants(generator, teacher, data.text, data.evaluation_cameras(), self.resolution).max(
+            dim=1
+        )
+        figures = {f"psnr/particle_{i}": float(value) for i, value in enumerate(psnr)}
+        figures |= {f"variant/particle_{i}": float(k) for i, k in enumerate(nearest)}
+        figures |= {"psnr/mean": float(psnr.mean()), "variants_covered": float(len(nearest.unique()))}
+        if final and self.mesh_resolution:
+            for i, k in enumerate(nearest.tolist()):
+                true = teacher.mesh(data.text, k, self.mesh_resolution)
+                figures[f"chamfer/particle_{i}"] = chamfer(generator.mesh(i, self.mesh_resolution), true)
+        return figures

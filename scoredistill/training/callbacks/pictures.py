@@ -1,0 +1,145 @@
+"""Pictures of what is being made: grids while training, turntables and meshes at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import cast
+
+import torch
+from pytorch_lightning import Callback, LightningModule, Trainer
+from torch import Tensor
+
+from scoredistill.generators.image import ImageParticles
+from scoredistill.generators.nerf import NeRF
+from scoredistill.rendering.turntable import (
+    picture_grid,
+    save_animation,
+    save_picture,
+    to_bytes,
+    turntable_cameras,
+)
+from scoredistill.teachers.analytic import GaussianMixture
+from scoredistill.training.callbacks.base import run_folder
+from scoredistill.training.callbacks.scatter import scatter_picture
+from scoredistill.training.data import PromptAndCameras
+from scoredistill.training.module import Distillation
+
+
+class ParticleGrid(Callback):
+    """A picture of every particle, each `every` steps as pictures/step_N.png and at the end as grid.png.
+
+    NeRF particles are rows, cameras columns; pictures are tiled; points are drawn over the teacher's samples.
+
+    Args:
+        every: generator steps between pictures; 0: only the last one.
+        resolution: height and width of a NeRF's pictures.
+        views: cameras that a NeRF is shown from.
+    """
+
+    def __init__(self, every: int = 100, resolution: int = 96, views: int = 6) -> None:
+        self.every, self.resolution, self.views = every, resolution, views
+        self._drawn = -1
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: object, batch_idx: int
+    ) -> None:
+        """Draw, at intervals of generator steps."""
+        step = trainer.global_step
+        if trainer.is_global_zero and self.every and step % self.every == 0 and step != self._drawn:
+            self._drawn = step
+            save_picture(self.draw(pl_module, trainer), run_folder(trainer) / "pictures" / f"step_{step:06d}.png")
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Draw the last picture."""
+        if trainer.is_global_zero:
+            save_picture(self.draw(pl_module, trainer), run_folder(trainer) / "grid.png")
+
+    def draw(self, pl_module: LightningModule, trainer: Trainer) -> Tensor:
+        """The picture, (H, W, 3) uint8."""
+        module = cast(Distillation, pl_module)
+        generator = module.evaluated
+        if isinstance(generator, NeRF):
+            data = cast(PromptAndCameras, trainer.datamodule)  # type: ignore[attr-defined]
+            camera = turntable_cameras(self.views, data.evaluation_elevation, azimuth=20.0)
+            rgb = generator.render(camera, self.resolution, self.resolution).rgb
+            return picture_grid(rgb.flatten(0, 1), columns=self.views)
+        if isinstance(generator, ImageParticles):
+            return particle_picture(generator.values.detach(), module.distiller.teacher)
+        raise TypeError(f"ParticleGrid cannot draw a {type(generator).__name__}")
+
+
+def particle_picture(x: Tensor, teacher: object) -> Tensor:
+    """Particles that are samples themselves: pictures as a square of tiles, points as a scatter plot.
+
+    Args:
+        x: (n, 1) or (n, 2) points, or (n, C, H, W) pictures.
+        teacher: a mixture's samples are drawn beneath the points.
+    """
+    if x.ndim == 4:
+        scale = max(1, 48 // x.shape[-1])
+        enlarged = x.repeat_interleave(scale, -1).repeat_interleave(scale, -2)
+        return picture_grid(enlarged[:, :3] if x.shape[1] >= 3 else enlarged[:, :1], columns=round(len(x) ** 0.5))
+    reference = None
+    if isinstance(teacher, GaussianMixture):
+        reference = teacher.sample(2000, rng=torch.Generator().manual_seed(0))[0]
+    return scatter_picture(x, reference)
+
+
+class Turntable(Callback):
+    """At the end of fit, all particles turning side by side: turntable.webp, and a strip of frames turntable.png.
+
+    Args:
+        frames: pictures of one turn.
+        resolution: height and width of each particle's picture.
+        suffixes: formats of the animation: .webp, .gif, and .mp4 with the extra `video`.
+    """
+
+    def __init__(self, frames: int = 24, resolution: int = 96, suffixes: Sequence[str] = (".webp",)) -> None:
+        self.frames, self.resolution, self.suffixes = frames, resolution, tuple(suffixes)
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Render one turn and write it."""
+        generator = cast(Distillation, pl_module).evaluated
+        if not isinstance(generator, NeRF) or not trainer.is_global_zero:
+            return
+        data = cast(PromptAndCameras, trainer.datamodule)  # type: ignore[attr-defined]
+        folder = run_folder(trainer)
+        turn = render_turntable(generator, self.frames, self.resolution, data.evaluation_elevation)
+        for suffix in self.suffixes:
+            save_animation(to_bytes(side_by_side(turn)), folder / f"turntable{suffix}")
+        shown = turn[:, :: max(1, self.frames // 8)]
+        save_picture(picture_grid(shown.flatten(0, 1), columns=shown.shape[1]), folder / "turntable.png")
+
+
+def render_turntable(generator: NeRF, frames: int, resolution: int, elevation: float = 15.0) -> Tensor:
+    """Every particle from cameras around it, (n, frames, 3, H, W) in [-1, 1]."""
+    return generator.render(turntable_cameras(frames, elevation), resolution, resolution).rgb.cpu()
+
+
+def side_by_side(turn: Tensor) -> Tensor:
+    """(n, frames, 3, H, W) to frames of one row, (frames, 3, H, n W)."""
+    return torch.cat(list(turn), dim=-1)
+
+
+class MeshExport(Callback):
+    """At the end of fit, each particle's mesh as particle_i with vertex colours.
+
+    Args:
+        resolution: lattice points along each axis.
+        suffixes: formats: .glb, .obj, .ply, .stl.
+    """
+
+    def __init__(self, resolution: int = 96, suffixes: Sequence[str] = (".glb",)) -> None:
+        self.resolution, self.suffixes = resolution, tuple(suffixes)
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Extract and write the meshes."""
+        generator = cast(Distillation, pl_module).evaluated
+        if not isinstance(generator, NeRF) or not trainer.is_global_zero:
+            return
+        folder: Path = run_folder(trainer) / "meshes"
+        for i in range(generator.particles or 0):
+            mesh = generator.mesh(i, self.resolution)
+            for suffix in self.suffixes:
+                mesh.save(folder / f"particle_{i}{suffix}")

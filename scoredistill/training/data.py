@@ -1,0 +1,171 @@
+"""What the generator is asked for, step by step: prompts and cameras, or nothing but a number of samples."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import cast
+
+import torch
+from pytorch_lightning import LightningDataModule
+from torch import Tensor
+from torch.utils.data import DataLoader, IterableDataset
+
+from scoredistill.rendering.camera import Camera
+from scoredistill.training.module import Distillation
+from scoredistill.training.randomness import generator_at
+from scoredistill.types import Batch, Condition
+
+CAMERA_STREAM = 1_000_003
+"""Stream of random numbers for conditions, apart from the ranks' streams of training."""
+
+
+class Stream(IterableDataset):
+    """An endless stream of batches, each a function of its number alone, from the tick at which training stands."""
+
+    def __init__(self, source: Conditions, start: int) -> None:
+        self.source, self.start = source, start
+
+    def __iter__(self) -> Iterator[Batch]:
+        tick = self.start
+        while True:
+            yield self.source.batch_at(tick)
+            tick += 1
+
+
+class Conditions(LightningDataModule):
+    """Batches without cameras: a prompt, class labels, a number of samples.
+
+    Args:
+        prompt: one text for every sample; null: none.
+        negative_prompt: what guidance moves away from; null: the unconditional model.
+        labels: class labels, one a sample; null: none.
+        size: number of samples for generators from noise; null: the generator decides.
+        seed: of the stream.
+    """
+
+    def __init__(
+        self,
+        prompt: str | None = None,
+        negative_prompt: str | None = None,
+        labels: Sequence[int] | None = None,
+        size: int | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.prompt, self.negative_prompt, self.labels = prompt, negative_prompt, labels
+        self.size, self.seed = size, seed
+
+    def batch_at(self, tick: int) -> Batch:
+        """The training batch of a tick."""
+        label = None if self.labels is None else torch.as_tensor(self.labels)
+        empty = self.prompt is None and label is None
+        condition = None if empty else Condition(self.prompt, self.negative_prompt, label)
+        return Batch(condition, self.size)
+
+    def evaluation_batches(self) -> list[Batch]:
+        """The batches of validate, test and predict."""
+        return [self.batch_at(0)]
+
+    def train_dataloader(self) -> DataLoader:
+        """The stream, from where training stands."""
+        module = None if self.trainer is None else cast(Distillation, self.trainer.lightning_module)
+        start = 0 if module is None else int(module.ticks)
+        return DataLoader(Stream(self, start), batch_size=None)
+
+    def val_dataloader(self) -> DataLoader:
+        """The evaluation batches."""
+        return DataLoader(self.evaluation_batches(), batch_size=None)  # type: ignore[arg-type]
+
+    def test_dataloader(self) -> DataLoader:
+        """The evaluation batches."""
+        return self.val_dataloader()
+
+    def predict_dataloader(self) -> DataLoader:
+        """The evaluation batches."""
+        return self.val_dataloader()
+
+
+class PromptAndCameras(Conditions):
+    """A prompt, seen from random cameras, as DreamFusion samples them.
+
+    Azimuths are stratified over a batch: V cameras look from V equal sectors, jointly rotated at random. Elevation is
+    uniform in angle or, half of the time, uniform on the sphere; radius, field of view and the jitter of the position
+    and of the point looked at are uniform.
+
+    DreamFusion: Text-to-3D using 2D Diffusion, 2022, arXiv:2209.14988.
+
+    Args:
+        prompt: the text.
+        negative_prompt: what guidance moves away from; null: the unconditional model.
+        views: cameras V of a step; every particle is seen from each.
+        elevation: range in degrees.
+        azimuth: range in degrees; [0, 360] is all around, 0 the front.
+        radius: range of the distance from the origin, in world units; the object lies in [-1, 1]^3.
+        fov: range of the vertical field of view in degrees.
+        position_jitter: largest displacement of the camera along each axis.
+        target_jitter: largest displacement of the point looked at along each axis.
+        evaluation_views: cameras of validate, test and predict, evenly spaced around the object.
+        evaluation_elevation: their elevation in degrees.
+        seed: of the stream.
+    """
+
+    def __init__(
+        self,
+        prompt: str,
+        negative_prompt: str | None = None,
+        views: int = 4,
+        elevation: tuple[float, float] = (-10.0, 60.0),
+        azimuth: tuple[float, float] = (0.0, 360.0),
+        radius: tuple[float, float] = (2.4, 2.8),
+        fov: tuple[float, float] = (38.0, 45.0),
+        position_jitter: float = 0.1,
+        target_jitter: float = 0.05,
+        evaluation_views: int = 8,
+        evaluation_elevation: float = 15.0,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(prompt, negative_prompt, seed=seed)
+        self.text = prompt
+        for name, (low, high) in {"elevation": elevation, "azimuth": azimuth, "radius": radius, "fov": fov}.items():
+            if low > high:
+                raise ValueError(f"data.{name}: the range begins at {low} and ends at {high}; swap them")
+        self.views, self.elevation, self.azimuth, self.radius, self.fov = views, elevation, azimuth, radius, fov
+        self.position_jitter, self.target_jitter = position_jitter, target_jitter
+        self.evaluation_views, self.evaluation_elevation = evaluation_views, evaluation_elevation
+
+    def batch_at(self, tick: int) -> Batch:
+        rng = generator_at(self.seed, tick, CAMERA_STREAM)
+        return Batch(Condition(self.prompt, self.negative_prompt, camera=self.cameras(rng)))
+
+    def cameras(self, rng: torch.Generator) -> Camera:
+        """V random cameras."""
+        low, high = self.azimuth
+        sector = (torch.arange(self.views) + torch.rand(1, generator=rng)) / self.views
+        azimuth = low + (high - low) * sector
+        return Camera.orbit(
+            azimuth,
+            self._elevations(rng),
+            self._uniform(self.radius, rng),
+            self._uniform(self.fov, rng),
+            self.target_jitter * (2 * torch.rand(self.views, 3, generator=rng) - 1),
+            self.position_jitter * (2 * torch.rand(self.views, 3, generator=rng) - 1),
+        )
+
+    def evaluation_cameras(self) -> Camera:
+        """Fixed cameras around the object, none of which training sees exactly."""
+        n = self.evaluation_views
+        azimuth = 360 * torch.arange(n) / n
+        middle = [torch.full((n,), sum(ends) / 2) for ends in (self.radius, self.fov)]
+        return Camera.orbit(azimuth, torch.full((n,), self.evaluation_elevation), *middle)
+
+    def evaluation_batches(self) -> list[Batch]:
+        return [Batch(Condition(self.prompt, self.negative_prompt, camera=self.evaluation_cameras()))]
+
+    def _uniform(self, ends: tuple[float, float], rng: torch.Generator) -> Tensor:
+        return ends[0] + (ends[1] - ends[0]) * torch.rand(self.views, generator=rng)
+
+    def _elevations(self, rng: torch.Generator) -> Tensor:
+        in_angle = self._uniform(self.elevation, rng)
+        ends = torch.sin(torch.deg2rad(torch.tensor(self.elevation))).tolist()
+        on_sphere = torch.rad2deg(torch.asin(self._uniform((ends[0], ends[1]), rng).clamp(-1, 1)))
+        return torch.where(torch.rand(self.views, generator=rng) < 0.5, in_angle, on_sphere)

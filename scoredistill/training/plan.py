@@ -1,0 +1,49 @@
+"""Who is updated when."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class Turn:
+    """Which networks a tick updates."""
+
+    generator: bool
+    critic: bool
+
+
+@dataclass(frozen=True)
+class UpdatePlan:
+    """The order of generator and critic updates. A tick is one batch; training lasts for so many generator steps.
+
+    concurrent: the critic is updated at every tick, the generator at every `critic_steps`-th, on the same samples.
+    alternating: `critic_steps` ticks for the critic alone, then one for the generator alone.
+
+    Args:
+        critic_steps: critic steps per generator step, >= 1.
+        mode: concurrent or alternating.
+        accumulate: micro-batches that a batch is split into when the generator is differentiated, >= 1. The objective
+            is evaluated on the whole batch, so that the result does not depend on it; memory does.
+
+    Raises:
+        ValueError: if a number is below 1.
+    """
+
+    critic_steps: int = 1
+    mode: Literal["concurrent", "alternating"] = "concurrent"
+    accumulate: int = 1
+
+    def __post_init__(self) -> None:
+        if self.critic_steps < 1 or self.accumulate < 1:
+            raise ValueError(f"plan.critic_steps and plan.accumulate must be at least 1, got {self}")
+
+    def turn(self, tick: int, has_critic: bool) -> Turn:
+        """Who is updated at a tick, counted from 0. Without a trained critic every tick is the generator's."""
+        if not has_critic:
+            return Turn(generator=True, critic=False)
+        if self.mode == "concurrent":
+            return Turn(generator=tick % self.critic_steps == self.critic_steps - 1, critic=True)
+        generator = tick % (self.critic_steps + 1) == self.critic_steps
+        return Turn(generator=generator, critic=not generator)

@@ -1,0 +1,116 @@
+"""Run folders: one numbered folder for each run, which holds everything that it leaves behind.
+
+    runs/quickstart/0/  config.yaml  versions.json  metrics.json  checkpoints/  logs/  predictions/0/  ...
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from scoredistill.rendering.files import write_atomically
+
+__all__ = ["RunFolder", "numbered_folder", "write_atomically", "write_json_atomically"]
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The folder of one run.
+
+    Args:
+        path: where it is.
+    """
+
+    path: Path
+
+    @classmethod
+    def create(cls, output: str | Path) -> RunFolder:
+        """Make the next free one of output/0, output/1, ...
+
+        Raises:
+            OSError: if it cannot be made.
+        """
+        return cls(numbered_folder(output))
+
+    @classmethod
+    def newest(cls, output: str | Path) -> RunFolder | None:
+        """The run of the highest number that has a checkpoint, or None."""
+        runs = [cls(path) for path in _numbered(Path(output))]
+        return next((run for run in reversed(runs) if run.last_checkpoint() is not None), None)
+
+    @classmethod
+    def around(cls, checkpoint: str | Path) -> RunFolder | None:
+        """The run that a checkpoint file lies in, or None where it lies elsewhere."""
+        parent = Path(checkpoint).absolute().parent
+        folder = cls(parent.parent if parent.name == "checkpoints" else parent)
+        return cls(_as_written(folder.path)) if folder.config.is_file() else None
+
+    @property
+    def config(self) -> Path:
+        """The resolved recipe, which `--config` takes."""
+        return self.path / "config.yaml"
+
+    @property
+    def versions(self) -> Path:
+        """What the run was made with."""
+        return self.path / "versions.json"
+
+    @property
+    def metrics(self) -> Path:
+        """Its final figures."""
+        return self.path / "metrics.json"
+
+    @property
+    def checkpoints(self) -> Path:
+        """The folder of its checkpoints."""
+        return self.path / "checkpoints"
+
+    def last_checkpoint(self) -> Path | None:
+        """The checkpoint written last, or None."""
+        files = [path for path in self.checkpoints.glob("*.ckpt") if path.is_file()]
+        # Where the clock is too coarse to tell, last.ckpt is the last.
+        return max(files, key=lambda path: (path.stat().st_mtime_ns, path.name == "last.ckpt"), default=None)
+
+
+def numbered_folder(parent: str | Path) -> Path:
+    """Make the next free one of parent/0, parent/1, ...; safe against others who do the same at the same time.
+
+    Raises:
+        OSError: if it cannot be made.
+    """
+    parent = Path(parent)
+    parent.mkdir(parents=True, exist_ok=True)
+    number = max((int(path.name) for path in _numbered(parent)), default=-1) + 1
+    while True:
+        folder = parent / str(number)
+        try:
+            folder.mkdir()
+        except FileExistsError:
+            number += 1
+        else:
+            return folder
+
+
+def write_json_atomically(path: str | Path, value: object) -> None:
+    """Write a value as JSON, so that a reader never sees half of it.
+
+    Args:
+        path: the destination, replaced if it exists.
+        value: what JSON can hold; paths and others are written as text.
+    """
+    text = json.dumps(value, indent=2, default=str) + "\n"
+    write_atomically(path, lambda file: file.write(text.encode()))
+
+
+def _numbered(parent: Path) -> list[Path]:
+    """The folders of a parent whose names are numbers, in order."""
+    if not parent.is_dir():
+        return []
+    return sorted((path for path in parent.iterdir() if path.name.isdecimal()), key=lambda path: int(path.name))
+
+
+def _as_written(path: Path) -> Path:
+    """Relative to the working directory where it lies in it, which is shorter to read and to type."""
+    here = Path.cwd()
+    return path.relative_to(here) if path.is_relative_to(here) else path
