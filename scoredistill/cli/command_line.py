@@ -1,0 +1,179 @@
+"""LightningCLI over recipes, with run folders."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import Namespace
+from jsonargparse.typing import NonNegativeInt, PositiveInt
+from lightning_fabric.plugins import CheckpointIO
+from pytorch_lightning import Callback, Trainer
+from pytorch_lightning.callbacks import ProgressBar
+from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
+from pytorch_lightning.loggers import CSVLogger, Logger
+
+from scoredistill.cli import help as cli_help
+from scoredistill.cli.errors import UsageError, explain
+from scoredistill.cli.words import Words
+from scoredistill.cli.workspace import Workspace, open_workspace
+from scoredistill.training.callbacks import RunProgress, Summary
+from scoredistill.training.checkpoints import AtomicCheckpointIO, LastCheckpoint
+from scoredistill.training.data import Conditions
+from scoredistill.training.module import Distillation
+
+DESCRIPTIONS = {
+    "fit": "Train a generator by a recipe. Everything goes into a fresh numbered folder under --output.",
+    "validate": "Validate a checkpoint.",
+    "test": "Test a checkpoint.",
+    "predict": "Write what a checkpoint's generator makes.",
+}
+TRAINER_DEFAULTS = {
+    "max_steps": 1000,
+    "log_every_n_steps": 10,
+    "num_sanity_val_steps": 0,
+    "enable_model_summary": False,
+}
+
+
+class CommandLine(LightningCLI):
+    """Parses a training command, opens its folder, and builds model, data and trainer.
+
+    Args:
+        command: fit, validate, test or predict.
+        words: the options.
+
+    Raises:
+        UsageError: if the options are wrong.
+    """
+
+    model: Distillation
+    trainer: Trainer
+    workspace: Workspace
+
+    def __init__(self, command: str, words: Words) -> None:
+        self.command, self.given = command, words
+        super().__init__(
+            Distillation,
+            Conditions,
+            save_config_callback=None,
+            trainer_defaults=TRAINER_DEFAULTS,
+            subclass_mode_data=True,
+            auto_configure_optimizers=False,
+            load_from_checkpoint_support=False,
+            args=words.words,
+            run=False,
+            parser_kwargs={
+                "prog": f"scoredistill {command}",
+                "usage": f"scoredistill {command} --config RECIPE [--config RECIPE ...] [--OPTION VALUE ...]",
+                "description": DESCRIPTIONS[command],
+                "epilog": cli_help.EPILOG,
+                "formatter_class": cli_help.HelpFormatter,
+                "exit_on_error": False,
+                "allow_abbrev": False,
+                "dump_header": None,
+            },
+        )
+
+    def add_default_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """What is neither model nor data nor trainer."""
+        add = parser.add_argument
+        add("--seed_everything", type=NonNegativeInt, default=0, help="seed of everything, model.seed and data.seed too.")
+        add("--output", type=str, default=self.given.output, help="parent of the numbered run folders.")
+        add("--checkpoint_every", type=PositiveInt, default=100, help="generator steps between checkpoints.")
+        add(
+            "--ckpt_path",
+            type=str | None,
+            default=None,
+            help="what to start from: a checkpoint, a run folder, or `last`, the newest run under output.",
+        )
+        parser.add_argument("--debug", action="store_true", help="show the traceback of an error.")
+
+    def add_core_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Model and data first: they are what help is read for."""
+        parser.add_lightning_class_args(Distillation, "model")
+        parser.add_lightning_class_args(Conditions, "data", subclass_mode=True)
+        parser.set_defaults({"data": {"class_path": "scoredistill.training.Conditions"}})
+        parser.add_lightning_class_args(Trainer, "trainer")
+        parser.set_defaults({f"trainer.{key}": value for key, value in self.trainer_defaults.items()})
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """One seed for everything."""
+        parser.link_arguments("seed_everything", "model.seed")
+        parser.link_arguments("seed_everything", "data.init_args.seed")
+        cli_help.tidy(parser)
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Parse, with errors that can be read."""
+        try:
+            self.config = parser.parse_args(args)
+        except argparse.ArgumentError as error:
+            raise UsageError(explain(error.message or str(error), [a.dest for a in parser._actions])) from error
+        if self.config.trainer.default_root_dir is not None:
+            raise UsageError("trainer.default_root_dir: results go into run folders; set output instead")
+
+    def before_instantiate_classes(self) -> None:
+        """Keep the recipe as it is, make the folder, and let relative paths of loggers lie in it."""
+        reusable = deepcopy(self.config)
+        reusable.ckpt_path, reusable.config = None, None
+        # By position: jsonargparse 4.49 renamed `skip_none`. What is null on purpose has to stay.
+        self.recipe: str = self.parser.dump(reusable, "yaml", False)
+        self.workspace = open_workspace(self.command, self.config.output, self.config.ckpt_path)
+        loggers = self.config.trainer.logger
+        for logger in loggers if isinstance(loggers, list) else [loggers]:
+            settings = logger.get("init_args") if isinstance(logger, Namespace) else None
+            if settings is not None and settings.get("save_dir") is not None:
+                settings["save_dir"] = str(self.workspace.folder / settings["save_dir"])
+
+    def instantiate_classes(self) -> None:
+        """Build everything; leave no folder behind if that fails."""
+        try:
+            super().instantiate_classes()
+        except BaseException:
+            self.workspace.discard()
+            raise
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """The trainer, whose every file goes into the folder."""
+        given = self.config_init.trainer
+        checkpoints = self.command == "fit" and given.enable_checkpointing is not False
+        return super().instantiate_trainer(
+            default_root_dir=str(self.workspace.folder),
+            logger=self._logger(given.logger),
+            callbacks=self._callbacks(_as_list(given.callbacks), checkpoints, given.enable_progress_bar is not False),
+            plugins=_with_atomic_checkpoints(_as_list(given.plugins)),
+            enable_checkpointing=checkpoints,
+            # Lightning's bar counts batches of an epoch that has no end.
+            enable_progress_bar=any(isinstance(callback, ProgressBar) for callback in _as_list(given.callbacks)),
+            **kwargs,
+        )
+
+    def _logger(self, given: Any) -> Logger | list[Logger] | bool:
+        if given is False or isinstance(given, (Logger, list)):
+            return given
+        return CSVLogger(self.workspace.folder, name="logs") if self.command == "fit" else False
+
+    def _callbacks(self, given: list[Callback], checkpoints: bool, progress: bool) -> list[Callback]:
+        """The recipe's callbacks, and those that every run has."""
+        callbacks = [callback for callback in given if not isinstance(callback, Summary)]
+        if self.command != "fit":
+            return callbacks
+        if progress and not any(isinstance(callback, (ProgressBar, RunProgress)) for callback in callbacks):
+            callbacks.insert(0, RunProgress())
+        if checkpoints:
+            callbacks.append(LastCheckpoint(self.config.checkpoint_every))
+        return [*callbacks, Summary()]
+
+
+def _as_list(value: Any) -> list[Any]:
+    if value is None:
+        return []
+    return list(value) if isinstance(value, Sequence) else [value]
+
+
+def _with_atomic_checkpoints(plugins: list[Any]) -> list[Any]:
+    own = any(isinstance(plugin, CheckpointIO) for plugin in plugins)
+    return plugins if own else [*plugins, AtomicCheckpointIO()]

@@ -1,0 +1,210 @@
+"""Runs a command, and turns whatever goes wrong into one message and an exit code."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from pytorch_lightning.trainer.states import TrainerStatus
+from pytorch_lightning.utilities.exceptions import SIGTERMException
+
+from scoredistill.cli import names
+from scoredistill.cli.command_line import CommandLine
+from scoredistill.cli.errors import UsageError
+from scoredistill.cli.predictions import write_predictions
+from scoredistill.cli.provenance import provenance
+from scoredistill.cli.quiet import quiet
+from scoredistill.cli.tensors import register_tensors
+from scoredistill.cli.words import read_words
+from scoredistill.cli.workspace import SHARED
+from scoredistill.rendering.files import write_atomically
+from scoredistill.training.run_folder import RunFolder, write_json_atomically
+
+DEBUG = "SCOREDISTILL_DEBUG"
+FAILED, WRONG, INTERRUPTED, TERMINATED = 1, 2, 130, 143
+
+
+class Interrupted(Exception):
+    """The run was stopped from outside; the message says how to go on.
+
+    Args:
+        message: for the user.
+        code: exit code, as shells report for the signal.
+    """
+
+    def __init__(self, message: str, code: int) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+def run(command: str, argv: list[str]) -> int:
+    """Run a command.
+
+    Args:
+        command: fit, validate, test, predict or export.
+        argv: its options.
+
+    Returns:
+        The exit code.
+    """
+    debug = "--debug" in argv or bool(os.environ.get(DEBUG))
+    try:
+        with importable_working_directory(), quiet():
+            names.import_public_modules()
+            register_tensors()
+            if command == "export":
+                from scoredistill.cli.export import export
+
+                export([word for word in argv if word != "--debug"])
+            else:
+                train(command, argv)
+    except SystemExit as end:  # after --help and --print_config
+        return int(end.code or 0)
+    except Exception as error:
+        return _report(command, error, debug)
+    return 0
+
+
+def train(command: str, argv: list[str]) -> None:
+    """Run fit, validate, test or predict.
+
+    Raises:
+        UsageError: if the options, the recipe or a constructor's arguments are wrong.
+        Interrupted: after Ctrl-C or SIGTERM.
+    """
+    line = _build(lambda: CommandLine(command, read_words(argv)))
+    actions = {"fit": _fit, "validate": _validate, "test": _test, "predict": _predict}
+    try:
+        with _signals(line):
+            actions[command](line, [command, *argv])
+    except BaseException:
+        if command != "fit" or line.trainer.global_step == 0:
+            line.workspace.discard()  # nothing has been made yet
+        raise
+
+
+def _build(build: Callable[[], CommandLine]) -> CommandLine:
+    """Whatever fails before the run has begun is wrong in the recipe."""
+    try:
+        return build()
+    except (UsageError, OSError):
+        raise
+    except Exception as error:
+        raise UsageError(describe(error)) from error
+
+
+def _fit(line: CommandLine, command: list[str]) -> None:
+    workspace, trainer = line.workspace, line.trainer
+    if trainer.is_global_zero:
+        _write_recipe(workspace.run, line.recipe)
+        _write_versions(workspace.run, provenance(command, trainer.strategy.root_device))
+    os.environ[SHARED] = str(workspace.folder)
+    try:
+        trainer.fit(line.model, datamodule=line.datamodule, ckpt_path=workspace.checkpoint, weights_only=True)
+    finally:
+        del os.environ[SHARED]
+
+
+def _validate(line: CommandLine, command: list[str]) -> None:
+    line.trainer.validate(line.model, line.datamodule, line.workspace.checkpoint, weights_only=True)
+
+
+def _test(line: CommandLine, command: list[str]) -> None:
+    line.trainer.test(line.model, line.datamodule, line.workspace.checkpoint, weights_only=True)
+
+
+def _predict(line: CommandLine, command: list[str]) -> None:
+    workspace = line.workspace
+    samples = line.trainer.predict(line.model, None, line.datamodule, None, workspace.checkpoint, weights_only=True)
+    for path in write_predictions(samples or [], workspace.folder):
+        sys.stdout.write(f"wrote {path}\n")
+
+
+def _write_recipe(run: RunFolder, recipe: str) -> None:
+    """Write config.yaml; where a run goes on under a changed recipe, the earlier one is kept beside it."""
+    if run.config.is_file() and (earlier := run.config.read_text(encoding="utf-8")) != recipe:
+        number = len(list(run.path.glob("config.before_*.yaml")))
+        write_atomically(run.path / f"config.before_{number}.yaml", lambda file: file.write(earlier.encode()))
+    write_atomically(run.config, lambda file: file.write(recipe.encode()))
+
+
+def _write_versions(run: RunFolder, made_with: dict[str, object]) -> None:
+    """Write versions.json: a list with one entry for each time that the run was started or resumed."""
+    import json
+
+    earlier = json.loads(run.versions.read_text(encoding="utf-8")) if run.versions.is_file() else []
+    write_json_atomically(run.versions, [*earlier, made_with])
+
+
+@contextmanager
+def _signals(line: CommandLine) -> Iterator[None]:
+    """Tell an interruption from a failure: Lightning turns Ctrl-C into an exit with code 1, and ignores later ones."""
+    main_thread = threading.current_thread() is threading.main_thread()
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    except SIGTERMException as end:
+        raise Interrupted(_how_to_resume(line), TERMINATED) from end
+    except (SystemExit, KeyboardInterrupt) as end:
+        if isinstance(end, KeyboardInterrupt) or line.trainer.state.status == TrainerStatus.INTERRUPTED:
+            raise Interrupted(_how_to_resume(line), INTERRUPTED) from end
+        raise
+    finally:
+        if main_thread:
+            signal.signal(signal.SIGINT, handler)
+
+
+def _how_to_resume(line: CommandLine) -> str:
+    if line.command != "fit":
+        return "interrupted"
+    at = f"interrupted at step {line.trainer.global_step}"
+    if line.workspace.run.last_checkpoint() is None:
+        return f"{at}, before the first checkpoint (checkpoint_every: {line.config.checkpoint_every})"
+    return f"{at}. To go on from its last checkpoint: scoredistill fit --ckpt_path {line.workspace.folder}"
+
+
+@contextmanager
+def importable_working_directory() -> Iterator[None]:
+    """Let a recipe name the classes of a my_loss.py in the working directory."""
+    here = str(Path.cwd())
+    added = here not in sys.path
+    if added:
+        sys.path.insert(0, here)
+    try:
+        yield
+    finally:
+        if added and here in sys.path:
+            sys.path.remove(here)
+
+
+def describe(error: BaseException) -> str:
+    """An error's message on one line, with its kind where the message does not speak for itself."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    lines = [line.strip() for line in str(error).splitlines()]
+    # jsonargparse wraps a constructor's own message into a list of all that did not fit.
+    own = [line.removeprefix("- ") for line in lines if line.startswith("- ") and "Expected a " not in line]
+    text = own[0] if own and "Does not validate" in lines[0] else " ".join(line for line in lines if line)
+    if isinstance(error, (UsageError, Interrupted, ValueError, FloatingPointError, ImportError)) and text:
+        return text
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def _report(command: str, error: Exception, debug: bool) -> int:
+    if debug and not isinstance(error, Interrupted):
+        traceback.print_exception(error)
+    known = (UsageError, Interrupted, ValueError, TypeError, OSError, FloatingPointError, ImportError)
+    hint = "" if debug or isinstance(error, known) else " (--debug shows where)"
+    sys.stderr.write(f"scoredistill {command}: {describe(error)}{hint}\n")
+    if isinstance(error, Interrupted):
+        return error.code
+    return WRONG if isinstance(error, UsageError) else FAILED
+
+
+__all__: Sequence[str] = ["run"]
