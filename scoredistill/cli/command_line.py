@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from copy import deepcopy
-from pathlib import Path
 from typing import Any
 
 from jsonargparse import Namespace
@@ -37,6 +36,8 @@ TRAINER_DEFAULTS = {
     "num_sanity_val_steps": 0,
     "enable_model_summary": False,
 }
+
+NOT_IN_RECIPES = {"help", "config", "ckpt_path", "debug", "print_config", "print_shtab"}
 
 
 class CommandLine(LightningCLI):
@@ -81,7 +82,12 @@ class CommandLine(LightningCLI):
     def add_default_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """What is neither model nor data nor trainer."""
         add = parser.add_argument
-        add("--seed_everything", type=NonNegativeInt, default=0, help="seed of everything, model.seed and data.seed too.")
+        add(
+            "--seed_everything",
+            type=NonNegativeInt,
+            default=0,
+            help="of everything, model.seed and data.seed too.",
+        )
         add("--output", type=str, default=self.given.output, help="parent of the numbered run folders.")
         add("--checkpoint_every", type=PositiveInt, default=100, help="generator steps between checkpoints.")
         add(
@@ -111,14 +117,16 @@ class CommandLine(LightningCLI):
         try:
             self.config = parser.parse_args(args)
         except argparse.ArgumentError as error:
-            raise UsageError(explain(error.message or str(error), [a.dest for a in parser._actions])) from error
+            keys = [action.dest for action in parser._actions if action.dest not in NOT_IN_RECIPES]
+            raise UsageError(explain(error.message or str(error), keys)) from error
         if self.config.trainer.default_root_dir is not None:
             raise UsageError("trainer.default_root_dir: results go into run folders; set output instead")
 
     def before_instantiate_classes(self) -> None:
         """Keep the recipe as it is, make the folder, and let relative paths of loggers lie in it."""
         reusable = deepcopy(self.config)
-        reusable.ckpt_path, reusable.config = None, None
+        for key in NOT_IN_RECIPES:
+            reusable.pop(key, None)
         # By position: jsonargparse 4.49 renamed `skip_none`. What is null on purpose has to stay.
         self.recipe: str = self.parser.dump(reusable, "yaml", False)
         self.workspace = open_workspace(self.command, self.config.output, self.config.ckpt_path)

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import cast
 
 from pytorch_lightning.trainer.states import TrainerStatus
 from pytorch_lightning.utilities.exceptions import SIGTERMException
+from torch import Tensor
 
 from scoredistill.cli import names
 from scoredistill.cli.command_line import CommandLine
@@ -121,8 +124,8 @@ def _test(line: CommandLine, command: list[str]) -> None:
 
 def _predict(line: CommandLine, command: list[str]) -> None:
     workspace = line.workspace
-    samples = line.trainer.predict(line.model, None, line.datamodule, None, workspace.checkpoint, weights_only=True)
-    for path in write_predictions(samples or [], workspace.folder):
+    found = line.trainer.predict(line.model, None, line.datamodule, None, workspace.checkpoint, weights_only=True)
+    for path in write_predictions(cast(list[dict[str, Tensor]], found), workspace.folder):
         sys.stdout.write(f"wrote {path}\n")
 
 
@@ -136,8 +139,6 @@ def _write_recipe(run: RunFolder, recipe: str) -> None:
 
 def _write_versions(run: RunFolder, made_with: dict[str, object]) -> None:
     """Write versions.json: a list with one entry for each time that the run was started or resumed."""
-    import json
-
     earlier = json.loads(run.versions.read_text(encoding="utf-8")) if run.versions.is_file() else []
     write_json_atomically(run.versions, [*earlier, made_with])
 
@@ -205,6 +206,3 @@ def _report(command: str, error: Exception, debug: bool) -> int:
     if isinstance(error, Interrupted):
         return error.code
     return WRONG if isinstance(error, UsageError) else FAILED
-
-
-__all__: Sequence[str] = ["run"]

@@ -9,6 +9,12 @@ from dataclasses import dataclass, field
 from scoredistill.cli import names
 from scoredistill.recipe_library import did_you_mean
 
+GENERIC = (
+    r"Expected a |Subtypes|Errors|Does not validate|Given value|Not a valid subclass|Subclass types expect|"
+    r"a class path|a dict with|Not of type Tensor: not a list$"
+)
+"""Lines of a parser's message that only say that a value is of another type."""
+
 
 class UsageError(Exception):
     """Something is wrong with what was asked for; the message says what, and what to do."""
@@ -93,6 +99,8 @@ def _problems(message: str) -> Iterable[tuple[_Place, str]]:
     stack: list[_Place] = []
     for line in message.splitlines():
         text = line.strip().removeprefix("- ")
+        if not text:
+            continue
         indent = len(line) - len(line.lstrip())
         while stack and stack[-1].indent >= indent:
             stack.pop()
@@ -105,7 +113,7 @@ def _problems(message: str) -> Iterable[tuple[_Place, str]]:
                 yield stack[-1], key[2]
         elif given:
             stack.append(_Place(indent, above.keys, given[1]))
-        elif text:
+        else:
             yield above, text
 
 
@@ -140,7 +148,7 @@ def _class(place: _Place, text: str) -> str | None:
     name = (lost and lost[1]) or place.class_path or (lost or absent or [""])[0]
     if re.search(r"\.(ya?ml|json)$|/", name):
         return f"there is no file {name}, neither beside the recipe nor from the working directory"
-    hint = did_you_mean(name.rpartition(".")[2], names.known_classes())
+    hint = did_you_mean(name.rpartition(".")[2], names.known_classes(optimizers=place.keys[-1:] == ["optimizer"]))
     module = lost and lost[2]
     if module and not hint:
         hint = f"There is no module {module!r}: it has to lie in the working directory or be installed."
@@ -149,14 +157,13 @@ def _class(place: _Place, text: str) -> str | None:
 
 def _value(message: str, problems: list[tuple[_Place, str]]) -> str:
     """A value that no type accepts."""
-    own = [t for _, t in problems if not re.match(r"Expected a |Subtypes|Errors|Does not validate|Given value", t)]
+    own = [text for _, text in problems if not re.match(GENERIC, text)]
     wanted = re.findall(r"Expected an? <?(?:class )?'?([\w.]+)'?>?", message)
     given = re.search(r"(?:Given value|Got value): (.*)", message)
-    key = ".".join(max((place.keys for place, _ in problems), key=len, default=[]))
+    key = max((".".join(place.keys) for place, _ in problems), key=len, default="")
     prefix = f"{key}: " if key else ""
-    own = [text for text in own if not text.startswith("Not of type Tensor")] or own
     if own:
-        return f"{prefix}{own[0]}"
+        return f"{prefix}{own[0].removeprefix('Not of type Tensor: ')}"
     if wanted and given:
         kinds = ["null" if name == "NoneType" else name.rpartition(".")[2] for name in dict.fromkeys(wanted)]
         return f"{prefix}expected {' or '.join(kinds)}, got {given[1]}"

@@ -35,7 +35,8 @@ class HelpFormatter(DefaultHelpFormatter):
     def _expand_help(self, action: Action) -> str:
         text = super()._expand_help(action)
         if action.dest.startswith("trainer."):
-            text = text.split(", known subclasses: ")[0] + (")" if ", known subclasses: " in text else "")
+            default = re.search(r"default: ([^,)]*)", text)
+            text = (action.help or "") + (f" (default: {default[1]})" if default else "")
         text = text.replace("known subclasses: ", "one of: ")
         text = re.sub(r"<class '([\w.]+)'>", r"\1", text)
         return re.sub(r"\b(?:scoredistill|torch)(?:\.\w+)*\.([A-Z]\w+)", r"\1", text)
@@ -48,6 +49,10 @@ def tidy(parser: ArgumentParser) -> None:
         is_class_help = any(option.endswith(".help") for option in action.option_strings)
         if action.dest in ("trainer", "model"):
             action.help = SUPPRESS
+        elif action.dest == "config":
+            action.help = "a recipe: a YAML file, or the name of one that `scoredistill recipes` lists."
+        elif action.dest == "data":
+            action.help = "what is asked of the generator: prompt and cameras, or nothing but samples"
         elif name != action.dest:
             action.help = SUPPRESS if is_class_help else TRAINER.get(name, SUPPRESS)
         elif is_class_help:
@@ -55,6 +60,8 @@ def tidy(parser: ArgumentParser) -> None:
     groups = {group.title: group for group in parser._action_groups}
     for title, group in groups.items():
         if title == "Customize every aspect of training via flags":
-            group.title = "trainer (Lightning's)"
+            group.title = "Lightning's trainer"
+        elif "--data" in (option for action in group._group_actions for option in action.option_strings):
+            group.title = "Says what to generate, batch by batch"
         elif title == "Linked arguments":
             parser._action_groups.remove(group)

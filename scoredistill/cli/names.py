@@ -7,6 +7,8 @@ import inspect
 import pkgutil
 import sys
 
+import torch
+
 import scoredistill
 
 NOT_FOR_RECIPES = {"__main__", "cli", "recipe_library", "studies", "version"}
@@ -20,24 +22,23 @@ def import_public_modules() -> None:
     importlib.import_module("scoredistill.training.callbacks")
 
 
-def known_classes() -> dict[str, type]:
-    """Public classes by their short names, with torch's optimisers."""
-    import torch
-
+def known_classes(optimizers: bool = False) -> dict[str, type]:
+    """Classes by their short names: ours, or torch's optimisers."""
+    if optimizers:
+        return {name: value for name, value in vars(torch.optim).items() if inspect.isclass(value)}
     modules = [module for name, module in sys.modules.items() if name.startswith("scoredistill.")]
-    ours = {
+    return {
         name: value
         for module in modules
         for name in getattr(module, "__all__", ())
         if inspect.isclass(value := getattr(module, name, None))
     }
-    optimizers = {name: value for name, value in vars(torch.optim).items() if inspect.isclass(value)}
-    return optimizers | ours
 
 
 def parameters_of(class_path: str) -> list[str]:
     """Names of a class's constructor parameters, by its short or dotted name; empty if it is not known."""
-    known = known_classes().get(class_path.rpartition(".")[2])
+    name = class_path.rpartition(".")[2]
+    known = known_classes().get(name) or known_classes(optimizers=True).get(name)
     if known is None:
         return []
     names: list[str] = []

@@ -2,45 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import safetensors.torch
+import torch
 from torch import Tensor
 
 from scoredistill.rendering.files import write_atomically
 from scoredistill.rendering.turntable import picture_grid, save_picture
-from scoredistill.types import Sample
 
 
-def write_predictions(samples: Sequence[Sample], folder: Path) -> list[Path]:
-    """Write samples.safetensors with x, particle and view, and samples.png.
+def write_predictions(batches: Sequence[Mapping[str, Tensor]], folder: Path) -> list[Path]:
+    """Write samples.safetensors with x, particle and view, and for pictures samples.png.
 
     Args:
-        samples: of the evaluated generator.
+        batches: of the module's predict_step.
         folder: an empty folder.
 
     Returns:
         The files written.
     """
-    sample = Sample.cat(samples) if len(samples) > 1 else samples[0]
-    tensors = {"x": sample.x, "particle": sample.particle, "view": sample.view}
-    present = {name: value.detach().cpu().contiguous() for name, value in tensors.items() if value is not None}
-    content = safetensors.torch.save(present)
+    samples = {name: torch.cat([batch[name] for batch in batches]).cpu().contiguous() for name in batches[0]}
+    content = safetensors.torch.save(samples)
     written = [folder / "samples.safetensors"]
     write_atomically(written[0], lambda file: file.write(content))
-    if _are_pictures(sample.x):
+    x = samples["x"]
+    if x.ndim == 4 and x.shape[1] in (1, 3):
         written.append(folder / "samples.png")
-        save_picture(picture_grid(sample.x, _columns(sample)), written[1])
+        save_picture(picture_grid(x, _columns(len(x), samples.get("particle"))), written[1])
     return written
 
 
-def _are_pictures(x: Tensor) -> bool:
-    return x.ndim == 4 and x.shape[1] in (1, 3)
-
-
-def _columns(sample: Sample) -> int:
-    """A row for each particle where there are several views, else about a square."""
-    rows = len(sample.x)
-    particles = rows if sample.particle is None else len(sample.particle.unique())
+def _columns(rows: int, particle: Tensor | None) -> int:
+    """A row for each particle where it is seen from several views, else about a square."""
+    particles = rows if particle is None else len(particle.unique())
     return rows // particles if particles < rows else max(1, round(rows**0.5))

@@ -10,9 +10,12 @@ from jsonargparse.typing import register_type
 
 def _read(value: Any) -> torch.Tensor:
     """A tensor from (nested) lists of numbers; a number alone is left to the other types of a field."""
-    if not isinstance(value, (list, tuple)):
-        raise ValueError("a tensor is written as a list of numbers, or of such lists")
-    return torch.tensor(value)
+    if type(value) not in (list, tuple):  # jsonargparse's own tuples are not meant
+        raise ValueError("not a list")
+    try:
+        return torch.tensor(value)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"not a list of numbers, nor of such lists of equal length: {error}") from error
 
 
 def _write(tensor: torch.Tensor) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import yaml
+import yaml  # type: ignore[import-untyped]
 
 from scoredistill import recipe_library
 from scoredistill.cli.errors import UsageError
@@ -99,5 +99,7 @@ def _check(path: Path) -> None:
         mark = getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1}" if mark is not None else ""
         raise UsageError(f"{path}{where} is not YAML: {getattr(error, 'problem', None) or error}") from error
+    if isinstance(content, dict) and "class_path" in content:
+        raise UsageError(f"{path} is the value of one field, not a recipe: give it as in --model.loss {path}")
     if not isinstance(content, dict):
         raise UsageError(f"{path} is not a recipe: it has to hold keys such as `model:`, and has {content!r:.60}")

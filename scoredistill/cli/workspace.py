@@ -14,7 +14,7 @@ RESULTS = {"validate": "validation", "test": "test", "predict": "predictions"}
 """Folders in the run folder that evaluations write into, each into a numbered one of its own."""
 
 SHARED = "SCOREDISTILL_RUN_FOLDER"
-"""Environment variable by which the processes that Lightning starts for more devices learn of the first one's folder."""
+"""Environment variable that tells the processes that Lightning starts for further devices the first one's folder."""
 
 
 @dataclass(frozen=True)
@@ -93,5 +93,5 @@ def find_checkpoint(output: str, checkpoint: str | None) -> tuple[Path | None, R
             raise UsageError(f"{path} is no run folder with a checkpoint in it (checkpoints/last.ckpt)")
         return last, RunFolder(path)
     if not path.is_file():
-        raise UsageError(f"there is no checkpoint {path}; `--ckpt_path last` takes the newest under {output}")
+        raise UsageError(f"there is no checkpoint and no run folder {path}")
     return path, RunFolder.around(path)

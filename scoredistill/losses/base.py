@@ -62,7 +62,8 @@ class Gradient:
             report |= {f"log_r/q{q:02d}": value for q, value in zip((5, 50, 95), quantiles, strict=True)}
             report["log_r/changed"] = (raw != used).double().mean()
             report["h/mean"] = h.mean()
-            report["h/effective_sample_size"] = h.sum() ** 2 / (len(h) * (h**2).sum()).clamp(min=1e-300)
+            tiny = torch.finfo(h.dtype).tiny
+            report["h/effective_sample_size"] = h.sum() ** 2 / (len(h) * (h**2).sum()).clamp(min=tiny)
         return report
 
 

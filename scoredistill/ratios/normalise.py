@@ -74,14 +74,14 @@ class TimeBinNormaliser(RatioNormaliser):
         bins, log_r = self.bin_of(noised), log_r.detach().double()
         for i in bins.unique().tolist():
             inside = log_r[bins == i]
-            batch_mean = inside.logsumexp(0) - torch.log(torch.tensor(float(len(inside))))
+            batch_mean = inside.logsumexp(0) - math.log(len(inside))
             self.count[i] += 1
             fresh = max(1 / int(self.count[i]), 1 - self.decay)
             if fresh == 1:
                 self.log_mean[i] = batch_mean
             else:  # the average of r itself, in logarithms
-                kept = self.log_mean[i] + torch.log1p(torch.tensor(-fresh))
-                self.log_mean[i] = torch.logaddexp(kept, batch_mean + torch.log(torch.tensor(fresh)))
+                kept = self.log_mean[i] + math.log1p(-fresh)
+                self.log_mean[i] = torch.logaddexp(kept, batch_mean + math.log(fresh))
 
 
 class WeightNormaliser(nn.Module, ABC):

@@ -52,7 +52,7 @@ def picture_grid(images: Tensor, columns: int) -> Tensor:
     Returns:
         (H', W', 3) uint8.
     """
-    from torchvision.utils import make_grid  # torchvision takes a second to import
+    from torchvision.utils import make_grid  # type: ignore[import-untyped]  # takes a second
 
     return to_bytes(make_grid(images.detach().float().cpu(), nrow=columns, padding=2, pad_value=1.0))
 

@@ -56,6 +56,8 @@ class GaussianMixture(Teacher):
         super().__init__(schedule or CosineSchedule())
         means = torch.as_tensor(means)
         means = means if means.is_floating_point() else means.to(torch.get_default_dtype())
+        if means.ndim < 2:
+            raise ValueError(f"means must be (K, *D), (K, 1) for plain numbers; got {tuple(means.shape)}")
         count = len(means)
         self.shape = means.shape[1:]
         weights = torch.ones(count) if weights is None else torch.as_tensor(weights)
@@ -63,7 +65,8 @@ class GaussianMixture(Teacher):
             raise ValueError(f"weights must be {count} positive numbers, one a component")
         if labels is not None and torch.as_tensor(labels).shape != (count,):
             raise ValueError(f"labels must be {count} integers, one a component")
-        covariance = _covariance(means, torch.as_tensor(stds).to(means), factors, covariances)
+        stds = torch.as_tensor(stds, dtype=means.dtype, device=means.device)
+        covariance = _covariance(means, stds, factors, covariances)
         self.register_buffer("means", means.flatten(1))
         self.register_buffer("log_weights", (weights / weights.sum()).to(means).log())
         self.register_buffer("labels", None if labels is None else torch.as_tensor(labels).long())

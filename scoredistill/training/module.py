@@ -109,9 +109,12 @@ class Distillation(LightningModule):
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         """Nothing: evaluation callbacks look at the whole generator."""
 
-    def predict_step(self, batch: Batch, batch_idx: int) -> Sample:
-        """Samples of the evaluated generator."""
-        return self.evaluated(batch, generator_at(self.seed, batch_idx, self.global_rank))
+    def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        """Samples x of the evaluated generator, with their particle and view where it has any."""
+        sample = self.evaluated(batch, generator_at(self.seed, batch_idx, self.global_rank))
+        # A plain dictionary: Lightning does not move frozen dataclasses to the CPU.
+        found = {"x": sample.x, "particle": sample.particle, "view": sample.view}
+        return {name: value for name, value in found.items() if value is not None}
 
     def _optimizer(self, index: int) -> LightningOptimizer:
         optimizers = self.optimizers()
@@ -139,18 +142,18 @@ class Distillation(LightningModule):
 
         Samples are made twice: first without a graph, to evaluate g on all of them together, so that batch statistics
         and particle critics see the whole batch; then from the same random numbers again, to give each its share of g.
+        Those are streams of their own: t and epsilon do not depend on the number of micro-batches.
         """
         parts = batch.split(self.plan.accumulate)
-        seeds = [int(torch.randint(2**62, (), generator=rng)) for _ in parts]
-        generator = self.distiller.generator
+        seed, generator = rng.initial_seed(), self.distiller.generator
         with torch.no_grad():
-            samples = [generator(p, torch.Generator().manual_seed(s)) for p, s in zip(parts, seeds, strict=True)]
+            samples = [generator(part, generator_at(seed, i)) for i, part in enumerate(parts)]
         whole = Sample.cat(samples)
         noised = self.distiller.diffuse(whole, self.distiller.timesteps, progress=self.progress, rng=rng)
         gradient = self.distiller.loss.gradient(noised, self.distiller.teacher, self.distiller.guidance)
         start = 0
-        for part, seed in zip(parts, seeds, strict=True):
-            sample = generator(part, torch.Generator().manual_seed(seed))
+        for i, part in enumerate(parts):
+            sample = generator(part, generator_at(seed, i))
             rows = slice(start, start + len(sample.x))
             share = len(sample.x) / len(whole.x)
             self.manual_backward(share * _with_regulariser(surrogate(sample.x, gradient.g[rows]), sample))

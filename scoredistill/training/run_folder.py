@@ -1,6 +1,6 @@
 """Run folders: one numbered folder for each run, which holds everything that it leaves behind.
 
-    runs/quickstart/0/  config.yaml  versions.json  metrics.json  checkpoints/  logs/  predictions/0/  ...
+runs/quickstart/0/  config.yaml  versions.json  metrics.json  checkpoints/  logs/  predictions/0/  ...
 """
 
 from __future__ import annotations

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from math import exp, log
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from scoredistill.generators.nerf.encodings import Encoding
-from scoredistill.generators.nerf.interpolation import BLOCK, CORNERS, corners, gather, scatter_add, weighted_gather
+from scoredistill.generators.nerf.interpolation import CORNERS, corners, weighted_gather
 
 _PRIMES = (1, 2654435761, 805459861)
 
@@ -50,59 +48,17 @@ class HashGrid(Encoding):
 
     def forward(self, points: Tensor, particle: Tensor) -> Tensor:
         levels = zip(self.resolutions, self.entries, self.tables, strict=True)
-        return torch.cat([_Level.apply(table, points, particle, r, entries) for r, entries, table in levels], dim=1)
+        return torch.cat([_level(table, points, particle, r, entries) for r, entries, table in levels], dim=1)
 
 
-class _Level(torch.autograd.Function):
-    """One level. Corners and weights, 64 bytes a point, are worked out again in the backward pass, not kept."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, table: Tensor, points: Tensor, particle: Tensor, resolution: int, entries: int
-    ) -> Tensor:
-        ctx.save_for_backward(table, points, particle)
-        ctx.resolution, ctx.entries = resolution, entries
-        rows = table.flatten(0, 1)
-        found = [gather(rows, *_lookup(table, p, i, resolution, entries)) for p, i in _blocks(points, particle)]
-        return torch.cat(found)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, None]:
-        table, points, particle = ctx.saved_tensors
-        if not ctx.needs_input_grad[1] and not torch.is_grad_enabled():
-            into = torch.zeros_like(table)
-            blocks = zip(_blocks(points, particle), grads[0].split(_block(points)), strict=True)
-            for (p, i), g in blocks:
-                scatter_add(into.flatten(0, 1), *_lookup(table, p, i, ctx.resolution, ctx.entries), g)
-            return into, None, None, None, None
-        # By position, or for derivatives of derivatives: the same sum made of operations that know their own.
-        again = torch.is_grad_enabled()
-        with torch.enable_grad():
-            table, points = (x if again else x.detach().requires_grad_() for x in (table, points))
-            y = weighted_gather(table.flatten(0, 1), *_lookup(table, points, particle, ctx.resolution, ctx.entries))
-            on = [x for x, needed in zip((table, points), ctx.needs_input_grad, strict=False) if needed]
-            found = iter(torch.autograd.grad(y, on, grads[0], create_graph=again))
-        by_table, by_points = (next(found) if needed else None for needed in ctx.needs_input_grad[:2])
-        return by_table, by_points, None, None, None
-
-
-def _block(points: Tensor) -> int:
-    return max(1, len(points)) if points.is_cuda else BLOCK
-
-
-def _blocks(points: Tensor, particle: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    return zip(points.split(_block(points)), particle.split(_block(points)), strict=True)
-
-
-def _lookup(
-    table: Tensor, points: Tensor, particle: Tensor, resolution: int, entries: int
-) -> tuple[Tensor, Tensor]:
-    """Rows of the particles' tables laid end to end, and weights, (8, P) each."""
+def _level(table: Tensor, points: Tensor, particle: Tensor, resolution: int, entries: int) -> Tensor:
+    # Indices and weights, 64 bytes a point and level, are kept for the backward pass: to work them out again would
+    # cost a third of all the time. NeRF's `chunk` bounds the memory.
     cell, weight = corners(points, resolution)
     index = hashed(cell, resolution, entries)
     if len(table) > 1:
         index = index + (particle * entries).to(index.dtype)
-    return index, weight
+    return weighted_gather(table.flatten(0, 1), index, weight)
 
 
 def hashed(cell: Tensor, resolution: int, entries: int) -> Tensor:

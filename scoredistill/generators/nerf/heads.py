@@ -90,4 +90,4 @@ class MLPHead(Head):
         longest = int(counts.max())
         place = particle * longest + slot
         padded = features.new_zeros(self.particles * longest, features.shape[1]).index_copy(0, place, features)
-        return self.net(padded.view(self.particles, longest, -1)).flatten(0, 1).index_select(0, place)
+        return self.net(padded.view(self.particles, longest, features.shape[1])).flatten(0, 1).index_select(0, place)

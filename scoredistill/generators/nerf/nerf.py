@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from math import log
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import normalize
 
 from scoredistill.annealing import Piecewise, at_progress
@@ -68,6 +68,8 @@ class NeRF(Generator):
         identical: start all particles alike.
     """
 
+    particles: int
+
     def __init__(
         self,
         particles: int = 1,
@@ -95,7 +97,7 @@ class NeRF(Generator):
         self.field = Field(encoding, head, deepcopy(initial or DensityBlob()), activation)
         self.background = deepcopy(background or RandomBackground())
         self.occupancy = deepcopy(occupancy or Occupancy()) if skip else None
-        self.regularisers = nn.ModuleList(regularisers)
+        self.regularisers = tuple(regularisers)
         self._resolution, self._samples, self.progress = resolution, samples, 0.0
         self._allocate(torch.Generator().manual_seed(seed), identical)
 
@@ -217,7 +219,9 @@ class NeRF(Generator):
         values = torch.cat([self.density(p, particle) for p in points.split(self.chunk)])
         if threshold is None:
             threshold = min(log(2) * 16, float(values.max()) / 2)
-        mesh = marching_cubes(values.view(resolution, resolution, resolution), threshold)
+        # Density grows exponentially through a surface: its logarithm is what interpolates well between points.
+        values = values.clamp(min=1e-10).log().view(resolution, resolution, resolution)
+        mesh = marching_cubes(values, log(max(threshold, 1e-9)))
         at = mesh.vertices.to(self._like)
         _, colours = self.field(at, torch.full_like(at[:, 0], particle, dtype=torch.long))
         return replace(mesh, colors=colours.to(mesh.vertices))

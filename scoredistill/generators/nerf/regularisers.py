@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from scoredistill.annealing import Annealed
 from scoredistill.generators.nerf.encodings import DenseGrid
@@ -13,8 +13,8 @@ from scoredistill.generators.nerf.field import Field
 from scoredistill.generators.nerf.march import March
 
 
-class Regulariser(nn.Module, ABC):
-    """A scalar penalty, averaged over all rays of all particles. A subclass implements `forward`.
+class Regulariser(ABC):
+    """A scalar penalty, averaged over all rays of all particles. A subclass implements `__call__`.
 
     Args:
         weight: factor in the total, constant or over training.
@@ -24,11 +24,10 @@ class Regulariser(nn.Module, ABC):
     """Whether `March.normals` is read."""
 
     def __init__(self, weight: Annealed = 1.0) -> None:
-        super().__init__()
         self.weight = weight
 
     @abstractmethod
-    def forward(self, march: March, field: Field) -> Tensor:
+    def __call__(self, march: March, field: Field) -> Tensor:
         """The penalty, without its weight.
 
         Args:
@@ -46,7 +45,7 @@ class Sparsity(Regulariser):
         weight: factor in the total, constant or over training.
     """
 
-    def forward(self, march: March, field: Field) -> Tensor:
+    def __call__(self, march: March, field: Field) -> Tensor:
         return (march.opacity.square() + 0.01).sqrt().mean()
 
 
@@ -57,7 +56,7 @@ class Opacity(Regulariser):
         weight: factor in the total, constant or over training.
     """
 
-    def forward(self, march: March, field: Field) -> Tensor:
+    def __call__(self, march: March, field: Field) -> Tensor:
         return march.opacity.square().mean()
 
 
@@ -68,7 +67,7 @@ class Entropy(Regulariser):
         weight: factor in the total, constant or over training.
     """
 
-    def forward(self, march: March, field: Field) -> Tensor:
+    def __call__(self, march: March, field: Field) -> Tensor:
         o = march.opacity.clamp(1e-5, 1 - 1e-5)
         return -(o * o.log() + (1 - o) * (1 - o).log()).mean()
 
@@ -84,7 +83,7 @@ class Orientation(Regulariser):
 
     needs_normals = True
 
-    def forward(self, march: March, field: Field) -> Tensor:
+    def __call__(self, march: March, field: Field) -> Tensor:
         if march.normals is None:
             raise ValueError("Orientation needs a march with normals")
         away = (march.normals * march.directions.index_select(0, march.samples.ray)).sum(1).clamp(min=0)
@@ -100,7 +99,7 @@ class ZVariance(Regulariser):
         weight: factor in the total, constant or over training.
     """
 
-    def forward(self, march: March, field: Field) -> Tensor:
+    def __call__(self, march: March, field: Field) -> Tensor:
         hit = march.opacity > 0.5
         mean = march.distance / march.opacity.clamp(min=0.5)
         share = march.weights / march.opacity.clamp(min=0.5)[march.row]
@@ -117,7 +116,7 @@ class TotalVariation(Regulariser):
         weight: factor in the total, constant or over training.
     """
 
-    def forward(self, march: March, field: Field) -> Tensor:
+    def __call__(self, march: March, field: Field) -> Tensor:
         if not isinstance(field.encoding, DenseGrid):
             raise ValueError(f"TotalVariation needs a DenseGrid encoding, got {type(field.encoding).__name__}")
         grid = field.encoding.grid

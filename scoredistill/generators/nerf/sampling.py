@@ -28,7 +28,7 @@ class Rays:
     directions: Tensor
 
     def within(self, lowest: Tensor, highest: Tensor) -> tuple[Tensor, Tensor]:
-        """Distances (R,) and (R,) at which the rays enter and leave a box; they leave before they enter if they miss."""
+        """Distances (R,) and (R,) at which rays enter and leave a box; where they miss, the first is the larger."""
         # A direction of exactly 0 gives an infinity of the right sign; 0/0 on a face is neither hit nor missed.
         inverse = 1 / self.directions
         a, b = (lowest - self.origins) * inverse, (highest - self.origins) * inverse

@@ -1,0 +1,126 @@
+"""Every mistake ends in one message that names what is wrong and what to do, and leaves nothing behind."""
+
+import os
+import sys
+
+import pytest
+
+RECIPES = {
+    "misspelt_key.yaml": "model: {losss: SDS}\n",
+    "misspelt_top.yaml": "modle: {loss: SDS}\n",
+    "misspelt_option.yaml": "model: {timesteps: {class_path: LogSNRTimesteps, init_args: {ratioo: 2}}}\n",
+    "misspelt_plan.yaml": "model: {plan: {critic_step: 2}}\n",
+    "misspelt_deep.yaml": (
+        "model: {generator: {class_path: ImageParticles, init_args: {init: {class_path: GaussianInit, "
+        "init_args: {particlez: 2}}}}}\n"
+    ),
+    "misspelt_rate.yaml": "model: {generator_optimizer: {optimizer: {class_path: Adam, init_args: {lrr: 2}}}}\n",
+    "bad_optimizer.yaml": "model: {generator_optimizer: {optimizer: Adan}}\n",
+    "bad_include.yaml": "model: {loss: nowhere.yaml}\n",
+    "contradiction.yaml": (
+        "model: {loss: {class_path: FDistill, init_args: {divergence: JensenShannon, critic: ParticleCritic}}}\n"
+    ),
+    "fragment.yaml": "class_path: SDS\n",
+    "no_yaml.yaml": "model: [\n",
+    "no_recipe.yaml": "just text\n",
+}
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("--config misspelt_key.yaml", ["model.losss", "Did you mean 'loss'?"]),
+        ("--config misspelt_top.yaml", ["modle", "Did you mean 'model'?"]),
+        ("--config misspelt_option.yaml", ["model.timesteps: LogSNRTimesteps", "'ratioo'", "Did you mean 'ratio'?"]),
+        ("--config misspelt_plan.yaml", ["model.plan: UpdatePlan", "Did you mean 'critic_steps'?"]),
+        ("--config misspelt_deep.yaml", ["model.generator.init: GaussianInit", "Did you mean 'particles'?"]),
+        ("--config misspelt_rate.yaml", ["model.generator_optimizer.optimizer: Adam", "Did you mean 'lr'?"]),
+        ("--config bad_optimizer.yaml", ["model.generator_optimizer.optimizer", "'Adan'", "'Adam'"]),
+        ("--config bad_include.yaml", ["model.loss", "no file nowhere.yaml"]),
+        ("--config contradiction.yaml", ["JensenShannon needs a density ratio"]),
+        ("--config fragment.yaml", ["fragment.yaml is the value of one field", "--model.loss fragment.yaml"]),
+        ("--config no_yaml.yaml", ["no_yaml.yaml, line 2"]),
+        ("--config no_recipe.yaml", ["no_recipe.yaml is not a recipe"]),
+        ("--config nowhere.yaml", ["'nowhere.yaml' is neither a file nor a shipped recipe"]),
+        ("--config", ["--config needs a value"]),
+        ("--model.losss SDS", ["model.losss", "Did you mean 'loss'?"]),
+        ("--trainer.max_stepz=3", ["trainer.max_stepz", "'max_steps'"]),
+        ("--model.loss VSDD", ["model.loss: there is no class 'VSDD'", "'VSD'"]),
+        ("--model.loss my_losses.Mine", ["my_losses.Mine", "There is no module 'my_losses'"]),
+        ("--model.loss torch.nn.Linear", ["model.loss: torch.nn.Linear is not a ScoreDistillation"]),
+        ("--model.loss.critic ParticleCritic", ["model.loss: SDS has no option 'critic'"]),
+        ("--model.generator.init [[0,1],[1]]", ["model.generator.init: not a list of numbers"]),
+        ("--model.generator.per_step 9", ["per_step must be between 1 and the 2 particles, got 9"]),
+        ("--model.plan.critic_steps 0", ["plan.critic_steps", "at least 1"]),
+        ("--model.ema x", ["model.ema: expected float or null, got x"]),
+        ("--model.seed 3", ["model.seed follows seed_everything"]),
+        ("--seed_everything -1", ["seed_everything"]),
+        ("--checkpoint_every 0", ["checkpoint_every"]),
+        ("--data PromptAndCameras", ["data: PromptAndCameras needs prompt"]),
+        ("--data.elevation [0,1]", ["data: Conditions has no option 'elevation'"]),
+        ("--trainer.default_root_dir x", ["set output instead"]),
+        ("word", ["'word' is not expected there"]),
+        ("--ckpt_path last", ["no run under runs/points has a checkpoint"]),
+        ("--ckpt_path nowhere.ckpt", ["there is no checkpoint and no run folder nowhere.ckpt"]),
+        ("--ckpt_path .", ["no run folder with a checkpoint in it"]),
+    ],
+)
+def test_a_mistake_ends_in_one_message(cli, folder, words, said):
+    for name, text in RECIPES.items():
+        (folder / name).write_text(text)
+    before = set(folder.rglob("*"))
+    result = cli("fit", "--config", "points.yaml", *words.split())
+    assert result.code == 2
+    lines = result.err.splitlines()
+    assert len(lines) == 1, result.err
+    assert lines[0].startswith("scoredistill fit: ")
+    assert all(text in lines[0] for text in said), result.err
+    assert "<class" not in lines[0]
+    assert set(folder.rglob("*")) == before
+
+
+def test_what_is_missing_is_named(cli, folder):
+    result = cli("fit", "--model.loss", "SDS")
+    assert result.code == 2
+    assert "model.generator, model.teacher missing" in result.err
+
+
+def test_an_unknown_prompt_word_leaves_no_folder(cli, folder):
+    words = ["--model.teacher", "Gallery", "--data.prompt", "a red mgu", "--model.generator.init", "[[[[0.0]]]]"]
+    generator = ["--model.generator", "ImageParticles", "--model.generator.init", "pictures.yaml"]
+    (folder / "pictures.yaml").write_text("class_path: GaussianInit\ninit_args: {particles: 1, shape: [3, 8, 8]}\n")
+    result = cli("fit", "--config", "points.yaml", *words[:4], *generator)
+    assert result.code == 1
+    assert len(result.err.splitlines()) == 1
+    assert "unknown word 'mgu'" in result.err
+    assert not (folder / "runs").exists()
+
+
+@pytest.mark.skipif(sys.platform == "win32" or os.geteuid() == 0, reason="nothing is read-only for root")
+def test_a_read_only_folder_is_named(cli, folder):
+    (folder / "closed").mkdir(mode=0o500)
+    result = cli("fit", "--config", "points.yaml", "--output", "closed/runs")
+    assert result.code == 2
+    assert "cannot write into closed" in result.err
+
+
+def test_a_file_in_the_place_of_the_folder_is_named(cli, folder):
+    result = cli("fit", "--config", "points.yaml", "--output", "points.yaml")
+    assert result.code == 2
+    assert "cannot write into points.yaml" in result.err
+
+
+def test_debug_shows_where(cli, folder):
+    result = cli("fit", "--config", "points.yaml", "--model.generator.per_step", "9", "--debug")
+    assert result.code == 2
+    assert "Traceback" in result.err
+    assert "per_step must be" in result.err.splitlines()[-1]
+
+
+def test_a_checkpoint_of_another_recipe_is_refused(cli, folder):
+    assert cli("fit", "--config", "points.yaml").code == 0
+    words = ["--model.loss", "VSD", "--model.loss.critic", "NetworkCritic", "--model.loss.critic.network", "mlp.yaml"]
+    (folder / "mlp.yaml").write_text("class_path: MLPBackbone\ninit_args: {shape: [2], hidden: 4, layers: 1}\n")
+    result = cli("fit", "--config", "points.yaml", "--ckpt_path", "last", *words)
+    assert result.code == 1
+    assert "does not fit the recipe" in result.err

@@ -1,0 +1,83 @@
+"""scoredistill export: meshes and turntables from a run folder."""
+
+import pytest
+import torch
+from PIL import Image
+
+from scoredistill.rendering.mesh import Mesh
+
+NERF = """\
+model:
+  generator:
+    class_path: NeRF
+    init_args:
+      particles: 2
+      resolution: 8
+      samples: 16
+      encoding: {class_path: DenseGrid, init_args: {resolution: 8}}
+  teacher: {class_path: GaussianMixture, init_args: {means: nested.yaml}}
+  loss: SDS
+  ema: 0.5
+data: {class_path: PromptAndCameras, init_args: {prompt: a red mug, views: 1}}
+trainer: {max_steps: 1, accelerator: cpu, logger: false}
+"""
+
+
+@pytest.fixture
+def run(cli, folder):
+    """A finished run of two tiny NeRFs."""
+    teacher = "  teacher: {class_path: Gallery, init_args: {supersample: 1}}\n"
+    lines = NERF.splitlines(keepends=True)
+    (folder / "nerf.yaml").write_text("".join(teacher if "GaussianMixture" in line else line for line in lines))
+    result = cli("fit", "--config", "nerf.yaml")
+    assert result.code == 0, result.err
+    return folder / "runs/nerf/0"
+
+
+def test_meshes_and_turntables(cli, folder, run):
+    small = ["--resolution", "16", "--size", "24", "--frames", "4", "--particles", "1"]
+    result = cli("export", run, "--format", "glb", "obj", "ply", "--turntable", "webp", "gif", "mp4", *small)
+    assert result.code == 0, result.err
+    written = run / "export/0"
+    assert {path.name for path in written.iterdir()} == {
+        f"particle_1.{kind}" for kind in ("glb", "obj", "ply", "webp", "gif", "mp4")
+    }
+    assert Mesh.load(written / "particle_1.glb").watertight
+    with Image.open(written / "particle_1.webp") as picture:
+        assert (picture.n_frames, picture.size) == (4, (24, 24))
+    assert cli("export", run / "checkpoints/last.ckpt", "--resolution", "16").code == 0
+    assert {path.name for path in (run / "export/1").iterdir()} == {"particle_0.glb", "particle_1.glb"}
+
+    for words, said in [
+        ([run, "--particles", "2"], "there is no particle 2, only 0 to 1"),
+        ([run, "--output", written, "--particles", "1"], "particle_1.glb exists already"),
+        ([run, "--format"], "nothing to write"),
+        ([run, "--format", "fbx"], "fbx"),
+        ([folder], "no run folder with a checkpoint"),
+        ([folder / "nowhere"], "there is no checkpoint and no run folder"),
+    ]:
+        result = cli("export", *words)
+        assert result.code == 2
+        assert said in result.err
+        assert len(result.err.splitlines()) == 1
+    assert cli("export", run, "--threshold", "1e9").code == 1
+    assert {path.name for path in (run / "export").iterdir()} == {"0", "1"}
+
+
+def test_points_have_no_meshes(cli, folder):
+    assert cli("fit", "--config", "points.yaml").code == 0
+    result = cli("export", "runs/points/0")
+    assert result.code == 2
+    assert "ImageParticles has no meshes to export" in result.err
+    result = cli("export", "runs/points/0", "--format", "--turntable", "gif")
+    assert "ImageParticles has no turntables to export" in result.err
+
+
+def test_exported_is_what_is_evaluated(cli, folder, run):
+    from scoredistill.cli.export import load_generator
+
+    stored = torch.load(run / "checkpoints/last.ckpt")["state_dict"]
+    generator = load_generator(run / "config.yaml", run / "checkpoints/last.ckpt")
+    for name, value in generator.state_dict().items():
+        if isinstance(value, torch.Tensor):
+            assert torch.equal(value, stored[f"average.module.{name}"])

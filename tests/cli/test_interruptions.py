@@ -1,0 +1,133 @@
+"""Runs that are stopped, killed and resumed."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import scoredistill
+
+STOP = '''\
+"""Stops a run, as Ctrl-C does."""
+
+from pytorch_lightning import Callback
+
+
+class Stop(Callback):
+    def __init__(self, at: int) -> None:
+        self.at = at
+
+    def on_train_batch_end(self, trainer, *rest) -> None:
+        if trainer.global_step == self.at:
+            raise KeyboardInterrupt
+'''
+
+LEARNED = """\
+model:
+  generator: {class_path: ImageParticles, init_args: {init: {class_path: GaussianInit, init_args: {particles: 6, shape: [2]}}, per_step: 4}}
+  teacher: {class_path: GaussianMixture, init_args: {means: [[0.0, 1.0], [1.0, 0.0]], stds: 0.1}}
+  loss:
+    class_path: VSD
+    init_args:
+      critic:
+        class_path: NetworkCritic
+        init_args: {network: {class_path: MLPBackbone, init_args: {shape: [2], hidden: 16, layers: 2}}}
+  plan: {critic_steps: 2}
+  generator_optimizer: {optimizer: {class_path: Adam, init_args: {lr: .01}}, warmup: 10}
+  ema: 0.9
+trainer: {max_steps: 60, accelerator: cpu}
+checkpoint_every: 7
+"""  # noqa: E501
+
+SLOWLY = '''\
+"""Gives the killer time."""
+
+import time
+
+from pytorch_lightning import Callback
+
+
+class Slowly(Callback):
+    def on_train_batch_end(self, *rest) -> None:
+        time.sleep(0.02)
+'''
+
+
+def stop(cli, folder, at):
+    (folder / "stopper.py").write_text(STOP)
+    callback = f"{{class_path: stopper.Stop, init_args: {{at: {at}}}}}"
+    return cli("fit", "--config", "points.yaml", "--checkpoint_every", "2", "--trainer.callbacks", callback)
+
+
+def test_ctrl_c_ends_with_130_and_says_how_to_go_on(cli, folder):
+    handler = signal.getsignal(signal.SIGINT)
+    result = stop(cli, folder, at=3)
+    assert result.code == 130
+    assert len(result.err.splitlines()) == 1
+    assert "interrupted at step 3" in result.err
+    assert signal.getsignal(signal.SIGINT) is handler
+    words = result.err.split("scoredistill fit: ")[1].split("scoredistill ")[1].split()
+    assert cli(*words, "--trainer.callbacks", "null", "--trainer.max_steps", "4").code == 0
+    assert torch.load(folder / "runs/points/0/checkpoints/last.ckpt")["global_step"] == 4
+
+
+def test_ctrl_c_before_the_first_checkpoint_says_so(cli, folder):
+    result = stop(cli, folder, at=1)
+    assert result.code == 130
+    assert "before the first checkpoint" in result.err
+
+
+def environment(folder: Path) -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(Path(scoredistill.__file__).parent.parent), "OMP_NUM_THREADS": "1"}
+
+
+def command(output: str, *words: str) -> list[str]:
+    main = [sys.executable, "-m", "scoredistill", "fit", "--config", "learned.yaml", "--output", output]
+    return [*main, "--trainer.callbacks", "slowly.Slowly", *words]
+
+
+def differing(a: Any, b: Any, where: str = "") -> list[str]:
+    """Where two checkpoints are not the same, bit for bit."""
+    if isinstance(a, Mapping):
+        keys = [f"{where}.{key}" for key in a.keys() ^ b.keys()]
+        return keys + [place for key in a.keys() & b.keys() for place in differing(a[key], b[key], f"{where}.{key}")]
+    if isinstance(a, torch.Tensor):
+        return [] if a.dtype == b.dtype and torch.equal(a, b) else [where]
+    if isinstance(a, Sequence) and not isinstance(a, str):
+        return [place for i, (x, y) in enumerate(zip(a, b, strict=True)) for place in differing(x, y, f"{where}[{i}]")]
+    return [] if a == b else [where]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="no SIGKILL")
+def test_a_killed_and_resumed_run_ends_in_the_same_bits(tmp_path):
+    (tmp_path / "learned.yaml").write_text(LEARNED)
+    (tmp_path / "slowly.py").write_text(SLOWLY)
+    settings = {"cwd": tmp_path, "env": environment(tmp_path), "stdout": subprocess.DEVNULL}
+    subprocess.run(command("whole"), check=True, timeout=300, **settings)
+    with subprocess.Popen(command("cut"), **settings) as process:
+        last = tmp_path / "cut/0/checkpoints/last.ckpt"
+        deadline = time.monotonic() + 200
+        while not last.exists():
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        time.sleep(random.uniform(0, 1.2))
+        process.send_signal(signal.SIGKILL)
+    assert process.returncode == -signal.SIGKILL
+    assert torch.load(last)["global_step"] < 60
+    subprocess.run(command("cut", "--ckpt_path", "last"), check=True, timeout=300, **settings)
+    whole, cut = (torch.load(tmp_path / name / "0/checkpoints/last.ckpt") for name in ("whole", "cut"))
+    assert whole["global_step"] == cut["global_step"] == 60
+    assert "average.module.values" in whole["state_dict"]
+    assert not differing(whole["state_dict"], cut["state_dict"])
+    assert not differing(whole["optimizer_states"], cut["optimizer_states"])
+    assert not list(tmp_path.glob("cut/0/checkpoints/.*"))

@@ -1,0 +1,164 @@
+"""What may stand in a recipe and on the command line, and what becomes of it."""
+
+import pytest
+import yaml
+
+from scoredistill.recipe_library import recipes
+
+RATIO = "class_path: FDistill\ninit_args: {divergence: JensenShannon, critic: ParticleCritic, ratio: ExactRatio}\n"
+
+
+@pytest.fixture
+def resolved(cli, folder):
+    """The recipe that a command line amounts to."""
+
+    def resolve(*words):
+        result = cli("fit", "--config", "points.yaml", *words, "--print_config")
+        assert result.code == 0, result.err
+        return yaml.safe_load(result.out)
+
+    return resolve
+
+
+def test_print_config_is_a_recipe_that_means_the_same(cli, folder, resolved):
+    first = resolved()
+    (folder / "again.yaml").write_text(yaml.safe_dump(first))
+    assert yaml.safe_load(cli("fit", "--config", "again.yaml", "--print_config").out) == first
+
+
+def test_tensors_are_nested_lists_and_print_as_they_were_written(resolved):
+    model = resolved()["model"]
+    assert model["teacher"]["init_args"]["means"] == [[0.0, 1.0], [1.0, 0.0]]
+    assert model["teacher"]["init_args"]["stds"] == 0.1
+    assert model["generator"]["init_args"]["init"] == [[0.0, 0.25], [0.5, 0.0]]
+
+
+@pytest.mark.parametrize(
+    ("words", "critic", "settings"),
+    [
+        (["--model.loss.critic", "ParticleCritic"], "ParticleCritic", {"bandwidth": 0.0, "schedule": None}),
+        (
+            ["--model.loss.critic", "ParticleCritic", "--model.loss.critic.bandwidth", ".5"],
+            "ParticleCritic",
+            {"bandwidth": 0.5, "schedule": None},
+        ),
+        (["--model.loss.critic=scoredistill.critics.DiracCritic"], "DiracCritic", {"schedule": None}),
+    ],
+)
+def test_short_names_and_dotted_overrides(resolved, words, critic, settings):
+    loss = resolved("--model.loss", "VSD", *words)["model"]["loss"]
+    assert loss["class_path"] == "scoredistill.losses.VSD"
+    assert loss["init_args"]["critic"] == {"class_path": f"scoredistill.critics.{critic}", "init_args": settings}
+
+
+def test_a_field_may_be_a_path_from_the_including_file_or_from_here(folder, resolved):
+    (folder / "losses").mkdir()
+    (folder / "losses" / "js.yaml").write_text(RATIO)
+    (folder / "recipes").mkdir()
+    (folder / "recipes" / "more.yaml").write_text("model: {loss: ../losses/js.yaml}\n")
+    included = resolved("--config", "recipes/more.yaml")["model"]["loss"]
+    assert included == resolved("--model.loss", "losses/js.yaml")["model"]["loss"]
+    assert included["init_args"]["divergence"]["class_path"] == "scoredistill.divergences.JensenShannon"
+
+
+def test_another_class_drops_the_settings_of_the_first(folder, resolved):
+    (folder / "js.yaml").write_text(RATIO)
+    loss = resolved("--model.loss", "js.yaml", "--model.loss", "SDS")["model"]["loss"]
+    assert loss == {"class_path": "scoredistill.losses.SDS", "init_args": {"weight": None, "normaliser": None}}
+
+
+def test_dataclasses_schedules_and_optimizers(folder, resolved):
+    (folder / "more.yaml").write_text(
+        """\
+model:
+  timesteps:
+    class_path: LogSNRTimesteps
+    init_args: {ratio: {knots: [{at: 0, value: 60, then: geometric}, {at: 1, value: .1}]}}
+  plan: {critic_steps: 2, mode: alternating}
+  generator_optimizer:
+    optimizer: {class_path: Adam, init_args: {lr: .01}}
+    factor: {knots: [{at: 0, value: 1}, {at: 1, value: .1}]}
+    rates: {values: .5}
+"""
+    )
+    model = resolved("--config", "more.yaml", "--model.plan.critic_steps", "3")["model"]
+    assert model["plan"] == {"critic_steps": 3, "mode": "alternating", "accumulate": 1}
+    assert model["timesteps"]["init_args"]["ratio"]["knots"][0] == {"at": 0.0, "value": 60.0, "then": "geometric"}
+    optimizer = model["generator_optimizer"]["init_args"]
+    assert optimizer["optimizer"]["class_path"] == "torch.optim.Adam"
+    assert optimizer["optimizer"]["init_args"]["lr"] == 0.01
+    assert optimizer["factor"]["knots"][1]["value"] == 0.1
+    assert optimizer["rates"] == {"values": 0.5}
+
+
+def test_one_seed_for_everything(cli, folder):
+    assert cli("fit", "--config", "points.yaml", "--seed_everything", "7").code == 0
+    resolved = yaml.safe_load((folder / "runs/points/0/config.yaml").read_text())
+    assert resolved["seed_everything"] == 7
+    assert "seed" not in resolved["model"]
+
+
+def test_a_shipped_recipe_goes_by_its_name(cli, folder, monkeypatch):
+    from scoredistill import recipe_library
+
+    (folder / "shipped" / "losses").mkdir(parents=True)
+    (folder / "shipped" / "pair.yaml").write_text((folder / "points.yaml").read_text())
+    (folder / "shipped" / "losses" / "js.yaml").write_text(RATIO)
+    monkeypatch.setattr(recipe_library, "root", lambda: folder / "shipped")
+    result = cli("fit", "--config", "pair", "--model.loss", "recipes/losses/js.yaml", "--print_config")
+    assert result.code == 0, result.err
+    resolved = yaml.safe_load(result.out)
+    assert resolved["output"] == "runs/pair"
+    assert resolved["model"]["loss"]["class_path"] == "scoredistill.losses.FDistill"
+
+
+@pytest.mark.parametrize("name", [recipe.name for recipe in recipes()])
+def test_every_shipped_recipe_resolves(cli, folder, name):
+    base = ["points/sds", "--model.loss"] if name.startswith("losses/") else []
+    result = cli("fit", "--config", *base, name, "--print_config")
+    assert result.code == 0, result.err
+
+
+def test_help_explains_every_field(cli, folder, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "120")
+    text = cli("fit", "--help").out
+    for words in ("--model.loss", "the frozen model of p", "FDistill, VSD, SDS", "--output", "--trainer.max_steps"):
+        assert words in text
+    assert "barebones" not in text
+    assert len(text.splitlines()) < 100  # Lightning's own has more than 350
+    of_vsd = cli("fit", "--model.loss.help", "VSD").out
+    assert "the model of the generator's score" in of_vsd
+
+
+LOSS = '''\
+"""A loss of somebody else's."""
+
+from torch import Tensor
+
+from scoredistill.losses import ScoreDistillation
+
+
+class Pull(ScoreDistillation):
+    """g = w(t) (epsilon_teacher - c epsilon).
+
+    Args:
+        c: how much of the noise is taken off.
+    """
+
+    def __init__(self, c: float = 1.0) -> None:
+        super().__init__()
+        self.c = c
+
+    def baseline(self, noised, teacher) -> Tensor:
+        return self.c * noised.epsilon
+'''
+
+
+def test_a_loss_in_a_file_of_ones_own_works_by_its_class_path(cli, folder):
+    assert len(LOSS.splitlines()) <= 25
+    (folder / "somebodys_loss.py").write_text(LOSS)
+    (folder / "mine.yaml").write_text("model: {loss: {class_path: somebodys_loss.Pull, init_args: {c: .5}}}\n")
+    result = cli("fit", "--config", "points.yaml", "--config", "mine.yaml", "--output", "out")
+    assert result.code == 0, result.err
+    resolved = yaml.safe_load((folder / "out/0/config.yaml").read_text())
+    assert resolved["model"]["loss"] == {"class_path": "somebodys_loss.Pull", "init_args": {"c": 0.5}}

@@ -1,0 +1,230 @@
+"""Critics that are trained: what they converge to, and what they are conditioned on."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from laws.zoo import SCHEDULES, name
+from scoredistill.critics import Backbone, DiffusersBackbone, MLPBackbone, NetworkCritic
+from scoredistill.critics.backbones import ConditionEmbedding
+from scoredistill.diffusion import CosineSchedule, LogSNRTimesteps, PredictionType, Schedule, UniformTimesteps
+from scoredistill.rendering.camera import Camera
+from scoredistill.teachers import GaussianMixture
+from scoredistill.types import Condition, Noised, Sample
+
+SCHEDULE = CosineSchedule()
+PREDICTIONS: list[PredictionType] = ["epsilon", "x0", "v", "flow", "score"]
+
+
+def cameras(n: int) -> Camera:
+    at = torch.linspace(0, 300, n)
+    return Camera.orbit(at, at * 0 + 15, at * 0 + 2.5, at * 0 + 40)
+
+
+def awake(network: Backbone) -> Backbone:
+    """The network with an output layer that is not zero."""
+    for parameter in network.parameters():
+        if not parameter.any():
+            nn.init.normal_(parameter)
+    return network
+
+
+class Affine(Backbone):
+    """y = x a + b: contains the optimum for a Gaussian at one noise level."""
+
+    def __init__(self, dims: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(dims, dims)
+
+    def forward(self, x: Tensor, log_snr: Tensor, condition: Condition | None) -> Tensor:
+        return self.linear(x)
+
+
+def gaussian_batch(n: int, dims: int, t: Tensor, schedule: Schedule) -> tuple[GaussianMixture, Noised]:
+    """q = N(.5, .49 I) diffused, with moments of x and epsilon that are exact in the sample."""
+    raw = torch.randn(n, 2 * dims, generator=torch.Generator().manual_seed(0))
+    raw = raw - raw.mean(0)
+    white = raw @ torch.linalg.inv(torch.linalg.cholesky(raw.T @ raw / n)).T
+    q = GaussianMixture(torch.full((1, dims), 0.5), 0.7, schedule=schedule)
+    return q, Noised.diffuse(Sample(0.5 + 0.7 * white[:, :dims]), t, white[:, dims:], schedule)
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES, ids=name)
+@pytest.mark.parametrize("prediction", PREDICTIONS)
+def test_the_minimiser_of_the_training_loss_is_the_score_of_q(prediction: PredictionType, schedule: Schedule) -> None:
+    critic = NetworkCritic(Affine(2), prediction, schedule)
+    q, noised = gaussian_batch(50, 2, LogSNRTimesteps(0.8)(50, schedule), schedule)
+    optimizer = torch.optim.LBFGS(
+        critic.parameters(), max_iter=200, tolerance_grad=1e-13, tolerance_change=0, line_search_fn="strong_wolfe"
+    )
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        loss = critic.training_loss(noised)
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)  # type: ignore[arg-type]
+    ours = critic(noised.x_t, noised.t, None, noised.sample).epsilon
+    torch.testing.assert_close(ours, q(noised.x_t, noised.t).epsilon, rtol=1e-7, atol=1e-7)
+
+
+def test_a_trained_mlp_has_the_score_of_q_at_every_noise_level() -> None:
+    q = GaussianMixture(torch.tensor([[1.5, 0.0], [-1.5, 0.5]]), 0.5)
+    critic, rng = NetworkCritic(MLPBackbone((2,), hidden=48, layers=2), schedule=SCHEDULE), torch.Generator()
+    rng.manual_seed(0)
+    steps = 500
+    optimizer = torch.optim.Adam(critic.parameters(), lr=5e-3)
+    decay = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+
+    def batch(n: int) -> Noised:
+        x = q.sample(n, rng=rng)[0]
+        t = UniformTimesteps(0.05, 0.95)(n, SCHEDULE, rng=rng)
+        return Noised.diffuse(Sample(x), t, torch.randn(n, 2, generator=rng), SCHEDULE)
+
+    def error() -> float:
+        at = batch(4000)
+        with torch.no_grad():
+            ours = critic(at.x_t, at.t, None, at.sample).epsilon
+        return float((ours - q(at.x_t, at.t).epsilon).pow(2).mean().sqrt())
+
+    assert error() > 0.3
+    for _ in range(steps):
+        optimizer.zero_grad()
+        critic.training_loss(batch(256)).backward()
+        optimizer.step()
+        decay.step()
+    assert error() < 0.08  # epsilon has unit variance; three seeds gave .052 to .056
+
+
+def mlp(**settings: bool | int) -> Backbone:
+    return awake(MLPBackbone((1, 8, 8), hidden=32, layers=2, **settings))  # type: ignore[arg-type]
+
+
+def unet(camera_dropout: float = 0.0, **settings: bool | int) -> Backbone:
+    from diffusers import UNet2DModel
+
+    network = UNet2DModel(
+        sample_size=8,
+        in_channels=1,
+        out_channels=1,
+        layers_per_block=1,
+        block_out_channels=(8, 8),
+        norm_num_groups=4,
+        down_block_types=("DownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "UpBlock2D"),
+        add_attention=False,
+        class_embed_type="identity" if settings else None,
+    )
+    return DiffusersBackbone(network, camera_dropout=camera_dropout, **settings)  # type: ignore[arg-type]
+
+
+def text_unet() -> Backbone:
+    from diffusers import UNet2DConditionModel
+
+    network = UNet2DConditionModel(
+        sample_size=8,
+        in_channels=1,
+        out_channels=1,
+        layers_per_block=1,
+        block_out_channels=(8, 8),
+        norm_num_groups=4,
+        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+        cross_attention_dim=6,
+        attention_head_dim=4,
+    )
+    return DiffusersBackbone(network)
+
+
+def pictures(n: int = 3) -> tuple[Tensor, Tensor, Sample]:
+    x = torch.randn(n, 1, 8, 8)
+    return x, torch.linspace(0.2, 0.8, n), Sample(x)
+
+
+@pytest.mark.parametrize("make", [mlp, unet], ids=["MLP", "UNet2DModel"])
+def test_labels_and_cameras_are_looked_at_row_by_row(make) -> None:  # type: ignore[no-untyped-def]
+    critic = NetworkCritic(make(classes=4, camera=True), schedule=SCHEDULE)
+    x, t, sample = pictures()
+    same = Condition(label=torch.zeros(3, dtype=torch.long), camera=cameras(1)[torch.zeros(3, dtype=torch.long)])
+    label = Condition(label=torch.tensor([0, 2, 0]), camera=same.camera)
+    camera = Condition(label=same.label, camera=cameras(2)[torch.tensor([0, 0, 1])])
+    with torch.no_grad():
+        plain, *others = (critic(x, t, condition, sample).value for condition in (same, label, camera))
+    assert plain.shape == x.shape
+    changed = [(other - plain).abs().amax((1, 2, 3)) for other in others]
+    assert [(c > 1e-4).tolist() for c in changed] == [[False, True, False], [False, False, True]]
+    assert max(float(c[~(c > 1e-4)].max()) for c in changed) < 1e-12
+
+
+@pytest.mark.parametrize("make", [mlp, unet], ids=["MLP", "UNet2DModel"])
+def test_missing_labels_and_cameras_are_errors(make) -> None:  # type: ignore[no-untyped-def]
+    x, t, sample = pictures()
+    labelled, seen = (NetworkCritic(make(**setting), schedule=SCHEDULE) for setting in ({"classes": 4}, {"camera": 1}))
+    for condition in (None, Condition("a mug"), Condition(camera=cameras(3))):
+        with pytest.raises(ValueError, match="built with classes=, but the batch has no labels"):
+            labelled(x, t, condition, sample)
+    for condition in (None, Condition(label=torch.zeros(3, dtype=torch.long))):
+        with pytest.raises(ValueError, match="built with camera=True, but the batch has no cameras"):
+            seen(x, t, condition, sample)
+
+
+def test_cameras_are_dropped_at_their_rate_and_only_in_training() -> None:
+    embedding = ConditionEmbedding(4, camera=True, camera_dropout=0.25)
+    n = 4000
+    condition = Condition(camera=cameras(1)[torch.zeros(n, dtype=torch.long)])
+    hidden = (embedding(condition, torch.zeros(n, 1)) == 0).all(1)
+    assert float(hidden.double().mean()) == pytest.approx(0.25, abs=3 * (0.25 * 0.75 / n) ** 0.5)
+    assert not (embedding.eval()(condition, torch.zeros(n, 1)) == 0).any()
+
+
+def test_text_embeddings_reach_the_cross_attention() -> None:
+    critic = NetworkCritic(text_unet(), schedule=SCHEDULE)
+    x, t, sample = pictures()
+    embeddings = torch.randn(3, 5, 6)
+    other = embeddings.clone()
+    other[1] += 1
+    with torch.no_grad():
+        first, second = (critic(x, t, Condition(embeddings=e), sample).value for e in (embeddings, other))
+    assert (first - second).abs().amax((1, 2, 3)).gt(1e-5).tolist() == [False, True, False]
+
+
+@pytest.mark.parametrize("make", [mlp, unet], ids=["MLP", "UNet2DModel"])
+def test_the_noise_level_is_looked_at(make) -> None:  # type: ignore[no-untyped-def]
+    critic = NetworkCritic(make(), schedule=SCHEDULE)
+    x, t, _ = pictures()
+    other = t.clone()
+    other[2] += 0.1
+    outputs = [critic.network(x, SCHEDULE.log_snr(time), None) for time in (t, other)]
+    assert (outputs[0] - outputs[1]).abs().amax((1, 2, 3)).gt(1e-4).tolist() == [False, False, True]
+
+
+def test_a_unet_that_takes_no_embedding_is_refused() -> None:
+    network = unet().network  # type: ignore[attr-defined]
+    with pytest.raises(ValueError, match='needs class_embed_type: "identity"'):
+        DiffusersBackbone(network, classes=3)
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES, ids=name)
+def test_the_network_sees_about_unit_variance(schedule: Schedule) -> None:
+    seen: list[Tensor] = []
+
+    class Eye(Backbone):
+        def forward(self, x: Tensor, log_snr: Tensor, condition: Condition | None) -> Tensor:
+            seen.append(x)
+            return x
+
+    n = 2000
+    noised = Noised.diffuse(Sample(torch.randn(n, 4)), UniformTimesteps()(n, schedule), torch.randn(n, 4), schedule)
+    NetworkCritic(Eye(), schedule=schedule)(noised.x_t, noised.t, None, noised.sample)
+    assert float(seen[0].var()) == pytest.approx(1, abs=3 * (2 / (4 * n)) ** 0.5)
+
+
+def test_training_reaches_every_parameter_and_no_sample() -> None:
+    critic = NetworkCritic(mlp(classes=2, camera=True), schedule=SCHEDULE)
+    x = torch.randn(4, 1, 8, 8, requires_grad=True)
+    sample = Sample(x, Condition(label=torch.tensor([0, 1, 0, 1]), camera=cameras(4)))
+    noised = Noised.diffuse(sample, torch.full((4,), 0.5), torch.randn(4, 1, 8, 8), SCHEDULE)
+    critic.training_loss(noised).backward()
+    assert all(bool(parameter.grad.any()) for parameter in critic.parameters())
+    assert x.grad is None

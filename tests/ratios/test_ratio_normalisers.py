@@ -1,0 +1,142 @@
+"""Normalisers of r and h: what they compute, what they remember, and on how many processes."""
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from scoredistill import Distiller
+from scoredistill.critics import ExactCritic
+from scoredistill.diffusion import CosineSchedule
+from scoredistill.divergences import ForwardKL
+from scoredistill.generators import ImageParticles
+from scoredistill.losses import FDistill
+from scoredistill.ratios import BatchMeanNormaliser, ClampRatio, ExactRatio, TimeBinNormaliser
+from scoredistill.teachers import GaussianMixture
+from scoredistill.types import Noised, Sample
+
+SCHEDULE = CosineSchedule()
+
+
+def at_log_snr(*log_snr: float) -> Noised:
+    t = SCHEDULE.t_at_log_snr(torch.tensor(log_snr))
+    x = torch.zeros(len(t), 1)
+    return Noised.diffuse(Sample(x), t, x, SCHEDULE)
+
+
+def test_clamp() -> None:
+    log_r = torch.tensor([-100.0, math.log(0.1), 0.0, 1.0, math.log(20), 100.0])
+    r = ClampRatio()(log_r, at_log_snr(*[0.0] * 6)).exp()
+    torch.testing.assert_close(r, torch.tensor([0.1, 0.1, 1.0, math.e, 20.0, 20.0]))
+    with pytest.raises(ValueError, match="need 0 < low < high, got 2 and 1"):
+        ClampRatio(2, 1)
+
+
+def test_bins_are_equal_in_log_snr_and_the_outer_ones_take_the_rest() -> None:
+    bins = TimeBinNormaliser(4, -8.0, 8.0).bin_of(at_log_snr(-30.0, -7.9, -4.1, -3.9, -0.1, 0.1, 4.1, 7.9, 30.0))
+    assert bins.tolist() == [0, 0, 0, 1, 1, 2, 3, 3, 3]
+
+
+def test_forward_is_pure_and_observing_changes_only_the_statistics() -> None:
+    normaliser, at = TimeBinNormaliser(2), at_log_snr(-5.0, 5.0)
+    log_r = torch.tensor([1.0, -2.0], requires_grad=True)
+    assert torch.equal(normaliser(log_r, at), log_r)
+    assert normaliser.count.tolist() == [0, 0]
+    normaliser.observe(log_r, at)
+    assert log_r.tolist() == [1.0, -2.0]
+    assert normaliser.count.tolist() == [1, 1]
+    before = {key: value.clone() for key, value in normaliser.state_dict().items()}
+    torch.testing.assert_close(normaliser(log_r, at), torch.zeros(2))
+    assert all(torch.equal(before[key], value) for key, value in normaliser.state_dict().items())
+    assert not normaliser.log_mean.requires_grad
+
+
+@pytest.mark.parametrize("default", [torch.float32, torch.float64])
+def test_the_average_is_of_r_itself_and_starts_warm(default: torch.dtype) -> None:
+    torch.set_default_dtype(default)
+    decay, normaliser = 0.7, TimeBinNormaliser(1, decay=0.7)
+    batches = torch.randn(8, 5, dtype=torch.float64)
+    expected = torch.tensor(0.0, dtype=torch.float64)
+    for i, log_r in enumerate(batches):
+        fresh = max(1 / (i + 1), 1 - decay)
+        expected = (1 - fresh) * expected + fresh * log_r.exp().mean()
+        normaliser.observe(log_r, at_log_snr(*[0.0] * 5))
+        torch.testing.assert_close(normaliser.log_mean.exp()[0], expected, rtol=1e-12, atol=0)
+    assert normaliser.count.tolist() == [8]
+
+
+def test_a_bin_that_has_seen_nothing_leaves_r_as_it_is() -> None:
+    normaliser = TimeBinNormaliser(4, -8.0, 8.0)
+    normaliser.observe(torch.tensor([3.0, 5.0]), at_log_snr(-5.0, -5.0))
+    out = normaliser(torch.tensor([3.0, 3.0]), at_log_snr(-5.0, 5.0))
+    mean = math.log((math.exp(3) + math.exp(5)) / 2)
+    torch.testing.assert_close(out, torch.tensor([3.0 - mean, 3.0]))
+
+
+def test_very_large_ratios_stay_finite() -> None:
+    normaliser, at = TimeBinNormaliser(1), at_log_snr(0.0, 0.0)
+    for _ in range(3):
+        normaliser.observe(torch.tensor([800.0, 900.0]), at)
+    torch.testing.assert_close(normaliser(torch.tensor([900.0, 0.0]), at), torch.tensor([0.0, -900.0]) + math.log(2))
+
+
+def test_statistics_go_into_checkpoints() -> None:
+    first, second, at = TimeBinNormaliser(3), TimeBinNormaliser(3), at_log_snr(-5.0, 0.0, 5.0)
+    for _ in range(4):
+        first.observe(torch.randn(3), at)
+    second.load_state_dict(first.state_dict())
+    log_r = torch.randn(3)
+    for normaliser in (first, second):
+        normaliser.observe(log_r, at)
+    assert torch.equal(first(log_r, at), second(log_r, at))
+
+
+def test_batch_mean_is_one() -> None:
+    h = torch.rand(7) + 0.1
+    out = BatchMeanNormaliser()(h)
+    assert float(out.mean()) == pytest.approx(1, abs=1e-15)
+    torch.testing.assert_close(out / out[0], h / h[0])
+    assert torch.equal(BatchMeanNormaliser()(h[:1]), torch.ones(1))
+    assert torch.equal(BatchMeanNormaliser()(torch.zeros(3)), torch.zeros(3))
+
+
+def gradient(x: Tensor, t: Tensor, epsilon: Tensor) -> Tensor:
+    """f-distill's, with the mean of h over the batch divided out."""
+    q = ExactCritic(GaussianMixture(torch.tensor([[0.5]], dtype=torch.float64), 0.8))
+    loss = FDistill(ForwardKL(), q, ExactRatio(), weight_normaliser=BatchMeanNormaliser())
+    teacher = GaussianMixture(torch.zeros(1, 1, dtype=torch.float64), 1.0)
+    return Distiller(ImageParticles(x), teacher, loss).gradient(x, t=t, epsilon=epsilon)
+
+
+def rows() -> tuple[Tensor, Tensor, Tensor]:
+    rng = torch.Generator().manual_seed(0)
+    x, epsilon = (torch.randn(10, 1, generator=rng, dtype=torch.float64) for _ in range(2))
+    return x, torch.rand(10, generator=rng, dtype=torch.float64), epsilon
+
+
+SHARES = {"halves": (5, 5), "uneven": (3, 7)}
+
+
+def one_rank(rank: int, folder: str) -> None:
+    """Each share's gradient on two processes, into a file."""
+    torch.set_num_threads(1)
+    torch.set_default_dtype(torch.float64)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
+    for name, share in SHARES.items():
+        mine = [tensor.split(share)[rank] for tensor in rows()]
+        torch.save(gradient(*mine), Path(folder) / f"{name}_{rank}.pt")
+    dist.destroy_process_group()
+
+
+@pytest.mark.slow
+def test_law_18_the_mean_is_taken_over_all_processes(tmp_path: Path) -> None:
+    torch.multiprocessing.spawn(one_rank, (str(tmp_path),), nprocs=2)
+    whole = gradient(*rows())
+    for name, share in SHARES.items():
+        ranks = torch.cat([torch.load(tmp_path / f"{name}_{rank}.pt") for rank in range(2)])
+        torch.testing.assert_close(ranks, whole, rtol=1e-12, atol=1e-14)
+        alone = torch.cat([gradient(*part) for part in zip(*(r.split(share) for r in rows()), strict=True)])
+        assert (alone - whole).abs().max() > 1e-3

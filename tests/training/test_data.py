@@ -1,0 +1,102 @@
+"""What the generator is asked for, tick by tick."""
+
+from itertools import islice
+
+import pytest
+import torch
+
+from scoredistill.training import Conditions, PromptAndCameras
+from scoredistill.training.data import Stream
+
+
+def cameras(data: PromptAndCameras, ticks: int = 300):  # type: ignore[no-untyped-def]
+    return [data.batch_at(tick).condition.camera for tick in range(ticks)]
+
+
+def test_azimuths_are_stratified_and_rotated_jointly() -> None:
+    seen = cameras(PromptAndCameras("a mug", views=5, position_jitter=0, target_jitter=0))
+    azimuth = torch.stack([camera.azimuth for camera in seen])
+    steps = azimuth.sort(1).values.diff(dim=1)
+    torch.testing.assert_close(steps, torch.full_like(steps, 72.0), atol=1e-9, rtol=0)
+    phase = azimuth.sort(1).values[:, 0] / 72
+    n = len(phase)
+    assert float(phase.mean()) == pytest.approx(0.5, abs=3 / (12 * n) ** 0.5)
+    assert (phase.min() < 0.02, phase.max() > 0.98) == (True, True)
+
+
+def test_cameras_stay_in_their_ranges_and_fill_them() -> None:
+    data = PromptAndCameras(
+        "a mug", views=4, elevation=(-20, 50), azimuth=(30, 90), radius=(2, 3), fov=(30, 50), position_jitter=0,
+        target_jitter=0,
+    )  # fmt: skip
+    seen = cameras(data)
+    for values, low, high in [
+        (torch.cat([camera.elevation for camera in seen]), -20, 50),
+        (torch.cat([camera.azimuth for camera in seen]), 30, 90),
+        (torch.cat([camera.position.norm(dim=1) for camera in seen]), 2, 3),
+        (torch.cat([camera.fov for camera in seen]), 30, 50),
+    ]:
+        margin = (high - low) / 50
+        assert low - 1e-9 <= values.min() < low + margin
+        assert high - margin < values.max() <= high + 1e-9
+
+
+def test_half_of_the_elevations_are_uniform_on_the_sphere() -> None:
+    data = PromptAndCameras("a mug", elevation=(0, 90), position_jitter=0, target_jitter=0)
+    height = torch.cat([camera.elevation for camera in cameras(data, 2000)]).deg2rad().sin()
+    # E[sin e]: 2/pi for uniform angles, 1/2 on the hemisphere.
+    expected, n = 0.5 * (2 / torch.pi + 0.5), len(height)
+    assert float(height.mean()) == pytest.approx(expected, abs=3 * float(height.std()) / n**0.5)
+
+
+def test_jitter_moves_position_and_target_within_its_bound() -> None:
+    data = PromptAndCameras("a mug", radius=(2.5, 2.5), position_jitter=0.1, target_jitter=0.05)
+    seen = cameras(data)
+    distance = torch.cat([camera.position.norm(dim=1) for camera in seen]) - 2.5
+    assert 0.03 < distance.abs().max() <= 0.1 * 3**0.5
+    missed = [
+        torch.linalg.cross(camera.position, camera.pose[:, :3, 2]).norm(dim=1).max() for camera in seen
+    ]  # distance of the line of sight from the origin
+    assert 0.03 < max(missed) <= 0.05 * 3**0.5 + 1e-9
+
+
+def test_a_batch_is_a_function_of_seed_and_tick() -> None:
+    data, again, other = (PromptAndCameras("a mug", seed=seed) for seed in (3, 3, 4))
+    torch.manual_seed(9)
+    state = torch.get_rng_state()
+    pose = data.batch_at(17).condition.camera.pose
+    assert torch.equal(pose, again.batch_at(17).condition.camera.pose)
+    assert not torch.equal(pose, data.batch_at(18).condition.camera.pose)
+    assert not torch.equal(pose, other.batch_at(17).condition.camera.pose)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_a_stream_begins_where_training_stands() -> None:
+    data = PromptAndCameras("a mug")
+    for start in (0, 5):
+        for i, batch in enumerate(islice(Stream(data, start), 3)):
+            assert torch.equal(batch.condition.camera.pose, data.batch_at(start + i).condition.camera.pose)
+    first = next(iter(data.train_dataloader()))  # without a trainer from the beginning
+    assert torch.equal(first.condition.camera.pose, data.batch_at(0).condition.camera.pose)
+
+
+def test_evaluation_cameras_are_fixed_and_evenly_spaced() -> None:
+    data = PromptAndCameras("a mug", "ugly", evaluation_views=6, evaluation_elevation=25)
+    batches = list(data.val_dataloader())
+    assert len(batches) == 1
+    condition = batches[0].condition
+    assert (condition.prompt, condition.negative_prompt, len(condition.camera)) == ("a mug", "ugly", 6)
+    torch.testing.assert_close(condition.camera.azimuth, torch.arange(6) * 60.0, atol=1e-9, rtol=0)
+    torch.testing.assert_close(condition.camera.elevation, torch.full((6,), 25.0))
+
+
+def test_conditions_without_cameras() -> None:
+    assert Conditions().batch_at(3).condition is None
+    assert Conditions(size=4).batch_at(0).size == 4
+    batch = Conditions("a digit", labels=[3, 1]).batch_at(0)
+    assert (batch.condition.prompt, batch.condition.label.tolist()) == ("a digit", [3, 1])
+
+
+def test_a_range_the_wrong_way_round_is_an_error_that_names_it() -> None:
+    with pytest.raises(ValueError, match=r"data\.radius: the range begins at 3 and ends at 2; swap them"):
+        PromptAndCameras("a mug", radius=(3, 2))
