@@ -10,47 +10,41 @@ already are not done again. It prints the figures as JSON and writes them beside
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 from statistics import mean, stdev
 
 import torch
-from PIL import Image
 
-from scoredistill.cli import main as scoredistill
+from runs import finished_run, metrics, picture, write_report
 from scoredistill.rendering.turntable import picture_grid, save_picture
 
-LOSSES = {"VSD": [], "SDS": ["--model.loss", "SDS"]}
+LOSSES: dict[str, list[str]] = {"VSD": [], "SDS": ["--model.loss", "SDS"]}
 
 
 def run(loss: str, seed: int, folder: Path) -> Path:
-    """The finished run of one loss and seed, made now unless it is there."""
-    output = folder / loss / f"seed_{seed}"
-    finished = sorted(output.glob("*/metrics.json"))
-    if finished:
-        return finished[-1].parent
+    """The finished run of one loss and seed."""
     seeds = ["--seed_everything", str(seed), "--model.generator.init_args.seed", str(seed)]
-    code = scoredistill(["fit", "--config", "gallery/diversity.yaml", *LOSSES[loss], *seeds, "--output", str(output)])
-    if code:
-        raise SystemExit(code)
-    return sorted(output.glob("*/metrics.json"))[-1].parent
+    return finished_run("gallery/diversity.yaml", folder / loss / f"seed_{seed}", *LOSSES[loss], *seeds)
 
 
-def figures(runs: list[Path]) -> dict[str, float | list[float]]:
-    """Variants covered and PSNR of several runs."""
-    metrics = [json.loads((path / "metrics.json").read_text()) for path in runs]
-    covered, psnr = [m["variants_covered"] for m in metrics], [m["psnr/mean"] for m in metrics]
-    error = stdev(covered) / len(covered) ** 0.5 if len(covered) > 1 else float("nan")
-    return {"variants_covered": covered, "mean": mean(covered), "standard_error": error, "psnr": mean(psnr),
-            "seconds": mean(m["seconds"] for m in metrics)}  # fmt: skip
+def figures(runs: list[Path]) -> dict[str, object]:
+    """Variants covered and PSNR of several runs, with the standard error over seeds."""
+    found = [metrics(path) for path in runs]
+    covered = [m["variants_covered"] for m in found]
+    error = stdev(covered) / len(covered) ** 0.5 if len(covered) > 1 else None
+    return {
+        "variants_covered": covered,
+        "mean": mean(covered),
+        "standard_error": error,
+        "psnr": mean(m["psnr/mean"] for m in found),
+        "seconds": mean(m["seconds"] for m in found),
+    }
 
 
 def first_view(path: Path, particles: int = 4, views: int = 6) -> list[torch.Tensor]:
     """Each particle's picture from the first camera of the run's grid.png, (3, H, W) in [-1, 1]."""
-    grid = torch.frombuffer(bytearray(Image.open(path / "grid.png").convert("RGB").tobytes()), dtype=torch.uint8)
-    width, height = Image.open(path / "grid.png").size
-    tile = (width - 2) // views
-    pixels = grid.view(height, width, 3).permute(2, 0, 1).float() / 127.5 - 1
+    pixels = picture(path / "grid.png")
+    tile = (pixels.shape[2] - 2) // views
     return [pixels[:, 2 + i * tile : (i + 1) * tile, 2:tile] for i in range(particles)]
 
 
@@ -58,16 +52,13 @@ def main() -> None:
     """Run what is missing, then report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=8)
-    parser.add_argument("--folder", type=Path, default=Path("runs/diversity"))
+    parser.add_argument("--folder", type=Path, default=Path("runs/benchmarks/diversity"))
     options = parser.parse_args()
     runs = {loss: [run(loss, seed, options.folder) for seed in range(options.seeds)] for loss in LOSSES}
-    rows = [tile for seed in range(options.seeds) for loss in LOSSES for tile in first_view(runs[loss][seed])]
-    save_picture(picture_grid(torch.stack(rows), columns=4 * len(LOSSES)), options.folder / "diversity.png")
-    result = {loss: figures(paths) for loss, paths in runs.items()}
-    text = json.dumps({"torch": torch.__version__, "seeds": options.seeds, **result}, indent=2)
-    (options.folder / "diversity.json").write_text(text + "\n")
-    print(text)
-    print(f"columns: four particles of {', then four of '.join(LOSSES)}; a row a seed: {options.folder}/diversity.png")
+    tiles = [tile for seed in range(options.seeds) for loss in LOSSES for tile in first_view(runs[loss][seed])]
+    save_picture(picture_grid(torch.stack(tiles), columns=4 * len(LOSSES)), options.folder / "diversity.png")
+    write_report({loss: figures(paths) for loss, paths in runs.items()}, options.folder / "diversity.json")
+    print(f"a row a seed: four particles of {', then four of '.join(LOSSES)}: {options.folder}/diversity.png")
 
 
 if __name__ == "__main__":

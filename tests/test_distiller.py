@@ -4,9 +4,9 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from laws.zoo import GUIDANCES, LOSSES, mlp_critic
 from torch import Tensor, nn
 
-from laws.zoo import GUIDANCES, LOSSES, mlp_critic
 from scoredistill import Batch, Condition, Distiller, Sample
 from scoredistill.annealing import Knot, Piecewise
 from scoredistill.critics import DiracCritic, ParticleCritic

@@ -17,9 +17,7 @@ def camera(n: int) -> Camera:
 
 def full(n: int) -> Condition:
     texts = [f"text {i}" for i in range(n)]
-    return Condition(
-        texts, "bad", torch.arange(n), camera(n), torch.rand(n, 3), torch.arange(2.0 * n).view(n, 1, 2)
-    )
+    return Condition(texts, "bad", torch.arange(n), camera(n), torch.rand(n, 3), torch.arange(2.0 * n).view(n, 1, 2))
 
 
 @pytest.mark.parametrize(

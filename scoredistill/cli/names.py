@@ -6,17 +6,16 @@ import importlib
 import inspect
 import pkgutil
 import sys
+from pathlib import Path
 
 import torch
-
-import scoredistill
 
 NOT_FOR_RECIPES = {"__main__", "cli", "recipe_library", "studies", "version"}
 
 
 def import_public_modules() -> None:
     """Import what recipes may name: jsonargparse knows a short name once its class has been imported."""
-    for module in pkgutil.iter_modules(scoredistill.__path__):
+    for module in pkgutil.iter_modules([str(Path(__file__).parent.parent)]):
         if module.name not in NOT_FOR_RECIPES:
             importlib.import_module(f"scoredistill.{module.name}")
     importlib.import_module("scoredistill.training.callbacks")

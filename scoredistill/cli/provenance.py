@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-import scoredistill
+from scoredistill.version import __version__
 
 PACKAGES = ("torch", "torchvision", "pytorch-lightning", "jsonargparse", "diffusers", "transformers", "peft", "numpy")
 
@@ -24,7 +24,7 @@ def provenance(command: list[str], device: torch.device) -> dict[str, object]:
         device: that the run is on.
     """
     return {
-        "scoredistill": scoredistill.__version__,
+        "scoredistill": __version__,
         "commit": _commit(),
         "python": platform.python_version(),
         **{name: version for name in PACKAGES if (version := _version(name))},
@@ -45,7 +45,7 @@ def _version(package: str) -> str | None:
 
 def _commit() -> str | None:
     """The checkout's commit, with `+` where tracked files were changed; None for an installed package."""
-    root = Path(scoredistill.__file__).resolve().parent.parent
+    root = Path(__file__).resolve().parents[2]
     git = shutil.which("git")
     if git is None or not (root / ".git").exists():
         return None

@@ -57,11 +57,6 @@ class RunFolder:
         return self.path / "versions.json"
 
     @property
-    def metrics(self) -> Path:
-        """Its final figures."""
-        return self.path / "metrics.json"
-
-    @property
     def checkpoints(self) -> Path:
         """The folder of its checkpoints."""
         return self.path / "checkpoints"

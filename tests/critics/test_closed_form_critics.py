@@ -2,9 +2,9 @@
 
 import pytest
 import torch
+from laws.zoo import SCHEDULES, name
 from torch import Tensor
 
-from laws.zoo import SCHEDULES, name
 from scoredistill.critics import Critic, DiracCritic, ExactCritic, ParticleCritic
 from scoredistill.diffusion import CosineSchedule, EDMSchedule, FlowSchedule, Schedule
 from scoredistill.teachers import Empirical, GaussianMixture
@@ -107,7 +107,7 @@ def test_a_critic_takes_the_teachers_schedule_only_where_it_has_none() -> None:
 
 def test_what_a_critic_cannot_do_is_an_error_that_says_so() -> None:
     at = noised(Sample(torch.randn(2, 2)))
-    with pytest.raises(TypeError, match="DiracCritic has no closed-form density; .*use ParticleCritic here"):
+    with pytest.raises(TypeError, match=r"DiracCritic has no closed-form density; .*use ParticleCritic here"):
         DiracCritic().log_prob(at.x_t, at.t, None, at.sample)
     with pytest.raises(TypeError, match="ParticleCritic is not trained"):
         ParticleCritic().training_loss(at)

@@ -2,9 +2,9 @@
 
 import pytest
 import torch
+from laws.zoo import SCHEDULES, name
 from torch import Tensor, nn
 
-from laws.zoo import SCHEDULES, name
 from scoredistill.critics import Backbone, DiffusersBackbone, MLPBackbone, NetworkCritic
 from scoredistill.critics.backbones import ConditionEmbedding
 from scoredistill.diffusion import CosineSchedule, LogSNRTimesteps, PredictionType, Schedule, UniformTimesteps

@@ -24,9 +24,7 @@ def test_positions_on_the_orbit(azimuth: float, elevation: float, position: tupl
     torch.testing.assert_close(camera.position[0], torch.tensor(position, dtype=torch.float64), atol=1e-12, rtol=0)
 
 
-@given(
-    azimuth=st.floats(0, 360), elevation=st.floats(-90, 90), radius=st.floats(0.5, 10), fov=st.floats(5, 120)
-)
+@given(azimuth=st.floats(0, 360), elevation=st.floats(-90, 90), radius=st.floats(0.5, 10), fov=st.floats(5, 120))
 def test_orbits_look_at_the_centre_upright(azimuth: float, elevation: float, radius: float, fov: float) -> None:
     pose = orbit([azimuth], elevation, radius, fov).pose[0]
     rotation = pose[:3, :3]

@@ -5,8 +5,7 @@ import torch
 from torch import Tensor
 
 from scoredistill.diffusion import CosineSchedule, FlowSchedule, LogSNRTimesteps
-from scoredistill.teachers import Digits, Empirical, GaussianMixture, Teacher
-from scoredistill.teachers import analytic
+from scoredistill.teachers import Digits, Empirical, GaussianMixture, Teacher, analytic
 from scoredistill.types import Condition
 
 

@@ -29,7 +29,8 @@ def test_sequences_of_both_modes(plan: UpdatePlan, expected: str) -> None:
 
 @given(k=st.integers(1, 10), periods=st.integers(1, 5))
 def test_every_generator_step_has_its_critic_steps(k: int, periods: int) -> None:
-    concurrent, alternating = sequence(UpdatePlan(k), k * periods), sequence(UpdatePlan(k, "alternating"), (k + 1) * periods)
+    concurrent = sequence(UpdatePlan(k), k * periods)
+    alternating = sequence(UpdatePlan(k, "alternating"), (k + 1) * periods)
     for turns in (concurrent, alternating):
         assert (turns.count("G"), turns.count("C")) == (periods, k * periods)
 

@@ -35,8 +35,8 @@ class Render:
     Args:
         rgb: (n, V, 3, H, W) in [-1, 1], over the background.
         opacity: (n, V, H, W) in [0, 1].
-        depth: (n, V, H, W) mean distance from the camera of what is seen, 0 where nothing is.
-        normals: (n, V, 3, H, W) outward unit normals in world axes, 0 where nothing is seen.
+        depth: (n, V, H, W) mean distance from the camera of what is seen, 0 where opacity is under one tenth.
+        normals: (n, V, 3, H, W) outward unit normals in world axes, 0 where opacity is under one tenth.
     """
 
     rgb: Tensor
@@ -185,11 +185,11 @@ class NeRF(Generator):
             behind = self._behind(directions, None, None if background is None else background[v : v + 1])
             assert found.normals is not None
             normals = accumulate(found.weights, found.row, len(found.opacity), found.normals)
-            depth = found.distance / found.opacity.clamp(min=1e-10)
-            columns = [self._over(found, behind).flatten(0, 2), normalize(normals, dim=1)]
-            columns += [found.opacity[:, None], torch.where(found.opacity > 1e-3, depth, 0)[:, None]]
+            opacity = found.opacity[:, None]
+            shape = torch.cat([normalize(normals, dim=1), found.distance[:, None] / opacity.clamp(min=0.1)], dim=1)
+            columns = [self._over(found, behind).flatten(0, 2), opacity, torch.where(opacity < 0.1, 0, shape)]
             views.append(torch.cat(columns, dim=1).view(self.particles, height, width, 8).permute(0, 3, 1, 2))
-        rgb, normals, opacity, depth = torch.stack(views, dim=1).split((3, 3, 1, 1), dim=2)
+        rgb, opacity, normals, depth = torch.stack(views, dim=1).split((3, 1, 3, 1), dim=2)
         return Render(rgb, opacity[:, :, 0], depth[:, :, 0], normals)
 
     def density(self, points: Tensor, particle: int) -> Tensor:

@@ -1,0 +1,44 @@
+"""Runs of recipes that are made once and looked at afterwards."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+
+from scoredistill.cli import main as scoredistill
+
+
+def finished_run(recipe: str, output: Path, *overrides: str) -> Path:
+    """The folder of a finished `scoredistill fit` of a recipe under `output`, made now unless it is there.
+
+    Raises:
+        SystemExit: with the command's exit code, if it fails.
+    """
+    if not any(output.glob("*/metrics.json")):
+        code = scoredistill(["fit", "--config", recipe, *overrides, "--output", str(output)])
+        if code:
+            raise SystemExit(code)
+    return sorted(output.glob("*/metrics.json"))[-1].parent
+
+
+def metrics(run: Path) -> dict[str, float]:
+    """The run's final figures."""
+    return json.loads((run / "metrics.json").read_text())
+
+
+def picture(path: Path) -> torch.Tensor:
+    """A picture's pixels, (3, H, W) in [-1, 1]."""
+    image = Image.open(path).convert("RGB")
+    pixels = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8)
+    return pixels.view(image.height, image.width, 3).permute(2, 0, 1).float() / 127.5 - 1
+
+
+def write_report(report: dict[str, Any], path: Path) -> None:
+    """Print a report as JSON, with torch's version, and keep it."""
+    text = json.dumps({"torch": torch.__version__, **report}, indent=2)
+    path.write_text(text + "\n")
+    print(text)
