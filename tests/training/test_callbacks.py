@@ -138,9 +138,6 @@ def test_mode_statistics_look_at_the_end_and_count_classes(tmp_path: Path) -> No
     trainer, module = run(tmp_path, MEANS[[0, 0, 1, 2]] + 0.1, teacher)
     logged: list[tuple[dict[str, float], int]] = []
     trainer.loggers = [SimpleNamespace(log_metrics=lambda figures, step: logged.append((figures, step)))]
-    module._trainer = trainer
-    trainer.lightning_module = module
-    module.trainer = trainer
     ModeStatistics().on_fit_end(trainer, module)
     figures = json.loads((tmp_path / "metrics.json").read_text())
     assert figures["class_share/0"] == figures["class_share/1"] == 0.5

@@ -18,7 +18,7 @@ from scoredistill.losses import SDS, VSD, FDistill, ScoreDistillation
 from scoredistill.ratios import BatchMeanNormaliser, ExactRatio, TimeBinNormaliser
 from scoredistill.teachers import GaussianMixture
 from scoredistill.training import Conditions, Distillation, NetworkOptimizer, UpdatePlan
-from scoredistill.types import Batch, Noised, Sample
+from scoredistill.types import Batch, Condition, Noised, Sample
 
 
 def teacher() -> GaussianMixture:
@@ -163,6 +163,7 @@ def test_law_18_accumulation_changes_nothing(loss: Any, accumulate: int) -> None
 
 def saved(path: Path, loss: ScoreDistillation, steps: int, total: int, **settings: Any) -> Path:
     """Train `steps` of `total` steps, as a run that is interrupted, and keep a checkpoint."""
+    generator, data = settings.pop("generator", None) or particles(8, per_step=3), settings.pop("data", None)
 
     class Stop(Callback):
         def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
@@ -170,7 +171,7 @@ def saved(path: Path, loss: ScoreDistillation, steps: int, total: int, **setting
                 trainer.save_checkpoint(path)
                 trainer.should_stop = True
 
-    fit(module(loss, particles(8, per_step=3), **settings), total, Stop())
+    fit(module(loss, generator, **settings), total, Stop(), data=data)
     return path
 
 
@@ -190,6 +191,21 @@ def test_a_resumed_run_ends_as_one_that_was_not_interrupted(tmp_path: Path, plan
     for ours, theirs in zip(made.optimizers, whole.trainer.optimizers, strict=True):
         for p, q in zip(ours.state.values(), theirs.state.values(), strict=True):
             assert all(torch.equal(torch.as_tensor(p[name]), torch.as_tensor(q[name])) for name in q)
+
+
+class Varying(Conditions):
+    """Other rows at every tick."""
+
+    def batch_at(self, tick: int) -> Batch:
+        return Batch(Condition(label=torch.tensor([tick, tick + 1, tick * tick]) % 6))
+
+
+def test_a_resumed_run_goes_on_with_the_next_batch(tmp_path: Path) -> None:
+    whole, resumed = (module(generator=Table()) for _ in range(2))
+    fit(whole, 7, data=Varying())
+    path = saved(tmp_path / "half.ckpt", SDS(), 3, 7, generator=Table(), data=Varying())
+    fit(resumed, 7, resume=path, data=Varying())
+    assert torch.equal(resumed.distiller.generator.values, whole.distiller.generator.values)
 
 
 def test_a_checkpoint_is_plain_tensors_without_the_teacher(tmp_path: Path) -> None:

@@ -54,6 +54,9 @@ def test_total_variation_of_a_slope():
     GRID.grid.data = torch.zeros(1, 3, 3, 3, 4)
     GRID.grid.data[0, :, :, :, 1] = 2 * torch.arange(3.0)[:, None, None]
     assert TotalVariation()(None, FIELD).item() == pytest.approx(4 / 4)
+    (ours,) = torch.autograd.grad(3 * TotalVariation()(None, FIELD), GRID.grid)
+    plain = sum(GRID.grid.diff(dim=d).square().mean() for d in (1, 2, 3))
+    torch.testing.assert_close(ours, torch.autograd.grad(3 * plain, GRID.grid)[0])
     other = Field(Frequency(), DirectHead(), DensityBlob(), "exp")
     with pytest.raises(ValueError, match="DenseGrid"):
         TotalVariation()(None, other)
