@@ -166,18 +166,20 @@ class Sample:
 
     @classmethod
     def cat(cls, parts: Sequence[Sample]) -> Sample:
-        """Join samples of several micro-batches, which stay apart as views; the population is the first one's."""
+        """Join samples of several micro-batches of different conditions, which stay apart as views."""
         view, offset = [], 0
         for part in parts:
             own = part.x.new_zeros(len(part.x), dtype=torch.long) if part.view is None else part.view
             view.append(own + offset)
             offset = int(view[-1].max()) + 1
         particles = [part.particle for part in parts if part.particle is not None]
+        penalties = [part.regulariser * len(part.x) for part in parts if part.regulariser is not None]
         return cls(
             torch.cat([part.x for part in parts]),
             Condition.cat([part.condition for part in parts]),
             particle=torch.cat(particles) if len(particles) == len(parts) else None,
             view=torch.cat(view),
+            regulariser=torch.stack(penalties).sum() / sum(len(part.x) for part in parts) if penalties else None,
         )
 
 

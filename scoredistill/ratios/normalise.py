@@ -72,16 +72,26 @@ class TimeBinNormaliser(RatioNormaliser):
 
     def observe(self, log_r: Tensor, noised: Noised) -> None:
         bins, log_r = self.bin_of(noised), log_r.detach().double()
-        for i in bins.unique().tolist():
-            inside = log_r[bins == i]
-            batch_mean = inside.logsumexp(0) - math.log(len(inside))
-            self.count[i] += 1
-            fresh = max(1 / int(self.count[i]), 1 - self.decay)
-            if fresh == 1:
-                self.log_mean[i] = batch_mean
-            else:  # the average of r itself, in logarithms
-                kept = self.log_mean[i] + math.log1p(-fresh)
-                self.log_mean[i] = torch.logaddexp(kept, batch_mean + math.log(fresh))
+        # Sums of r relative to each bin's largest, so that they stay finite, over the processes' whole batch.
+        peak = torch.full_like(self.log_mean, -torch.inf).scatter_reduce(0, bins, log_r, "amax")
+        peak = _over_processes(peak, dist.ReduceOp.MAX)
+        mass = torch.zeros_like(self.log_mean).index_add_(0, bins, (log_r - peak[bins]).exp())
+        seen_by = torch.bincount(bins, minlength=self.bins).double()
+        mass, seen_by = _over_processes(torch.stack([mass, seen_by]), dist.ReduceOp.SUM)
+        seen = seen_by > 0
+        self.count += seen
+        fresh = (1 / self.count.double()).clamp(min=1 - self.decay, max=1)
+        batch_mean = peak + (mass / seen_by).log()
+        # The average of r itself, in logarithms; the first observation has weight 1, and log1p(-1) = -inf is right.
+        average = torch.logaddexp(self.log_mean + torch.log1p(-fresh), batch_mean + fresh.log())
+        self.log_mean.copy_(torch.where(seen, average, self.log_mean))
+
+
+def _over_processes(value: Tensor, operation: dist.ReduceOp.RedOpType) -> Tensor:
+    """Reduce a tensor over all processes, where there are several."""
+    if dist.is_available() and dist.is_initialized():
+        dist.all_reduce(value, operation)
+    return value
 
 
 class WeightNormaliser(nn.Module, ABC):
@@ -100,8 +110,5 @@ class BatchMeanNormaliser(WeightNormaliser):
     """
 
     def forward(self, h: Tensor) -> Tensor:
-        total = torch.stack([h.sum(), h.new_tensor(float(len(h)))])
-        if dist.is_available() and dist.is_initialized():
-            dist.all_reduce(total)
-        mean = total[0] / total[1]
-        return h / mean.clamp(min=torch.finfo(h.dtype).tiny)
+        total, count = _over_processes(torch.stack([h.sum(), h.new_tensor(float(len(h)))]), dist.ReduceOp.SUM)
+        return h / (total / count).clamp(min=torch.finfo(h.dtype).tiny)

@@ -151,13 +151,10 @@ class Distillation(LightningModule):
         whole = Sample.cat(samples)
         noised = self.distiller.diffuse(whole, self.distiller.timesteps, progress=self.progress, rng=rng)
         gradient = self.distiller.loss.gradient(noised, self.distiller.teacher, self.distiller.guidance)
-        start = 0
-        for i, part in enumerate(parts):
+        for i, (part, g) in enumerate(zip(parts, gradient.g.split([len(s.x) for s in samples]), strict=True)):
             sample = generator(part, generator_at(seed, i))
-            rows = slice(start, start + len(sample.x))
             share = len(sample.x) / len(whole.x)
-            self.manual_backward(share * _with_regulariser(surrogate(sample.x, gradient.g[rows]), sample))
-            start += len(sample.x)
+            self.manual_backward(share * _with_regulariser(surrogate(sample.x, g), sample))
         return Step(surrogate(whole.x, gradient.g), noised, gradient)
 
     def _update_critic(self, batch: Batch, sample: Sample | None, rng: torch.Generator) -> None:

@@ -96,7 +96,8 @@ def test_law_11_particles_settle(n: int, expected: float) -> None:
         return (g.view(n, -1) * w).sum(1).numpy()
 
     particles = start.numpy()
-    for _ in range(100 * n):  # descent chooses the stable point, for coinciding particles are a saddle; root() polishes it
+    # Descent chooses the stable point, for coinciding particles are a saddle; root() polishes it.
+    for _ in range(100 * n):
         particles = particles - drift(particles)
     settled = root(drift, particles, tol=1e-12).x
     assert np.abs(drift(settled)).max() < 1e-10
