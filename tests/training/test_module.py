@@ -53,7 +53,7 @@ def fit(
         # Lightning's own: of a class that torch is about to remove, and that there is no loader process.
         warnings.filterwarnings("ignore", ".*LeafSpec", FutureWarning)
         warnings.filterwarnings("ignore", ".*does not have many workers")
-        made.fit(model, datamodule=data or Conditions(), ckpt_path=resume, weights_only=False if resume else None)
+        made.fit(model, datamodule=data or Conditions(), ckpt_path=resume, weights_only=True if resume else None)
     return made
 
 

@@ -69,6 +69,7 @@ class NeRF(Generator):
     """
 
     particles: int
+    _progress: Tensor
 
     def __init__(
         self,
@@ -98,7 +99,8 @@ class NeRF(Generator):
         self.background = deepcopy(background or RandomBackground())
         self.occupancy = deepcopy(occupancy or Occupancy()) if skip else None
         self.regularisers = tuple(regularisers)
-        self._resolution, self._samples, self.progress = resolution, samples, 0.0
+        self._resolution, self._samples = resolution, samples
+        self.register_buffer("_progress", torch.zeros((), dtype=torch.float64))
         self._allocate(torch.Generator().manual_seed(seed), identical)
 
     def _allocate(self, rng: torch.Generator, identical: bool) -> None:
@@ -114,17 +116,14 @@ class NeRF(Generator):
             self.occupancy.allocate(n, rng)
 
     def on_progress(self, step: int, progress: float, rng: torch.Generator | None = None) -> None:
-        self.progress = progress
+        self._progress.fill_(progress)
         if self.occupancy is not None and step % self.occupancy.every == 0:
             self.occupancy.update(self._density, rng, self.chunk)
 
-    def get_extra_state(self) -> dict[str, float]:
-        """Progress, which resolution, samples and weights depend on, goes into checkpoints."""
-        return {"progress": self.progress}
-
-    def set_extra_state(self, state: dict[str, float]) -> None:
-        """Take progress from a checkpoint."""
-        self.progress = state["progress"]
+    @property
+    def progress(self) -> float:
+        """Fraction of training done, on which resolution, samples and regularisers depend; a buffer, to be resumed."""
+        return float(self._progress)
 
     @property
     def resolution(self) -> int:

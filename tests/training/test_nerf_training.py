@@ -1,0 +1,81 @@
+"""NeRF particles in training: what a resumed run needs, and the callbacks that look at them."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from pytorch_lightning import Callback, Trainer
+from training.test_module import fit, trainer
+
+from scoredistill.critics import ParticleCritic
+from scoredistill.diffusion import LogSNRTimesteps
+from scoredistill.generators.nerf import DenseGrid, NeRF, Occupancy
+from scoredistill.losses import VSD
+from scoredistill.rendering.mesh import Mesh
+from scoredistill.teachers import Gallery
+from scoredistill.training import Distillation, PromptAndCameras
+from scoredistill.training.callbacks import GalleryFidelity, MeshExport, ParticleGrid, Turntable
+
+
+def module() -> Distillation:
+    occupancy = Occupancy(resolution=16, every=2)
+    nerf = NeRF(2, DenseGrid(16), occupancy=occupancy, resolution=16, samples=16, seed=3)
+    return Distillation(nerf, Gallery(), VSD(ParticleCritic()), timesteps=LogSNRTimesteps(5.0, 2.0), ema=0.5, seed=1)
+
+
+def data() -> PromptAndCameras:
+    return PromptAndCameras("a blue donut", views=2, evaluation_views=3)
+
+
+class SaveAt(Callback):
+    """Keeps a checkpoint of one step."""
+
+    def __init__(self, step: int, path: Path) -> None:
+        self.step, self.path = step, path
+
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        if trainer.global_step == self.step:
+            trainer.save_checkpoint(self.path)
+
+
+def test_a_resumed_run_is_bit_identical_with_its_grids_and_average(tmp_path: Path) -> None:
+    whole, resumed = module(), module()
+    fit(whole, 7, SaveAt(3, tmp_path / "three.ckpt"), data=data())
+    fit(resumed, 7, resume=tmp_path / "three.ckpt", data=data())
+    expected = whole.state_dict()
+    assert {"distiller.generator._progress", "average.module._progress"} <= expected.keys()
+    assert any("occupancy" in key for key in expected)
+    for key, value in resumed.state_dict().items():
+        assert torch.equal(value, expected[key]), key
+
+
+def looked_at(folder: Path, *callbacks: Callback) -> Trainer:
+    """A trainer in a folder, at the end of whose fit the callbacks have been called."""
+    made, distillation, cameras = trainer(1), module(), data()
+    made._default_root_dir = str(folder)
+    made.datamodule = cameras
+    for callback in callbacks:
+        callback.on_fit_end(made, distillation)
+    return made
+
+
+def test_fidelity_reports_every_particle(tmp_path: Path) -> None:
+    looked_at(tmp_path, GalleryFidelity(resolution=16, mesh_resolution=24))
+    figures = json.loads((tmp_path / "metrics.json").read_text())
+    assert {f"{name}/particle_{i}" for name in ("psnr", "variant", "chamfer") for i in (0, 1)} <= figures.keys()
+    assert 1 <= figures["variants_covered"] <= 2
+    assert 0 < figures["chamfer/particle_0"] < 1
+    assert figures["psnr/mean"] == (figures["psnr/particle_0"] + figures["psnr/particle_1"]) / 2
+
+
+def test_pictures_and_meshes_are_written(tmp_path: Path) -> None:
+    callbacks = (ParticleGrid(resolution=16, views=3), Turntable(4, 16, (".webp", ".gif")), MeshExport(24))
+    looked_at(tmp_path, *callbacks)
+    with Image.open(tmp_path / "grid.png") as grid:
+        assert grid.size == (2 + 3 * 18, 2 + 2 * 18)
+    for suffix in (".webp", ".gif"):
+        with Image.open(tmp_path / f"turntable{suffix}") as turn:
+            assert (turn.size, turn.n_frames) == ((32, 16), 4)
+    assert all(Mesh.load(tmp_path / "meshes" / f"particle_{i}.glb").watertight for i in (0, 1))
