@@ -34,7 +34,10 @@ def test_a_family_differs_in_its_objective_alone(members: list[Path]) -> None:
     assert len(set(losses)) == len(members)
 
 
-@pytest.mark.parametrize("path", sorted(RECIPES.rglob("*.yaml")), ids=lambda path: f"{path.parent.name}/{path.stem}")
+WHOLE = [path for path in sorted(RECIPES.rglob("*.yaml")) if path.parent.name != "losses"]
+
+
+@pytest.mark.parametrize("path", WHOLE, ids=lambda path: f"{path.parent.name}/{path.stem}")
 def test_every_section_has_a_comment_above(path: Path) -> None:
     lines = path.read_text().splitlines()
     keys = {i: line for i, line in enumerate(lines) if re.match(r"( {2})?[a-z]", line)}
