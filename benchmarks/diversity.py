@@ -14,8 +14,8 @@ from pathlib import Path
 from statistics import mean, stdev
 
 import torch
+from recipe_runs import finished_run, metrics, picture, write_report
 
-from runs import finished_run, metrics, picture, write_report
 from scoredistill.rendering.turntable import picture_grid, save_picture
 
 LOSSES: dict[str, list[str]] = {"VSD": [], "SDS": ["--model.loss", "SDS"]}

@@ -12,8 +12,8 @@ import argparse
 from pathlib import Path
 
 import torch
+from recipe_runs import finished_run, metrics, picture, write_report
 
-from runs import finished_run, metrics, picture, write_report
 from scoredistill.rendering.turntable import picture_grid, save_picture
 
 RECIPES = ("sds", "vsd", "vsd_network", "jensen_shannon")
