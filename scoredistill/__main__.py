@@ -57,9 +57,9 @@ def _answer(arguments: Sequence[str]) -> int:
         sys.stdout.write(f"scoredistill {__version__}\n")
         return 0
     if command == "recipes":
-        from scoredistill import recipe_library
+        from scoredistill import recipes_command
 
-        return recipe_library.main(arguments[1:])
+        return recipes_command.main(arguments[1:])
     if command in COMMANDS:
         from scoredistill import cli  # seconds of torch and Lightning: only where they are needed
 
