@@ -15,11 +15,18 @@ class Knot:
         at: fraction of training, in [0, 1].
         value: the value reached there.
         then: how to go on to the next knot: hold the value and jump, or move linearly or geometrically.
+
+    Raises:
+        ValueError: if `at` lies outside [0, 1].
     """
 
     at: float
     value: float
     then: Literal["hold", "linear", "geometric"] = "linear"
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.at <= 1:
+            raise ValueError(f"a knot's `at` is a fraction of training in [0, 1], got {self.at}")
 
 
 @dataclass(frozen=True)
@@ -68,3 +75,23 @@ Annealed = float | Piecewise
 def at_progress(value: Annealed, progress: float) -> float:
     """The value of a constant or a schedule at a fraction of training."""
     return value(progress) if isinstance(value, Piecewise) else value
+
+
+def lowest(value: Annealed) -> float:
+    """The smallest value of a constant or a schedule over all of training."""
+    return min(knot.value for knot in value.knots) if isinstance(value, Piecewise) else value
+
+
+def require_at_least(low: float, **settings: Annealed) -> None:
+    """Check settings that may be too small.
+
+    Args:
+        low: the smallest value allowed.
+        settings: by name, constants or schedules.
+
+    Raises:
+        ValueError: naming the first setting that is smaller, or not a number, at any time.
+    """
+    for name, value in settings.items():
+        if not lowest(value) >= low:
+            raise ValueError(f"{name} must be at least {low}, got {lowest(value)}")

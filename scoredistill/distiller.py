@@ -13,6 +13,7 @@ from scoredistill.diffusion.prediction import noise_like
 from scoredistill.diffusion.timesteps import TimestepSampler, UniformTimesteps
 from scoredistill.generators.base import Generator
 from scoredistill.losses.base import Gradient, ScoreDistillation
+from scoredistill.ratios.discriminator import DiscriminatorRatio
 from scoredistill.teachers.base import Teacher
 from scoredistill.types import Batch, Condition, Noised, Sample
 
@@ -60,14 +61,18 @@ class Distiller(nn.Module):
         self.guidance = guidance or CFG()
         self.timesteps = timesteps or UniformTimesteps()
         self.critic_timesteps = critic_timesteps or self.timesteps
-        for module in loss.modules():
-            if isinstance(module, Critic):
-                module.adopt_schedule(teacher.schedule)
+        generator.adopt(teacher)
+        loss.adopt(teacher, self.timesteps)
 
     @property
     def critics(self) -> list[Critic]:
         """The loss's critics that are trained."""
         return [m for m in self.loss.modules() if isinstance(m, Critic) and m.trainable]
+
+    @property
+    def discriminators(self) -> list[DiscriminatorRatio]:
+        """The loss's discriminators."""
+        return [m for m in self.loss.modules() if isinstance(m, DiscriminatorRatio)]
 
     def gradient(
         self, x: Tensor, *, t: Tensor, epsilon: Tensor, condition: Condition | None = None, sample: Sample | None = None
@@ -85,7 +90,7 @@ class Distiller(nn.Module):
         Returns:
             (B, *D).
         """
-        sample = replace(sample or self._as_sample(x), x=x, condition=condition)
+        sample = replace(sample or self._as_sample(x, condition), x=x, condition=condition)
         noised = Noised.diffuse(sample, t, epsilon, self.teacher.schedule)
         return self.loss.gradient(noised, self.teacher, self.guidance).g
 
@@ -108,6 +113,18 @@ class Distiller(nn.Module):
             rng: CPU generator; None: torch's global one.
         """
         sample = self.generator(batch or Batch(), rng)
+        return self.evaluate(sample, t=t, epsilon=epsilon, progress=progress, rng=rng)
+
+    def evaluate(
+        self,
+        sample: Sample,
+        *,
+        t: Tensor | None = None,
+        epsilon: Tensor | None = None,
+        progress: float = 0.0,
+        rng: torch.Generator | None = None,
+    ) -> Step:
+        """Diffuse samples that are there already and evaluate the objective; arguments are those of `step`."""
         noised = self.diffuse(sample, self.timesteps, t, epsilon, progress, rng)
         gradient = self.loss.gradient(noised, self.teacher, self.guidance)
         return Step(surrogate(sample.x, gradient.g), noised, gradient)
@@ -148,11 +165,41 @@ class Distiller(nn.Module):
         """
         if not self.critics:
             raise ValueError(f"{type(self.loss).__name__} has no trained critic")
-        if noised is None:
-            with torch.no_grad():
-                sample = self.generator(batch or Batch(), rng)
-            noised = self.diffuse(sample, self.critic_timesteps, None, None, progress, rng)
-        return torch.stack([critic.training_loss(noised) for critic in self.critics]).sum()
+        return self.critic_error(noised or self.noised_sample(batch, progress=progress, rng=rng)).mean()
+
+    def critic_error(self, noised: Noised) -> Tensor:
+        """The trained critics' error on each diffused sample, (B,)."""
+        return torch.stack([critic.training_error(noised) for critic in self.critics]).sum(0)
+
+    def discriminator_error(self, noised: Noised, batch: Batch, rng: torch.Generator | None = None) -> Tensor:
+        """The discriminators' error on each pair of a generated and a real sample, (B,).
+
+        Args:
+            noised: the generator's diffused samples.
+            batch: its data, (B, *D), are diffused to the same times.
+            rng: CPU generator; None: torch's global one.
+
+        Raises:
+            ValueError: if the batch has no data, or not as many as there are samples.
+        """
+        if batch.data is None:
+            raise ValueError("a discriminator needs real samples, but the batch has none: use a data module with data")
+        if len(batch.data) != len(noised.t):
+            raise ValueError(f"there are {len(noised.t)} generated samples in a batch and {len(batch.data)} real ones")
+        condition = noised.condition if batch.data_label is None else Condition(label=batch.data_label)
+        data = Sample(batch.data.to(noised.x_t), condition)
+        real = Noised.diffuse(data, noised.t, noise_like(noised.x_t, rng), noised.schedule)
+        critic = next(iter(self.critics), None)
+        errors = [d.weight * d.training_error(noised, real, self.teacher, critic) for d in self.discriminators]
+        return torch.stack(errors).sum(0)
+
+    def noised_sample(
+        self, batch: Batch | None = None, progress: float = 0.0, rng: torch.Generator | None = None
+    ) -> Noised:
+        """Samples without graph, diffused to the critics' times."""
+        with torch.no_grad():
+            sample = self.generator(batch or Batch(), rng)
+        return self.diffuse(sample, self.critic_timesteps, None, None, progress, rng)
 
     def diffuse(
         self,
@@ -169,11 +216,16 @@ class Distiller(nn.Module):
             t = timesteps(len(x), schedule, progress, rng).to(x)
         return Noised.diffuse(sample, t, noise_like(x, rng) if epsilon is None else epsilon, schedule)
 
-    def _as_sample(self, x: Tensor) -> Sample:
+    def _as_sample(self, x: Tensor, condition: Condition | None) -> Sample:
         own = self.generator.population()
-        if own is None or len(x) >= len(own.x):
+        if own is None or len(x) > len(own.x):
             return Sample(x)
-        return Sample(x, population=own.x)
+        asked = None if condition is None else condition.views
+        if len(x) == len(own.x):
+            return Sample(x, view=own.view if asked is None else asked)
+        if own.view is not None and asked is None:
+            raise ValueError("the particles have labels: give condition=Condition(label=...) or sample= with x")
+        return Sample(x, view=asked, population=own.x, population_view=own.view)
 
 
 def surrogate(x: Tensor, g: Tensor) -> Tensor:

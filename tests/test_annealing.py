@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scoredistill.annealing import Knot, Piecewise, at_progress
+from scoredistill.annealing import Knot, Piecewise, at_progress, lowest, require_at_least
 
 THREE = Piecewise([Knot(0.2, 4.0, "hold"), Knot(0.4, 1.0, "linear"), Knot(0.6, 2.0, "geometric"), Knot(1.0, 32.0)])
 
@@ -42,3 +42,17 @@ def test_constants_and_single_knots_do_not_change(value: float, progress: float)
 def test_impossible_knots_are_errors(knots: list[Knot], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Piecewise(knots)
+
+
+@pytest.mark.parametrize("at", [-0.1, 1.5, float("nan")])
+def test_a_knot_lies_within_training(at: float) -> None:
+    with pytest.raises(ValueError, match=rf"`at` is a fraction of training in \[0, 1\], got {at}"):
+        Knot(at, 1.0)
+
+
+def test_settings_that_are_too_small_are_named() -> None:
+    assert (lowest(3.0), lowest(THREE)) == (3.0, 1.0)
+    require_at_least(1, first=1, second=THREE)
+    for value in (0.5, float("nan"), Piecewise([Knot(0, 2.0), Knot(1, 0.5)])):
+        with pytest.raises(ValueError, match=r"second must be at least 1, got (0\.5|nan)"):
+            require_at_least(1, first=1, second=value)

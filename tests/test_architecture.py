@@ -20,8 +20,9 @@ PACKAGE = Path(scoredistill.__file__).parent
 # orders may import from each other, as long as no circle arises. A new part has to be given its place here.
 CHAINS = [
     [
-        {"types", "annealing", "version", "recipe_library", "recipes_command"},
+        {"types", "annealing", "version", "distributed", "recipe_library", "recipes_command"},
         {"diffusion", "divergences", "rendering"},
+        {"networks"},
         {"teachers", "critics", "ratios"},
         {"losses"},
         {"distiller"},
@@ -29,7 +30,8 @@ CHAINS = [
         {"studies", "cli"},
         {"__main__"},
     ],
-    [{"rendering"}, {"generators"}, {"distiller"}],
+    [{"rendering", "networks"}, {"generators"}, {"distiller"}],
+    [{"teachers", "rendering"}, {"evaluation", "data"}, {"training"}],
 ]
 STRANGERS = [("generators", "losses")]  # neither imports the other
 LIGHTNING = {"pytorch_lightning", "lightning", "lightning_fabric"}

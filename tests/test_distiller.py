@@ -117,7 +117,7 @@ class TwoCritics(VSD):
     def __init__(self) -> None:
         super().__init__(mlp_critic())
         self.second = self.alias = mlp_critic()
-        nn.init.normal_(self.second.network.out.weight)
+        nn.init.normal_(self.second.denoiser.network.out.weight)
 
 
 def test_every_trained_critic_is_trained_once() -> None:
@@ -134,8 +134,8 @@ def test_critic_timesteps_are_the_critics_own() -> None:
         ImageParticles(torch.randn(6, 2)), teacher(), VSD(mlp_critic()), critic_timesteps=UniformTimesteps(0.9, 0.95)
     )
     critic = ours.loss.critic
-    original = critic.training_loss
-    critic.training_loss = lambda noised: seen.append(noised.t) or original(noised)
+    original = critic.training_error
+    critic.training_error = lambda noised: seen.append(noised.t) or original(noised)
     ours.critic_loss(rng=rng())
     assert 0.9 <= seen[0].min() <= seen[0].max() <= 0.95
     assert Distiller(ours.generator, ours.teacher, ours.loss).critic_timesteps is not ours.critic_timesteps

@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parent.parent
 # In pieces, so that this file passes its own test.
 REGISTRIES = ["py" + "pi.org", "python" + "hosted.org", "npm" + "js.org", "npm" + "js.com", "download.py" + "torch.org"]
 INDEX_VARIABLES = ["PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "UV_INDEX", "UV_DEFAULT_INDEX", "UV_INDEX_URL"]
-SECTIONS = {"Added", "Changed", "Deprecated", "Removed", "Fixed", "Security"}
+SECTIONS = {"Added", "Changed", "Deprecated", "Removed", "Fixed", "Security", "Numerics"}
 
 
 def git(*words: str) -> subprocess.CompletedProcess[str]:
@@ -114,5 +114,5 @@ def test_change_log_keeps_its_format():
     assert versions
     assert versions[0] == "[Unreleased]"
     assert all(re.fullmatch(r"\[\d+\.\d+\.\d+\S*\] - \d{4}-\d\d-\d\d( \[YANKED\])?", title) for title in versions[1:])
-    assert sections, "a change is listed under Added, Changed, Deprecated, Removed, Fixed or Security"
+    assert sections, "a change is listed under Added, Changed, Deprecated, Removed, Fixed, Security or Numerics"
     assert sections <= SECTIONS

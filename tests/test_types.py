@@ -102,14 +102,41 @@ def test_a_batch_of_a_size_splits_by_it() -> None:
         Batch(Condition("a mug")).split(2)
 
 
-def test_joined_samples_stay_apart_as_views() -> None:
-    first = Sample(torch.zeros(4, 2), particle=torch.tensor([0, 1, 0, 1]), view=torch.tensor([0, 0, 1, 1]))
-    second = Sample(torch.ones(2, 2), particle=torch.tensor([0, 1]))
+def test_joined_samples_of_cameras_stay_apart_as_views() -> None:
+    seen = Condition(camera=camera(4))
+    first = Sample(torch.zeros(4, 2), seen, particle=torch.tensor([0, 1, 0, 1]), view=torch.tensor([0, 0, 1, 1]))
+    second = Sample(torch.ones(2, 2), seen[torch.tensor([0, 0])], particle=torch.tensor([0, 1]))
     joined = Sample.cat([first, second, first])
     assert joined.view.tolist() == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]
     assert joined.particle.tolist() == [0, 1, 0, 1, 0, 1, 0, 1, 0, 1]
     assert joined.x.sum() == 4
-    assert Sample.cat([first, Sample(torch.ones(1, 2))]).particle is None
+    assert Sample.cat([first, Sample(torch.ones(1, 2), seen[torch.tensor([0])])]).particle is None
+
+
+def test_joined_samples_without_cameras_are_of_one_view_or_of_their_labels() -> None:
+    plain, label = Sample(torch.zeros(2, 2)), torch.tensor([3, 1])
+    labelled = Sample(torch.zeros(2, 2), Condition(label=label), population=torch.ones(2, 2), population_view=label)
+    assert Sample.cat([plain, plain]).views is None
+    joined = Sample.cat([labelled, labelled])
+    assert joined.views.tolist() == [3, 1, 3, 1]
+    assert joined.population_view.tolist() == [3, 1, 3, 1]
+
+
+def test_noise_does_not_depend_on_how_a_batch_is_split() -> None:
+    batch = Batch(Condition(label=torch.arange(7)), data=torch.randn(7, 2), data_label=torch.arange(7))
+    whole = batch.noise((3,), torch.Generator().manual_seed(1))
+    parts = [part.noise((3,), torch.Generator().manual_seed(1)) for part in batch.split(3)]
+    assert torch.equal(torch.cat(parts), whole)
+    assert torch.cat([part.data_label for part in batch.split(3)]).tolist() == list(range(7))
+
+
+def test_equal_views_are_equal_rows() -> None:
+    rows = torch.tensor([0, 2, 0, 1])
+    views = Condition(camera=camera(3)[rows]).views
+    assert ((views[:, None] == views) == (rows[:, None] == rows)).all()
+    both = Condition(camera=camera(3)[rows], label=torch.tensor([0, 0, 1, 0])).views
+    assert len(both.unique()) == 4
+    assert Condition("a mug").views is None
 
 
 @pytest.mark.parametrize("schedule", [CosineSchedule(), FlowSchedule()])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from copy import deepcopy
+from pathlib import Path
 from typing import Any
 
 from jsonargparse import Namespace
@@ -17,11 +18,15 @@ from pytorch_lightning.loggers import CSVLogger, Logger
 
 from scoredistill.cli import help as cli_help
 from scoredistill.cli.errors import UsageError, explain
+from scoredistill.cli.recipes import difference
+from scoredistill.cli.teachers import train_missing_teacher
 from scoredistill.cli.words import Words
-from scoredistill.cli.workspace import Workspace, open_workspace
+from scoredistill.cli.workspace import Workspace, find_start, open_workspace
+from scoredistill.training.base import Training
 from scoredistill.training.callbacks import RunProgress, Summary
 from scoredistill.training.checkpoints import AtomicCheckpointIO, LastCheckpoint
 from scoredistill.training.data import Conditions
+from scoredistill.training.denoising import DenoiserTraining
 from scoredistill.training.module import Distillation
 
 DESCRIPTIONS = {
@@ -30,6 +35,7 @@ DESCRIPTIONS = {
     "test": "Test a checkpoint.",
     "predict": "Write what a checkpoint's generator makes.",
 }
+TASKS: dict[str, type[Training]] = {"distillation": Distillation, "teacher": DenoiserTraining}
 TRAINER_DEFAULTS = {
     "max_steps": 1000,
     "log_every_n_steps": 10,
@@ -37,7 +43,7 @@ TRAINER_DEFAULTS = {
     "enable_model_summary": False,
 }
 
-NOT_IN_RECIPES = {"help", "config", "ckpt_path", "debug", "print_config", "print_shtab"}
+NOT_IN_RECIPES = {"help", "separate", "config", "ckpt_path", "debug", "print_config", "print_shtab"}
 
 
 class CommandLine(LightningCLI):
@@ -51,14 +57,18 @@ class CommandLine(LightningCLI):
         UsageError: if the options are wrong.
     """
 
-    model: Distillation
+    model: Training
     trainer: Trainer
     workspace: Workspace
+    changed: str | None = None
+    """The first key that fit does not have from the run that it starts from."""
 
     def __init__(self, command: str, words: Words) -> None:
         self.command, self.given = command, words
+        if words.task not in TASKS:
+            raise UsageError(f"task: there is no {words.task!r}. Choose from {', '.join(TASKS)}")
         super().__init__(
-            Distillation,
+            TASKS[words.task],
             Conditions,
             save_config_callback=None,
             trainer_defaults=TRAINER_DEFAULTS,
@@ -88,19 +98,23 @@ class CommandLine(LightningCLI):
             default=0,
             help="of everything, model.seed and data.seed too.",
         )
+        add("--task", type=str, default=self.given.task, help=f"what is trained: {' or '.join(TASKS)}.")
         add("--output", type=str, default=self.given.output, help="parent of the numbered run folders.")
         add("--checkpoint_every", type=PositiveInt, default=100, help="generator steps between checkpoints.")
         add(
             "--ckpt_path",
             type=str | None,
             default=None,
-            help="what to start from: a checkpoint, a run folder, or `last`, the newest run under output.",
+            help="what to start from: a checkpoint, a run folder, or `last`, the newest run under output. fit goes on "
+            "in that run's folder; with another model, data or seed than that run's, in a new one.",
         )
+        if self.command == "predict":
+            parser.add_argument("--separate", action="store_true", help="write each picture by itself, not a grid.")
         parser.add_argument("--debug", action="store_true", help="show the traceback of an error.")
 
     def add_core_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Model and data first: they are what help is read for."""
-        parser.add_lightning_class_args(Distillation, "model")
+        parser.add_lightning_class_args(TASKS[self.given.task], "model")
         parser.add_lightning_class_args(Conditions, "data", subclass_mode=True)
         parser.set_defaults({"data": {"class_path": "scoredistill.training.Conditions"}})
         parser.add_lightning_class_args(Trainer, "trainer")
@@ -124,17 +138,29 @@ class CommandLine(LightningCLI):
 
     def before_instantiate_classes(self) -> None:
         """Keep the recipe as it is, make the folder, and let relative paths of loggers lie in it."""
-        reusable = deepcopy(self.config)
-        for key in NOT_IN_RECIPES:
-            reusable.pop(key, None)
-        # By position: jsonargparse 4.49 renamed `skip_none`. What is null on purpose has to stay.
-        self.recipe: str = self.parser.dump(reusable, "yaml", False)
-        self.workspace = open_workspace(self.command, self.config.output, self.config.ckpt_path)
+        self.recipe = self._as_recipe(self.config)
+        if self.command == "fit" and self.given.task == "distillation":
+            train_missing_teacher(self.config.model.teacher)
+        start = find_start(self.config.output, self.config.ckpt_path)
+        if self.command == "fit" and start.run is not None and start.run.config.is_file():
+            self.changed = difference(start.run.config, self.recipe, self._resolved)
+        self.workspace = open_workspace(self.command, self.config.output, start, goes_on=self.changed is None)
         loggers = self.config.trainer.logger
         for logger in loggers if isinstance(loggers, list) else [loggers]:
             settings = logger.get("init_args") if isinstance(logger, Namespace) else None
             if settings is not None and settings.get("save_dir") is not None:
                 settings["save_dir"] = str(self.workspace.folder / settings["save_dir"])
+
+    def _as_recipe(self, config: Namespace) -> str:
+        reusable = deepcopy(config)
+        for key in NOT_IN_RECIPES:
+            reusable.pop(key, None)
+        # By position: jsonargparse 4.49 renamed `skip_none`. What is null on purpose has to stay.
+        text: str = self.parser.dump(reusable, "yaml", False)
+        return text
+
+    def _resolved(self, config: Path) -> str:
+        return self._as_recipe(self.parser.parse_path(str(config)))
 
     def instantiate_classes(self) -> None:
         """Build everything; leave no folder behind if that fails."""
@@ -167,8 +193,10 @@ class CommandLine(LightningCLI):
     def _callbacks(self, given: list[Callback], checkpoints: bool, progress: bool) -> list[Callback]:
         """The recipe's callbacks, and those that every run has."""
         callbacks = [callback for callback in given if not isinstance(callback, Summary)]
-        if self.command != "fit":
+        if self.command == "predict":
             return callbacks
+        if self.command != "fit":
+            return [*callbacks, Summary()]
         if progress and not any(isinstance(callback, (ProgressBar, RunProgress)) for callback in callbacks):
             callbacks.insert(0, RunProgress())
         if checkpoints:

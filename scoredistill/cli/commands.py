@@ -20,6 +20,7 @@ from torch import Tensor
 from scoredistill.cli import names
 from scoredistill.cli.command_line import CommandLine
 from scoredistill.cli.errors import UsageError
+from scoredistill.cli.loggers import give_loggers_folders
 from scoredistill.cli.predictions import write_predictions
 from scoredistill.cli.provenance import provenance
 from scoredistill.cli.quiet import quiet
@@ -27,6 +28,7 @@ from scoredistill.cli.tensors import register_tensors
 from scoredistill.cli.words import read_words
 from scoredistill.cli.workspace import SHARED
 from scoredistill.rendering.files import write_atomically
+from scoredistill.training.callbacks.base import FinalLookError
 from scoredistill.training.run_folder import RunFolder, write_json_atomically
 
 DEBUG = "SCOREDISTILL_DEBUG"
@@ -46,6 +48,9 @@ class Interrupted(Exception):
         self.code = code
 
 
+OURS = (UsageError, Interrupted, FinalLookError)
+
+
 def run(command: str, argv: list[str]) -> int:
     """Run a command.
 
@@ -61,6 +66,7 @@ def run(command: str, argv: list[str]) -> int:
         with importable_working_directory(), quiet():
             names.import_public_modules()
             register_tensors()
+            give_loggers_folders()
             if command == "export":
                 from scoredistill.cli.export import export
 
@@ -86,8 +92,10 @@ def train(command: str, argv: list[str]) -> None:
     try:
         with _signals(line):
             actions[command](line, [command, *argv])
+    except FinalLookError:
+        raise  # the other results are there
     except BaseException:
-        if command != "fit" or line.trainer.global_step == 0:
+        if command != "fit" or line.trainer.global_step <= line.workspace.start.step:
             line.workspace.discard()  # nothing has been made yet
         raise
 
@@ -103,29 +111,40 @@ def _build(build: Callable[[], CommandLine]) -> CommandLine:
 
 
 def _fit(line: CommandLine, command: list[str]) -> None:
-    workspace, trainer = line.workspace, line.trainer
+    workspace, trainer, start = line.workspace, line.trainer, line.workspace.start
     if trainer.is_global_zero:
+        if line.changed is not None and start.run is not None:
+            sys.stdout.write(f"{line.changed} is not as in {start.run.path}: this run gets {workspace.folder}\n")
         _write_recipe(workspace.run, line.recipe)
-        _write_versions(workspace.run, provenance(command, trainer.strategy.root_device))
+        source = {} if start.checkpoint is None else {"resumed_from": str(start.checkpoint), "at_step": start.step}
+        _write_versions(workspace.run, provenance(command, trainer.strategy.root_device) | source)
     os.environ[SHARED] = str(workspace.folder)
     try:
-        trainer.fit(line.model, datamodule=line.datamodule, ckpt_path=workspace.checkpoint, weights_only=True)
+        trainer.fit(line.model, datamodule=line.datamodule, ckpt_path=start.checkpoint, weights_only=True)
     finally:
         del os.environ[SHARED]
 
 
 def _validate(line: CommandLine, command: list[str]) -> None:
-    line.trainer.validate(line.model, line.datamodule, line.workspace.checkpoint, weights_only=True)
+    line.trainer.validate(line.model, line.datamodule, _evaluated(line), verbose=False, weights_only=True)
 
 
 def _test(line: CommandLine, command: list[str]) -> None:
-    line.trainer.test(line.model, line.datamodule, line.workspace.checkpoint, weights_only=True)
+    line.trainer.test(line.model, line.datamodule, _evaluated(line), verbose=False, weights_only=True)
+
+
+def _evaluated(line: CommandLine) -> Path | None:
+    """The checkpoint that is evaluated; without one, say what is."""
+    checkpoint = line.workspace.start.checkpoint
+    if checkpoint is None and line.trainer.is_global_zero:
+        sys.stderr.write("warning: no --ckpt_path: this is the generator as the recipe makes it, untrained\n")
+    return checkpoint
 
 
 def _predict(line: CommandLine, command: list[str]) -> None:
     workspace = line.workspace
-    found = line.trainer.predict(line.model, None, line.datamodule, None, workspace.checkpoint, weights_only=True)
-    for path in write_predictions(cast(list[dict[str, Tensor]], found), workspace.folder):
+    found = line.trainer.predict(line.model, None, line.datamodule, None, _evaluated(line), weights_only=True)
+    for path in write_predictions(cast(list[dict[str, Tensor]], found), workspace.folder, line.config.separate):
         sys.stdout.write(f"wrote {path}\n")
 
 
@@ -192,7 +211,7 @@ def describe(error: BaseException) -> str:
     # jsonargparse wraps a constructor's own message into a list of all that did not fit.
     own = [line.removeprefix("- ") for line in lines if line.startswith("- ") and "Expected a " not in line]
     text = own[0] if own and "Does not validate" in lines[0] else " ".join(line for line in lines if line)
-    if isinstance(error, (UsageError, Interrupted, ValueError, FloatingPointError, ImportError)) and text:
+    if isinstance(error, (*OURS, ValueError, FloatingPointError, ImportError)) and text:
         return text
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
@@ -200,7 +219,7 @@ def describe(error: BaseException) -> str:
 def _report(command: str, error: Exception, debug: bool) -> int:
     if debug and not isinstance(error, Interrupted):
         traceback.print_exception(error)
-    known = (UsageError, Interrupted, ValueError, TypeError, OSError, FloatingPointError, ImportError)
+    known = (*OURS, ValueError, TypeError, OSError, FloatingPointError, ImportError)
     hint = "" if debug or isinstance(error, known) else " (--debug shows where)"
     sys.stderr.write(f"scoredistill {command}: {describe(error)}{hint}\n")
     if isinstance(error, Interrupted):

@@ -44,6 +44,9 @@ def explain(message: str, valid_keys: Iterable[str]) -> str:
         if found:
             return found
     problems = list(_problems(message))
+    found = _classless(message, problems)
+    if found:
+        return found
     for judge in (_option, _required, _class):
         for place, text in problems:
             found = judge(place, text)
@@ -126,6 +129,21 @@ def _option(place: _Place, text: str) -> str | None:
     owner = class_path.rpartition(".")[2] or "it"
     hint = did_you_mean(match[1], known) or (f"There are {', '.join(known)}." if known else "")
     return f"{owner} has no option {match[1]!r}. {hint}".rstrip()
+
+
+def _classless(message: str, problems: list[tuple[_Place, str]]) -> str | None:
+    """An option of a field that has no class yet, so that nothing says what the option means."""
+    option = re.search(r"NestedArg\(key='([^']+)', val=", message)
+    base = next((found for _, text in problems if (found := re.search(r"([\w.]+) is abstract", text))), None)
+    if option is None or base is None:
+        return None
+    key = ".".join(problems[0][0].keys)
+    known = names.known_classes()
+    kind = known.get(base[1].rpartition(".")[2])
+    choices = [name for name, value in known.items() if kind and issubclass(value, kind) and value is not kind]
+    fitting = [name for name in choices if option[1].split(".")[0] in names.parameters_of(name)] or choices
+    hint = f", as in --{key} {fitting[0]}" if fitting else ""
+    return f"{key}: it has no class yet whose option {option[1]!r} could be; name the class first{hint}"
 
 
 def _required(place: _Place, text: str) -> str | None:

@@ -1,26 +1,28 @@
-"""scoredistill export: meshes and turntables of a trained generator."""
+"""scoredistill export: meshes and turntables of particles, pipelines of students."""
 
 from __future__ import annotations
 
 import argparse
 import importlib.util
+import math
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
-import torch
-import yaml  # type: ignore[import-untyped]
-from jsonargparse import ArgumentParser
-
-from scoredistill.cli.errors import UsageError, explain
-from scoredistill.cli.workspace import Workspace, find_checkpoint
+from scoredistill.cli.errors import UsageError
+from scoredistill.cli.numbers import at_least, between
+from scoredistill.cli.pipelines import save_pipeline
+from scoredistill.cli.trained import load_generator
+from scoredistill.cli.workspace import Start, Workspace, find_start
 from scoredistill.generators.base import Generator
+from scoredistill.generators.one_step import OneStepUNet
 from scoredistill.rendering.turntable import save_animation, to_bytes, turntable_cameras
-from scoredistill.training.run_folder import numbered_folder
+from scoredistill.training.run_folder import make_folder, numbered_folder
 
-AVERAGE, TRAINED = "average.module.", "distiller.generator."
+Plan = tuple[list[str], Callable[[Path], None]]
+"""The names of what will be written, and what writes it into a folder."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -29,7 +31,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def export(argv: Sequence[str]) -> None:
-    """Write a trained generator's meshes and turntables, and say where.
+    """Write a trained generator's meshes and turntables, or its pipeline, and say where.
 
     Args:
         argv: the options.
@@ -38,17 +40,16 @@ def export(argv: Sequence[str]) -> None:
         UsageError: if there is no such run, or its generator has nothing of the kind.
     """
     options = _parser().parse_args(argv)
-    checkpoint, run = find_checkpoint(".", options.run)
+    start = find_start(".", options.run)
+    checkpoint, run = start.checkpoint, start.run
     if checkpoint is None or run is None or not run.config.is_file():
         raise UsageError(f"{options.run} is neither a run folder nor a checkpoint in one: config.yaml is missing")
     generator = load_generator(run.config, checkpoint)
-    writers = _writers(generator, options)
-    particles = _particles(options.particles, generator)
-    names = [f"particle_{particle}.{kind}" for particle in particles for kind in (*options.format, *options.turntable)]
+    plan = _student if isinstance(generator, OneStepUNet) else _particles
+    names, write = plan(generator, options)
     workspace = _workspace(options.output, run.path, names)
     try:
-        for write in writers:
-            write(particles, workspace.folder)
+        write(workspace.folder)
     except BaseException:
         workspace.discard()
         raise
@@ -56,38 +57,27 @@ def export(argv: Sequence[str]) -> None:
         sys.stdout.write(f"wrote {workspace.folder / name}\n")
 
 
-def load_generator(config: Path, checkpoint: Path) -> Generator:
-    """Build a run's generator alone, with the weights that are evaluated: the moving average where there is one.
+def _student(generator: Any, options: argparse.Namespace) -> Plan:
+    return ["pipeline"], lambda folder: save_pipeline(generator, folder / "pipeline", options.base)
 
-    Args:
-        config: the run's resolved recipe.
-        checkpoint: of that run.
 
-    Raises:
-        UsageError: if the checkpoint is of another generator.
-    """
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_subclass_arguments(Generator, "generator", fail_untyped=False)
-    recipe = yaml.safe_load(config.read_text(encoding="utf-8"))
-    try:
-        parsed = parser.parse_object({"generator": recipe["model"]["generator"]})
-        generator: Generator = parser.instantiate_classes(parsed).generator
-    except (argparse.ArgumentError, KeyError, TypeError) as error:
-        raise UsageError(f"{config}: {explain(str(error), ['generator'])}") from error
-    stored = torch.load(checkpoint, map_location="cpu", weights_only=True)["state_dict"]
-    prefix = AVERAGE if any(key.startswith(AVERAGE) for key in stored) else TRAINED
-    weights = {key.removeprefix(prefix): value for key, value in stored.items() if key.startswith(prefix)}
-    try:
-        generator.load_state_dict(weights)
-    except RuntimeError as error:
-        raise UsageError(f"{checkpoint} is not of the generator in {config}: {error}") from error
-    return generator.eval().to("cuda" if torch.cuda.is_available() else "cpu")
+def _particles(generator: Any, options: argparse.Namespace) -> Plan:
+    writers = _writers(generator, options)
+    particles = _chosen(options.particles, generator)
+    names = [f"particle_{particle}.{kind}" for particle in particles for kind in (*options.format, *options.turntable)]
+
+    def write(folder: Path) -> None:
+        for each in writers:
+            each(particles, folder)
+
+    return names, write
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="scoredistill export",
-        description="Write each particle's mesh, and pictures from all around it.",
+        description="Write each particle's mesh, and pictures from all around it; or, of a one-step student, a folder "
+        "that diffusers' DiffusionPipeline.from_pretrained loads.",
     )
     add = parser.add_argument
     add("run", metavar="RUN", help="a run folder, or a checkpoint in one")
@@ -105,16 +95,21 @@ def _parser() -> argparse.ArgumentParser:
         choices=["webp", "gif", "mp4"],
         help="animations to write: webp, gif, mp4; none by default",
     )
-    add("--resolution", type=int, help="lattice points along each axis of the mesh; the generator's own by default")
-    add("--threshold", type=float, help="density at the surface; the generator's own by default")
+    add(
+        "--resolution",
+        type=at_least(2),
+        help="lattice points along each axis of the mesh; the generator's own by default",
+    )
+    add("--threshold", type=between(0, math.inf), help="density at the surface; the generator's own by default")
+    add("--base", help="pipeline, a folder or hub id, that a text-conditional student takes its other parts from")
     add("--particles", type=int, nargs="+", help="which; all by default")
     add("--output", help="folder to write into; RUN/export/0, 1, ... by default")
-    add("--size", type=int, default=256, help="height and width of the animation, 256")
-    add("--frames", type=int, default=36, help="of the animation, 36")
-    add("--fps", type=int, default=15, help="frames per second, 15")
+    add("--size", type=at_least(1), default=256, help="height and width of the animation, 256")
+    add("--frames", type=at_least(1), default=36, help="of the animation, 36")
+    add("--fps", type=at_least(1), default=15, help="frames per second, 15")
     add("--elevation", type=float, default=15.0, help="of the animation's camera in degrees, 15")
-    add("--radius", type=float, default=2.6, help="its distance, 2.6")
-    add("--fov", type=float, default=41.5, help="its vertical field of view in degrees, 41.5")
+    add("--radius", type=between(0, math.inf), default=2.6, help="its distance, 2.6")
+    add("--fov", type=between(0, 180), default=41.5, help="its vertical field of view in degrees, 41.5")
     return parser
 
 
@@ -135,7 +130,7 @@ def _writers(generator: Generator, options: argparse.Namespace) -> list[Callable
     return writers
 
 
-def _particles(asked: Sequence[int] | None, generator: Generator) -> list[int]:
+def _chosen(asked: Sequence[int] | None, generator: Generator) -> list[int]:
     count = generator.particles or 0
     wrong = [particle for particle in asked or () if not 0 <= particle < count]
     if wrong:
@@ -146,12 +141,14 @@ def _particles(asked: Sequence[int] | None, generator: Generator) -> list[int]:
 def _workspace(output: str | None, run: Path, names: Sequence[str]) -> Workspace:
     """The folder that was asked for, with nothing of the same name in it, or a fresh one in the run folder."""
     if output is None:
-        return Workspace(numbered_folder(run / "export"), None, fresh=True)
+        parents = make_folder(run / "export")
+        made = numbered_folder(run / "export")
+        return Workspace(made, Start(), (made, *parents))
     folder = Path(output)
     taken = [name for name in names if (folder / name).exists()]
     if taken:
         raise UsageError(f"{folder / taken[0]} exists already: choose another --output")
-    return Workspace(folder, None, fresh=False)
+    return Workspace(folder, Start(), made=())
 
 
 def _write_meshes(generator: Any, options: argparse.Namespace, particles: Sequence[int], folder: Path) -> None:

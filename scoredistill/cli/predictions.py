@@ -10,15 +10,16 @@ import torch
 from torch import Tensor
 
 from scoredistill.rendering.files import write_atomically
-from scoredistill.rendering.turntable import picture_grid, save_picture
+from scoredistill.rendering.turntable import picture_grid, save_picture, to_bytes
 
 
-def write_predictions(batches: Sequence[Mapping[str, Tensor]], folder: Path) -> list[Path]:
+def write_predictions(batches: Sequence[Mapping[str, Tensor]], folder: Path, separate: bool = False) -> list[Path]:
     """Write samples.safetensors with x, particle and view, and for pictures samples.png.
 
     Args:
         batches: of the module's predict_step.
         folder: an empty folder.
+        separate: write each picture as pictures/000000.png, ... in place of one grid.
 
     Returns:
         The files written.
@@ -28,7 +29,13 @@ def write_predictions(batches: Sequence[Mapping[str, Tensor]], folder: Path) -> 
     written = [folder / "samples.safetensors"]
     write_atomically(written[0], lambda file: file.write(content))
     x = samples["x"]
-    if x.ndim == 4 and x.shape[1] in (1, 3):
+    if x.ndim != 4 or x.shape[1] not in (1, 3):
+        return written
+    if separate:
+        written.append(folder / "pictures")
+        for number, each in enumerate(x):
+            save_picture(to_bytes(each.expand(3, -1, -1)), folder / "pictures" / f"{number:06d}.png")
+    else:
         written.append(folder / "samples.png")
         save_picture(picture_grid(x, _columns(len(x), samples.get("particle"))), written[1])
     return written

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import yaml  # type: ignore[import-untyped]
 
@@ -22,12 +23,14 @@ class Words:
         words: for the parser; every --config is a file that exists and holds YAML.
         configs: the files given by --config, in order.
         output: the parent of run folders where neither recipe nor command line names one.
+        task: what is trained: distillation or teacher.
         debug: whether errors come with their traceback.
     """
 
     words: list[str]
     configs: list[Path]
     output: str
+    task: str
     debug: bool
 
 
@@ -46,10 +49,10 @@ def read_words(argv: list[str]) -> Words:
         words = [*_config_of(checkpoint), *words]
     words = [_resolved(word) for word in words]
     configs = [Path(word.removeprefix("--config=")) for word in words if word.startswith("--config=")]
-    for path in configs:
-        _check(path)
+    tasks = [content["task"] for content in map(_content, configs) if "task" in content]
+    tasks += [word.removeprefix("--task=") for word in words if word.startswith("--task=")]
     output = f"runs/{configs[0].stem}" if configs else "runs/run"
-    return Words(words, configs, output, debug)
+    return Words(words, configs, output, str(tasks[-1]) if tasks else "distillation", debug)
 
 
 def _joined(argv: list[str]) -> list[str]:
@@ -57,7 +60,7 @@ def _joined(argv: list[str]) -> list[str]:
     joined, rest = [], iter(argv)
     for word in rest:
         name, equals, value = word.partition("=")
-        if name in (*CONFIG, "--ckpt_path"):
+        if name in (*CONFIG, "--ckpt_path", "--task"):
             value = value if equals else next(rest, "")
             if not value:
                 raise UsageError(f"{name} needs a value")
@@ -89,8 +92,8 @@ def _resolved(word: str) -> str:
     return word
 
 
-def _check(path: Path) -> None:
-    """Say which file is wrong, which the parser does not."""
+def _content(path: Path) -> dict[str, Any]:
+    """What a recipe holds; say which file is wrong, which the parser does not."""
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
@@ -103,3 +106,4 @@ def _check(path: Path) -> None:
         raise UsageError(f"{path} is the value of one field, not a recipe: give it as in --model.loss {path}")
     if not isinstance(content, dict):
         raise UsageError(f"{path} is not a recipe: it has to hold keys such as `model:`, and has {content!r:.60}")
+    return content

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from scoredistill.cli.errors import UsageError
-from scoredistill.training.run_folder import RunFolder, numbered_folder
+from scoredistill.training.checkpoints import read_checkpoint
+from scoredistill.training.run_folder import RunFolder, make_folder, numbered_folder
 
 RESULTS = {"validate": "validation", "test": "test", "predict": "predictions"}
 """Folders in the run folder that evaluations write into, each into a numbered one of its own."""
@@ -18,18 +20,33 @@ SHARED = "SCOREDISTILL_RUN_FOLDER"
 
 
 @dataclass(frozen=True)
+class Start:
+    """What a command starts from; nothing for a new run.
+
+    Args:
+        checkpoint: a file.
+        run: that it belongs to, or None where it lies elsewhere.
+        step: generator steps that it has.
+    """
+
+    checkpoint: Path | None = None
+    run: RunFolder | None = None
+    step: int = 0
+
+
+@dataclass(frozen=True)
 class Workspace:
     """The folder of one command.
 
     Args:
         folder: what it writes into.
-        checkpoint: what it starts from, or None.
-        fresh: whether this process has made the folder.
+        start: what it starts from.
+        made: the folder and those of its parents that this process has made, the innermost first.
     """
 
     folder: Path
-    checkpoint: Path | None
-    fresh: bool
+    start: Start
+    made: Sequence[Path]
 
     @property
     def run(self) -> RunFolder:
@@ -37,55 +54,72 @@ class Workspace:
         return RunFolder(self.folder)
 
     def discard(self) -> None:
-        """Remove the folder, if it is this process's own, with the parents that are empty then."""
-        if not self.fresh:
+        """Remove what this process has made, the parents if they are empty then."""
+        if not self.made:
             return
-        shutil.rmtree(self.folder, ignore_errors=True)
-        for parent in (self.folder.parent, *self.folder.parent.parents):
+        shutil.rmtree(self.made[0], ignore_errors=True)
+        for parent in self.made[1:]:
             try:
                 parent.rmdir()
             except OSError:  # not empty
                 return
 
 
-def open_workspace(command: str, output: str, checkpoint: str | None) -> Workspace:
-    """Find the checkpoint and make the folder.
+def open_workspace(command: str, output: str, start: Start, goes_on: bool) -> Workspace:
+    """Make the folder.
 
     Args:
         command: fit, validate, test or predict.
         output: the parent of run folders.
-        checkpoint: a file, a run folder, `last`, or None.
+        start: what the command starts from.
+        goes_on: whether fit goes on with the run that it starts from, in its folder.
 
     Raises:
-        UsageError: if there is no such checkpoint, or the folder cannot be made.
+        UsageError: if the folder cannot be made.
     """
-    file, run = find_checkpoint(output, checkpoint)
     if SHARED in os.environ:
-        return Workspace(Path(os.environ[SHARED]), file, fresh=False)
-    if command == "fit" and run is not None:
-        return Workspace(run.path, file, fresh=False)
-    parent = Path(output) if command == "fit" else (run.path if run else Path(output)) / RESULTS[command]
+        return Workspace(Path(os.environ[SHARED]), start, made=())
+    if command == "fit" and goes_on and start.run is not None:
+        return Workspace(start.run.path, start, made=())
+    parent = Path(output) if command == "fit" else (start.run.path if start.run else Path(output)) / RESULTS[command]
     try:
-        return Workspace(numbered_folder(parent), file, fresh=True)
+        parents = make_folder(parent)
+        folder = numbered_folder(parent)
+        return Workspace(folder, start, made=(folder, *parents))
     except OSError as error:
         raise UsageError(
             f"cannot write into {error.filename or parent}: {error.strerror}; choose another folder by --output"
         ) from error
 
 
-def find_checkpoint(output: str, checkpoint: str | None) -> tuple[Path | None, RunFolder | None]:
+def find_start(output: str, checkpoint: str | None) -> Start:
     """The file that is meant, and the run that it belongs to.
+
+    Args:
+        output: the parent of run folders.
+        checkpoint: a file, a run folder, `last`, or None.
 
     Raises:
         UsageError: if there is no such checkpoint.
     """
     if checkpoint is None:
-        return None, None
+        return Start()
+    file, run = _find(output, checkpoint)
+    try:
+        return Start(file, run, int(read_checkpoint(file)["global_step"]))
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    except OSError as error:
+        raise UsageError(f"{file} cannot be read: {error.strerror or error}") from error
+
+
+def _find(output: str, checkpoint: str) -> tuple[Path, RunFolder | None]:
     if checkpoint == "last":
-        run = RunFolder.newest(output)
-        if run is None:
+        newest = RunFolder.newest(output)
+        found = None if newest is None else newest.last_checkpoint()
+        if found is None:
             raise UsageError(f"no run under {output} has a checkpoint; without --ckpt_path a new run begins")
-        return run.last_checkpoint(), run
+        return found, newest
     path = Path(checkpoint)
     if path.is_dir():
         last = RunFolder(path).last_checkpoint()

@@ -1,6 +1,5 @@
 """Models of the generator's own score."""
 
-from scoredistill.critics.backbones import Backbone, DiffusersBackbone, MLPBackbone
 from scoredistill.critics.base import Critic
 from scoredistill.critics.dirac import DiracCritic
 from scoredistill.critics.exact import ExactCritic
@@ -8,12 +7,9 @@ from scoredistill.critics.network import NetworkCritic
 from scoredistill.critics.particles import ParticleCritic
 
 __all__ = [
-    "Backbone",
     "Critic",
-    "DiffusersBackbone",
     "DiracCritic",
     "ExactCritic",
-    "MLPBackbone",
     "NetworkCritic",
     "ParticleCritic",
 ]

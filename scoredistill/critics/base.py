@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
+import torch
 from torch import Tensor, nn
 
 from scoredistill.diffusion.prediction import Prediction
 from scoredistill.diffusion.schedule import Schedule
+from scoredistill.networks.denoiser import Denoiser
+from scoredistill.teachers.base import Teacher
 from scoredistill.types import Condition, Noised, Sample
 
 
@@ -15,14 +18,14 @@ class Critic(nn.Module, ABC):
     """A model of the score of q_t, the generator's diffused distribution: the baseline B of the one gradient.
 
     A subclass implements `forward`. A critic with a closed-form density also overrides `log_prob`; one that is trained
-    sets `trainable` and overrides `training_loss`.
+    sets `trainable` and overrides `training_error`.
 
     Args:
         schedule: noise schedule; None: the teacher's, filled in by the `Distiller`.
     """
 
     trainable = False
-    """Whether the critic has parameters of its own and a `training_loss`."""
+    """Whether the critic has parameters of its own and a `training_error`."""
 
     def __init__(self, schedule: Schedule | None = None) -> None:
         super().__init__()
@@ -39,9 +42,22 @@ class Critic(nn.Module, ABC):
             raise ValueError(f"{type(self).__name__} has no schedule yet: pass schedule=, or put it into a Distiller")
         return self._schedule
 
-    def adopt_schedule(self, schedule: Schedule) -> None:
-        """Take the teacher's schedule where none was given."""
-        self._schedule = self._schedule or schedule
+    def adopt(self, teacher: Teacher) -> None:
+        """Take from the teacher what was not given: the schedule, and in a subclass more. The `Distiller` calls it.
+
+        Raises:
+            ValueError: if the critic has another schedule than the one by which x_t will be made.
+        """
+        own, given = self._schedule, teacher.schedule
+        t = torch.linspace(0, 1, 9, dtype=torch.float64)
+        if own is not None and not all(
+            torch.allclose(one(t), other(t)) for one, other in ((own.alpha, given.alpha), (own.sigma, given.sigma))
+        ):
+            raise ValueError(
+                f"{type(self).__name__} has {type(own).__name__}, the teacher another {type(given).__name__}; x_t is "
+                "made by the teacher's: leave the critic's out, or use a fresh critic in each Distiller"
+            )
+        self._schedule = given
 
     @abstractmethod
     def forward(self, x_t: Tensor, t: Tensor, condition: Condition | None, sample: Sample) -> Prediction:
@@ -65,10 +81,25 @@ class Critic(nn.Module, ABC):
             "give ExactRatio(q=ParticleCritic()) beside the learned critic"
         )
 
-    def training_loss(self, noised: Noised) -> Tensor:
-        """Denoising score matching on the generator's samples, a scalar, for trained critics.
+    def network_of(self, whom: str) -> Denoiser:
+        """The critic's own network, whose features a discriminator may look at.
+
+        Args:
+            whom: who asks, for the message.
+
+        Raises:
+            ValueError: if the critic has none.
+        """
+        raise ValueError(f"{type(self).__name__} has no network that {whom} could look at")
+
+    def training_error(self, noised: Noised) -> Tensor:
+        """Denoising score matching on the generator's samples: each sample's error, (B,), for trained critics.
 
         Raises:
             TypeError: if there is nothing to train.
         """
         raise TypeError(f"{type(self).__name__} is not trained")
+
+    def training_loss(self, noised: Noised) -> Tensor:
+        """The mean of `training_error`, a scalar."""
+        return self.training_error(noised).mean()

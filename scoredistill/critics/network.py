@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from torch import Tensor
-from torch.nn.functional import mse_loss
+from copy import deepcopy
 
-from scoredistill.critics.backbones import Backbone
+from torch import Tensor
+
 from scoredistill.critics.base import Critic
-from scoredistill.diffusion.prediction import Prediction, PredictionType
+from scoredistill.diffusion.prediction import Prediction
 from scoredistill.diffusion.schedule import Schedule
-from scoredistill.types import Condition, Noised, Sample, right_pad_dims
+from scoredistill.networks.base import Backbone
+from scoredistill.networks.denoiser import Denoiser, Parameterisation
+from scoredistill.teachers.base import Teacher
+from scoredistill.types import Condition, Noised, Sample
 
 
 class NetworkCritic(Critic):
@@ -17,30 +20,42 @@ class NetworkCritic(Critic):
 
         min_phi E ||y_phi(x_t, t, condition) - y||^2
 
-    with y the true value of its prediction type. Its minimum is the score of q_t. The input is scaled by
-    1 / sqrt(alpha^2 + sigma^2), so that the network sees about unit variance under every schedule.
+    with y the true value of its parameterisation (see `Denoiser`). Its minimum is the score of q_t.
 
     ProlificDreamer: High-Fidelity and Diverse Text-to-3D Generation with VSD, 2023, arXiv:2305.16213.
 
     Args:
-        network: the backbone.
-        prediction: what it outputs: epsilon, x0, v, flow or score. v is well-scaled at every noise level.
+        network: the backbone; None: it starts as a copy of the teacher's network, parameterised as the teacher.
+        prediction: what the backbone outputs: edm, epsilon, x0, v, flow or score. edm is well-scaled at every
+            noise level under any schedule, v where alpha^2 + sigma^2 = 1.
+        sigma_data: the data's standard deviation, for edm only.
         schedule: noise schedule; None: the teacher's.
     """
 
     trainable = True
 
-    def __init__(self, network: Backbone, prediction: PredictionType = "v", schedule: Schedule | None = None) -> None:
+    def __init__(
+        self,
+        network: Backbone | None = None,
+        prediction: Parameterisation = "v",
+        sigma_data: float = 0.5,
+        schedule: Schedule | None = None,
+    ) -> None:
         super().__init__(schedule)
-        self.network, self.prediction = network, prediction
+        self.denoiser = None if network is None else Denoiser(network, prediction, sigma_data)
+
+    def adopt(self, teacher: Teacher) -> None:
+        super().adopt(teacher)
+        if self.denoiser is None:
+            self.denoiser = deepcopy(teacher.network_of("the critic")).requires_grad_(True)
 
     def forward(self, x_t: Tensor, t: Tensor, condition: Condition | None, sample: Sample) -> Prediction:
-        alpha, sigma = self.schedule.alpha(t), self.schedule.sigma(t)
-        scale = right_pad_dims((alpha**2 + sigma**2).rsqrt(), x_t)
-        output = self.network(scale * x_t, self.schedule.log_snr(t), condition)
-        return Prediction.of(self.prediction, output, x_t, t, self.schedule)
+        return self.network_of("the loss")(x_t, t, condition, self.schedule)
 
-    def training_loss(self, noised: Noised) -> Tensor:
-        predicted = self(noised.x_t, noised.t, noised.condition, noised.sample)
-        truth = Prediction.truth(self.prediction, noised.sample.x.detach(), noised.epsilon, noised.t, self.schedule)
-        return mse_loss(predicted.value, truth.value)
+    def training_error(self, noised: Noised) -> Tensor:
+        return self.network_of("training").training_error(noised)
+
+    def network_of(self, whom: str) -> Denoiser:
+        if self.denoiser is None:
+            raise ValueError("NetworkCritic has no network yet: pass network=, or put it into a Distiller")
+        return self.denoiser

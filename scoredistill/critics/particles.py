@@ -45,12 +45,15 @@ class ParticleCritic(Critic):
             t: (B,).
             sample: what was diffused; its population, or itself, are the particles.
         """
-        population, view = (
-            (sample.x, sample.view) if sample.population is None else (sample.population, sample.population_view)
-        )
+        population, own = sample.x if sample.population is None else sample.population, sample.views
+        view = own if sample.population is None else sample.population_view
         same_view = torch.ones(len(x_t), len(population), dtype=torch.bool, device=x_t.device)
-        if sample.view is not None and view is not None:
-            same_view = sample.view[:, None] == view
+        if own is not None:
+            if view is None:
+                raise ValueError("samples of several views or labels need a population whose views are known too")
+            same_view = own[:, None].to(x_t.device) == view.to(x_t.device)
+            if not bool(same_view.any(1).all()):
+                raise ValueError("the population has no particle under the view or label of a sample")
         log_weights = torch.zeros_like(same_view, dtype=x_t.dtype).where(same_view, -torch.inf).log_softmax(-1)
         means = population.detach().flatten(1)
         covariance = Covariance(means.new_full((len(means), 1), self.bandwidth**2))

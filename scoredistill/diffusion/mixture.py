@@ -115,8 +115,16 @@ def diffused_mixture(
         log_weights: (K,) or (B, K), normalised; -inf leaves a component out.
         covariance: of the undiffused components.
     """
-    if means.ndim == 2 and covariance.isotropic:
-        return _shared_isotropic(x_t, alpha, sigma, means, log_weights, covariance.variance[:, 0])
+    # Exactness is the point: no bfloat16 in products, whatever the networks around are trained in.
+    with torch.autocast(x_t.device.type, enabled=False):
+        if means.ndim == 2 and covariance.isotropic:
+            return _shared_isotropic(x_t, alpha, sigma, means, log_weights, covariance.variance[:, 0])
+        return _general(x_t, alpha, sigma, means, log_weights, covariance)
+
+
+def _general(
+    x_t: Tensor, alpha: Tensor, sigma: Tensor, means: Tensor, log_weights: Tensor, covariance: Covariance
+) -> MixturePosterior:
     a, s = alpha[:, None, None], sigma[:, None, None]
     delta = x_t[:, None] - a * means
     solved, log_det = covariance.solve(delta, a, s)

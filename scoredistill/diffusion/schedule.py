@@ -61,7 +61,7 @@ class LinearSchedule(Schedule):
         beta_start: variance of the first step, > 0.
         beta_end: variance of the last step, < 1.
         scaled: interpolate sqrt(beta) rather than beta.
-        steps: number N of discrete steps.
+        steps: number N of discrete steps, >= 1.
     """
 
     def __init__(
@@ -69,6 +69,8 @@ class LinearSchedule(Schedule):
     ) -> None:
         if not 0 < beta_start <= beta_end < 1:
             raise ValueError(f"need 0 < beta_start <= beta_end < 1, got {beta_start} and {beta_end}")
+        if steps < 1:
+            raise ValueError(f"steps must be at least 1, got {steps}")
         power = 0.5 if scaled else 1.0
         betas = torch.linspace(beta_start**power, beta_end**power, steps, dtype=torch.float64) ** (1 / power)
         log_alpha = 0.5 * torch.log1p(-betas).cumsum(0)

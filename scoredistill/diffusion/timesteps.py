@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor
 
-from scoredistill.annealing import Annealed, Knot, Piecewise, at_progress
+from scoredistill.annealing import Annealed, Knot, Piecewise, at_progress, lowest
 from scoredistill.diffusion.schedule import Schedule
 
 
@@ -32,6 +32,11 @@ class TimestepSampler(ABC):
 
 def _uniform(n: int, rng: torch.Generator | None) -> Tensor:
     return torch.rand(n, dtype=torch.float64, generator=rng)
+
+
+def _require_positive(name: str, value: float) -> None:
+    if not value > 0:
+        raise ValueError(f"{name} must be above 0, got {value}")
 
 
 class UniformTimesteps(TimestepSampler):
@@ -79,6 +84,7 @@ class LogNormalTimesteps(TimestepSampler):
     """
 
     def __init__(self, mean: float = -1.2, std: float = 1.2) -> None:
+        _require_positive("std", std)
         self.mean, self.std = mean, std
 
     def __call__(self, n: int, schedule: Schedule, progress: float = 0.0, rng: torch.Generator | None = None) -> Tensor:
@@ -98,7 +104,8 @@ class LogSNRTimesteps(TimestepSampler):
     """
 
     def __init__(self, ratio: Annealed, spread: float = 1.0) -> None:
-        if spread < 1:
+        _require_positive("ratio", lowest(ratio))
+        if not spread >= 1:
             raise ValueError(f"spread must be at least 1, got {spread}")
         self.ratio, self.spread = ratio, spread
 
@@ -120,10 +127,13 @@ class DreamTimeTimesteps(TimestepSampler):
     Args:
         mean: centre of the prior, in (0, 1).
         std: width of the prior, > 0.
-        low, high: range of t.
+        low, high: range of t, 0 <= low < high <= 1.
     """
 
     def __init__(self, mean: float = 0.5, std: float = 0.125, low: float = 0.02, high: float = 0.98) -> None:
+        _require_positive("std", std)
+        if not 0 <= low < high <= 1:
+            raise ValueError(f"need 0 <= low < high <= 1, got low {low} and high {high}")
         self.mean, self.std, self.low, self.high = mean, std, low, high
 
     def __call__(self, n: int, schedule: Schedule, progress: float = 0.0, rng: torch.Generator | None = None) -> Tensor:

@@ -3,5 +3,7 @@
 from scoredistill.generators.base import Generator
 from scoredistill.generators.image import GaussianInit, ImageParticles, ParticleInit
 from scoredistill.generators.nerf import NeRF
+from scoredistill.generators.one_step import OneStepUNet
+from scoredistill.generators.sampler import SampledTeacher
 
-__all__ = ["GaussianInit", "Generator", "ImageParticles", "NeRF", "ParticleInit"]
+__all__ = ["GaussianInit", "Generator", "ImageParticles", "NeRF", "OneStepUNet", "ParticleInit", "SampledTeacher"]

@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import nn
 
+from scoredistill.teachers.base import Teacher
 from scoredistill.types import Batch, Sample
 
 
@@ -26,6 +27,10 @@ class Generator(nn.Module, ABC):
             batch: conditions (for 3D generators, V cameras) or the number of samples asked for.
             rng: CPU generator from which all randomness is drawn; None: torch's global one.
         """
+
+    def adopt(self, teacher: Teacher) -> None:
+        """Take from the teacher what was not given; nothing for most. The `Distiller` calls it once."""
+        del teacher
 
     def population(self) -> Sample | None:
         """Every particle, without gradient, where particles are samples themselves; None where they are rendered."""

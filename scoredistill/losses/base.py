@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
+from scoredistill.critics.base import Critic
 from scoredistill.diffusion.guidance import CFG, Guidance
 from scoredistill.diffusion.prediction import Prediction
+from scoredistill.diffusion.timesteps import TimestepSampler
 from scoredistill.diffusion.weights import SigmaSquared, TimeWeight
 from scoredistill.losses.normalise import GradientNormaliser
 from scoredistill.teachers.base import Teacher
@@ -41,6 +44,7 @@ class Gradient:
         baseline: B, (B, *D) in epsilon units.
         reweighting: h and log r.
         factor: (B,) of the gradient normaliser; 1 without one.
+        figures: further scalars to report.
     """
 
     g: Tensor
@@ -48,6 +52,7 @@ class Gradient:
     baseline: Tensor
     reweighting: Reweighting
     factor: Tensor
+    figures: Mapping[str, Tensor] = field(default_factory=dict)
 
     def report(self) -> dict[str, Tensor]:
         """What the step did, as scalars: norms, quantiles of log r, share clamped, effective sample size of h."""
@@ -64,7 +69,7 @@ class Gradient:
             report["h/mean"] = h.mean()
             tiny = torch.finfo(h.dtype).tiny
             report["h/effective_sample_size"] = h.sum() ** 2 / (len(h) * (h**2).sum()).clamp(min=tiny)
-        return report
+        return report | dict(self.figures)
 
 
 class ScoreDistillation(nn.Module, ABC):
@@ -82,6 +87,13 @@ class ScoreDistillation(nn.Module, ABC):
         super().__init__()
         self.weight = weight or SigmaSquared()
         self.normaliser = normaliser
+
+    def adopt(self, teacher: Teacher, timesteps: TimestepSampler) -> None:
+        """Let critics take from the teacher what they were not given. The `Distiller` calls it once."""
+        del timesteps
+        for module in self.modules():
+            if isinstance(module, Critic):
+                module.adopt(teacher)
 
     @abstractmethod
     def baseline(self, noised: Noised, teacher: Teacher) -> Tensor:

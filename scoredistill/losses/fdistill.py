@@ -7,10 +7,12 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from scoredistill.critics.base import Critic
+from scoredistill.diffusion.timesteps import TimestepSampler
 from scoredistill.diffusion.weights import TimeWeight
 from scoredistill.divergences import Divergence
 from scoredistill.losses.base import Gradient, Reweighting, ScoreDistillation
 from scoredistill.losses.normalise import GradientNormaliser
+from scoredistill.networks.modes import evaluating
 from scoredistill.ratios.base import DensityRatio
 from scoredistill.ratios.normalise import RatioNormaliser, WeightNormaliser
 from scoredistill.teachers.base import Teacher
@@ -57,8 +59,16 @@ class FDistill(ScoreDistillation):
         self.ratio_normalisers: Sequence[RatioNormaliser] = nn.ModuleList(ratio_normalisers)  # type: ignore[assignment]
         self.weight_normaliser = weight_normaliser
 
+    def adopt(self, teacher: Teacher, timesteps: TimestepSampler) -> None:
+        super().adopt(teacher, timesteps)
+        if self.ratio is not None:
+            self.ratio.adopt(teacher, self.critic)
+        for normaliser in self.ratio_normalisers:
+            normaliser.adopt(timesteps, teacher.schedule)
+
     def baseline(self, noised: Noised, teacher: Teacher) -> Tensor:
-        return self.critic(noised.x_t, noised.t, noised.condition, noised.sample).epsilon
+        with evaluating(self.critic):
+            return self.critic(noised.x_t, noised.t, noised.condition, noised.sample).epsilon
 
     def reweight(self, noised: Noised, teacher: Teacher) -> Reweighting:
         if self.ratio is None:

@@ -1,6 +1,7 @@
 """Density ratios r = p_t / q_t, and their normalisers."""
 
 from scoredistill.ratios.base import DensityRatio
+from scoredistill.ratios.discriminator import DiscriminatorRatio
 from scoredistill.ratios.exact import ExactRatio
 from scoredistill.ratios.normalise import (
     BatchMeanNormaliser,
@@ -14,6 +15,7 @@ __all__ = [
     "BatchMeanNormaliser",
     "ClampRatio",
     "DensityRatio",
+    "DiscriminatorRatio",
     "ExactRatio",
     "RatioNormaliser",
     "TimeBinNormaliser",

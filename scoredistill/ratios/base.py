@@ -15,11 +15,15 @@ class DensityRatio(nn.Module, ABC):
     """An estimate of r = p_t / q_t, teacher over generator, in logarithm. A subclass implements `forward`."""
 
     @abstractmethod
-    def forward(self, noised: Noised, teacher: Teacher, critic: Critic) -> Tensor:
+    def forward(self, noised: Noised, teacher: Teacher, critic: Critic | None) -> Tensor:
         """log r at each x_t, (B,).
 
         Args:
             noised: where to estimate it.
             teacher: the model of p.
-            critic: the model of q.
+            critic: the model of q; None where the loss has none.
         """
+
+    def adopt(self, teacher: Teacher, critic: Critic | None) -> None:
+        """Take from teacher and critic what was not given; nothing for most. The loss calls it once."""
+        del teacher, critic

@@ -23,7 +23,9 @@ class ExactRatio(DensityRatio):
         super().__init__()
         self.p, self.q = p, q
 
-    def forward(self, noised: Noised, teacher: Teacher, critic: Critic) -> Tensor:
+    def forward(self, noised: Noised, teacher: Teacher, critic: Critic | None) -> Tensor:
         p, q = self.p or teacher, self.q or critic
+        if q is None:
+            raise ValueError("ExactRatio needs an exact critic: give ExactRatio(q=ParticleCritic())")
         log_p = p.log_prob(noised.x_t, noised.t, noised.condition)
         return log_p - q.log_prob(noised.x_t, noised.t, noised.condition, noised.sample)

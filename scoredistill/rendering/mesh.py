@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import tempfile
 from dataclasses import dataclass
@@ -15,6 +16,10 @@ if TYPE_CHECKING:
     import trimesh
 
 SUFFIXES = (".glb", ".obj", ".ply", ".stl")
+
+
+class NoSurfaceError(ValueError):
+    """A volume that lies wholly on one side of the level: there is nothing to make a mesh of."""
 
 
 @dataclass(frozen=True)
@@ -150,7 +155,8 @@ def marching_cubes(
         A mesh without colours, vertices float32.
 
     Raises:
-        ValueError: if the volume lies wholly on one side of the level or is not finite.
+        NoSurfaceError: if the volume lies wholly on one side of the level.
+        ValueError: if the volume is too small or not finite.
     """
     from skimage import measure
 
@@ -175,8 +181,12 @@ def marching_cubes(
 def _range_around(volume: Tensor, level: float) -> tuple[float, float]:
     """The volume's extreme values, which must lie on both sides of the level."""
     low, high = volume.min().item(), volume.max().item()
+    if not math.isfinite(high - low):
+        raise ValueError(f"a volume must be finite; values range from {low:g} to {high:g}")
+    if not low < high:
+        raise NoSurfaceError(f"no surface at level {level:g} nor at any other: all values are {low:g}")
     if not low < level < high:
-        raise ValueError(
+        raise NoSurfaceError(
             f"no surface at level {level:g}: values range from {low:g} to {high:g}; try {(low + high) / 2:g}"
         )
     return low, high

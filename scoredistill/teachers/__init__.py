@@ -2,6 +2,7 @@
 
 from scoredistill.teachers.analytic import Digits, Empirical, GaussianMixture
 from scoredistill.teachers.base import Teacher
+from scoredistill.teachers.edm import EDMTeacher
 from scoredistill.teachers.gallery import Gallery
 
-__all__ = ["Digits", "Empirical", "Gallery", "GaussianMixture", "Teacher"]
+__all__ = ["Digits", "EDMTeacher", "Empirical", "Gallery", "GaussianMixture", "Teacher"]

@@ -31,7 +31,7 @@ class GaussianMixture(Teacher):
         covariances: (K, D, D) full covariances in place of stds, D the flattened dimensions.
 
     Raises:
-        ValueError: if shapes disagree or a weight is not positive.
+        ValueError: if shapes disagree, a weight is not positive or a standard deviation is negative.
     """
 
     exact = True
@@ -66,6 +66,8 @@ class GaussianMixture(Teacher):
         if labels is not None and torch.as_tensor(labels).shape != (count,):
             raise ValueError(f"labels must be {count} integers, one a component")
         stds = torch.as_tensor(stds, dtype=means.dtype, device=means.device)
+        if not bool((stds >= 0).all()):
+            raise ValueError(f"stds must be at least 0, got {stds[~(stds >= 0)][0].item():g}")
         covariance = _covariance(means, stds, factors, covariances)
         self.register_buffer("means", means.flatten(1))
         self.register_buffer("log_weights", (weights / weights.sum()).to(means).log())
@@ -97,6 +99,8 @@ class GaussianMixture(Teacher):
         Raises:
             ValueError: if a label has no component, or labels are asked of a mixture that has none.
         """
+        if x_t.shape[1:] != self.shape:
+            raise ValueError(f"samples are {tuple(x_t.shape[1:])}, those of the teacher {tuple(self.shape)}")
         flat, log_weights = x_t.flatten(1), self._log_weights(condition)
         alpha, sigma = self.schedule.alpha(t), self.schedule.sigma(t)
         width = 1 if self.covariance.isotropic else flat.shape[1]

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import Self
 
 from torch import Tensor, nn
 
 from scoredistill.diffusion.prediction import Prediction
 from scoredistill.diffusion.schedule import Schedule
+from scoredistill.networks.denoiser import Denoiser
 from scoredistill.types import Condition
 
 
@@ -29,6 +31,11 @@ class Teacher(nn.Module, ABC):
         super().__init__()
         self.schedule = schedule
 
+    def train(self, mode: bool = True) -> Self:
+        """A teacher is never in training: its dropout stays off, whatever the module around it is told."""
+        del mode
+        return super().train(False)
+
     @abstractmethod
     def forward(self, x_t: Tensor, t: Tensor, condition: Condition | None = None) -> Prediction:
         """The prediction at x_t.
@@ -42,6 +49,17 @@ class Teacher(nn.Module, ABC):
     def predict_all(self, x_t: Tensor, t: Tensor, conditions: Sequence[Condition | None]) -> list[Prediction]:
         """Predictions of the same x_t under several conditions; networks override it with one batched forward."""
         return [self(x_t, t, condition) for condition in conditions]
+
+    def network_of(self, whom: str) -> Denoiser:
+        """The teacher's own network, from which a critic or a student may start.
+
+        Args:
+            whom: who asks, for the message.
+
+        Raises:
+            ValueError: if the teacher has none.
+        """
+        raise ValueError(f"{type(self).__name__} has no network that {whom} could start from: give {whom} its network")
 
     def log_prob(self, x_t: Tensor, t: Tensor, condition: Condition | None = None) -> Tensor:
         """log p_t(x_t | condition), (B,), for teachers in closed form.

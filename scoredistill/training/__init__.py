@@ -1,8 +1,19 @@
 """Lightning modules, data, callbacks: the only place with Lightning beside the command line."""
 
 from scoredistill.training.data import Conditions, PromptAndCameras
+from scoredistill.training.denoising import DenoiserTraining
+from scoredistill.training.images import Images, Labels
 from scoredistill.training.module import Distillation
 from scoredistill.training.optimizers import NetworkOptimizer
 from scoredistill.training.plan import UpdatePlan
 
-__all__ = ["Conditions", "Distillation", "NetworkOptimizer", "PromptAndCameras", "UpdatePlan"]
+__all__ = [
+    "Conditions",
+    "DenoiserTraining",
+    "Distillation",
+    "Images",
+    "Labels",
+    "NetworkOptimizer",
+    "PromptAndCameras",
+    "UpdatePlan",
+]

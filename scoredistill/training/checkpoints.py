@@ -14,6 +14,27 @@ from pytorch_lightning.callbacks import Checkpoint
 from scoredistill.rendering.files import write_atomically
 
 
+def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """A checkpoint's content on the CPU; tensors stay on the disk until they are used.
+
+    Args:
+        path: a local file.
+
+    Raises:
+        OSError: if it cannot be read.
+        ValueError: if it is no checkpoint of a run.
+    """
+    with open(path, "rb"):
+        pass  # what the system says of it is clearer than what torch does
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except Exception as error:  # torch meets other files with all kinds
+        raise ValueError(f"{os.fspath(path)} is no checkpoint: it cannot be read as one") from error
+    if not isinstance(content, dict) or not {"state_dict", "global_step"} <= content.keys():
+        raise ValueError(f"{os.fspath(path)} is no checkpoint of a run: it holds no state_dict and global_step")
+    return content
+
+
 class LastCheckpoint(Checkpoint):
     """Writes checkpoints/last.ckpt in the run folder: every so many generator steps, and when training ends.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import cast
 
 import torch
@@ -20,13 +20,18 @@ CAMERA_STREAM = 1_000_003
 
 
 class Stream(IterableDataset):
-    """An endless stream of batches, each a function of its number alone, from the tick at which training stands."""
+    """An endless stream of batches, each a function of its number alone.
 
-    def __init__(self, source: Conditions, start: int) -> None:
-        self.source, self.start = source, start
+    Args:
+        source: of the batches.
+        tick: tells where training stands; asked whenever an epoch begins.
+    """
+
+    def __init__(self, source: Conditions, tick: Callable[[], int]) -> None:
+        self.source, self.tick = source, tick
 
     def __iter__(self) -> Iterator[Batch]:
-        tick = self.start
+        tick = self.tick()
         while True:
             yield self.source.batch_at(tick)
             tick += 1
@@ -52,6 +57,7 @@ class Conditions(LightningDataModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
+        self.classes: int | None = None
         self.prompt, self.negative_prompt, self.labels = prompt, negative_prompt, labels
         self.size, self.seed = size, seed
 
@@ -68,9 +74,7 @@ class Conditions(LightningDataModule):
 
     def train_dataloader(self) -> DataLoader:
         """The stream, from where training stands."""
-        module = None if self.trainer is None else cast(Distillation, self.trainer.lightning_module)
-        start = 0 if module is None else int(module.ticks)
-        return DataLoader(Stream(self, start), batch_size=None)
+        return DataLoader(Stream(self, self._tick), batch_size=None)
 
     def val_dataloader(self) -> DataLoader:
         """The evaluation batches."""
@@ -83,6 +87,9 @@ class Conditions(LightningDataModule):
     def predict_dataloader(self) -> DataLoader:
         """The evaluation batches."""
         return self.val_dataloader()
+
+    def _tick(self) -> int:
+        return 0 if self.trainer is None else int(cast(Distillation, self.trainer.lightning_module).ticks)
 
 
 class PromptAndCameras(Conditions):
@@ -129,6 +136,13 @@ class PromptAndCameras(Conditions):
         for name, (low, high) in {"elevation": elevation, "azimuth": azimuth, "radius": radius, "fov": fov}.items():
             if low > high:
                 raise ValueError(f"data.{name}: the range begins at {low} and ends at {high}; swap them")
+        for name, count in {"views": views, "evaluation_views": evaluation_views}.items():
+            if count < 1:
+                raise ValueError(f"data.{name}: must be at least 1, got {count}")
+        if not radius[0] > 0:
+            raise ValueError(f"data.radius: must be above 0, got {list(radius)}")
+        if not 0 < fov[0] <= fov[1] < 180:
+            raise ValueError(f"data.fov: must lie between 0 and 180 degrees, got {list(fov)}")
         self.views, self.elevation, self.azimuth, self.radius, self.fov = views, elevation, azimuth, radius, fov
         self.position_jitter, self.target_jitter = position_jitter, target_jitter
         self.evaluation_views, self.evaluation_elevation = evaluation_views, evaluation_elevation

@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import cast
 
 import torch
-from pytorch_lightning import LightningModule
-from pytorch_lightning.core.optimizer import LightningOptimizer
 from torch import Tensor
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from scoredistill.diffusion.guidance import Guidance
+from scoredistill.diffusion.time_bins import TimeBins
 from scoredistill.diffusion.timesteps import TimestepSampler
 from scoredistill.distiller import Distiller, Step, surrogate
 from scoredistill.generators.base import Generator
 from scoredistill.losses.base import ScoreDistillation
 from scoredistill.teachers.base import Teacher
+from scoredistill.training.base import Training, averaged
 from scoredistill.training.optimizers import NetworkOptimizer
 from scoredistill.training.plan import UpdatePlan
 from scoredistill.training.randomness import generator_at
 from scoredistill.types import Batch, Noised, Sample
 
-TEACHER = "distiller.teacher."
+LEVELS = 4
+"""Noise levels by which the losses of critics and discriminators are told apart in the logs."""
 
 
-class Distillation(LightningModule):
+class Distillation(Training):
     """Distils a teacher into a generator.
 
     All randomness of a tick comes from the seed and the tick's number, so that a run that was killed and resumed ends
@@ -39,13 +39,14 @@ class Distillation(LightningModule):
         critic_timesteps: distribution of t for training the critic; null: as timesteps.
         generator_optimizer: how the generator is optimised; null: Adam at its default rate.
         critic_optimizer: how trained critics are optimised; null: Adam at its default rate.
+        discriminator_optimizer: how discriminators are optimised; null: Adam at its default rate.
         plan: who is updated when.
         ema: decay of an exponential moving average of the generator, used in evaluation, in [0, 1); null: none.
         seed: of all randomness in training.
     """
 
-    ticks: Tensor
     critic_steps: Tensor
+    frozen = "distiller.teacher."
 
     def __init__(
         self,
@@ -57,19 +58,19 @@ class Distillation(LightningModule):
         critic_timesteps: TimestepSampler | None = None,
         generator_optimizer: NetworkOptimizer | None = None,
         critic_optimizer: NetworkOptimizer | None = None,
+        discriminator_optimizer: NetworkOptimizer | None = None,
         plan: UpdatePlan | None = None,
         ema: float | None = None,
         seed: int = 0,
     ) -> None:
-        super().__init__()
-        self.automatic_optimization = False
-        self.strict_loading = False  # the teacher is not in checkpoints; on_load_checkpoint checks the rest
+        super().__init__(seed)
         self.distiller = Distiller(generator, teacher, loss, guidance, timesteps, critic_timesteps)
         self.generator_optimizer = generator_optimizer or NetworkOptimizer()
         self.critic_optimizer = critic_optimizer or NetworkOptimizer()
-        self.plan, self.seed = plan or UpdatePlan(), seed
-        self.average = None if ema is None else AveragedModel(generator, multi_avg_fn=get_ema_multi_avg_fn(ema))
-        self.register_buffer("ticks", torch.zeros((), dtype=torch.long))
+        self.discriminator_optimizer = discriminator_optimizer or NetworkOptimizer()
+        self.levels = TimeBins.quantiles(self.distiller.critic_timesteps, teacher.schedule, LEVELS)
+        self.plan = plan or UpdatePlan()
+        self.average = None if ema is None else averaged(generator, ema)
         self.register_buffer("critic_steps", torch.zeros((), dtype=torch.long))
 
     @property
@@ -77,59 +78,39 @@ class Distillation(LightningModule):
         """The generator that is looked at: the moving average where there is one."""
         return self.distiller.generator if self.average is None else cast(Generator, self.average.module)
 
-    @property
-    def progress(self) -> float:
-        """Fraction of all generator steps that are done, in [0, 1]."""
-        steps = self.trainer.max_steps
-        return 0.0 if steps <= 0 else min(self.global_step / steps, 1.0)
-
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
-        """One optimiser for the generator and, where the loss trains critics, one for those."""
+        """One optimiser for the generator and, where the loss trains them, one each for critics and discriminators."""
         optimizers = [self.generator_optimizer.build(self.distiller.generator)]
         if self.distiller.critics:
             optimizers.append(self.critic_optimizer.build(torch.nn.ModuleList(self.distiller.critics)))
+        if self.distiller.discriminators:
+            optimizers.append(self.discriminator_optimizer.build(torch.nn.ModuleList(self.distiller.discriminators)))
         return optimizers
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         """One tick of the update plan."""
         tick = int(self.ticks)
-        rng = generator_at(self.seed, tick, self.global_rank)
-        turn = self.plan.turn(tick, bool(self.distiller.critics))
+        rng = self.rng_of_tick()
+        turn = self.plan.turn(tick, bool(self.distiller.critics or self.distiller.discriminators))
         sample = None
         if turn.generator:
             self.distiller.generator.on_progress(self.global_step, self.progress, rng)
             sample = self._update_generator(batch, rng)
         if turn.critic:
-            self._update_critic(batch, sample, rng)
+            self._update_critics(batch, sample, rng)
         self.ticks += 1
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Nothing: evaluation callbacks look at the whole generator."""
-
-    def test_step(self, batch: Batch, batch_idx: int) -> None:
-        """Nothing: evaluation callbacks look at the whole generator."""
-
-    def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
-        """Samples x of the evaluated generator, with their particle and view where it has any."""
-        sample = self.evaluated(batch, generator_at(self.seed, batch_idx, self.global_rank))
-        # A plain dictionary: Lightning does not move frozen dataclasses to the CPU.
-        found = {"x": sample.x, "particle": sample.particle, "view": sample.view}
-        return {name: value for name, value in found.items() if value is not None}
-
-    def _optimizer(self, index: int) -> LightningOptimizer:
-        optimizers = self.optimizers()
-        return optimizers[index] if isinstance(optimizers, list) else optimizers
-
     def _update_generator(self, batch: Batch, rng: torch.Generator) -> Sample:
-        optimizer = self._optimizer(0)
+        optimizer = self.optimizer_at(0)
         self.generator_optimizer.prepare(optimizer.optimizer, self.global_step, self.progress)
         optimizer.zero_grad()
         if self.plan.accumulate == 1:
-            step = self.distiller.step(batch, progress=self.progress, rng=rng)
+            sample = self.distiller.generator(batch, generator_at(rng.initial_seed(), 0))
+            step = self.distiller.evaluate(sample, progress=self.progress, rng=rng)
             self.manual_backward(_with_regulariser(step.loss, step.noised.sample))
         else:
             step = self._accumulated(batch, rng)
-        norm = self.generator_optimizer.clip_gradient(optimizer.optimizer)
+        norm = self.generator_optimizer.clip_gradient(optimizer.optimizer, self.loss_scale)
         self._report(step, norm)
         optimizer.step()
         self.distiller.loss.observe(step.noised, step.gradient)
@@ -142,41 +123,67 @@ class Distillation(LightningModule):
 
         Samples are made twice: first without a graph, to evaluate g on all of them together, so that batch statistics
         and particle critics see the whole batch; then from the same random numbers again, to give each its share of g.
-        Those are streams of their own: t and epsilon do not depend on the number of micro-batches.
+        Those are a stream of their own, so that nothing random depends on the number of micro-batches.
         """
         parts = batch.split(self.plan.accumulate)
         seed, generator = rng.initial_seed(), self.distiller.generator
         with torch.no_grad():
-            samples = [generator(part, generator_at(seed, i)) for i, part in enumerate(parts)]
+            samples = [generator(part, generator_at(seed, 0)) for part in parts]
         whole = Sample.cat(samples)
+        # In the order of an unsplit batch, particle by particle, so that each sample gets the same t and epsilon.
+        none = torch.zeros(len(whole.x), dtype=torch.long)
+        order = torch.argsort(none if whole.particle is None else whole.particle, stable=True)
+        whole = whole[order]
         noised = self.distiller.diffuse(whole, self.distiller.timesteps, progress=self.progress, rng=rng)
         gradient = self.distiller.loss.gradient(noised, self.distiller.teacher, self.distiller.guidance)
-        for i, (part, g) in enumerate(zip(parts, gradient.g.split([len(s.x) for s in samples]), strict=True)):
-            sample = generator(part, generator_at(seed, i))
+        shares = torch.empty_like(gradient.g).index_copy(0, order, gradient.g)
+        for part, g in zip(parts, shares.split([len(s.x) for s in samples]), strict=True):
+            sample = generator(part, generator_at(seed, 0))
             share = len(sample.x) / len(whole.x)
             self.manual_backward(share * _with_regulariser(surrogate(sample.x, g), sample))
         return Step(surrogate(whole.x, gradient.g), noised, gradient)
 
-    def _update_critic(self, batch: Batch, sample: Sample | None, rng: torch.Generator) -> None:
-        """A critic step, on the generator step's own samples under fresh noise where there was one in this tick."""
-        optimizer = self._optimizer(1)
-        self.critic_optimizer.prepare(optimizer.optimizer, int(self.critic_steps), self.progress)
-        noised = None if sample is None else self._fresh_noise(sample, rng)
-        loss = self.distiller.critic_loss(batch, noised=noised, progress=self.progress, rng=rng)
-        optimizer.zero_grad()
-        self.manual_backward(loss)
-        norm = self.critic_optimizer.clip_gradient(optimizer.optimizer)
-        _require_finite(norm, "critic", int(self.critic_steps))
-        # Through the strategy and not the wrapped optimiser, which would count this as a generator step.
-        self.trainer.strategy.optimizer_step(optimizer.optimizer, lambda: None)
+    def _update_critics(self, batch: Batch, sample: Sample | None, rng: torch.Generator) -> None:
+        """A step of critics and discriminators, on the generator step's own samples under fresh noise where there was
+        one in this tick.
+        """
+        noised = (
+            self.distiller.noised_sample(batch, self.progress, rng)
+            if sample is None
+            else self.distiller.diffuse(sample, self.distiller.critic_timesteps, progress=self.progress, rng=rng)
+        )
+        errors = {}
+        if self.distiller.critics:
+            errors["critic"] = self.distiller.critic_error(noised)
+        if self.distiller.discriminators:
+            errors["discriminator"] = self.distiller.discriminator_error(noised, batch, rng)
+        for index in range(1, 1 + len(errors)):
+            self.optimizer_at(index).zero_grad()
+        # One backward: a discriminator on the critic's features trains these too.
+        self.manual_backward(torch.stack([error.mean() for error in errors.values()]).sum())
+        for index, (name, error) in enumerate(errors.items(), 1):
+            norm = self._critic_step(index, name)
+            self._report_critic(name, error.detach(), norm, noised)
         self.critic_steps += 1
-        self.log_dict({"critic/loss": loss.detach(), "critic/gradient_norm": norm})
 
-    def _fresh_noise(self, sample: Sample, rng: torch.Generator) -> Noised:
-        return self.distiller.diffuse(sample, self.distiller.critic_timesteps, progress=self.progress, rng=rng)
+    def _critic_step(self, index: int, name: str) -> Tensor:
+        settings = {"critic": self.critic_optimizer, "discriminator": self.discriminator_optimizer}[name]
+        optimizer = self.optimizer_at(index).optimizer
+        settings.prepare(optimizer, int(self.critic_steps), self.progress)
+        norm = settings.clip_gradient(optimizer, self.loss_scale)
+        self.require_finite(norm, name, int(self.critic_steps))
+        # Through the strategy and not the wrapped optimiser, which would count this as a generator step.
+        self.trainer.strategy.optimizer_step(optimizer, lambda: None)
+        return norm
+
+    def _report_critic(self, name: str, error: Tensor, norm: Tensor, noised: Noised) -> None:
+        """Losses by noise level too: level_0 is the noisiest quarter of the times."""
+        self.log_dict({f"{name}/loss": error.mean(), f"{name}/gradient_norm": norm})
+        means = self.levels.means(error, noised.t, noised.schedule)
+        self.log_dict({f"{name}/loss/level_{level}": mean for level, mean in means.items()})
 
     def _report(self, step: Step, norm: Tensor) -> None:
-        _require_finite(norm, "generator", self.global_step)
+        self.require_finite(norm, "generator", self.global_step)
         self.log("loss", step.loss.detach(), prog_bar=True)
         self.log("gradient_norm", norm, prog_bar=True)
         self.log_dict({f"objective/{key}": value for key, value in step.gradient.report().items()})
@@ -184,34 +191,6 @@ class Distillation(LightningModule):
         if step.noised.sample.regulariser is not None:
             self.log("regulariser", step.noised.sample.regulariser.detach())
 
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Leave the frozen teacher out: it is rebuilt from the recipe."""
-        state = checkpoint["state_dict"]
-        checkpoint["state_dict"] = {key: value for key, value in state.items() if not key.startswith(TEACHER)}
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse a checkpoint of another generator or loss, by name.
-
-        Raises:
-            ValueError: if its tensors are not those of this module.
-        """
-        own = {key: value.shape for key, value in self.state_dict().items() if not key.startswith(TEACHER)}
-        stored = {key: value.shape for key, value in checkpoint["state_dict"].items()}
-        differing = sorted(key for key in own.keys() | stored.keys() if own.get(key) != stored.get(key))
-        if differing:
-            raise ValueError(
-                f"the checkpoint does not fit the recipe: {differing[0]} is {stored.get(differing[0], 'not there')} in "
-                f"the checkpoint and {own.get(differing[0], 'not there')} here (and {len(differing) - 1} more)"
-            )
-
 
 def _with_regulariser(loss: Tensor, sample: Sample) -> Tensor:
     return loss if sample.regulariser is None else loss + sample.regulariser
-
-
-def _require_finite(norm: Tensor, network: str, step: int) -> None:
-    if not bool(torch.isfinite(norm)):
-        raise FloatingPointError(
-            f"the {network}'s gradient is not finite at step {step}; the last checkpoint is kept. Lower the learning "
-            "rate, clip the ratio (ClampRatio) or start at less noise"
-        )

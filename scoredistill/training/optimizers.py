@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +17,8 @@ OptimizerCallable = Callable[[Iterable], torch.optim.Optimizer]
 class NetworkOptimizer:
     """An optimiser with its learning-rate schedule and gradient clipping, for one network.
 
-    The schedule is a function of progress alone: it has no state that a resumed run could get wrong.
+    The schedule is a function of progress alone: it has no state that a resumed run could get wrong. A checkpoint
+    brings the optimiser's state, such as its moments; rates, betas and other settings are always those given here.
 
     Args:
         optimizer: a class of torch.optim with its settings.
@@ -52,10 +55,14 @@ class NetworkOptimizer:
             if prefix not in groups:
                 names = ", ".join(sorted({name.split(".")[0] for name, _ in network.named_parameters()}))
                 raise ValueError(f"rates: no parameter begins with {prefix!r}; there are {names}")
-        settings = [{"params": p, **({"lr": self.rates[prefix]} if prefix else {})} for prefix, p in groups.items()]
+        settings = [
+            {"params": p, "prefix": prefix, **({"lr": self.rates[prefix]} if prefix else {})}
+            for prefix, p in groups.items()
+        ]
         optimizer = self.optimizer(settings)
         for group in optimizer.param_groups:
             group["initial_lr"] = group["lr"]
+        optimizer.register_load_state_dict_pre_hook(_keep_settings)
         return optimizer
 
     def prepare(self, optimizer: torch.optim.Optimizer, step: int, progress: float) -> None:
@@ -70,7 +77,36 @@ class NetworkOptimizer:
         for group in optimizer.param_groups:
             group["lr"] = group["initial_lr"] * warm * at_progress(self.factor, progress)
 
-    def clip_gradient(self, optimizer: torch.optim.Optimizer) -> Tensor:
-        """Clip, and return the norm that the gradient had."""
+    def clip_gradient(self, optimizer: torch.optim.Optimizer, scale: float = 1.0) -> Tensor:
+        """Clip, and return the norm that the gradient had.
+
+        Args:
+            optimizer: from `build`.
+            scale: what the loss was multiplied by for fp16; the norm returned is without it.
+        """
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
-        return nn.utils.clip_grad_norm_(parameters, self.clip if self.clip is not None else float("inf"))
+        clip = scale * self.clip if self.clip is not None else float("inf")
+        return nn.utils.clip_grad_norm_(parameters, clip) / scale
+
+
+def _keep_settings(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> dict[str, Any]:
+    """A checkpoint's state with this optimiser's settings: what constructors take is a setting, the rest is state.
+
+    Raises:
+        ValueError: if the checkpoint's groups are of other parameters.
+    """
+    stored, own = state["param_groups"], optimizer.param_groups
+    prefixes = [group["prefix"] for group in own]
+    earlier = [group.get("prefix", "") for group in stored]
+    if earlier != prefixes:
+        raise ValueError(
+            f"rates: the checkpoint's parameters are grouped by {earlier}, the recipe's by {prefixes}; on resuming, "
+            "rates may change and their prefixes may not"
+        )
+    settings = {name for base in type(optimizer).__mro__ for name in inspect.signature(base.__init__).parameters}  # type: ignore[misc]
+    settings = (settings | {"initial_lr"}) - {"params"}
+    groups = [
+        kept | {name: value for name, value in group.items() if name in settings}
+        for kept, group in zip(stored, own, strict=True)
+    ]
+    return state | {"param_groups": groups}

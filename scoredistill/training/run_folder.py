@@ -11,7 +11,7 @@ from pathlib import Path
 
 from scoredistill.rendering.files import write_atomically
 
-__all__ = ["RunFolder", "numbered_folder", "write_atomically", "write_json_atomically"]
+__all__ = ["RunFolder", "make_folder", "numbered_folder", "write_atomically", "write_json_atomically"]
 
 
 @dataclass(frozen=True)
@@ -66,6 +66,30 @@ class RunFolder:
         files = [path for path in self.checkpoints.glob("*.ckpt") if path.is_file()]
         # Where the clock is too coarse to tell, last.ckpt is the last.
         return max(files, key=lambda path: (path.stat().st_mtime_ns, path.name == "last.ckpt"), default=None)
+
+
+def make_folder(path: str | Path) -> list[Path]:
+    """Make a folder with the parents that it lacks.
+
+    Returns:
+        Those that were not there, the innermost first.
+
+    Raises:
+        OSError: if it cannot be made; what was made by then is removed.
+    """
+    path = Path(path)
+    if path.is_dir():
+        return []
+    made = make_folder(path.parent)
+    try:
+        path.mkdir()
+    except OSError:
+        if path.is_dir():  # another process was faster
+            return made
+        for parent in made:
+            parent.rmdir()
+        raise
+    return [path, *made]
 
 
 def numbered_folder(parent: str | Path) -> Path:

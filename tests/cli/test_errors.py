@@ -4,6 +4,7 @@ import os
 import sys
 
 import pytest
+import torch
 
 RECIPES = {
     "misspelt_key.yaml": "model: {losss: SDS}\n",
@@ -62,12 +63,16 @@ RECIPES = {
         ("word", ["'word' is not expected there"]),
         ("--ckpt_path last", ["no run under runs/points has a checkpoint"]),
         ("--ckpt_path nowhere.ckpt", ["there is no checkpoint and no run folder nowhere.ckpt"]),
+        ("--ckpt_path fragment.yaml", ["fragment.yaml is no checkpoint"]),
+        ("--ckpt_path other.ckpt", ["other.ckpt is no checkpoint of a run"]),
+        ("--model.guidance.scale abc", ["model.guidance: it has no class yet", "--model.guidance CFG"]),
         ("--ckpt_path .", ["no run folder with a checkpoint in it"]),
     ],
 )
 def test_a_mistake_ends_in_one_message(cli, folder, words, said):
     for name, text in RECIPES.items():
         (folder / name).write_text(text)
+    torch.save({"epoch": 3}, folder / "other.ckpt")
     before = set(folder.rglob("*"))
     result = cli("fit", "--config", "points.yaml", *words.split())
     assert result.code == 2
@@ -124,3 +129,11 @@ def test_a_checkpoint_of_another_recipe_is_refused(cli, folder):
     result = cli("fit", "--config", "points.yaml", "--ckpt_path", "last", *words)
     assert result.code == 1
     assert "does not fit the recipe" in result.err
+
+
+def test_a_failed_command_leaves_folders_that_were_there(cli, folder):
+    (folder / "mine" / "empty").mkdir(parents=True)
+    wrong = ["--config", "points.yaml", "--model.generator.per_step", "9"]
+    for output in ("mine/empty", "mine/empty/new/runs"):
+        assert cli("fit", *wrong, "--output", output).code == 2
+        assert [path.name for path in (folder / "mine").rglob("*")] == ["empty"]

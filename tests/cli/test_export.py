@@ -74,10 +74,28 @@ def test_points_have_no_meshes(cli, folder):
 
 
 def test_exported_is_what_is_evaluated(cli, folder, run):
-    from scoredistill.cli.export import load_generator
+    from scoredistill.cli.trained import load_generator
 
     stored = torch.load(run / "checkpoints/last.ckpt")["state_dict"]
     generator = load_generator(run / "config.yaml", run / "checkpoints/last.ckpt")
     for name, value in generator.state_dict().items():
         if isinstance(value, torch.Tensor):
             assert torch.equal(value, stored[f"average.module.{name}"])
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "said"),
+    [
+        ("--resolution", "-3", "at least 2, got -3"),
+        ("--fps", "0", "at least 1, got 0"),
+        ("--frames", "many", "at least 1, got many"),
+        ("--radius", "nan", "above 0, got nan"),
+        ("--fov", "180", "between 0 and 180, got 180"),
+    ],
+)
+def test_numbers_out_of_range_are_named(cli, folder, option, value, said):
+    result = cli("export", "nowhere", option, value)
+    assert result.code == 2
+    assert option in result.err
+    assert said in result.err
+    assert len(result.err.splitlines()) == 1

@@ -47,6 +47,32 @@ trainer: {max_steps: 60, accelerator: cpu}
 checkpoint_every: 7
 """  # noqa: E501
 
+STUDENT = """\
+model:
+  generator: {class_path: OneStepUNet, init_args: {shape: [2], network: {class_path: MLPBackbone, init_args: {shape: [2], hidden: 16, layers: 2}}}}
+  teacher: {class_path: GaussianMixture, init_args: {means: [[0.0, 1.0], [1.0, 0.0]], stds: 0.1, schedule: EDMSchedule}}
+  loss:
+    class_path: GAN
+    init_args:
+      balance: 0.1
+      loss:
+        class_path: FDistill
+        init_args:
+          divergence: JensenShannon
+          critic: {class_path: NetworkCritic, init_args: {network: {class_path: MLPBackbone, init_args: {shape: [2], hidden: 16, layers: 2}}}}
+          ratio: {class_path: DiscriminatorRatio, init_args: {features: {class_path: MLPBackbone, init_args: {shape: [2], hidden: 16, layers: 1}}, r1: 0.1}}
+          ratio_normalisers: [ClampRatio, TimeBinNormaliser]
+  plan: {critic_steps: 2}
+  ema: 0.9
+data:
+  class_path: Images
+  init_args:
+    batch_size: 8
+    source: {class_path: TeacherSamples, init_args: {teacher: {class_path: GaussianMixture, init_args: {means: [[0.0, 1.0], [1.0, 0.0]], stds: 0.1}}}}
+trainer: {max_steps: 60, accelerator: cpu}
+checkpoint_every: 7
+"""  # noqa: E501
+
 SLOWLY = '''\
 """Gives the killer time."""
 
@@ -108,8 +134,13 @@ def differing(a: Any, b: Any, where: str = "") -> list[str]:
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="no SIGKILL")
-def test_a_killed_and_resumed_run_ends_in_the_same_bits(tmp_path):
-    (tmp_path / "learned.yaml").write_text(LEARNED)
+@pytest.mark.parametrize(
+    ("recipe", "average"),
+    [(LEARNED, "average.module.values"), (STUDENT, "average.module.denoiser.network.out.weight")],
+    ids=["particles", "student"],
+)
+def test_a_killed_and_resumed_run_ends_in_the_same_bits(recipe, average, tmp_path):
+    (tmp_path / "learned.yaml").write_text(recipe)
     (tmp_path / "slowly.py").write_text(SLOWLY)
     settings = {"cwd": tmp_path, "env": environment(tmp_path), "stdout": subprocess.DEVNULL}
     subprocess.run(command("whole"), check=True, timeout=300, **settings)
@@ -127,7 +158,7 @@ def test_a_killed_and_resumed_run_ends_in_the_same_bits(tmp_path):
     subprocess.run(command("cut", "--ckpt_path", "last"), check=True, timeout=300, **settings)
     whole, cut = (torch.load(tmp_path / name / "0/checkpoints/last.ckpt") for name in ("whole", "cut"))
     assert whole["global_step"] == cut["global_step"] == 60
-    assert "average.module.values" in whole["state_dict"]
+    assert average in whole["state_dict"]
     assert not differing(whole["state_dict"], cut["state_dict"])
     assert not differing(whole["optimizer_states"], cut["optimizer_states"])
     assert not list(tmp_path.glob("cut/0/checkpoints/.*"))

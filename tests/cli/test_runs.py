@@ -68,6 +68,96 @@ def test_a_run_folder_is_enough_to_go_on(cli, folder):
     assert torch.load(folder / "here/0/checkpoints/last.ckpt")["global_step"] == 4
 
 
+def test_another_objective_goes_on_in_a_folder_of_its_own(cli, folder):
+    assert cli("fit", "--config", "points.yaml").code == 0
+    before = {path: path.read_bytes() for path in (folder / "runs").rglob("*") if path.is_file()}
+    result = cli("fit", "--ckpt_path", "runs/points/0", "--data.prompt", "a snowman", "--trainer.max_steps", "5")
+    assert result.code == 0, result.err
+    assert "data.init_args.prompt is not as in runs/points/0: this run gets runs/points/1" in result.out
+    assert {path: path.read_bytes() for path in before} == before
+    assert torch.load(folder / "runs/points/1/checkpoints/last.ckpt")["global_step"] == 5
+    started = json.loads((folder / "runs/points/1/versions.json").read_text())
+    assert [(entry["resumed_from"], entry["at_step"]) for entry in started] == [
+        ("runs/points/0/checkpoints/last.ckpt", 3)
+    ]
+    # From there it goes on in place.
+    assert cli("fit", "--ckpt_path", "runs/points/1", "--trainer.max_steps", "6").code == 0
+    assert {path.name for path in (folder / "runs/points").iterdir()} == {"0", "1"}
+
+
+def test_a_default_that_a_later_version_brought_is_no_difference(cli, folder):
+    assert cli("fit", "--config", "points.yaml").code == 0
+    path = folder / "runs/points/0/config.yaml"
+    stored = yaml.safe_load(path.read_text())
+    del stored["model"]["plan"]
+    path.write_text(yaml.safe_dump(stored))
+    assert cli("fit", "--config", "points.yaml", "--ckpt_path", "last", "--trainer.max_steps", "4").code == 0
+    assert {path.name for path in (folder / "runs/points").iterdir()} == {"0"}
+
+
+@pytest.mark.parametrize("words", [["--model.generator_optimizer", "fast.yaml"], ["--seed_everything", "4"]])
+def test_a_rate_or_seed_of_its_own_is_another_run(cli, folder, words):
+    text = "class_path: NetworkOptimizer\ninit_args: {optimizer: {class_path: Adam, init_args: {lr: .5}}}\n"
+    (folder / "fast.yaml").write_text(text)
+    assert cli("fit", "--config", "points.yaml").code == 0
+    assert cli("fit", "--config", "points.yaml", "--ckpt_path", "last", "--trainer.max_steps", "4", *words).code == 0
+    stored = torch.load(folder / "runs/points/1/checkpoints/last.ckpt")
+    rate = stored["optimizer_states"][0]["param_groups"][0]["lr"]
+    assert rate == (0.5 if "fast.yaml" in words else 1e-3)
+
+
+def test_loggers_by_one_option(cli, folder):
+    words = ["--config", "points.yaml", "--trainer.log_every_n_steps", "1"]
+    for logger in ("TensorBoardLogger", "[CSVLogger,TensorBoardLogger]"):
+        result = cli("fit", *words, "--trainer.logger", logger)
+        assert result.code == 0, result.err
+    assert list(folder.glob("runs/points/0/tensorboard/version_0/events*"))
+    assert list(folder.glob("runs/points/1/tensorboard/version_0/events*"))
+    assert "logs/version_0/metrics.csv" in contents(folder / "runs/points/1")
+    assert {path.name for path in folder.iterdir()} == {"points.yaml", "runs"}
+
+
+MODES = "trainer: {callbacks: [{class_path: ModeStatistics}]}\n"
+
+
+def test_validate_and_test_print_figures_and_path(cli, folder):
+    (folder / "modes.yaml").write_text(MODES)
+    words = ["--config", "points.yaml", "--config", "modes.yaml"]
+    assert cli("fit", *words).code == 0
+    for command, name in (("validate", "validation"), ("test", "test")):
+        result = cli(command, *words, "--ckpt_path", "runs/points/0")
+        assert (result.code, result.err) == (0, "")
+        assert "modes_covered" in result.out
+        assert f"runs/points/0/{name}/0/metrics.json" in result.out
+        untrained = cli(command, *words)
+        assert untrained.err.splitlines() == [
+            "warning: no --ckpt_path: this is the generator as the recipe makes it, untrained"
+        ]
+    assert "no figures" in cli("test", "--config", "points.yaml").out
+
+
+FAILING = """\
+from scoredistill.training.callbacks import Evaluation
+
+
+class Failing(Evaluation):
+    def evaluate(self, module, data, final):
+        raise ValueError("nothing to see")
+"""
+
+
+@pytest.mark.parametrize("command", ["fit", "test", "validate"])
+def test_a_final_look_that_fails_costs_no_other_result(cli, folder, command):
+    (folder / "failing_look.py").write_text(FAILING)
+    (folder / "looks.yaml").write_text(MODES.replace("[", "[{class_path: failing_look.Failing}, "))
+    result = cli(command, "--config", "points.yaml", "--config", "looks.yaml", "--output", "out")
+    assert result.code == 1
+    assert "warning: Failing failed: nothing to see" in result.err
+    assert result.err.splitlines()[-1].startswith(f"scoredistill {command}: Failing failed, as said above")
+    assert "modes_covered" in result.out
+    assert len(list(folder.glob("out/**/metrics.json"))) == 1
+
+
 def test_no_checkpoint_between_generator_steps(cli, folder):
     (folder / "critic.yaml").write_text(
         """\

@@ -94,15 +94,17 @@ def test_the_exact_critic_is_its_distribution() -> None:
     assert critic.schedule is distribution.schedule
 
 
-def test_a_critic_takes_the_teachers_schedule_only_where_it_has_none() -> None:
+def test_a_critic_takes_the_teachers_schedule_and_refuses_another() -> None:
     critic, own = DiracCritic(), ParticleCritic(schedule=EDMSchedule())
     with pytest.raises(ValueError, match="DiracCritic has no schedule yet"):
         critic.schedule  # noqa: B018
-    for each in (critic, own):
-        each.adopt_schedule(SCHEDULE)
-    critic.adopt_schedule(FlowSchedule())
+    teachers = [GaussianMixture(torch.zeros(1, 2), schedule=each) for each in (SCHEDULE, FlowSchedule())]
+    critic.adopt(teachers[0])
     assert critic.schedule is SCHEDULE
-    assert isinstance(own.schedule, EDMSchedule)
+    critic.adopt(GaussianMixture(torch.zeros(1, 2), schedule=CosineSchedule()))
+    for each, teacher in ((critic, teachers[1]), (own, teachers[0])):
+        with pytest.raises(ValueError, match="the teacher another"):
+            each.adopt(teacher)
 
 
 def test_what_a_critic_cannot_do_is_an_error_that_says_so() -> None:

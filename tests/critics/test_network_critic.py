@@ -5,15 +5,15 @@ import torch
 from laws.zoo import SCHEDULES, name
 from torch import Tensor, nn
 
-from scoredistill.critics import Backbone, DiffusersBackbone, MLPBackbone, NetworkCritic
-from scoredistill.critics.backbones import ConditionEmbedding
-from scoredistill.diffusion import CosineSchedule, LogSNRTimesteps, PredictionType, Schedule, UniformTimesteps
+from scoredistill.critics import NetworkCritic
+from scoredistill.diffusion import CosineSchedule, LogSNRTimesteps, Schedule, UniformTimesteps
+from scoredistill.networks import Backbone, ConditionEmbedding, DiffusersBackbone, MLPBackbone, Parameterisation
 from scoredistill.rendering.camera import Camera
 from scoredistill.teachers import GaussianMixture
 from scoredistill.types import Condition, Noised, Sample
 
 SCHEDULE = CosineSchedule()
-PREDICTIONS: list[PredictionType] = ["epsilon", "x0", "v", "flow", "score"]
+PREDICTIONS: list[Parameterisation] = ["edm", "epsilon", "x0", "v", "flow", "score"]
 
 
 def cameras(n: int) -> Camera:
@@ -51,8 +51,8 @@ def gaussian_batch(n: int, dims: int, t: Tensor, schedule: Schedule) -> tuple[Ga
 
 @pytest.mark.parametrize("schedule", SCHEDULES, ids=name)
 @pytest.mark.parametrize("prediction", PREDICTIONS)
-def test_the_minimiser_of_the_training_loss_is_the_score_of_q(prediction: PredictionType, schedule: Schedule) -> None:
-    critic = NetworkCritic(Affine(2), prediction, schedule)
+def test_the_minimiser_of_the_training_loss_is_the_score_of_q(prediction: Parameterisation, schedule: Schedule) -> None:
+    critic = NetworkCritic(Affine(2), prediction, schedule=schedule)
     q, noised = gaussian_batch(50, 2, LogSNRTimesteps(0.8)(50, schedule), schedule)
     optimizer = torch.optim.LBFGS(
         critic.parameters(), max_iter=200, tolerance_grad=1e-13, tolerance_change=0, line_search_fn="strong_wolfe"
@@ -195,13 +195,13 @@ def test_the_noise_level_is_looked_at(make) -> None:  # type: ignore[no-untyped-
     x, t, _ = pictures()
     other = t.clone()
     other[2] += 0.1
-    outputs = [critic.network(x, SCHEDULE.log_snr(time), None) for time in (t, other)]
+    outputs = [critic.denoiser.network(x, SCHEDULE.log_snr(time), None) for time in (t, other)]
     assert (outputs[0] - outputs[1]).abs().amax((1, 2, 3)).gt(1e-4).tolist() == [False, False, True]
 
 
 def test_a_unet_that_takes_no_embedding_is_refused() -> None:
     network = unet().network  # type: ignore[attr-defined]
-    with pytest.raises(ValueError, match='needs class_embed_type: "identity"'):
+    with pytest.raises(ValueError, match='needs num_class_embeds or class_embed_type: "identity"'):
         DiffusersBackbone(network, classes=3)
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.distributions import Categorical, MixtureSameFamily, MultivariateNormal
 
 from scoredistill.diffusion.mixture import Covariance, MixturePosterior, diffused_mixture
+from scoredistill.teachers import GaussianMixture
 
 B, K, D = 7, 3, 4
 LEVELS = [0.02, 0.3, 1.0, 20.0]  # sigma / alpha
@@ -139,3 +140,15 @@ def test_it_stays_finite_far_away_and_moves_with_its_means(ratio: float, shift: 
 def test_covariances_that_are_none_are_refused() -> None:
     with pytest.raises(ValueError, match="positive semi-definite; an eigenvalue is -1"):
         Covariance.full(torch.diag(torch.tensor([1.0, -1.0]))[None])
+
+
+@pytest.mark.parametrize("spread", [None, 0.5])
+def test_autocast_does_not_reach_it(spread: float | None) -> None:
+    means, factors = torch.randn(3, 4).float(), None if spread is None else spread * torch.randn(3, 2, 4).float()
+    teacher = GaussianMixture(means, 0.3, factors=factors).float()
+    x_t, t = torch.randn(5, 4).float(), torch.linspace(0.1, 0.9, 5).float()
+    exact = teacher.posterior(x_t, t)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = teacher.posterior(x_t, t)
+    assert torch.equal(found.epsilon, exact.epsilon)
+    assert torch.equal(found.log_prob, exact.log_prob)

@@ -100,3 +100,8 @@ def test_linear_schedule_refuses_impossible_betas(wrong: tuple[float, float]) ->
 def test_edm_schedule_refuses_impossible_ranges(wrong: tuple[float, float, float]) -> None:
     with pytest.raises(ValueError, match="0 < sigma_min < sigma_max"):
         EDMSchedule(*wrong)
+
+
+def test_a_linear_schedule_has_steps() -> None:
+    with pytest.raises(ValueError, match="steps must be at least 1, got 0"):
+        LinearSchedule(steps=0)

@@ -123,3 +123,20 @@ def test_dreamtime_falls_and_solves_its_equation() -> None:
     torch.testing.assert_close(t[[0, -1]], torch.tensor([0.9, 0.05]))
     torch.testing.assert_close(solved, progress, atol=2e-6, rtol=0)  # a trapezoid of 1000 intervals
     assert len(draw(sampler, 5, 0.4).unique()) == 1
+
+
+@pytest.mark.parametrize(
+    ("said", "made"),
+    [
+        ("ratio must be above 0, got 0", lambda: LogSNRTimesteps(0)),
+        ("ratio must be above 0, got -1", lambda: LogSNRTimesteps(Piecewise([Knot(0, 3.0), Knot(1, -1.0)]))),
+        ("spread must be at least 1, got nan", lambda: LogSNRTimesteps(1, math.nan)),
+        ("std must be above 0, got 0", lambda: LogNormalTimesteps(std=0)),
+        ("std must be above 0, got -2", lambda: DreamTimeTimesteps(std=-2)),
+        (r"0 <= low < high <= 1, got low 0\.5 and high 0\.4", lambda: DreamTimeTimesteps(low=0.5, high=0.4)),
+        (r"0 <= low < high <= 1, got low 0\.5 and high 1\.5", lambda: DreamTimeTimesteps(low=0.5, high=1.5)),
+    ],
+)
+def test_impossible_settings_are_refused(said, made) -> None:  # type: ignore[no-untyped-def]
+    with pytest.raises(ValueError, match=said):
+        made()

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import torch
 
-from scoredistill.critics import Critic, DiracCritic, ExactCritic, MLPBackbone, NetworkCritic, ParticleCritic
+from scoredistill.critics import Critic, DiracCritic, ExactCritic, NetworkCritic, ParticleCritic
 from scoredistill.diffusion import CFG, CosineSchedule, EDMSchedule, FlowSchedule, Guidance, LinearSchedule, PerpNeg
 from scoredistill.divergences import (
     Alpha,
@@ -18,8 +18,9 @@ from scoredistill.divergences import (
     SoftenedReverseKL,
     SquaredHellinger,
 )
-from scoredistill.losses import SDS, VSD, DMDNormaliser, FDistill, ScoreDistillation
-from scoredistill.ratios import BatchMeanNormaliser, ClampRatio, ExactRatio, TimeBinNormaliser
+from scoredistill.losses import GAN, SDS, VSD, DMDNormaliser, FDistill, ScoreDistillation
+from scoredistill.networks import MLPBackbone
+from scoredistill.ratios import BatchMeanNormaliser, ClampRatio, DiscriminatorRatio, ExactRatio, TimeBinNormaliser
 from scoredistill.teachers import GaussianMixture
 
 DIVERGENCES: list[Divergence] = [
@@ -61,6 +62,16 @@ CRITICS: dict[str, Callable[[], Critic]] = {
     "exact": lambda: ExactCritic(GaussianMixture(torch.tensor([[0.5, -0.3]]), 0.8)),
 }
 
+
+def discriminator(shape: tuple[int, ...] = (2,)) -> DiscriminatorRatio:
+    """A small learned ratio with weights that are not zero."""
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        ratio = DiscriminatorRatio(MLPBackbone(shape, hidden=16, layers=2), hidden=8)
+        torch.nn.init.normal_(ratio.head.out.weight)  # type: ignore[union-attr]
+    return ratio
+
+
 LOSSES: dict[str, Callable[[], ScoreDistillation]] = {
     "SDS": SDS,
     "SDS-DMD": lambda: SDS(normaliser=DMDNormaliser()),
@@ -74,12 +85,16 @@ LOSSES: dict[str, Callable[[], ScoreDistillation]] = {
     "FDistill-network-clamped": lambda: FDistill(
         ForwardKL(), mlp_critic(), ExactRatio(q=ParticleCritic(0.1)), [ClampRatio(), TimeBinNormaliser()]
     ),
+    "FDistill-discriminator": lambda: FDistill(JensenShannon(), ParticleCritic(0.1), discriminator(), [ClampRatio()]),
+    "GAN-SDS": lambda: GAN(SDS(), discriminator(), gan_weight=0.3),
+    "GAN-FDistill": lambda: GAN(FDistill(ForwardKL(), mlp_critic(), discriminator()), gan_weight=0.3),
 }
 
 BATCH_STATISTICS: dict[str, Callable[[], ScoreDistillation]] = {
     "FDistill-batch-mean": lambda: FDistill(
         ForwardKL(), ParticleCritic(0.1), ExactRatio(), weight_normaliser=BatchMeanNormaliser()
     ),
+    "GAN-balanced": lambda: GAN(SDS(), discriminator(), balance=0.5),
 }
 
 GUIDANCES: dict[str, Callable[[], Guidance]] = {

@@ -35,13 +35,15 @@ def test_clamp() -> None:
         ClampRatio(2, 1)
 
 
-def test_bins_are_equal_in_log_snr_and_the_outer_ones_take_the_rest() -> None:
-    bins = TimeBinNormaliser(4, -8.0, 8.0).bin_of(at_log_snr(-30.0, -7.9, -4.1, -3.9, -0.1, 0.1, 4.1, 7.9, 30.0))
+def test_bins_lie_between_their_edges_and_the_outer_ones_take_the_rest() -> None:
+    bins = TimeBinNormaliser(4, edges=[-4.0, 0.0, 4.0]).bin_of(
+        at_log_snr(-30.0, -7.9, -4.1, -3.9, -0.1, 0.1, 4.1, 7.9, 30.0)
+    )
     assert bins.tolist() == [0, 0, 0, 1, 1, 2, 3, 3, 3]
 
 
 def test_forward_is_pure_and_observing_changes_only_the_statistics() -> None:
-    normaliser, at = TimeBinNormaliser(2), at_log_snr(-5.0, 5.0)
+    normaliser, at = TimeBinNormaliser(2, edges=[0.0]), at_log_snr(-5.0, 5.0)
     log_r = torch.tensor([1.0, -2.0], requires_grad=True)
     assert torch.equal(normaliser(log_r, at), log_r)
     assert normaliser.count.tolist() == [0, 0]
@@ -69,7 +71,7 @@ def test_the_average_is_of_r_itself_and_starts_warm(default: torch.dtype) -> Non
 
 
 def test_a_bin_that_has_seen_nothing_leaves_r_as_it_is() -> None:
-    normaliser = TimeBinNormaliser(4, -8.0, 8.0)
+    normaliser = TimeBinNormaliser(4, edges=[-4.0, 0.0, 4.0])
     normaliser.observe(torch.tensor([3.0, 5.0]), at_log_snr(-5.0, -5.0))
     out = normaliser(torch.tensor([3.0, 3.0]), at_log_snr(-5.0, 5.0))
     mean = math.log((math.exp(3) + math.exp(5)) / 2)
@@ -84,7 +86,7 @@ def test_very_large_ratios_stay_finite() -> None:
 
 
 def test_statistics_go_into_checkpoints() -> None:
-    first, second, at = TimeBinNormaliser(3), TimeBinNormaliser(3), at_log_snr(-5.0, 0.0, 5.0)
+    first, second, at = *(TimeBinNormaliser(3, edges=[-1.0, 1.0]) for _ in range(2)), at_log_snr(-5.0, 0.0, 5.0)
     for _ in range(4):
         first.observe(torch.randn(3), at)
     second.load_state_dict(first.state_dict())

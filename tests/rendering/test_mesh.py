@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from scoredistill.rendering.mesh import SUFFIXES, Mesh, chamfer, marching_cubes
+from scoredistill.rendering.mesh import SUFFIXES, Mesh, NoSurfaceError, chamfer, marching_cubes
 
 
 def ball(radius: float, resolution: int = 41, centre: float = 0.0) -> torch.Tensor:
@@ -48,6 +48,10 @@ def test_a_level_outside_the_values_names_them_and_suggests_one():
         marching_cubes(ball(0.5), 3.0)
     with pytest.raises(ValueError, match="level nan"):
         marching_cubes(ball(0.5), math.nan)
+    with pytest.raises(NoSurfaceError, match="nor at any other: all values are 2"):
+        marching_cubes(torch.full((3, 3, 3), 2.0), 2.0)
+    with pytest.raises(ValueError, match="must be finite"):
+        marching_cubes(ball(0.5) * math.nan, 0.0)
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)

@@ -203,3 +203,9 @@ def test_a_teacher_without_closed_form_says_so() -> None:
     assert (Silent(CosineSchedule()).exact, GaussianMixture.exact) == (False, True)
     with pytest.raises(TypeError, match="Silent has no closed-form density"):
         Silent(CosineSchedule()).log_prob(*points(2))
+
+
+@pytest.mark.parametrize("stds", [-0.5, torch.tensor([1.0, -0.5]), torch.tensor([[1.0, 1.0], [-0.5, 1.0]])])
+def test_negative_standard_deviations_are_refused(stds) -> None:  # type: ignore[no-untyped-def]
+    with pytest.raises(ValueError, match=r"stds must be at least 0, got -0\.5"):
+        GaussianMixture(torch.zeros(2, 2), stds)

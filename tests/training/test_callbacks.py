@@ -12,7 +12,8 @@ from scoredistill.generators import ImageParticles
 from scoredistill.losses import SDS
 from scoredistill.teachers import Empirical, GaussianMixture
 from scoredistill.training import Conditions, Distillation
-from scoredistill.training.callbacks import ModeStatistics, ParticleGrid, merge_figures, mode_statistics
+from scoredistill.training.callbacks import ModeStatistics, ParticleGrid, Summary, merge_figures, mode_statistics
+from scoredistill.training.callbacks.base import FinalLookError
 from scoredistill.training.callbacks.scatter import scatter_picture
 
 
@@ -150,3 +151,25 @@ def test_mode_statistics_need_a_mixture() -> None:
     module = SimpleNamespace(evaluated=torch.nn.Identity(), distiller=SimpleNamespace(teacher=None))
     with pytest.raises(TypeError, match="ModeStatistics needs ImageParticles and a GaussianMixture"):
         ModeStatistics().evaluate(module, Conditions(), True)  # type: ignore[arg-type]
+
+
+def test_a_missing_matplotlib_is_told_before_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    trainer, module = run(tmp_path, torch.randn(4, 2), GaussianMixture(torch.zeros(1, 2), 1.0))
+    with pytest.raises(ImportError, match=r"install scoredistill\[plots\]"):
+        ParticleGrid().setup(trainer, module, "fit")
+    trainer, module = run(tmp_path, torch.zeros(4, 1, 8, 8), GaussianMixture(torch.zeros(1, 1, 8, 8), 1.0))
+    ParticleGrid().setup(trainer, module, "fit")
+
+
+def test_without_a_summary_a_failure_is_raised(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    trainer, module = run(tmp_path, torch.zeros(4, 3), GaussianMixture(torch.zeros(1, 3), 1.0))
+    trainer.callbacks = []
+    with pytest.raises(ValueError, match="one or two dimensions"):
+        ParticleGrid().on_fit_end(trainer, module)
+    trainer.callbacks = [Summary()]
+    ParticleGrid().on_fit_end(trainer, module)
+    assert capsys.readouterr().err.startswith("warning: ParticleGrid failed: only points in one or two dimensions")
+    with pytest.raises(FinalLookError, match="ParticleGrid failed"):
+        trainer.callbacks[0].on_fit_end(trainer, module)
+    assert (tmp_path / "metrics.json").exists()

@@ -1,12 +1,18 @@
 """What the generator is asked for, tick by tick."""
 
 from itertools import islice
+from pathlib import Path
 
 import pytest
 import torch
+from pytorch_lightning import Trainer
 
-from scoredistill.training import Conditions, PromptAndCameras
+from scoredistill.generators import ImageParticles
+from scoredistill.losses import SDS
+from scoredistill.teachers import GaussianMixture
+from scoredistill.training import Conditions, Distillation, PromptAndCameras
 from scoredistill.training.data import Stream
+from scoredistill.types import Batch
 
 
 def cameras(data: PromptAndCameras, ticks: int = 300):  # type: ignore[no-untyped-def]
@@ -73,11 +79,40 @@ def test_a_batch_is_a_function_of_seed_and_tick() -> None:
 
 def test_a_stream_begins_where_training_stands() -> None:
     data = PromptAndCameras("a mug")
+    ticks = iter((0, 5))
+    stream = Stream(data, lambda: next(ticks))
     for start in (0, 5):
-        for i, batch in enumerate(islice(Stream(data, start), 3)):
+        for i, batch in enumerate(islice(stream, 3)):
             assert torch.equal(batch.condition.camera.pose, data.batch_at(start + i).condition.camera.pose)
     first = next(iter(data.train_dataloader()))  # without a trainer from the beginning
     assert torch.equal(first.condition.camera.pose, data.batch_at(0).condition.camera.pose)
+
+
+class Ticks(Conditions):
+    """Remembers which batches training was given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[int] = []
+
+    def on_before_batch_transfer(self, batch: tuple[int, Batch], dataloader_idx: int) -> Batch:
+        self.seen.append(batch[0])
+        return batch[1]
+
+    def batch_at(self, tick: int) -> tuple[int, Batch]:  # type: ignore[override]
+        return tick, super().batch_at(tick)
+
+
+@pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning", "ignore:.*does not have many workers")
+def test_an_epoch_goes_on_where_the_last_one_ended(tmp_path: Path) -> None:
+    teacher = GaussianMixture(torch.zeros(1, 2), 1.0)
+    model, data = Distillation(ImageParticles(torch.ones(1, 2)), teacher, SDS()), Ticks()
+    quiet = {"enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
+    settings = {"accelerator": "cpu", "devices": 1, "max_epochs": -1, "limit_val_batches": 0, "logger": False}
+    Trainer(max_steps=8, limit_train_batches=3, default_root_dir=tmp_path, **settings, **quiet).fit(
+        model, datamodule=data
+    )
+    assert data.seen == list(range(8))
 
 
 def test_evaluation_cameras_are_fixed_and_evenly_spaced() -> None:
@@ -100,3 +135,18 @@ def test_conditions_without_cameras() -> None:
 def test_a_range_the_wrong_way_round_is_an_error_that_names_it() -> None:
     with pytest.raises(ValueError, match=r"data\.radius: the range begins at 3 and ends at 2; swap them"):
         PromptAndCameras("a mug", radius=(3, 2))
+
+
+@pytest.mark.parametrize(
+    ("said", "settings"),
+    [
+        (r"data\.views: must be at least 1, got 0", {"views": 0}),
+        (r"data\.evaluation_views: must be at least 1, got -1", {"evaluation_views": -1}),
+        (r"data\.radius: must be above 0, got \[0, 2\]", {"radius": (0, 2)}),
+        (r"data\.fov: must lie between 0 and 180 degrees, got \[0, 45\]", {"fov": (0, 45)}),
+        (r"data\.fov: must lie between 0 and 180 degrees, got \[40, 180\]", {"fov": (40, 180)}),
+    ],
+)
+def test_impossible_cameras_are_errors_that_name_the_setting(said: str, settings: dict) -> None:  # type: ignore[type-arg]
+    with pytest.raises(ValueError, match=said):
+        PromptAndCameras("a mug", **settings)

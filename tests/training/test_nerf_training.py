@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from PIL import Image
 from pytorch_lightning import Callback, Trainer
@@ -11,11 +12,11 @@ from training.test_module import fit, trainer
 
 from scoredistill.critics import ParticleCritic
 from scoredistill.diffusion import LogSNRTimesteps
-from scoredistill.generators.nerf import DenseGrid, NeRF, Occupancy
+from scoredistill.generators.nerf import DenseGrid, NeRF, Occupancy, RandomBackground
 from scoredistill.losses import VSD
 from scoredistill.rendering.mesh import Mesh
 from scoredistill.teachers import Gallery
-from scoredistill.training import Distillation, PromptAndCameras
+from scoredistill.training import Distillation, NetworkOptimizer, PromptAndCameras, UpdatePlan
 from scoredistill.training.callbacks import GalleryFidelity, MeshExport, ParticleGrid, Turntable
 
 
@@ -51,6 +52,22 @@ def test_a_resumed_run_is_bit_identical_with_its_grids_and_average(tmp_path: Pat
         assert torch.equal(value, expected[key]), key
 
 
+@pytest.mark.parametrize("parts", [2, 4])
+def test_law_18_accumulation_over_cameras_changes_nothing_but_rounding(parts: int) -> None:
+    results = []
+    for accumulate in (1, parts):
+        nerf = NeRF(2, DenseGrid(8), resolution=8, samples=8, seed=3, background=RandomBackground())
+        optimizer = NetworkOptimizer(lambda groups: torch.optim.SGD(groups, lr=1.0))
+        settings = {"generator_optimizer": optimizer, "plan": UpdatePlan(accumulate=accumulate), "seed": 1}
+        model = Distillation(nerf, Gallery(), VSD(ParticleCritic()), timesteps=LogSNRTimesteps(5.0, 2.0), **settings)
+        fit(model, 2, data=PromptAndCameras("a blue donut", views=4))
+        results.append(model.state_dict())
+    start = NeRF(2, DenseGrid(8), resolution=8, samples=8, seed=3).state_dict()["field.encoding.grid"]
+    assert (results[0]["distiller.generator.field.encoding.grid"] - start).abs().max() > 1e-3
+    for key, value in results[0].items():
+        torch.testing.assert_close(results[1][key], value, rtol=1e-5, atol=1e-7, msg=key)
+
+
 def looked_at(folder: Path, *callbacks: Callback) -> Trainer:
     """A trainer in a folder, at the end of whose fit the callbacks have been called."""
     made, distillation, cameras = trainer(1), module(), data()
@@ -68,6 +85,19 @@ def test_fidelity_reports_every_particle(tmp_path: Path) -> None:
     assert 1 <= figures["variants_covered"] <= 2
     assert 0 < figures["chamfer/particle_0"] < 1
     assert figures["psnr/mean"] == (figures["psnr/particle_0"] + figures["psnr/particle_1"]) / 2
+
+
+def test_an_empty_particle_has_no_chamfer_figure_and_the_others_keep_theirs(tmp_path: Path) -> None:
+    made, distillation = trainer(1), module()
+    made._default_root_dir, made.datamodule = str(tmp_path), data()
+    for nerf in (distillation.distiller.generator, distillation.evaluated):
+        with torch.no_grad():
+            nerf.field.encoding.grid[1, ..., 0] -= 60
+    with pytest.warns(UserWarning, match=r"chamfer/particle_1 is left out: particle 1 is empty everywhere"):
+        GalleryFidelity(resolution=16, mesh_resolution=24).on_fit_end(made, distillation)
+    figures = json.loads((tmp_path / "metrics.json").read_text())
+    assert {"chamfer/particle_0", "psnr/particle_1", "variants_covered"} <= figures.keys()
+    assert "chamfer/particle_1" not in figures
 
 
 def test_pictures_and_meshes_are_written(tmp_path: Path) -> None:

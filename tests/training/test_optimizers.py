@@ -66,3 +66,46 @@ def test_clipping_returns_the_norm_there_was(clip: float | None, left: float) ->
     model.weight.grad = torch.tensor([[3.0, 4.0]])
     assert float(settings.clip_gradient(optimizer)) == pytest.approx(5)
     assert float(model.weight.grad.norm()) == pytest.approx(left, rel=1e-5)
+
+
+def trained(settings: NetworkOptimizer, model: nn.Module, state: dict | None = None) -> torch.optim.Optimizer:
+    """An optimiser that has done a step, from a checkpoint's state if there is one."""
+    optimizer = settings.build(model)
+    if state is not None:
+        optimizer.load_state_dict(state)
+    settings.prepare(optimizer, 3, 0.5)
+    sum(p.square().sum() for p in model.parameters()).backward()
+    optimizer.step()
+    return optimizer
+
+
+def test_settings_are_the_recipes_and_state_is_the_checkpoints() -> None:
+    model = network()
+    saved = trained(NetworkOptimizer(rates={"head": 0.01}), model).state_dict()
+    adam = partial(torch.optim.Adam, lr=0.2, betas=(0.5, 0.6), weight_decay=0.1)
+    settings = NetworkOptimizer(adam, {"head": 0.03}, factor=0.5)
+    optimizer = settings.build(model)
+    optimizer.load_state_dict(saved)
+    settings.prepare(optimizer, 9, 0.5)
+    rates = rates_by_parameter(optimizer, model)
+    assert (rates["encoding.weight"], rates["head.rgb.bias"]) == (0.1, 0.015)
+    assert {(group["betas"], group["weight_decay"]) for group in optimizer.param_groups} == {((0.5, 0.6), 0.1)}
+    for index, moments in optimizer.state_dict()["state"].items():
+        assert torch.equal(moments["exp_avg"], saved["state"][index]["exp_avg"])
+        assert float(moments["step"]) == 1
+
+
+def test_a_checkpoint_of_the_same_settings_comes_back_as_it_was() -> None:
+    settings, model = NetworkOptimizer(rates={"head": 0.01}), network()
+    saved = trained(settings, model).state_dict()
+    optimizer = settings.build(model)
+    optimizer.load_state_dict(saved)
+    settings.prepare(optimizer, 3, 0.5)
+    assert optimizer.state_dict()["param_groups"] == saved["param_groups"]
+
+
+def test_a_checkpoint_with_other_prefixes_is_refused() -> None:
+    model = network()
+    saved = NetworkOptimizer(rates={"head": 0.01}).build(model).state_dict()
+    with pytest.raises(ValueError, match="rates may change and their prefixes may not"):
+        NetworkOptimizer(rates={"encoding": 0.01}).build(model).load_state_dict(saved)

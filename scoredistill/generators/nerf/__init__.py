@@ -5,8 +5,9 @@ from scoredistill.generators.nerf.encodings import DenseGrid, Encoding, Frequenc
 from scoredistill.generators.nerf.hashgrid import HashGrid
 from scoredistill.generators.nerf.heads import DirectHead, Head, MLPHead
 from scoredistill.generators.nerf.initial import DensityBlob, HollowSphere, Initial
-from scoredistill.generators.nerf.nerf import NeRF, Render
+from scoredistill.generators.nerf.nerf import NeRF
 from scoredistill.generators.nerf.occupancy import Occupancy
+from scoredistill.generators.nerf.picture import Render
 from scoredistill.generators.nerf.regularisers import (
     Entropy,
     Opacity,

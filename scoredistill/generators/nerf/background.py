@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from scoredistill.annealing import require_at_least
 from scoredistill.generators.nerf.encodings import Frequency
 from scoredistill.generators.nerf.heads import particle_mlp
 
@@ -20,13 +21,13 @@ class Background(nn.Module, ABC):
         del particles, rng
 
     @abstractmethod
-    def forward(self, directions: Tensor, particles: int, rng: torch.Generator | None) -> Tensor:
+    def forward(self, directions: Tensor, particles: int, drawn: Tensor | None = None) -> Tensor:
         """Colours behind the rays.
 
         Args:
             directions: (V, P, 3) unit directions of each view's rays.
             particles: n.
-            rng: CPU generator for random colours; None asks for a deterministic one.
+            drawn: (V, 4) uniform numbers in [0, 1) for random colours; None asks for a deterministic one.
 
         Returns:
             (n, V, P, 3), or (n, V, 1, 3) where a view has one colour, which then becomes the sample's
@@ -54,7 +55,7 @@ class SolidBackground(Background):
         super().__init__()
         self.register_buffer("colour", _colour(colour), persistent=False)
 
-    def forward(self, directions: Tensor, particles: int, rng: torch.Generator | None) -> Tensor:
+    def forward(self, directions: Tensor, particles: int, drawn: Tensor | None = None) -> Tensor:
         return self.colour.to(directions).expand(particles, len(directions), 1, 3)
 
 
@@ -75,10 +76,10 @@ class RandomBackground(Background):
         self.probability = probability
         self.register_buffer("colour", _colour(colour), persistent=False)
 
-    def forward(self, directions: Tensor, particles: int, rng: torch.Generator | None) -> Tensor:
+    def forward(self, directions: Tensor, particles: int, drawn: Tensor | None = None) -> Tensor:
         colour = self.colour.to(directions).expand(len(directions), 3)
-        if rng is not None:
-            drawn = torch.rand(len(directions), 4, generator=rng).to(directions)
+        if drawn is not None:
+            drawn = drawn.to(directions)
             colour = torch.where(drawn[:, :1] < self.probability, 2 * drawn[:, 1:] - 1, colour)
         return colour[None, :, None].expand(particles, -1, 1, -1)
 
@@ -87,19 +88,20 @@ class LearnedBackground(Background):
     """A small network of the ray's direction for each particle.
 
     Args:
-        octaves: frequencies of the direction's encoding.
-        width: hidden units of the one hidden layer.
+        octaves: frequencies of the direction's encoding, >= 0.
+        width: hidden units of the one hidden layer, >= 1.
     """
 
     def __init__(self, octaves: int = 3, width: int = 16) -> None:
         super().__init__()
+        require_at_least(1, width=width)
         self.width = width
         self.encoding = Frequency(octaves)
 
     def allocate(self, particles: int, rng: torch.Generator) -> None:
         self.net = particle_mlp(particles, self.encoding.features, self.width, 1, 3, rng)
 
-    def forward(self, directions: Tensor, particles: int, rng: torch.Generator | None) -> Tensor:
+    def forward(self, directions: Tensor, particles: int, drawn: Tensor | None = None) -> Tensor:
         flat = directions.flatten(0, 1)
         features = self.encoding(flat, flat.new_zeros(len(flat), dtype=torch.long))
         colour = 2 * self.net(features.expand(particles, -1, -1)).sigmoid() - 1

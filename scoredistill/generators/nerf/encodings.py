@@ -8,6 +8,7 @@ from math import pi
 import torch
 from torch import Tensor, nn
 
+from scoredistill.annealing import require_at_least
 from scoredistill.generators.nerf.interpolation import CORNERS, corners, weighted_gather
 
 
@@ -52,12 +53,15 @@ class DenseGrid(Encoding):
 
     Args:
         resolution: vertices along each axis, >= 2; the outermost lie on the faces of [-1, 1]^3.
-        channels: features of a vertex.
-        std: standard deviation of the initial values.
+        channels: features of a vertex, >= 1.
+        std: standard deviation of the initial values, >= 0.
     """
 
     def __init__(self, resolution: int = 64, channels: int = 4, std: float = 0.0) -> None:
         super().__init__()
+        require_at_least(2, resolution=resolution)
+        require_at_least(1, channels=channels)
+        require_at_least(0, std=std)
         self.resolution, self.features, self.std = resolution, channels, std
 
     def allocate(self, particles: int, rng: torch.Generator) -> None:
@@ -80,11 +84,12 @@ class Frequency(Encoding):
     It has no parameters, so it needs a head.
 
     Args:
-        octaves: number of frequencies.
+        octaves: number of frequencies, >= 0.
     """
 
     def __init__(self, octaves: int = 6) -> None:
         super().__init__()
+        require_at_least(0, octaves=octaves)
         self.octaves, self.features = octaves, 3 + 6 * octaves
 
     def forward(self, points: Tensor, particle: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ from math import exp, log
 import torch
 from torch import Tensor, nn
 
+from scoredistill.annealing import require_at_least
 from scoredistill.generators.nerf.encodings import Encoding
 from scoredistill.generators.nerf.interpolation import CORNERS, corners, weighted_gather
 
@@ -23,18 +24,20 @@ class HashGrid(Encoding):
 
     Args:
         levels: number of lattices, >= 1.
-        channels: features of a level; F = levels · channels.
-        log2_size: base-2 logarithm of the most entries of a level's table.
+        channels: features of a level, >= 1; F = levels · channels.
+        log2_size: base-2 logarithm of the most entries of a level's table, >= 0.
         base: vertices along each axis of the coarsest level, >= 2.
-        finest: vertices along each axis of the finest level; those between grow geometrically.
+        finest: vertices along each axis of the finest level, >= base; those between grow geometrically.
     """
 
     def __init__(
         self, levels: int = 16, channels: int = 2, log2_size: int = 19, base: int = 16, finest: int = 2048
     ) -> None:
         super().__init__()
-        if levels < 1 or not 2 <= base <= finest:
-            raise ValueError(f"need levels >= 1 and 2 <= base <= finest, got {levels}, {base}, {finest}")
+        require_at_least(1, levels=levels, channels=channels)
+        require_at_least(0, log2_size=log2_size)
+        require_at_least(2, base=base)
+        require_at_least(base, finest=finest)
         growth = log(finest / base) / max(levels - 1, 1)
         self.resolutions = tuple(int(base * exp(growth * level) + 1e-6) for level in range(levels))
         self.entries = tuple(min(2**log2_size, r**3) for r in self.resolutions)

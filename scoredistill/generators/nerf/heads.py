@@ -7,6 +7,8 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor, nn
 
+from scoredistill.annealing import require_at_least
+
 
 class ParticleLinear(nn.Module):
     """A linear layer per particle, as one batched product.
@@ -69,12 +71,14 @@ class MLPHead(Head):
     """A small network per particle.
 
     Args:
-        width: hidden units.
-        depth: hidden layers.
+        width: hidden units, >= 1.
+        depth: hidden layers, >= 0.
     """
 
     def __init__(self, width: int = 32, depth: int = 1) -> None:
         super().__init__()
+        require_at_least(1, width=width)
+        require_at_least(0, depth=depth)
         self.width, self.depth = width, depth
 
     def allocate(self, particles: int, features: int, rng: torch.Generator) -> None:

@@ -8,6 +8,8 @@ from math import pi
 import torch
 from torch import Tensor, nn
 
+from scoredistill.annealing import require_at_least
+
 
 class Initial(nn.Module, ABC):
     """A fixed bias of the field's raw values. A subclass implements `forward`; `allocate` is as in `Encoding`."""
@@ -41,6 +43,7 @@ class Variation(nn.Module):
 
     def __init__(self, shape: float, colour: float) -> None:
         super().__init__()
+        require_at_least(0, shape_variation=shape, colour_variation=colour)
         self.shape, self.colour = shape, colour
 
     def allocate(self, particles: int, rng: torch.Generator) -> None:
@@ -63,6 +66,11 @@ class Variation(nn.Module):
 def _radius(points: Tensor) -> Tensor:
     # The square root's derivative is infinite at 0.
     return (points.square().sum(1) + 1e-12).sqrt()
+
+
+def _require_radius(radius: float) -> None:
+    if not radius > 0:
+        raise ValueError(f"radius must be above 0, got {radius}")
 
 
 class DensityBlob(Initial):
@@ -89,6 +97,8 @@ class DensityBlob(Initial):
         shape_variation: float = 1.0,
     ) -> None:
         super().__init__()
+        _require_radius(radius)
+        require_at_least(0, size_variation=size_variation)
         self.strength, self.radius, self.size_variation = strength, radius, size_variation
         self.variation = Variation(shape_variation, colour_variation)
 
@@ -124,6 +134,7 @@ class HollowSphere(Initial):
         shape_variation: float = 1.0,
     ) -> None:
         super().__init__()
+        _require_radius(radius)
         self.strength, self.radius = strength, radius
         self.variation = Variation(shape_variation, colour_variation)
 

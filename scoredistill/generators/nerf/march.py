@@ -1,7 +1,8 @@
-"""From samples to pixels: the field evaluated in chunks, then composited."""
+"""From samples to pixels: the field evaluated, then composited, a block of rays at a time."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -9,8 +10,10 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from scoredistill.generators.nerf.field import Field
-from scoredistill.generators.nerf.sampling import RaySamples
+from scoredistill.generators.nerf.sampling import Block, RaySampler, RaySamples
 from scoredistill.rendering.volume import accumulate, render_weights
+
+Tensors = tuple[Tensor, ...]
 
 
 @dataclass(frozen=True)
@@ -40,9 +43,7 @@ class March:
     distance: Tensor
 
 
-def march(
-    field: Field, samples: RaySamples, directions: Tensor, particles: int, chunk: int, normals: bool = False
-) -> March:
+def march(field: Field, samples: RaySamples, directions: Tensor, particles: int, normals: bool = False) -> March:
     """Evaluate and composite.
 
     Args:
@@ -50,25 +51,44 @@ def march(
         samples: M samples.
         directions: (R, 3).
         particles: n.
-        chunk: most samples given to the field at once. Where gradients are needed and there are more, each chunk is
-            evaluated again in the backward pass instead of being kept.
         normals: whether to work them out.
     """
-    density, colour, normal = _evaluate(field, samples, chunk, normals)
+    density, colour, *rest = (field.with_normals if normals else field)(samples.points, samples.particle)
     rays = len(directions)
     row = samples.particle * rays + samples.ray
     weights, _ = render_weights(density, samples.step, row)
     values = torch.cat([2 * colour - 1, torch.ones_like(density)[:, None], samples.distance[:, None]], dim=1)
     sums = accumulate(weights, row, particles * rays, values)
+    normal = rest[0] if rest else None
     return March(samples, row, directions, density, weights, normal, sums[:, :3], sums[:, 3], sums[:, 4])
 
 
-def _evaluate(field: Field, samples: RaySamples, chunk: int, normals: bool) -> tuple[Tensor, Tensor, Tensor | None]:
-    call = field.with_normals if normals else field
-    pieces = list(zip(samples.points.split(chunk), samples.particle.split(chunk), strict=True))
-    if len(pieces) == 1 or not torch.is_grad_enabled():
-        found = [call(*piece) for piece in pieces]
-    else:
-        found = [checkpoint(call, *piece, use_reentrant=False, preserve_rng_state=False) for piece in pieces]
-    density, colour, *rest = (torch.cat(parts) for parts in zip(*found, strict=True))
-    return density, colour, rest[0] if rest else None
+def march_in_blocks(
+    field: Field, sampler: RaySampler, chunk: int, normals: bool, look: Callable[[March, Block], Tensors]
+) -> list[Tensors]:
+    """March all rays, block by block in bounded memory.
+
+    Where gradients are needed, every block but the last is marched again in the backward pass instead of being kept.
+    Until then neither the parameters nor the occupancy may change.
+
+    Args:
+        field: density and colour.
+        sampler: of the rays.
+        chunk: most samples of a block.
+        normals: whether to work them out.
+        look: what is wanted of a block.
+
+    Returns:
+        what `look` made of each block, block by block for each of its tensors.
+    """
+
+    def seen(block: Block) -> Tensors:
+        return look(march(field, block.samples(), block.directions, sampler.particles, normals), block)
+
+    def seen_again(block: Block) -> Tensors:
+        return checkpoint(seen, block, use_reentrant=False, preserve_rng_state=False)
+
+    graph = torch.is_grad_enabled()
+    # The backward pass begins with the last block and has let go of it when it comes to the others.
+    found = [(seen_again if graph and not block.final else seen)(block) for block in sampler.blocks(chunk)]
+    return list(zip(*found, strict=True))

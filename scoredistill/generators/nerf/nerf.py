@@ -4,45 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from copy import deepcopy
-from dataclasses import dataclass, replace
-from math import log
+from dataclasses import replace
 
 import torch
 from torch import Tensor
-from torch.nn.functional import normalize
 
-from scoredistill.annealing import Piecewise, at_progress
+from scoredistill.annealing import Piecewise, at_progress, require_at_least
 from scoredistill.generators.base import Generator
 from scoredistill.generators.nerf.background import Background, RandomBackground
 from scoredistill.generators.nerf.encodings import DenseGrid, Encoding
 from scoredistill.generators.nerf.field import Activation, Field
 from scoredistill.generators.nerf.heads import DirectHead, Head, MLPHead
 from scoredistill.generators.nerf.initial import DensityBlob, Initial
-from scoredistill.generators.nerf.march import March, march
+from scoredistill.generators.nerf.march import March, Tensors, march_in_blocks
 from scoredistill.generators.nerf.occupancy import Occupancy
-from scoredistill.generators.nerf.regularisers import Regulariser
-from scoredistill.generators.nerf.sampling import Rays, sample_rays
+from scoredistill.generators.nerf.picture import Render, all_sums, channels, over
+from scoredistill.generators.nerf.regularisers import Regulariser, penalties_and_counts
+from scoredistill.generators.nerf.sampling import Block, Rays, RaySampler
+from scoredistill.generators.nerf.surface import surface
 from scoredistill.rendering.camera import Camera
-from scoredistill.rendering.mesh import Mesh, marching_cubes
-from scoredistill.rendering.volume import accumulate
+from scoredistill.rendering.mesh import Mesh
 from scoredistill.types import Batch, Sample
-
-
-@dataclass(frozen=True)
-class Render:
-    """Pictures of n particles from V views.
-
-    Args:
-        rgb: (n, V, 3, H, W) in [-1, 1], over the background.
-        opacity: (n, V, H, W) in [0, 1].
-        depth: (n, V, H, W) mean distance from the camera of what is seen, 0 where opacity is under one tenth.
-        normals: (n, V, 3, H, W) outward unit normals in world axes, 0 where opacity is under one tenth.
-    """
-
-    rgb: Tensor
-    opacity: Tensor
-    depth: Tensor
-    normals: Tensor
 
 
 class NeRF(Generator):
@@ -61,9 +43,10 @@ class NeRF(Generator):
         occupancy: how empty space is skipped; default a grid of 64^3.
         skip: whether empty space is skipped at all.
         regularisers: penalties, each with its weight.
-        resolution: height and width of the training pictures, constant or over training.
-        samples: parts into which each ray's way through the box is cut, constant or over training.
-        chunk: most field samples evaluated at once; more of them trade time for bounded memory.
+        resolution: height and width of the training pictures, >= 1, constant or over training.
+        samples: parts into which each ray's way through the box is cut, >= 1, constant or over training.
+        chunk: most samples held at once, of all particles together, but at least one ray's. Where a training step has
+            more, they are worked out again in the backward pass: time for bounded memory.
         seed: of everything that is drawn at the start.
         identical: start all particles alike.
     """
@@ -89,8 +72,7 @@ class NeRF(Generator):
         identical: bool = False,
     ) -> None:
         super().__init__()
-        if particles < 1 or chunk < 1:
-            raise ValueError(f"need particles >= 1 and chunk >= 1, got {particles} and {chunk}")
+        require_at_least(1, particles=particles, resolution=resolution, samples=samples, chunk=chunk)
         self.particles, self.chunk = particles, chunk
         # Copies, so that one configured part can serve several NeRFs without their sharing its parameters.
         encoding = deepcopy(encoding or DenseGrid())
@@ -141,7 +123,8 @@ class NeRF(Generator):
         Args:
             batch: its condition's camera has V rows; other fields are for the whole batch or for each of the V. A
                 background in it replaces the generator's own.
-            rng: CPU generator of the samples' offsets and of random backgrounds; None: torch's global one.
+            rng: CPU generator of the samples' offsets and of random backgrounds, None: torch's global one; in
+                evaluation mode nothing is random.
 
         Returns:
             n V samples (n V, 3, H, W), with the background's colour in their condition where a view has one colour.
@@ -151,20 +134,28 @@ class NeRF(Generator):
         """
         if batch.condition is None or batch.condition.camera is None:
             raise ValueError("NeRF needs a batch whose condition has a camera")
-        rng = torch.default_generator if rng is None else rng
         n, views, size = self.particles, len(batch.condition.camera), self.resolution
         rays, directions = self._rays(batch.condition.camera, size, size)
         active = [r for r in self.regularisers if at_progress(r.weight, self.progress) != 0]
-        found = self._march(rays, rng, any(r.needs_normals for r in active))
-        behind = self._behind(directions, rng, batch.condition.background)
-        x = self._over(found, behind).unflatten(2, (size, size)).permute(0, 1, 4, 2, 3).flatten(0, 1)
+        drawn = batch.uniform((size * size + 4,), rng).to(rays.origins) if self.training else None
+        offset, random = (None, None) if drawn is None else (drawn[:, 4:].flatten(), drawn[:, :4])
+        sampler = RaySampler(rays, n, self.samples, self.occupancy, offset)
+
+        def look(found: March, block: Block) -> Tensors:
+            penalties = penalties_and_counts(active, found, self.field, block.first == 0)
+            return found.colour.view(n, -1, 3), found.opacity.view(n, -1), penalties
+
+        needs_normals = any(r.needs_normals for r in active)
+        colour, opacity, penalties = march_in_blocks(self.field, sampler, self.chunk, needs_normals, look)
+        behind = self._behind(directions, random, batch.condition.background)
+        x = over(torch.cat(colour, 1), torch.cat(opacity, 1), behind)
+        x = x.unflatten(2, (size, size)).permute(0, 1, 4, 2, 3).flatten(0, 1)
         view = torch.arange(views, device=x.device).repeat(n)
         condition = batch.condition[view]
         one_colour = behind.shape[2] == 1
         condition = replace(condition, background=behind.flatten(0, 2).to(x.dtype) if one_colour else None)
-        penalties = [at_progress(r.weight, self.progress) * r(found, self.field) for r in active]
         particle = torch.arange(n, device=x.device).repeat_interleave(views)
-        return Sample(x, condition, particle, view, regulariser=torch.stack(penalties).sum() if penalties else None)
+        return Sample(x, condition, particle, view, regulariser=self._regulariser(active, penalties))
 
     @torch.no_grad()
     def render(self, camera: Camera, height: int, width: int, background: Tensor | None = None) -> Render:
@@ -180,15 +171,12 @@ class NeRF(Generator):
         views = []
         for v in range(len(camera)):
             rays, directions = self._rays(camera[torch.tensor([v])], height, width)
-            found = self._march(rays, None, normals=True)
+            sampler = RaySampler(rays, self.particles, self.samples, self.occupancy)
+            blocks = march_in_blocks(self.field, sampler, self.chunk, True, all_sums)
             behind = self._behind(directions, None, None if background is None else background[v : v + 1])
-            assert found.normals is not None
-            normals = accumulate(found.weights, found.row, len(found.opacity), found.normals)
-            opacity = found.opacity[:, None]
-            shape = torch.cat([normalize(normals, dim=1), found.distance[:, None] / opacity.clamp(min=0.1)], dim=1)
-            columns = [self._over(found, behind).flatten(0, 2), opacity, torch.where(opacity < 0.1, 0, shape)]
-            views.append(torch.cat(columns, dim=1).view(self.particles, height, width, 8).permute(0, 3, 1, 2))
-        rgb, opacity, normals, depth = torch.stack(views, dim=1).split((3, 1, 3, 1), dim=2)
+            view = channels([torch.cat(parts, dim=1) for parts in blocks], behind)
+            views.append(view.view(self.particles, height, width, 8).permute(0, 3, 1, 2))
+        rgb, opacity, depth, normals = torch.stack(views, dim=1).split((3, 1, 1, 3), dim=2)
         return Render(rgb, opacity[:, :, 0], depth[:, :, 0], normals)
 
     def density(self, points: Tensor, particle: int) -> Tensor:
@@ -203,27 +191,20 @@ class NeRF(Generator):
         """
         return self._density(points, torch.full_like(points[:, 0], particle, dtype=torch.long))
 
-    @torch.no_grad()
     def mesh(self, particle: int, resolution: int = 128, threshold: float | None = None) -> Mesh:
         """The surface of one particle's scene, coloured at its vertices.
 
         Args:
             particle: its index.
-            resolution: lattice points along each axis.
+            resolution: lattice points along each axis, >= 2.
             threshold: density at the surface; default that at which half of the light is lost over two cells of a 64^3
                 lattice, or half of the highest density if that is less.
+
+        Raises:
+            NoSurfaceError: if there is none, the scene being empty for example.
         """
-        axis = torch.linspace(-1, 1, resolution).to(self._like)
-        points = torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij"), dim=-1).view(-1, 3)
-        values = torch.cat([self.density(p, particle) for p in points.split(self.chunk)])
-        if threshold is None:
-            threshold = min(log(2) * 16, float(values.max()) / 2)
-        # Density grows exponentially through a surface: its logarithm is what interpolates well between points.
-        values = values.clamp(min=1e-10).log().view(resolution, resolution, resolution)
-        mesh = marching_cubes(values, log(max(threshold, 1e-9)))
-        at = mesh.vertices.to(self._like)
-        _, colours = self.field(at, torch.full_like(at[:, 0], particle, dtype=torch.long))
-        return replace(mesh, colors=colours.to(mesh.vertices))
+        require_at_least(2, resolution=resolution)
+        return surface(self.field, particle, resolution, threshold, self.chunk)
 
     @property
     def _like(self) -> Tensor:
@@ -238,18 +219,16 @@ class NeRF(Generator):
         origins, directions = origins.to(self._like), directions.to(self._like)
         return Rays(origins.reshape(-1, 3), directions.reshape(-1, 3)), directions.flatten(1, 2)
 
-    def _march(self, rays: Rays, rng: torch.Generator | None, normals: bool) -> March:
-        with torch.no_grad():
-            samples = sample_rays(rays, self.particles, self.samples, self.occupancy, rng)
-        return march(self.field, samples, rays.directions, self.particles, self.chunk, normals)
+    def _regulariser(self, active: Sequence[Regulariser], blocks: Sequence[Tensor]) -> Tensor | None:
+        """The weighted sum of the penalties, from every block's `penalties_and_counts`."""
+        if not active:
+            return None
+        penalty, count = torch.stack(list(blocks)).sum(0).unbind(1)
+        weights = penalty.new_tensor([at_progress(r.weight, self.progress) for r in active])
+        return (weights * penalty / count.clamp(min=1)).sum()
 
-    def _behind(self, directions: Tensor, rng: torch.Generator | None, given: Tensor | None) -> Tensor:
+    def _behind(self, directions: Tensor, drawn: Tensor | None, given: Tensor | None) -> Tensor:
         """(n, V, 1 or HW, 3) colours of the background."""
         if given is not None:
             return given.to(directions)[None, :, None].expand(self.particles, -1, 1, 3)
-        return self.background(directions, self.particles, rng)
-
-    def _over(self, found: March, behind: Tensor) -> Tensor:
-        """The march over the background, (n, V, HW, 3)."""
-        shape = (self.particles, behind.shape[1], -1)
-        return found.colour.view(*shape, 3) + (1 - found.opacity.view(*shape, 1)) * behind
+        return self.background(directions, self.particles, drawn)

@@ -7,6 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from scoredistill.annealing import require_at_least
+
 DensityOf = Callable[[Tensor, Tensor], Tensor]
 """Density (P,) of points (P, 3) of particles (P,), sorted by particle."""
 
@@ -24,11 +26,11 @@ class Occupancy(nn.Module):
     "Instant Neural Graphics Primitives with a Multiresolution Hash Encoding" (2022), arXiv:2201.05989, appendix E.
 
     Args:
-        resolution: cells along each axis of [-1, 1]^3.
-        threshold: density per world unit under which a cell is empty.
+        resolution: cells along each axis of [-1, 1]^3, >= 1.
+        threshold: density per world unit under which a cell is empty, >= 0.
         transmittance: share of light under which a sample is hidden, in (0, 1).
         decay: of the upper estimate per update, in [0, 1).
-        every: generator steps between updates.
+        every: generator steps between updates, >= 1.
     """
 
     upper: Tensor
@@ -44,8 +46,12 @@ class Occupancy(nn.Module):
         every: int = 10,
     ) -> None:
         super().__init__()
-        if not 0 < transmittance < 1 or not 0 <= decay < 1:
-            raise ValueError(f"need transmittance in (0, 1) and decay in [0, 1), got {transmittance}, {decay}")
+        require_at_least(1, resolution=resolution, every=every)
+        require_at_least(0, threshold=threshold)
+        if not 0 < transmittance < 1:
+            raise ValueError(f"transmittance must lie in (0, 1), got {transmittance}")
+        if not 0 <= decay < 1:
+            raise ValueError(f"decay must lie in [0, 1), got {decay}")
         self.resolution, self.threshold, self.transmittance = resolution, threshold, transmittance
         self.decay, self.every = decay, every
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -18,9 +19,14 @@ from scoredistill.generators.nerf.march import March
 class Regulariser(ABC):
     """A scalar penalty, averaged over all rays of all particles. A subclass implements `__call__`.
 
+    Rays are marched in blocks where there are many, and the blocks' penalties averaged in proportion to `count`.
+
     Args:
         weight: factor in the total, constant or over training.
     """
+
+    needs_rays = True
+    """Whether the march is read; where it is not, only the first block is asked."""
 
     needs_normals = False
     """Whether `March.normals` is read."""
@@ -33,9 +39,13 @@ class Regulariser(ABC):
         """The penalty, without its weight.
 
         Args:
-            march: what was found along the rays of this step.
+            march: what was found along the rays of this step, or of a block of them.
             field: density and colour, for penalties on the parameters.
         """
+
+    def count(self, march: March) -> Tensor:
+        """How many rays the penalty is a mean over, a scalar; all of them unless a subclass says otherwise."""
+        return march.opacity.new_tensor(len(march.opacity))
 
 
 class Sparsity(Regulariser):
@@ -106,7 +116,10 @@ class ZVariance(Regulariser):
         mean = march.distance / march.opacity.clamp(min=0.5)
         share = march.weights / march.opacity.clamp(min=0.5)[march.row]
         spread = share * (march.samples.distance - mean[march.row]).square()
-        return spread[hit[march.row]].sum() / hit.sum().clamp(min=1)
+        return spread[hit[march.row]].sum() / self.count(march).clamp(min=1)
+
+    def count(self, march: March) -> Tensor:
+        return (march.opacity > 0.5).sum().to(march.opacity)
 
 
 class TotalVariation(Regulariser):
@@ -119,10 +132,37 @@ class TotalVariation(Regulariser):
         weight: factor in the total, constant or over training.
     """
 
+    needs_rays = False
+
     def __call__(self, march: March, field: Field) -> Tensor:
         if not isinstance(field.encoding, DenseGrid):
             raise ValueError(f"TotalVariation needs a DenseGrid encoding, got {type(field.encoding).__name__}")
         return _SquaredSlopes.apply(field.encoding.grid)
+
+
+def penalties_and_counts(regularisers: Sequence[Regulariser], march: March, field: Field, first: bool) -> Tensor:
+    """Each regulariser's penalty on a block of rays, times its count, and the count itself.
+
+    Args:
+        regularisers: P of them.
+        march: the block.
+        field: density and colour.
+        first: whether the block is the first.
+
+    Returns:
+        (P, 2), to be summed over blocks.
+    """
+    rows = []
+    for regulariser in regularisers:
+        if regulariser.needs_rays:
+            count = regulariser.count(march)
+            rows.append(torch.stack([count * regulariser(march, field), count]))
+        elif first:
+            penalty = regulariser(march, field)
+            rows.append(torch.stack([penalty, torch.ones_like(penalty)]))
+        else:
+            rows.append(march.opacity.new_zeros(2))
+    return torch.stack(rows) if rows else march.opacity.new_zeros(0, 2)
 
 
 class _SquaredSlopes(torch.autograd.Function):

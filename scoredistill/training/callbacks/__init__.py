@@ -5,15 +5,18 @@ from scoredistill.training.callbacks.gallery import GalleryFidelity
 from scoredistill.training.callbacks.modes import ModeStatistics, mode_statistics
 from scoredistill.training.callbacks.pictures import MeshExport, ParticleGrid, Turntable
 from scoredistill.training.callbacks.progress import RunProgress
+from scoredistill.training.callbacks.quality import MixtureQuality, SampleQuality
 from scoredistill.training.callbacks.summary import Summary
 
 __all__ = [
     "Evaluation",
     "GalleryFidelity",
     "MeshExport",
+    "MixtureQuality",
     "ModeStatistics",
     "ParticleGrid",
     "RunProgress",
+    "SampleQuality",
     "Summary",
     "Turntable",
     "merge_figures",

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import sys
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import cast
 
@@ -29,6 +31,36 @@ def merge_figures(trainer: Trainer, figures: Mapping[str, float]) -> None:
     known = json.loads(path.read_text()) if path.exists() else {}
     text = json.dumps(dict(sorted((known | dict(figures)).items())), indent=2)
     write_atomically(path, lambda file: file.write(f"{text}\n".encode()))
+
+
+class FinalLookError(Exception):
+    """Some results are missing at the end of a run; all others are there."""
+
+
+class Failures(Callback):
+    """Takes down which final looks failed, for a callback that comes last and has to end the run with an error."""
+
+    def __init__(self) -> None:
+        self.failed: list[str] = []
+
+
+@contextmanager
+def isolated(trainer: Trainer, callback: Callback) -> Iterator[None]:
+    """A final look, whose failure is told on one line and taken down, so that later results are not lost.
+
+    Args:
+        trainer: whose callbacks are searched for `Failures`; without one, an error is raised as it is.
+        callback: that looks.
+    """
+    try:
+        yield
+    except (ValueError, RuntimeError, TypeError, ImportError, OSError) as error:
+        failures = next((other for other in trainer.callbacks if isinstance(other, Failures)), None)  # type: ignore[attr-defined]
+        if failures is None:
+            raise
+        name, reason = type(callback).__name__, " ".join(str(error).split()) or type(error).__name__
+        sys.stderr.write(f"warning: {name} failed: {reason}\n")
+        failures.failed.append(name)
 
 
 class Evaluation(Callback, ABC):
@@ -58,13 +90,21 @@ class Evaluation(Callback, ABC):
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Look, without what is slow while training goes on."""
-        if not trainer.sanity_checking:
-            self._look(trainer, pl_module, final=not trainer.training)
+        if trainer.sanity_checking:
+            return
+        if trainer.training:
+            self._look(trainer, pl_module, final=False)
+        else:
+            self._final_look(trainer, pl_module)
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Look at everything."""
-        self._look(trainer, pl_module, final=True)
+        self._final_look(trainer, pl_module)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Look at everything."""
-        self._look(trainer, pl_module, final=True)
+        self._final_look(trainer, pl_module)
+
+    def _final_look(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        with isolated(trainer, self):
+            self._look(trainer, pl_module, final=True)

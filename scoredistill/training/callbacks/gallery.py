@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import torch
+from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor
 
 from scoredistill.generators.nerf import NeRF
 from scoredistill.rendering.camera import Camera
-from scoredistill.rendering.mesh import chamfer
+from scoredistill.rendering.mesh import NoSurfaceError, chamfer
 from scoredistill.teachers.gallery import Gallery
 from scoredistill.training.callbacks.base import Evaluation
 from scoredistill.training.data import Conditions, PromptAndCameras
@@ -34,7 +35,8 @@ class GalleryFidelity(Evaluation):
 
     psnr/particle_i is against its nearest variant, nearest being the one of the highest PSNR; variants_covered counts
     the variants that are nearest to some particle. chamfer/particle_i, measured at the end, is the mean distance
-    between the surfaces of the particle's mesh and of that variant's, both ways averaged, in world units.
+    between the surfaces of the particle's mesh and of that variant's, both ways averaged, in world units; a particle
+    without a surface has none.
 
     Args:
         resolution: height and width of the compared pictures.
@@ -56,6 +58,14 @@ class GalleryFidelity(Evaluation):
         figures |= {"psnr/mean": float(psnr.mean()), "variants_covered": float(len(nearest.unique()))}
         if final and self.mesh_resolution:
             for i, k in enumerate(nearest.tolist()):
-                true = teacher.mesh(data.text, k, self.mesh_resolution)
-                figures[f"chamfer/particle_{i}"] = chamfer(generator.mesh(i, self.mesh_resolution), true)
+                figures |= self._chamfer(generator, i, teacher, data.text, k)
         return figures
+
+    def _chamfer(self, generator: NeRF, particle: int, teacher: Gallery, prompt: str, variant: int) -> dict[str, float]:
+        """The figure, or none where a particle is empty: that is a result, and the other figures are kept."""
+        try:
+            ours = generator.mesh(particle, self.mesh_resolution)
+        except NoSurfaceError as error:
+            rank_zero_warn(f"chamfer/particle_{particle} is left out: {error}")
+            return {}
+        return {f"chamfer/particle_{particle}": chamfer(ours, teacher.mesh(prompt, variant, self.mesh_resolution))}

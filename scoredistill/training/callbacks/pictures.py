@@ -20,26 +20,37 @@ from scoredistill.rendering.turntable import (
     turntable_cameras,
 )
 from scoredistill.teachers.analytic import GaussianMixture
-from scoredistill.training.callbacks.base import run_folder
-from scoredistill.training.callbacks.scatter import scatter_picture
-from scoredistill.training.data import PromptAndCameras
+from scoredistill.training.base import Training
+from scoredistill.training.callbacks.base import isolated, run_folder
+from scoredistill.training.callbacks.quality import asks_for_classes, draw_samples
+from scoredistill.training.callbacks.scatter import require_matplotlib, scatter_picture
+from scoredistill.training.data import Conditions, PromptAndCameras
 from scoredistill.training.module import Distillation
 
 
 class ParticleGrid(Callback):
     """A picture of every particle, each `every` steps as pictures/step_N.png and at the end as grid.png.
 
-    NeRF particles are rows, cameras columns; pictures are tiled; points are drawn over the teacher's samples.
+    NeRF particles are rows, cameras columns; pictures are tiled; points are drawn over the teacher's samples. Of a
+    generator from noise, samples of fixed noise are shown, class by class where training asks for classes.
 
     Args:
         every: generator steps between pictures; 0: only the last one.
         resolution: height and width of a NeRF's pictures.
         views: cameras that a NeRF is shown from.
+        samples: that are shown of a generator from noise.
     """
 
-    def __init__(self, every: int = 100, resolution: int = 96, views: int = 6) -> None:
-        self.every, self.resolution, self.views = every, resolution, views
+    def __init__(self, every: int = 100, resolution: int = 96, views: int = 6, samples: int = 100) -> None:
+        self.every, self.resolution, self.views, self.samples = every, resolution, views, samples
         self._drawn = -1
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Know before training whether it can be drawn."""
+        generator = cast(Training, pl_module).evaluated
+        shape = generator.values.shape[1:] if isinstance(generator, ImageParticles) else getattr(generator, "shape", ())
+        if stage == "fit" and len(shape) == 1:
+            require_matplotlib()
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: object, batch_idx: int
@@ -52,21 +63,29 @@ class ParticleGrid(Callback):
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draw the last picture."""
-        if trainer.is_global_zero:
+        if not trainer.is_global_zero:
+            return
+        with isolated(trainer, self):
             save_picture(self.draw(pl_module, trainer), run_folder(trainer) / "grid.png")
 
     def draw(self, pl_module: LightningModule, trainer: Trainer) -> Tensor:
         """The picture, (H, W, 3) uint8."""
-        module = cast(Distillation, pl_module)
+        module = cast(Training, pl_module)
         generator = module.evaluated
         if isinstance(generator, NeRF):
-            data = cast(PromptAndCameras, trainer.datamodule)  # type: ignore[attr-defined]
-            camera = turntable_cameras(self.views, data.evaluation_elevation, azimuth=20.0)
+            seen = cast(PromptAndCameras, trainer.datamodule)  # type: ignore[attr-defined]
+            camera = turntable_cameras(self.views, seen.evaluation_elevation, azimuth=20.0)
             rgb = generator.render(camera, self.resolution, self.resolution).rgb
             return picture_grid(rgb.flatten(0, 1), columns=self.views)
         if isinstance(generator, ImageParticles):
-            return particle_picture(generator.values.detach(), module.distiller.teacher)
-        raise TypeError(f"ParticleGrid cannot draw a {type(generator).__name__}")
+            return particle_picture(generator.values.detach(), cast(Distillation, module).distiller.teacher)
+        if generator.particles is not None:
+            raise TypeError(f"ParticleGrid cannot draw a {type(generator).__name__}")
+        data = cast(Conditions, trainer.datamodule)  # type: ignore[attr-defined]
+        classes = data.classes if asks_for_classes(data) else None
+        labels = None if classes is None else torch.arange(self.samples) * classes // self.samples
+        teacher = module.distiller.teacher if isinstance(module, Distillation) else None
+        return particle_picture(draw_samples(module, self.samples, labels), teacher)
 
 
 def particle_picture(x: Tensor, teacher: object) -> Tensor:
@@ -103,6 +122,10 @@ class Turntable(Callback):
         generator = cast(Distillation, pl_module).evaluated
         if not isinstance(generator, NeRF) or not trainer.is_global_zero:
             return
+        with isolated(trainer, self):
+            self._write(generator, trainer)
+
+    def _write(self, generator: NeRF, trainer: Trainer) -> None:
         data = cast(PromptAndCameras, trainer.datamodule)  # type: ignore[attr-defined]
         folder = run_folder(trainer)
         turn = render_turntable(generator, self.frames, self.resolution, data.evaluation_elevation)
@@ -140,6 +163,7 @@ class MeshExport(Callback):
             return
         folder: Path = run_folder(trainer) / "meshes"
         for i in range(generator.particles or 0):
-            mesh = generator.mesh(i, self.resolution)
-            for suffix in self.suffixes:
-                mesh.save(folder / f"particle_{i}{suffix}")
+            with isolated(trainer, self):
+                mesh = generator.mesh(i, self.resolution)
+                for suffix in self.suffixes:
+                    mesh.save(folder / f"particle_{i}{suffix}")

@@ -2,8 +2,20 @@
 
 from __future__ import annotations
 
+import importlib.util
+
 import torch
 from torch import Tensor
+
+
+def require_matplotlib() -> None:
+    """Say what to install, before a run rather than after it.
+
+    Raises:
+        ImportError: if matplotlib is not installed.
+    """
+    if importlib.util.find_spec("matplotlib") is None:
+        raise ImportError("pictures of points need matplotlib: install scoredistill[plots]")
 
 
 def scatter_picture(x: Tensor, reference: Tensor | None = None, size: int = 480) -> Tensor:
@@ -21,11 +33,10 @@ def scatter_picture(x: Tensor, reference: Tensor | None = None, size: int = 480)
         ImportError: if matplotlib is not installed.
         ValueError: for points of more than two dimensions.
     """
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError("pictures of points need matplotlib: install scoredistill[plots]") from error
+    require_matplotlib()
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
     if x.ndim != 2 or x.shape[1] > 2:
         raise ValueError(f"only points in one or two dimensions can be drawn, got shape {tuple(x.shape)}")
     figure = Figure(figsize=(4, 4), dpi=size // 4, layout="tight")

@@ -1,43 +1,71 @@
-"""What a run ends with: its figures, and where its results are."""
+"""What a command ends with: its figures, and where its results are."""
 
 from __future__ import annotations
 
 import json
 import time
+from pathlib import Path
 
-from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning import LightningModule, Trainer
+from pytorch_lightning.trainer.states import TrainerFn
 from rich.console import Console
 from rich.table import Table
 
-from scoredistill.training.callbacks.base import merge_figures, run_folder
+from scoredistill.training.callbacks.base import Failures, FinalLookError, merge_figures, run_folder
 
 RESULTS = ("turntable*", "grid.png", "meshes", "metrics.json", "checkpoints")
 
 
-class Summary(Callback):
-    """Adds `seconds` to metrics.json and prints the figures and the paths of the results. It has to come last.
+class Summary(Failures):
+    """Prints the figures and the paths of the results of fit, validate and test. It has to come last.
 
-    `seconds` is the wall-clock time of fit, from its set-up to the last result, without the import of libraries; of a
-    resumed run, all parts together are not known, so it is that of the last part.
+    If a final look failed, the command ends with an error after that. fit adds `seconds` to metrics.json:
+    wall-clock time from its set-up to the last result, without the import of libraries; of a resumed run, all parts
+    together are not known, so it is that of the last part.
     """
 
     def __init__(self) -> None:
+        super().__init__()
         self._start = 0.0
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Start the clock."""
+        self.failed.clear()
         self._start = time.monotonic()
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write `seconds` and print."""
-        if not trainer.is_global_zero:
-            return
         merge_figures(trainer, {"seconds": time.monotonic() - self._start})
-        folder, console = run_folder(trainer), Console(highlight=False)
+        self._end(trainer)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Print, unless training goes on."""
+        if trainer.state.fn == TrainerFn.VALIDATING:
+            self._end(trainer)
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Print."""
+        self._end(trainer)
+
+    def _end(self, trainer: Trainer) -> None:
+        folder = run_folder(trainer)
+        if trainer.is_global_zero:
+            _print(folder)
+        if self.failed:
+            names = ", ".join(dict.fromkeys(self.failed))
+            raise FinalLookError(f"{names} failed, as said above; all other results are in {folder}")
+
+
+def _print(folder: Path) -> None:
+    """The figures, and where everything is."""
+    console, figures = Console(highlight=False), folder / "metrics.json"
+    if figures.is_file():
         table = Table("figure", "value", title="final figures")
-        for name, value in json.loads((folder / "metrics.json").read_text()).items():
+        for name, value in json.loads(figures.read_text()).items():
             table.add_row(name, f"{value:.4g}")
         console.print(table)
-        for pattern in RESULTS:
-            for path in sorted(folder.glob(pattern)):
-                console.print(f"{path.stem if path.is_file() else path.name:>12}  {path}", soft_wrap=True)
+    else:
+        console.print("no figures: the recipe has no callbacks that evaluate (trainer.callbacks)")
+    for pattern in RESULTS:
+        for path in sorted(folder.glob(pattern)):
+            console.print(f"{path.stem if path.is_file() else path.name:>12}  {path}", soft_wrap=True)

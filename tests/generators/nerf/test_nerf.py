@@ -21,7 +21,7 @@ from scoredistill.generators.nerf import (
     SolidBackground,
     TotalVariation,
 )
-from scoredistill.generators.nerf.sampling import Rays, sample_rays
+from scoredistill.generators.nerf.sampling import Rays, RaySampler
 from scoredistill.rendering.camera import Camera
 from scoredistill.types import Batch, Condition
 
@@ -192,26 +192,10 @@ def test_rays_along_the_axes_and_past_the_box():
     near, far = rays.within(-torch.ones(3), torch.ones(3))
     assert (far > near).tolist()[:4] == [True, True, False, True]
     torch.testing.assert_close(torch.stack([near, far], 1)[[0, 1, 3]], torch.tensor([[2.0, 4], [2, 4], [0, 1]]))
-    samples = sample_rays(rays, 2, 4, None, None)
+    (block,) = RaySampler(rays, 2, 4, None).blocks(1000)
+    samples = block.samples()
     assert samples.points.isfinite().all()
     torch.testing.assert_close(samples.distance[samples.ray == 0][:4], torch.tensor([2.25, 2.75, 3.25, 3.75]))
-
-
-@pytest.mark.parametrize("regularisers", [(), (Orientation(0.1), Entropy(0.1))])
-def test_chunks_bound_the_points_and_change_no_gradient(regularisers):
-    whole, chunked = small(regularisers=regularisers), small(chunk=1000, regularisers=regularisers)
-    calls = count_points(chunked)
-    found = []
-    for nerf in (whole, chunked):
-        nerf.on_progress(0, 0.0, rng(1))
-        sample = nerf(batch(), rng(2))
-        total = (sample.x * torch.linspace(-1, 1, sample.x.numel()).view_as(sample.x)).sum()
-        if sample.regulariser is not None:
-            total = total + sample.regulariser
-        found.append([sample.x, *torch.autograd.grad(total, list(nerf.parameters()))])
-    assert max(calls) == 1000
-    for a, b in zip(*found, strict=True):
-        torch.testing.assert_close(a, b)
 
 
 def test_all_space_empty():
@@ -319,10 +303,3 @@ def test_dtype_follows_the_parameters(dtype):
     sample = nerf(batch(), rng())
     assert sample.x.dtype == sample.regulariser.dtype == sample.condition.background.dtype == dtype
     assert nerf.render(orbit(), 4, 4).normals.dtype == dtype
-
-
-def test_bad_settings_are_refused():
-    with pytest.raises(ValueError, match="particles >= 1"):
-        NeRF(0)
-    with pytest.raises(ValueError, match="transmittance"):
-        Occupancy(transmittance=0)

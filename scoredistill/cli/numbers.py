@@ -1,0 +1,38 @@
+"""Numbers on the command line, with their ranges."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Callable
+
+
+def at_least(lowest: int) -> Callable[[str], int]:
+    """Whole numbers from `lowest` on."""
+
+    def read(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            value = lowest - 1
+        if value < lowest:
+            raise argparse.ArgumentTypeError(f"expected a whole number of at least {lowest}, got {text}")
+        return value
+
+    return read
+
+
+def between(low: float, high: float) -> Callable[[str], float]:
+    """Numbers of an open interval."""
+
+    def read(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = low
+        if not low < value < high:
+            limits = f"above {low:g}" if math.isinf(high) else f"between {low:g} and {high:g}"
+            raise argparse.ArgumentTypeError(f"expected a number {limits}, got {text}")
+        return value
+
+    return read

@@ -1,0 +1,52 @@
+"""A run's generator, as it is evaluated."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml  # type: ignore[import-untyped]
+from jsonargparse import ArgumentParser
+
+from scoredistill.cli.errors import UsageError, explain
+from scoredistill.generators.base import Generator
+from scoredistill.generators.one_step import OneStepUNet
+from scoredistill.teachers.base import Teacher
+from scoredistill.training.checkpoints import read_checkpoint
+
+AVERAGE, TRAINED = "average.module.", "distiller.generator."
+
+
+def load_generator(config: Path, checkpoint: Path) -> Generator:
+    """Build a run's generator alone, with the weights that are evaluated: the moving average where there is one.
+
+    Args:
+        config: the run's resolved recipe.
+        checkpoint: of that run.
+
+    Raises:
+        UsageError: if the checkpoint is of another generator.
+    """
+    recipe = yaml.safe_load(config.read_text(encoding="utf-8"))["model"]
+    generator: Generator = _built(Generator, "generator", recipe, config)
+    if isinstance(generator, OneStepUNet):
+        generator.adopt(_built(Teacher, "teacher", recipe, config))
+    stored = read_checkpoint(checkpoint)["state_dict"]
+    prefix = AVERAGE if any(key.startswith(AVERAGE) for key in stored) else TRAINED
+    weights = {key.removeprefix(prefix): value for key, value in stored.items() if key.startswith(prefix)}
+    try:
+        generator.load_state_dict(weights)
+    except RuntimeError as error:
+        raise UsageError(f"{checkpoint} is not of the generator in {config}: {error}") from error
+    return generator.eval().to("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _built(kind: Any, name: str, recipe: dict[str, Any], config: Path) -> Any:
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_subclass_arguments(kind, name, fail_untyped=False)
+    try:
+        return parser.instantiate_classes(parser.parse_object({name: recipe[name]}))[name]
+    except (argparse.ArgumentError, KeyError, TypeError) as error:
+        raise UsageError(f"{config}: {explain(str(error), [name])}") from error

@@ -1,0 +1,139 @@
+"""What a set of pictures has to answer."""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import torch
+from torch import Tensor
+
+Item = tuple[Tensor, int | None]
+
+PROBES = 16
+"""Pictures that a fingerprint looks at."""
+
+
+class ImageSource(ABC):
+    """A finite set of samples with their classes: pictures (C, H, W) in [-1, 1], latents or points.
+
+    A subclass says how many there are and reads one of them; where many can be read at once it overrides `take` too.
+    Samples have torch's default floating point type.
+
+    Args:
+        shape: of one sample, (C, H, W) for pictures.
+        classes: number of classes, labels being 0 to classes - 1; null: samples have no label.
+    """
+
+    endless = False
+    """Whether samples can only be drawn, not counted."""
+
+    flippable = True
+    """Whether a sample mirrored left to right is one too, as it is for pictures and not for latents."""
+
+    threads = 1
+    """Threads that read samples of one batch side by side."""
+
+    def __init__(self, shape: Sequence[int] | None = None, classes: int | None = None) -> None:
+        self._shape, self._classes = None if shape is None else torch.Size(shape), classes
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """The number of samples."""
+
+    @abstractmethod
+    def __getitem__(self, index: int) -> Item:
+        """One sample and its class, None where there are no classes; the same whenever it is asked for.
+
+        Raises:
+            IndexError: for an index outside 0 to len - 1.
+        """
+
+    @property
+    def shape(self) -> torch.Size:
+        """Of one sample; that of the first one where the subclass does not state it."""
+        if self._shape is None:
+            self._shape = self[0][0].shape
+        return self._shape
+
+    @property
+    def classes(self) -> int | None:
+        """Number of classes; None: samples have no label."""
+        return self._classes
+
+    def prepare(self) -> None:  # noqa: B027  most sources have nothing to do
+        """Do once what takes long and leaves files behind; in a run of several processes one of them calls it."""
+
+    def take(self, indices: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Several samples at once.
+
+        Args:
+            indices: (n,) integers in 0 to len - 1, in any order, repeated or not.
+
+        Returns:
+            samples (n, *D) and classes (n,), or None where there are none.
+        """
+        wanted = indices.tolist()
+        if not wanted:
+            return torch.empty(0, *self.shape), None if self.classes is None else torch.empty(0, dtype=torch.long)
+        if self.threads > 1 and len(wanted) > 1:
+            with ThreadPoolExecutor(min(self.threads, len(wanted))) as pool:
+                items = list(pool.map(self.__getitem__, wanted))  # in the order asked for
+        else:
+            items = [self[index] for index in wanted]
+        samples = torch.stack([sample for sample, _ in items])
+        return samples, None if self.classes is None else torch.tensor([label for _, label in items])
+
+    def all(self) -> tuple[Tensor, Tensor | None]:
+        """Every sample (N, *D) in memory, and its class (N,)."""
+        return self.take(torch.arange(len(self)))
+
+    def draw(self, n: int, rng: torch.Generator) -> tuple[Tensor, Tensor | None]:
+        """Independent samples, each equally likely.
+
+        Args:
+            n: how many.
+            rng: CPU generator, from which alone the choice depends.
+
+        Returns:
+            samples (n, *D) and classes (n,), or None where there are none.
+        """
+        return self.take(torch.randint(len(self), (n,), generator=rng))
+
+    def identity(self) -> str:
+        """What else tells this source from another of equal size and first pictures, file names for example."""
+        return ""
+
+    def fingerprint(self) -> str:
+        """A hash of the content: size, shape, `identity` and a number of evenly spaced samples with their classes."""
+        digest = hashlib.sha256(repr((type(self).__qualname__, len(self), self.classes, self.identity())).encode())
+        probes = torch.linspace(0, len(self) - 1, min(PROBES, len(self))).round().long()
+        samples, labels = self.take(probes)
+        # Rounded, so that float32 and float64 agree.
+        digest.update(repr((tuple(samples.shape), None if labels is None else labels.tolist())).encode())
+        digest.update((samples.double() * 1000).round().to(torch.int32).numpy().tobytes())
+        return digest.hexdigest()
+
+    def _checked(self, index: int) -> int:
+        if not 0 <= index < len(self):
+            raise IndexError(f"{type(self).__name__} has samples 0 to {len(self) - 1}, not {index}")
+        return index
+
+
+def floats(pixels: Tensor) -> Tensor:
+    """uint8 pixels 0 to 255 as numbers in [-1, 1] of the default type, any shape."""
+    return pixels.to(torch.get_default_dtype()) / 127.5 - 1
+
+
+def class_count(labels: Sequence[int]) -> int:
+    """The number of classes that labels 0, 1, ... name.
+
+    Raises:
+        ValueError: if one is negative or no integer.
+    """
+    for label in labels:
+        if isinstance(label, bool) or not isinstance(label, int) or label < 0:
+            raise ValueError(f"class labels must be integers 0, 1, 2, ...; one is {label!r}")
+    return max(labels) + 1

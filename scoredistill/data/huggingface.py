@@ -1,0 +1,104 @@
+"""Pictures in the files of Hugging Face's datasets library."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from scoredistill.data.base import ImageSource, Item, class_count, floats
+from scoredistill.data.pictures import check_resolution, decode
+
+
+class HuggingFaceImages(ImageSource):
+    """Pictures of a data set of the `datasets` library that lies on this machine; nothing is downloaded.
+
+    Args:
+        path: a folder that `save_to_disk` wrote, a .parquet or .arrow file, a folder of those, or a folder of pictures
+            as `imagefolder` reads it.
+        split: which part, where the folder has several.
+        image_column: name of the column of pictures.
+        label_column: name of the column of classes, numbers from 0; null: no labels.
+        resolution: side in pixels of the central square that is cut out.
+        grey: one channel instead of three.
+
+    Raises:
+        ImportError: if `datasets` is not installed.
+        FileNotFoundError: if there is nothing at the path.
+        ValueError: if the split or a column is not there, or the data set is empty; when read, for a picture that
+            cannot be.
+    """
+
+    threads = 4
+
+    def __init__(
+        self,
+        path: str | Path,
+        split: str = "train",
+        image_column: str = "image",
+        label_column: str | None = "label",
+        resolution: int = 64,
+        grey: bool = False,
+    ) -> None:
+        self.path, self.resolution, self.grey = Path(path), check_resolution(resolution), grey
+        self.split, self.image_column = split, image_column
+        table = _load(self.path, split)
+        for column in (image_column, label_column):
+            if column is not None and column not in table.column_names:
+                raise ValueError(f"{self.path}: has no column {column!r}; its columns are {table.column_names}")
+        if not len(table):
+            raise ValueError(f"{self.path}: the split {split!r} is empty")
+        self.labels: list[int] | None = None if label_column is None else list(table[label_column])
+        classes = None
+        if label_column is not None and self.labels is not None:
+            named = getattr(table.features[label_column], "num_classes", None)
+            classes = class_count(self.labels) if named is None else int(named)
+        self._files = _undecoded(table, image_column)
+        super().__init__((1 if grey else 3, resolution, resolution), classes)
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def __getitem__(self, index: int) -> Item:
+        entry = self._files[self._checked(index)][self.image_column]
+        name = f"{self.path}: row {index} of {self.split}"
+        if not isinstance(entry, dict) or (entry["bytes"] is None and entry["path"] is None):
+            raise ValueError(f"{name}: has no picture")
+        file = Path(entry["path"]) if entry["bytes"] is None else entry["bytes"]
+        label = None if self.labels is None else self.labels[index]
+        return floats(decode(file, self.resolution, self.grey, name)), label
+
+    def identity(self) -> str:
+        return self.split
+
+
+def _load(path: Path, split: str) -> Any:
+    """The table of a split, from whichever form it is stored in."""
+    try:
+        import datasets  # type: ignore[import-not-found, import-untyped, unused-ignore]
+    except ImportError as error:
+        raise ImportError("HuggingFaceImages needs the datasets library: install scoredistill[data]") from error
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: there is no such data set; it is not downloaded")
+    if (path / "state.json").is_file():
+        return datasets.load_from_disk(str(path))
+    if (path / "dataset_dict.json").is_file():
+        parts = datasets.load_from_disk(str(path))
+        if split not in parts:
+            raise ValueError(f"{path}: has no split {split!r}; its splits are {sorted(parts)}")
+        return parts[split]
+    for kind in ("parquet", "arrow"):
+        files = [path] if path.suffix == f".{kind}" else sorted(path.rglob(f"*.{kind}"))
+        # The Hub's names of files begin with the split's.
+        files = [file for file in files if file.name.startswith(split)] or files
+        if files:
+            return datasets.load_dataset(kind, data_files={split: [str(file) for file in files]}, split=split)
+    if not path.is_dir():
+        raise ValueError(f"{path}: neither a folder nor a .parquet or .arrow file")
+    return datasets.load_dataset("imagefolder", data_dir=str(path), split=split)
+
+
+def _undecoded(table: Any, column: str) -> Any:
+    """The column of pictures as {"bytes", "path"}: decoded here, so that an error names the row."""
+    import datasets
+
+    return table.select_columns([column]).cast_column(column, datasets.Image(decode=False))

@@ -1,0 +1,140 @@
+"""Latents of a data set, encoded once and kept in files."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from scoredistill.data.base import ImageSource, Item
+from scoredistill.rendering.files import write_atomically
+
+
+class LatentCache(ImageSource):
+    """The latents of another source, encoded when they are first needed and read from files ever after.
+
+    The files' names hold a hash of the source's content and of the encoder, so that one folder may serve many; a cache
+    that was stopped half way goes on after the last whole file. A network's weights are part of the hash; give any
+    other encoder whose behaviour its name does not tell a `name`. A mirrored latent is not the latent of the mirrored
+    picture, so that there is no flip.
+
+    Args:
+        source: the pictures.
+        encode: network or function from pictures (B, C, H, W) in [-1, 1] of the default type, on the CPU, to latents
+            (B, *D); each depends on its picture alone, as the mean of a VAE does, or a resumed cache would differ.
+        folder: where the files are, made if need be.
+        batch: pictures encoded at once.
+        shard: latents a file.
+        name: of the encoder; null: that of its function or class, with a hash of its weights.
+
+    Raises:
+        ValueError: if the source has no end, if a number is not positive, if the encoder has no name to tell it by, or
+            if encode gives back another number of latents.
+    """
+
+    flippable = False
+
+    def __init__(
+        self,
+        source: ImageSource,
+        encode: nn.Module | Callable[[Tensor], Tensor],  # jsonargparse takes no module for a callable
+        folder: str | Path,
+        batch: int = 64,
+        shard: int = 4096,
+        name: str | None = None,
+    ) -> None:
+        super().__init__(None, source.classes)
+        if source.endless or min(batch, shard) < 1:
+            raise ValueError(f"need a source with an end, and batch, shard >= 1; got {batch} and {shard}")
+        self.source, self.encode, self.folder = source, encode, Path(folder)
+        self.batch, self.per_file = batch, shard
+        self.encoder = encoder_name(encode) if name is None else name
+        self._open: dict[int, Any] = {}
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, index: int) -> Item:
+        samples, labels = self.take(torch.tensor([self._checked(index)]))
+        return samples[0], None if labels is None else int(labels[0])
+
+    def take(self, indices: Tensor) -> tuple[Tensor, Tensor | None]:
+        rows = [self._row(index) for index in indices.tolist()] or [self._row(0)]
+        latents = torch.stack([latent for latent, _ in rows]).to(torch.get_default_dtype())
+        labels = None if self.classes is None else torch.stack([label for _, label in rows])
+        return latents[: len(indices)], None if labels is None else labels[: len(indices)]
+
+    def prepare(self) -> None:
+        """Encode what no file holds yet."""
+        self.source.prepare()
+        for number, path in enumerate(self.files):
+            if not path.is_file():
+                self._write(number, path)
+
+    @cached_property
+    def files(self) -> list[Path]:
+        """Of the latents, in order, whether they are there or not."""
+        about = repr((self.source.fingerprint(), self.encoder, self.per_file))
+        key = hashlib.sha256(about.encode()).hexdigest()[:16]
+        count = -(-len(self.source) // self.per_file)
+        return [self.folder / f"{key}-{i:05d}-of-{count:05d}.safetensors" for i in range(count)]
+
+    def identity(self) -> str:
+        return self.source.fingerprint() + self.encoder
+
+    @torch.no_grad()
+    def _write(self, number: int, path: Path) -> None:
+        from safetensors.torch import save
+
+        first = number * self.per_file
+        indices = torch.arange(first, min(first + self.per_file, len(self.source)))
+        parts, labels = [], []
+        for some in indices.split(self.batch):
+            pictures, own = self.source.take(some)
+            latents = self.encode(pictures).detach().cpu()
+            if len(latents) != len(some):
+                raise ValueError(f"{self.encoder} made {len(latents)} latents of {len(some)} pictures")
+            parts.append(latents)
+            labels += [] if own is None else [own]
+        tensors = {"latents": torch.cat(parts).contiguous()} | ({"labels": torch.cat(labels)} if labels else {})
+        content = save(tensors, {"about": json.dumps({"encoder": self.encoder, "first": first})})
+        write_atomically(path, lambda file: file.write(content))
+
+    def _row(self, index: int) -> tuple[Tensor, Tensor]:
+        """A latent and its label, read from the file in which it is."""
+        from safetensors import safe_open
+
+        number, row = divmod(self._checked(index), self.per_file)
+        if number not in self._open:
+            if not self.files[number].is_file():
+                self.prepare()
+            self._open[number] = safe_open(self.files[number], "pt")
+        file = self._open[number]
+        label = torch.zeros(()) if self.classes is None else file.get_slice("labels")[row : row + 1][0]
+        return file.get_slice("latents")[row : row + 1][0], label
+
+
+def encoder_name(encode: nn.Module | Callable[[Tensor], Tensor]) -> str:
+    """What tells an encoder from another: its qualified name and, for a network or a method of one, its weights.
+
+    Raises:
+        ValueError: for lambdas, functools.partial and other objects whose name says nothing about what they do.
+    """
+    network = encode if isinstance(encode, nn.Module) else getattr(encode, "__self__", None)
+    if isinstance(network, nn.Module):
+        digest = hashlib.sha256()
+        for key, value in network.state_dict().items():
+            raw = value.detach().cpu().contiguous().flatten().view(torch.uint8)
+            digest.update(f"{key}{value.dtype}{tuple(value.shape)}".encode() + raw.numpy().tobytes())
+        own = "" if encode is network else f".{encode.__name__}"
+        return f"{type(network).__module__}.{type(network).__qualname__}{own} {digest.hexdigest()[:16]}"
+    name = getattr(encode, "__qualname__", "<object>")
+    if "<" in name or network is not None:
+        raise ValueError("the encoder has no name that tells what it does, so give LatentCache one: name=...")
+    return f"{encode.__module__}.{name}"

@@ -1,0 +1,83 @@
+"""From a picture's file to a square of pixels."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+"""Endings of the files that count as pictures, in lower case."""
+
+
+def decode(file: Path | bytes, resolution: int | None, grey: bool, name: str) -> Tensor:
+    """Read a picture and cut its central square.
+
+    Args:
+        file: a path, or the file's content.
+        resolution: side of the result in pixels, resampled with antialiasing; None: as it is, not cut.
+        grey: one channel instead of three.
+        name: what to call the picture in an error.
+
+    Returns:
+        (C, H, W) uint8.
+
+    Raises:
+        ValueError: that names the picture, if it cannot be read.
+    """
+    from PIL import Image, ImageOps
+
+    try:
+        with Image.open(io.BytesIO(file) if isinstance(file, bytes) else file) as image:
+            return square(ImageOps.exif_transpose(image), resolution, grey)
+    # Pillow raises SyntaxError for a broken PNG.
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise ValueError(f"{name}: not a readable picture ({error}); repair or remove it") from error
+
+
+def square(image: Image, resolution: int | None, grey: bool) -> Tensor:
+    """The central square of a picture, transparent parts on white.
+
+    Args:
+        image: of eight bits a channel.
+        resolution: side in pixels; None: the whole picture as it is.
+        grey: one channel instead of three.
+
+    Returns:
+        (C, H, W) uint8.
+
+    Raises:
+        ValueError: for pictures of more than eight bits a channel.
+    """
+    from PIL import Image as images
+
+    if image.mode.startswith(("I", "F")):
+        raise ValueError(f"its pixels are of Pillow's mode {image.mode}, and need eight bits a channel")
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = images.alpha_composite(images.new("RGBA", image.size, "white"), image)
+    image = image.convert("L" if grey else "RGB")
+    if resolution is not None:
+        side = min(image.size)
+        left, top = (image.width - side) // 2, (image.height - side) // 2
+        box = (left, top, left + side, top + side)
+        image = image.resize((resolution, resolution), images.Resampling.LANCZOS, box=box)
+    pixels = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8)
+    return pixels.view(image.height, image.width, -1).permute(2, 0, 1).contiguous()
+
+
+def check_resolution(resolution: int | None) -> int | None:
+    """A side in pixels.
+
+    Raises:
+        ValueError: if it is not positive.
+    """
+    if resolution is not None and resolution < 1:
+        raise ValueError(f"resolution must be a positive number of pixels, not {resolution}")
+    return resolution

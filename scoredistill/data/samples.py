@@ -1,0 +1,55 @@
+"""Samples of an exact teacher, as data."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from scoredistill.data.base import ImageSource, Item
+from scoredistill.teachers.analytic import GaussianMixture
+
+
+class TeacherSamples(ImageSource):
+    """Independent samples of an exact mixture: as many as are asked for, or a fixed set of them.
+
+    Args:
+        teacher: the mixture; where it has labels, a sample's class is its component's.
+        count: size of a fixed set; null: no end, each draw is new.
+        seed: of the fixed set.
+
+    Raises:
+        ValueError: if count is not positive.
+    """
+
+    flippable = False
+
+    def __init__(self, teacher: GaussianMixture, count: int | None = None, seed: int = 0) -> None:
+        if count is not None and count < 1:
+            raise ValueError(f"count must be 1 or more, or null for samples without end; got {count}")
+        super().__init__(teacher.shape, None if teacher.labels is None else int(teacher.labels.max()) + 1)
+        self.teacher, self.endless = teacher, count is None
+        self._fixed = None if count is None else self._new(count, torch.Generator().manual_seed(seed))
+
+    def __len__(self) -> int:
+        if self._fixed is None:
+            raise TypeError("TeacherSamples without count has no end: draw from it, or give it a count")
+        return len(self._fixed[0])
+
+    def __getitem__(self, index: int) -> Item:
+        samples, labels = self.take(torch.tensor([self._checked(index)]))
+        return samples[0], None if labels is None else int(labels[0])
+
+    def take(self, indices: Tensor) -> tuple[Tensor, Tensor | None]:
+        if self._fixed is None:
+            raise TypeError("TeacherSamples without count has no end: draw from it, or give it a count")
+        samples, labels = self._fixed
+        return samples[indices], None if labels is None else labels[indices]
+
+    def draw(self, n: int, rng: torch.Generator) -> tuple[Tensor, Tensor | None]:
+        return self._new(n, rng) if self._fixed is None else super().draw(n, rng)
+
+    @torch.no_grad()
+    def _new(self, n: int, rng: torch.Generator) -> tuple[Tensor, Tensor | None]:
+        samples, component = self.teacher.sample(n, rng=rng)
+        labels = None if self.teacher.labels is None else self.teacher.labels[component].cpu()
+        return samples.cpu(), labels

@@ -1,0 +1,151 @@
+"""Pictures in tar files, as WebDataset packs them."""
+
+from __future__ import annotations
+
+import json
+import re
+import tarfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from glob import glob
+from pathlib import Path
+
+from scoredistill.data.base import ImageSource, Item, class_count, floats
+from scoredistill.data.pictures import SUFFIXES, check_resolution, decode
+
+
+@dataclass(frozen=True)
+class Member:
+    """Where a picture's bytes are.
+
+    Args:
+        shard: the tar file.
+        name: of the picture in it.
+        offset, size: bytes.
+        label: its class, or None.
+    """
+
+    shard: Path
+    name: str
+    offset: int
+    size: int
+    label: int | None
+
+
+class WebDatasetShards(ImageSource):
+    """Pictures in uncompressed tar files, as WebDataset packs them: key.png (.jpg, .webp) with key.cls or key.json.
+
+    The files' tables of contents are read once and kept in memory, so that any picture can be read by its number, and
+    training draws from all shards alike, again and again the same. A .cls file holds the class as a number, a .json
+    file has it under "label". Keys without a picture are left out.
+
+    Args:
+        shards: the tar files: a pattern (`data/train-*.tar`, `data/train-{000000..000099}.tar`) or a list of files.
+        resolution: side in pixels of the central square that is cut out.
+        grey: one channel instead of three.
+
+    Raises:
+        FileNotFoundError: if the pattern matches no file, a file is missing, or there is no picture in any of them.
+        ValueError: for a file that is no tar file or is compressed, for a label that is no number, and if some
+            pictures have a label and others have none; when read, for a picture that cannot be.
+    """
+
+    threads = 4
+
+    def __init__(self, shards: str | Sequence[str], resolution: int, grey: bool = False) -> None:
+        self.resolution, self.grey = check_resolution(resolution), grey
+        self.shards = find_shards(shards)
+        self.members = [member for shard in self.shards for member in read_index(shard)]
+        if not self.members:
+            raise FileNotFoundError(f"{shards}: the shards hold no pictures ({', '.join(SUFFIXES)})")
+        labels = [member.label for member in self.members if member.label is not None]
+        if labels and len(labels) != len(self.members):
+            bare = next(member for member in self.members if member.label is None)
+            raise ValueError(f"{bare.shard}: {bare.name} has no label (.cls or .json), while other pictures have one")
+        super().__init__((1 if grey else 3, resolution, resolution), class_count(labels) if labels else None)
+
+    def __len__(self) -> int:
+        return len(self.members)
+
+    def __getitem__(self, index: int) -> Item:
+        member = self.members[self._checked(index)]
+        with member.shard.open("rb") as file:
+            file.seek(member.offset)
+            content = file.read(member.size)
+        return floats(decode(content, self.resolution, self.grey, f"{member.shard}: {member.name}")), member.label
+
+    def identity(self) -> str:
+        return repr([(member.shard.name, member.name, member.offset, member.size) for member in self.members])
+
+
+def find_shards(shards: str | Sequence[str]) -> list[Path]:
+    """The files that a pattern matches, sorted, or those of a list in its own order.
+
+    Raises:
+        FileNotFoundError: if there are none, or a file that is named is not there.
+    """
+    patterns = [shards] if isinstance(shards, str) else list(shards)
+    found: list[Path] = []
+    for name in (name for pattern in patterns for name in _expanded(pattern)):
+        files = sorted(Path(match) for match in glob(name, recursive=True))
+        if not files:
+            raise FileNotFoundError(f"{name}: matches no shard")
+        found += files
+    if not found:
+        raise FileNotFoundError("the list of shards is empty")
+    return found
+
+
+def read_index(shard: Path) -> list[Member]:
+    """The pictures of one tar file in its order, with their labels.
+
+    Raises:
+        ValueError: if it is no uncompressed tar file, or a label is no number.
+    """
+    groups: dict[str, dict[str, tarfile.TarInfo]] = {}
+    labels: dict[str, int] = {}
+    try:
+        with tarfile.open(shard, "r:") as tar:
+            for info in tar:
+                folder, _, base = info.name.rpartition("/")
+                key, _, ending = base.partition(".")
+                if not info.isfile() or not key:
+                    continue
+                parts = groups.setdefault(f"{folder}/{key}", {})
+                parts["." + ending.lower()] = info
+                if ending.lower() in ("cls", "json"):
+                    _read_label(tar, info, labels, f"{folder}/{key}")
+    except tarfile.TarError as error:
+        raise ValueError(f"{shard}: not an uncompressed tar file ({error})") from error
+    return [
+        Member(shard, info.name, info.offset_data, info.size, labels.get(key))
+        for key, parts in groups.items()
+        for info in [next((parts[suffix] for suffix in SUFFIXES if suffix in parts), None)]
+        if info is not None
+    ]
+
+
+def _read_label(tar: tarfile.TarFile, info: tarfile.TarInfo, labels: dict[str, int], key: str) -> None:
+    """Note a key's label; .cls goes before .json, which may be there for other reasons."""
+    file = tar.extractfile(info)
+    text = b"" if file is None else file.read()
+    try:
+        if info.name.lower().endswith(".cls"):
+            labels[key] = int(text)
+        else:
+            content = json.loads(text)
+            if isinstance(content, dict) and content.get("label") is not None:
+                labels.setdefault(key, int(str(content["label"])))  # not int alone, which takes 3.7 for 3
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{tar.name!s}: {info.name} holds no class number ({error})") from error
+
+
+def _expanded(pattern: str) -> list[str]:
+    """WebDataset's ranges {000..123} written out."""
+    found = re.search(r"\{(\d+)\.\.(\d+)\}", pattern)
+    if found is None:
+        return [pattern]
+    first, last = found.groups()
+    numbers = [str(number).zfill(len(first)) for number in range(int(first), int(last) + 1)]
+    ends = _expanded(pattern[found.end() :])
+    return [pattern[: found.start()] + number + end for number in numbers for end in ends]

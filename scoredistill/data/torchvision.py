@@ -1,0 +1,88 @@
+"""Pictures that torchvision knows how to read."""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from scoredistill.data.base import ImageSource, Item, class_count, floats
+from scoredistill.data.pictures import check_resolution, square
+
+
+class TorchvisionImages(ImageSource):
+    """A classification data set of torchvision's that lies on this machine; nothing is downloaded.
+
+    Args:
+        dataset: torchvision's name: MNIST, FashionMNIST, CIFAR10, SVHN, ...
+        root: the folder that torchvision is given, in which the data set's own folder lies.
+        split: `train` or `test`, or another that the data set has.
+        resolution: side in pixels of the central square that is cut out; null: the pictures as they are.
+        grey: one channel instead of three; null: as the first picture.
+
+    Raises:
+        FileNotFoundError: if the files are not there.
+        ValueError: if torchvision has no such data set or the data set no such split, or if its labels are no class
+            numbers.
+    """
+
+    threads = 4
+
+    def __init__(
+        self,
+        dataset: str,
+        root: str | Path,
+        split: str = "train",
+        resolution: int | None = None,
+        grey: bool | None = None,
+    ) -> None:
+        self.name, self.split, self.resolution = dataset, split, check_resolution(resolution)
+        self._pictures = _open(dataset, root, split)
+        image, label = self._pictures[0]
+        self.grey = image.mode in ("1", "L") if grey is None else grey
+        if not isinstance(label, int):
+            raise ValueError(f"{dataset}: the target of a picture is {type(label).__name__}, not the number of a class")
+        super().__init__(square(image, resolution, self.grey).shape, _classes(self._pictures))
+
+    def __len__(self) -> int:
+        return len(self._pictures)
+
+    def __getitem__(self, index: int) -> Item:
+        image, label = self._pictures[self._checked(index)]
+        return floats(square(image, self.resolution, self.grey)), int(label)
+
+    def identity(self) -> str:
+        return f"{self.name} {self.split}"
+
+
+def _open(dataset: str, root: str | Path, split: str) -> Any:
+    from torchvision import datasets  # type: ignore[import-untyped]
+
+    kind = getattr(datasets, dataset, None) if dataset in datasets.__all__ else None
+    parameters = {} if kind is None else inspect.signature(kind).parameters
+    if kind is None or not {"train", "split"} & set(parameters):
+        raise ValueError(f"torchvision has no data set {dataset!r} with training and test parts")
+    if "train" in parameters and split not in ("train", "test"):
+        raise ValueError(f"{dataset} has the splits 'train' and 'test', not {split!r}")
+    choice: dict[str, Any] = {"train": split == "train"} if "train" in parameters else {"split": split}
+    if "download" in parameters:
+        choice["download"] = False
+    try:
+        return kind(str(root), **choice)
+    except (RuntimeError, FileNotFoundError) as error:
+        raise FileNotFoundError(
+            f"{root}: the files of {dataset} are not there, or not whole. Once, with a network: "
+            f"torchvision.datasets.{dataset}({str(root)!r}, download=True)"
+        ) from error
+
+
+def _classes(pictures: Any) -> int:
+    names = getattr(pictures, "classes", None)
+    if names is not None:
+        return len(names)
+    for attribute in ("targets", "labels", "_labels"):
+        if hasattr(pictures, attribute):
+            return class_count(torch.as_tensor(getattr(pictures, attribute)).tolist())
+    return class_count([int(pictures[i][1]) for i in range(len(pictures))])

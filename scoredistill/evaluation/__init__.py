@@ -1,0 +1,41 @@
+"""How good samples are: distances to data, coverage, classes, copies, modes, with standard errors."""
+
+from scoredistill.evaluation.classes import class_accuracy, class_figures, class_shares, even_labels
+from scoredistill.evaluation.features import ClassifierFeatures, FeatureExtractor, PCAFeatures, embed
+from scoredistill.evaluation.frechet import GaussianFit, frechet_distance, kernel_distance, kernel_self_similarity
+from scoredistill.evaluation.inception import InceptionFeatures
+from scoredistill.evaluation.manifold import Manifold, manifold_figures
+from scoredistill.evaluation.memorisation import Neighbourhood, memorisation_figures
+from scoredistill.evaluation.modes import mode_divergences, mode_histogram, mode_statistics, responsibilities
+from scoredistill.evaluation.report import SampleReport, evaluate_samples
+from scoredistill.evaluation.resampling import standard_errors, with_errors
+from scoredistill.evaluation.transport import wasserstein2
+
+__all__ = [
+    "ClassifierFeatures",
+    "FeatureExtractor",
+    "GaussianFit",
+    "InceptionFeatures",
+    "Manifold",
+    "Neighbourhood",
+    "PCAFeatures",
+    "SampleReport",
+    "class_accuracy",
+    "class_figures",
+    "class_shares",
+    "embed",
+    "evaluate_samples",
+    "even_labels",
+    "frechet_distance",
+    "kernel_distance",
+    "kernel_self_similarity",
+    "manifold_figures",
+    "memorisation_figures",
+    "mode_divergences",
+    "mode_histogram",
+    "mode_statistics",
+    "responsibilities",
+    "standard_errors",
+    "wasserstein2",
+    "with_errors",
+]

@@ -1,0 +1,223 @@
+"""Features in which sets of samples are compared."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from itertools import chain
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+
+from scoredistill.evaluation.rows import as_rows, in_pieces
+
+
+class FeatureExtractor(nn.Module, ABC):
+    """phi: samples to features. A subclass implements `forward`; one that learns from data also `fit`."""
+
+    def fit(self, data: Tensor, labels: Tensor | None = None) -> Self:
+        """Learn from real data; here: nothing to learn. Returns itself.
+
+        Args:
+            data: (N, *D) in [-1, 1].
+            labels: (N,) integer classes, or None.
+        """
+        del data, labels
+        return self
+
+    @abstractmethod
+    def forward(self, x: Tensor) -> Tensor:
+        """Features.
+
+        Args:
+            x: (N, *D) in [-1, 1].
+
+        Returns:
+            (N, F).
+        """
+
+    def classify(self, x: Tensor) -> Tensor | None:
+        """The class that each sample shows, (N,); None where the extractor is no classifier."""
+        del x
+        return None
+
+
+def embed(extractor: FeatureExtractor, x: Tensor, rows: int = 256) -> Tensor:
+    """Features (N, F) of any number of samples, in float64 on the CPU, without gradients.
+
+    Args:
+        extractor: fitted; it is asked on its own device.
+        x: (N, *D).
+        rows: samples at a time.
+    """
+    held = next(chain(extractor.parameters(), extractor.buffers()), x)
+    with torch.no_grad():
+        return in_pieces(lambda piece: extractor(piece.to(held.device)).to("cpu", torch.float64), x, rows)
+
+
+class PCAFeatures(FeatureExtractor):
+    """phi(x) = V^T (x - mean): projection on the data's directions of largest variance.
+
+    Without whitening, so that distances are those between the samples themselves as far as the kept directions tell.
+
+    Args:
+        components: number of directions F, >= 1; fewer where the data have fewer dimensions or points.
+    """
+
+    mean: Tensor
+    directions: Tensor
+
+    def __init__(self, components: int = 32) -> None:
+        super().__init__()
+        if components < 1:
+            raise ValueError(f"components must be at least 1; got {components}")
+        self.components = components
+        self.register_buffer("mean", torch.empty(0))
+        self.register_buffer("directions", torch.empty(0))
+
+    def fit(self, data: Tensor, labels: Tensor | None = None) -> Self:
+        """Find the directions; labels are not looked at.
+
+        Raises:
+            ValueError: if there are fewer than two points, or a number is not finite.
+        """
+        rows = as_rows(data, "data")
+        self.mean = rows.mean(0)
+        centred = rows - self.mean
+        if len(rows) > rows.shape[1]:
+            directions = torch.linalg.eigh(centred.T @ centred).eigenvectors.flip(1)
+        else:
+            directions = torch.linalg.svd(centred, full_matrices=False).Vh[:-1].T  # the last one is of no variance
+        self.directions = directions[:, : self.components].contiguous()
+        return self
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.directions.numel():
+            raise RuntimeError("PCAFeatures must be fitted to data before it is asked")
+        return ((x.flatten(1).to(self.mean) - self.mean) @ self.directions).to(x.dtype)
+
+
+class ClassifierFeatures(FeatureExtractor):
+    """The last hidden layer of a small classifier that is trained on the labelled data: convolutions for pictures, a
+    multilayer perceptron for everything else. Features are scaled to a mean square of 1 over the training data.
+
+    Training runs in float32 on the CPU from `seed` alone: it neither reads nor moves torch's global random state.
+
+    Args:
+        hidden: channels of the first convolution; later ones have twice as many, the layer for points four times.
+        features: width F of the last hidden layer.
+        steps: of Adam, with a learning rate that falls to 0.
+        batch: samples in a step.
+        lr: learning rate in the beginning.
+        held_out: share of the data that is kept from training and measures `accuracy`, in (0, 1).
+        seed: of the initialisation, the split and the order of the samples.
+    """
+
+    classes: Tensor
+    moments: Tensor
+    scale: Tensor
+
+    def __init__(
+        self,
+        hidden: int = 16,
+        features: int = 64,
+        steps: int = 300,
+        batch: int = 128,
+        lr: float = 3e-3,
+        held_out: float = 0.2,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        if not 0 < held_out < 1:
+            raise ValueError(f"held_out must lie in (0, 1); got {held_out}")
+        self.hidden, self.features, self.steps, self.batch = hidden, features, steps, batch
+        self.lr, self.held_out, self.seed = lr, held_out, seed
+        self.trunk, self.head = nn.Sequential(), nn.Sequential()
+        self.accuracy: float | None = None
+        """Share of held-out data that it classifies rightly; None before `fit`."""
+        self.register_buffer("classes", torch.empty(0, dtype=torch.long))
+        self.register_buffer("moments", torch.tensor([0.0, 1.0], dtype=torch.float32))
+        self.register_buffer("scale", torch.ones((), dtype=torch.float32))
+
+    def fit(self, data: Tensor, labels: Tensor | None = None) -> Self:
+        """Train on labelled data.
+
+        Raises:
+            ValueError: if there are no labels, not one for each sample, or only one class.
+        """
+        if labels is None or labels.shape != data.shape[:1]:
+            raise ValueError("ClassifierFeatures needs one label a sample; use PCAFeatures for data without labels")
+        as_rows(data, "data")
+        # Lightning validates under inference mode, whose tensors cannot be trained on.
+        with torch.inference_mode(False), torch.enable_grad(), torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(self.seed)
+            x = data.detach().to("cpu", torch.float32, copy=True)
+            self.classes, target = labels.detach().cpu().clone().unique(return_inverse=True)
+            if len(self.classes) < 2:
+                raise ValueError("ClassifierFeatures needs at least two classes")
+            self.moments = torch.stack([x.mean(), x.std().clamp(min=1e-6)])
+            self.scale = torch.ones((), dtype=torch.float32)
+            self.trunk = trunk(x.shape[1:], self.hidden, self.features)
+            self.head = nn.Sequential(nn.Linear(self.features, len(self.classes), dtype=torch.float32))
+            self._train(x, target, torch.Generator().manual_seed(self.seed))
+        return self.requires_grad_(False).eval()
+
+    def _train(self, x: Tensor, target: Tensor, rng: torch.Generator) -> None:
+        order = torch.randperm(len(x), generator=rng)
+        kept = max(1, round(self.held_out * len(x)))
+        held, used = order[:kept], order[kept:]
+        weights = [*self.trunk.parameters(), *self.head.parameters()]
+        optimizer = torch.optim.Adam(weights, self.lr)
+        # Noise and smoothed labels halve the error on small sets of pictures; points may lie closer than the noise.
+        noise = 0.3 * float(self.moments[1]) if x.ndim == 4 else 0.0
+        for step in range(self.steps):
+            optimizer.param_groups[0]["lr"] = self.lr * (1 - step / self.steps)
+            rows = used[torch.randint(len(used), (self.batch,), generator=rng)]
+            seen = x[rows] + noise * torch.randn(x[rows].shape, dtype=x.dtype, generator=rng)
+            loss = nn.functional.cross_entropy(self.logits(seen), target[rows], label_smoothing=0.1)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        with torch.no_grad():
+            self.scale = in_pieces(self, x[used], 256).square().mean().clamp(min=1e-12).rsqrt()
+            right = in_pieces(self.logits, x[held], 256).argmax(1) == target[held]
+        self.accuracy = float(right.double().mean())
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.trunk:
+            raise RuntimeError("ClassifierFeatures must be fitted to labelled data before it is asked")
+        mean, std = self.moments
+        return self.scale * self.trunk((x.to(self.moments) - mean) / std)
+
+    def logits(self, x: Tensor) -> Tensor:
+        """log p(class | x) up to a constant, (N, K), in the order of `classes`."""
+        return self.head(self(x) / self.scale)
+
+    def classify(self, x: Tensor) -> Tensor:
+        device = self.moments.device
+        with torch.no_grad():
+            index = in_pieces(lambda piece: self.logits(piece.to(device)).argmax(1), x, 256)
+        return self.classes[index].cpu()
+
+
+def trunk(shape: torch.Size, hidden: int, features: int) -> nn.Sequential:
+    """The classifier up to its last hidden layer, in float32.
+
+    Args:
+        shape: (C, H, W) of pictures, or any other shape, which is flattened.
+        hidden: as for `ClassifierFeatures`.
+        features: as for `ClassifierFeatures`.
+    """
+    exact = torch.float32
+    if len(shape) != 3:
+        wide = 4 * hidden
+        first = nn.Linear(shape.numel(), wide, dtype=exact)
+        return nn.Sequential(nn.Flatten(), first, nn.SiLU(), nn.Linear(wide, features, dtype=exact), nn.SiLU())
+    channels, height, width = shape
+    layers: list[nn.Module] = [nn.Conv2d(channels, hidden, 3, padding=1, dtype=exact), nn.SiLU()]
+    inner = hidden
+    while max(height, width) > 4:
+        layers += [nn.Conv2d(inner, 2 * hidden, 3, stride=2, padding=1, dtype=exact), nn.SiLU()]
+        inner, height, width = 2 * hidden, (height + 1) // 2, (width + 1) // 2
+    last = nn.Linear(inner * height * width, features, dtype=exact)
+    return nn.Sequential(*layers, nn.Flatten(), last, nn.SiLU())

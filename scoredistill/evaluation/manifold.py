@@ -1,0 +1,90 @@
+"""Fidelity and diversity by nearest neighbours: precision, recall, density and coverage."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from scoredistill.evaluation.rows import CHUNK_ELEMENTS, as_rows, distances_to_others, same_width
+
+
+@dataclass(frozen=True)
+class Manifold:
+    """A set of points with a ball around each that reaches to its k-th nearest neighbour in the set.
+
+    Args:
+        points: (N, F).
+        radii: (N,).
+        neighbours: k.
+    """
+
+    points: Tensor
+    radii: Tensor
+    neighbours: int
+
+    @classmethod
+    def of(cls, features: Tensor, neighbours: int = 5) -> Manifold:
+        """From features (N, F), N >= 2; with N <= `neighbours` k is N - 1.
+
+        Raises:
+            ValueError: if N < 2, `neighbours` < 1 or a feature is not finite.
+        """
+        if neighbours < 1:
+            raise ValueError(f"neighbours must be at least 1; got {neighbours}")
+        points = as_rows(features, "features")
+        k = min(neighbours, len(points) - 1)
+        return cls(points, distances_to_others(points, k)[:, -1], k)
+
+    def count(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """In how many balls each x lies, (M,), and in each ball whether some x lies, (N,).
+
+        Args:
+            x: (M, F).
+        """
+        same_width(self.points, x)
+        balls, reached = [], torch.zeros(len(self.points), dtype=torch.bool)
+        # Copies must lie in a ball of radius 0, however the distance is rounded.
+        reach = self.radii + 1e-7 * self.points.norm(dim=1)
+        for piece in x.split(max(1, CHUNK_ELEMENTS // len(self.points))):
+            inside = torch.cdist(piece, self.points) <= reach
+            balls.append(inside.sum(1))
+            reached |= inside.any(0)
+        return torch.cat(balls), reached
+
+
+def manifold_figures(samples: Tensor, data: Tensor | Manifold, neighbours: int = 5) -> dict[str, float]:
+    """Precision, recall, density and coverage of samples against data.
+
+    With B(z) the ball of a point z of a set up to its k-th nearest neighbour in that set:
+
+        precision  share of samples that lie in some B(data point)
+        recall     share of data points that lie in some B(sample)
+        density    mean number of B(data point) in which a sample lies, over k; about 1 for perfect samples
+        coverage   share of B(data point) in which some sample lies
+
+    Density and coverage do not reward outliers among the data or the samples as precision and recall do. All depend
+    on the numbers of samples and data, so only values from equal numbers can be compared.
+
+    Improved Precision and Recall Metric for Assessing Generative Models, 2019, arXiv:1904.06991.
+    Reliable Fidelity and Diversity Metrics for Generative Models, 2020, arXiv:2002.09797.
+
+    Args:
+        samples: (N, F) features, N >= 2.
+        data: (M, F) features, M >= 2, or their `Manifold`.
+        neighbours: k, >= 1; fewer where a set is smaller.
+
+    Raises:
+        ValueError: if a set has fewer than two rows, the rows differ in length or a number is not finite.
+    """
+    real = data if isinstance(data, Manifold) else Manifold.of(data, neighbours)
+    fake = Manifold.of(samples, neighbours)
+    balls, reached = real.count(fake.points)
+    recalled, _ = fake.count(real.points)
+    return {
+        "precision": float((balls > 0).double().mean()),
+        "recall": float((recalled > 0).double().mean()),
+        "density": float(balls.double().mean() / real.neighbours),
+        "coverage": float(reached.double().mean()),
+    }

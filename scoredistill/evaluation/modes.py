@@ -1,0 +1,94 @@
+"""How samples are spread over the modes of a Gaussian mixture, whose responsibilities are known exactly."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from scoredistill.teachers.analytic import GaussianMixture
+
+
+def responsibilities(x: Tensor, teacher: GaussianMixture, sigma: float = 0.01) -> Tensor:
+    """p(k | x), (n, K).
+
+    Args:
+        x: (n, *D).
+        teacher: the mixture.
+        sigma: noise at which they are taken, so that Diracs have some; small beside the components' own deviations.
+    """
+    flat = x.flatten(1)
+    log_snr = torch.full((len(x),), -2.0).to(x) * torch.log(torch.tensor(sigma)).to(x)
+    t = teacher.schedule.t_at_log_snr(log_snr)
+    return teacher.posterior(teacher.schedule.alpha(t)[:, None].to(x) * flat, t).responsibilities
+
+
+def mode_statistics(x: Tensor, teacher: GaussianMixture, sigma: float = 0.01) -> dict[str, float]:
+    """Coverage, weights and spread of samples under a mixture.
+
+    Each sample belongs to the component most responsible for it. `spread` is the standard deviation of samples
+    around the mean of those in their mode, over the components' own (root mean square over dimensions and modes),
+    1 for perfect samples; `weight_error` the largest |share - weight|; `within_3_std` the share of samples within
+    three standard deviations of their component's mean (root mean square over dimensions).
+
+    Args:
+        x: (n, *D).
+        teacher: the mixture.
+        sigma: noise at which responsibilities are taken, for mixtures of Diracs.
+    """
+    flat = x.flatten(1)
+    modes = responsibilities(x, teacher, sigma).argmax(1)
+    counts = torch.bincount(modes, minlength=len(teacher.means)).to(x)
+    centres = torch.zeros_like(teacher.means).to(x).index_add_(0, modes, flat) / counts.clamp(min=1)[:, None]
+    variance = teacher.variance.expand(len(teacher.means), flat.shape[1]).mean(1)
+    if teacher.spread is not None:
+        variance = variance + teacher.spread.sum(1) / flat.shape[1]
+    figures = {
+        "modes_covered": float((counts > 0).sum()),
+        "weight_error": float((counts / len(x) - teacher.log_weights.exp()).abs().max()),
+    }
+    if bool((variance > 0).all()):
+        # Each mode's own mean costs one sample: n_k - 1 degrees of freedom.
+        freedom = (counts - 1).clamp(min=0).sum().clamp(min=1)
+        scaled = ((flat - centres[modes]) ** 2).mean(1) / variance[modes].to(x)
+        figures["spread"] = float((scaled.sum() / freedom).sqrt())
+        distance = ((flat - teacher.means[modes].to(x)) ** 2).mean(1) / variance[modes].to(x)
+        figures["within_3_std"] = float((distance <= 9).to(x).mean())
+    return figures
+
+
+def mode_histogram(x: Tensor, teacher: GaussianMixture, sigma: float = 0.01) -> Tensor:
+    """h_k = mean over samples of p(k | x), (K,) in float64.
+
+    Its expectation under the mixture itself is pi_k, also where components overlap; counts of the most responsible
+    component would be biased there.
+
+    Args:
+        x: (n, *D), n >= 1.
+        teacher: the mixture.
+        sigma: noise at which responsibilities are taken, for mixtures of Diracs.
+
+    Raises:
+        ValueError: if there is no sample.
+    """
+    if not len(x):
+        raise ValueError("a mode histogram needs at least one sample")
+    return responsibilities(x, teacher, sigma).double().mean(0)
+
+
+def mode_divergences(x: Tensor, teacher: GaussianMixture, sigma: float = 0.01) -> dict[str, float]:
+    """How far the mode histogram h is from the weights pi.
+
+        mode_kl               sum_k h_k log(h_k / pi_k), finite however many modes are dropped
+        mode_total_variation  1/2 sum_k |h_k - pi_k|, the share of samples in the wrong modes
+
+    Args:
+        x: (n, *D), n >= 1.
+        teacher: the mixture.
+        sigma: noise at which responsibilities are taken, for mixtures of Diracs.
+    """
+    histogram, log_weights = mode_histogram(x, teacher, sigma), teacher.log_weights.double()
+    kl = torch.special.xlogy(histogram, histogram) - histogram * log_weights
+    return {
+        "mode_kl": float(kl.sum().clamp(min=0)),
+        "mode_total_variation": float((histogram - log_weights.exp()).abs().sum() / 2),
+    }

@@ -1,0 +1,111 @@
+"""Generators from noise: a denoiser asked once, or a few times."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from copy import deepcopy
+
+import torch
+from torch import Tensor
+
+from scoredistill.diffusion.schedule import Schedule
+from scoredistill.generators.base import Generator
+from scoredistill.networks.base import Backbone
+from scoredistill.networks.denoiser import Denoiser, Parameterisation
+from scoredistill.networks.lora import LoRA, add_lora
+from scoredistill.teachers.base import Teacher
+from scoredistill.types import Batch, Sample, right_pad_dims
+
+
+class OneStepUNet(Generator):
+    """A denoiser's clean prediction from pure noise:
+
+        x = x0(sigma_1 z, t_1),    z ~ N(0, I)
+
+    or, with further times, from its own samples noised again:
+
+        x_k = x0(alpha_k x_{k-1} + sigma_k z_k, t_k),    t_1 > t_2 > ...
+
+    In training a step k is drawn for each batch, its input comes from the student's own former steps without gradient
+    (backward simulation), and x_k is the sample; in evaluation all steps are taken.
+
+    Improved Distribution Matching Distillation for Fast Image Synthesis, 2024, arXiv:2405.14867.
+
+    Args:
+        shape: *D, the shape of one sample.
+        network: the backbone; null: it starts as a copy of the teacher's network, parameterised as the teacher.
+        prediction: edm, or what the backbone outputs.
+        sigma_data: the data's standard deviation, for edm only.
+        times: t_1 > t_2 > ... in (0, 1], at which the denoiser is asked.
+        lora: trains adapters over the teacher's frozen weights, which are shared with it, in place of a copy.
+        population: fresh samples that stand for the whole distribution, for a `ParticleCritic` as exact q; 0: none.
+        schedule: noise schedule; null: the teacher's.
+
+    Raises:
+        ValueError: if the times do not fall or leave (0, 1], or LoRA is asked for together with a network.
+    """
+
+    def __init__(
+        self,
+        shape: Sequence[int],
+        network: Backbone | None = None,
+        prediction: Parameterisation = "edm",
+        sigma_data: float = 0.5,
+        times: Sequence[float] = (1.0,),
+        lora: LoRA | None = None,
+        population: int = 0,
+        schedule: Schedule | None = None,
+    ) -> None:
+        super().__init__()
+        if not times or any(a <= b for a, b in zip(times, [*times[1:], 0.0], strict=True)) or times[0] > 1:
+            raise ValueError(f"times must fall within (0, 1], got {list(times)}")
+        if lora is not None and network is not None:
+            raise ValueError("lora adapts the teacher's network: leave network out")
+        self.shape, self.times, self.lora, self.extra = tuple(shape), tuple(times), lora, population
+        self.schedule = schedule
+        self.denoiser = None if network is None else Denoiser(network, prediction, sigma_data)
+
+    def adopt(self, teacher: Teacher) -> None:
+        self.schedule = self.schedule or teacher.schedule
+        if self.denoiser is not None:
+            return
+        taught = teacher.network_of("the student")
+        if self.lora is None:
+            self.denoiser = deepcopy(taught).requires_grad_(True)
+        else:
+            self.denoiser = deepcopy(taught, {id(weight): weight for weight in taught.parameters()})
+            add_lora(self.denoiser, self.lora)
+
+    def forward(self, batch: Batch, rng: torch.Generator | None = None) -> Sample:
+        last = len(self.times)
+        if self.training and last > 1:
+            last = 1 + int(torch.randint(last, (), generator=rng))
+        x = self._steps(batch, last, rng)
+        if not (self.extra and self.training):
+            return Sample(x, batch.condition)
+        with torch.no_grad():
+            further = self._further(batch)
+            others = self._steps(further, last, rng)
+        asked = further.condition
+        return Sample(x, batch.condition, population=others, population_view=None if asked is None else asked.views)
+
+    def _further(self, batch: Batch) -> Batch:
+        """The batch that is to give `population` samples; a part of a batch gives its share of them."""
+        first, whole = batch.part or (0, batch.rows)
+        start, end = first * self.extra // whole, (first + batch.rows) * self.extra // whole
+        index = torch.arange(end - start) % batch.rows
+        condition = None if batch.condition is None else batch.condition[index]
+        return Batch(condition, end - start, part=(start, self.extra))
+
+    def _steps(self, batch: Batch, last: int, rng: torch.Generator | None) -> Tensor:
+        """x_last; only the last step has a graph."""
+        if self.denoiser is None or self.schedule is None:
+            raise ValueError("OneStepUNet has no network yet: pass network= and schedule=, or put it into a Distiller")
+        x = torch.zeros(batch.rows, *self.shape).to(next(self.denoiser.parameters()))
+        for k, time in enumerate(self.times[:last]):
+            t = x.new_full((len(x),), time)
+            sigma, alpha = (right_pad_dims(each, x) for each in (self.schedule.sigma(t), self.schedule.alpha(t)))
+            x_t = sigma * batch.noise(self.shape, rng).to(x) + (0 if k == 0 else alpha * x)
+            with torch.set_grad_enabled(torch.is_grad_enabled() and k == last - 1):
+                x = self.denoiser(x_t, t, batch.condition, self.schedule).x0
+        return x

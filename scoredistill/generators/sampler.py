@@ -1,0 +1,41 @@
+"""A teacher's own samples, as a generator."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from scoredistill.diffusion.guidance import Guidance
+from scoredistill.generators.base import Generator
+from scoredistill.teachers.base import Teacher
+from scoredistill.teachers.sampling import Churn, sample
+from scoredistill.types import Batch, Sample
+
+
+class SampledTeacher(Generator):
+    """x from the probability flow of a teacher: what a student is to be held against. It has no gradient.
+
+    Args:
+        teacher: the model of p.
+        shape: *D, the shape of one sample.
+        steps: noise levels of Heun's method, >= 1.
+        guidance: how the teacher is asked; null: the conditional model itself.
+        churn: noise added in every step; null: deterministic.
+    """
+
+    def __init__(
+        self,
+        teacher: Teacher,
+        shape: Sequence[int],
+        steps: int = 18,
+        guidance: Guidance | None = None,
+        churn: Churn | None = None,
+    ) -> None:
+        super().__init__()
+        self.teacher, self.shape, self.steps, self.guidance, self.churn = teacher, tuple(shape), steps, guidance, churn
+
+    def forward(self, batch: Batch, rng: torch.Generator | None = None) -> Sample:
+        settings = {"steps": self.steps, "guidance": self.guidance, "churn": self.churn}
+        x = sample(self.teacher, batch.rows, self.shape, batch.condition, rng=rng, **settings)  # type: ignore[arg-type]
+        return Sample(x, batch.condition)

@@ -1,0 +1,25 @@
+"""Networks that teachers, critics, students and discriminators are made of."""
+
+from scoredistill.networks.base import Backbone
+from scoredistill.networks.denoiser import Denoiser, Parameterisation
+from scoredistill.networks.diffusers import DiffusersBackbone
+from scoredistill.networks.edm import EDMUNet
+from scoredistill.networks.edm2 import EDM2UNet
+from scoredistill.networks.embedding import ConditionEmbedding
+from scoredistill.networks.lora import LoRA
+from scoredistill.networks.mlp import MLPBackbone
+from scoredistill.networks.published import load_published, read_tensors
+
+__all__ = [
+    "Backbone",
+    "ConditionEmbedding",
+    "Denoiser",
+    "DiffusersBackbone",
+    "EDM2UNet",
+    "EDMUNet",
+    "LoRA",
+    "MLPBackbone",
+    "Parameterisation",
+    "load_published",
+    "read_tensors",
+]

@@ -1,0 +1,86 @@
+"""A network with a parameterisation: what turns its raw output into a prediction, and what it is trained on."""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+from torch import Tensor, nn
+
+from scoredistill.diffusion.prediction import Prediction, PredictionType
+from scoredistill.diffusion.schedule import Schedule
+from scoredistill.networks.base import Backbone
+from scoredistill.types import Condition, Noised, right_pad_dims
+
+Parameterisation = Literal["edm", "epsilon", "x0", "v", "flow", "score"]
+
+
+class Denoiser(nn.Module):
+    """A backbone F as a denoiser under any schedule.
+
+    As epsilon, x0, v, flow or score the output is that quantity, of an input scaled to about unit variance:
+
+        y(x_t, t) = F(x_t / sqrt(alpha^2 + sigma^2), t)
+
+    As edm it is EDM's preconditioning, with s = sigma / alpha and d the data's standard deviation:
+
+        x0(x_t, t) = c_skip x_t / alpha + c_out F(c_in x_t / alpha, t)
+        c_skip = d^2 / (s^2 + d^2),   c_out = s d / sqrt(s^2 + d^2),   c_in = 1 / sqrt(s^2 + d^2)
+
+    It is trained in the units of F. For edm that is the loss on x0 under EDM's weight 1 / s^2 + 1 / d^2, which is also
+    DMD2's for its critic; for v it is the weight 1 / s^2 + 1.
+
+    Elucidating the Design Space of Diffusion-Based Generative Models, 2022, arXiv:2206.00364.
+
+    Args:
+        network: F.
+        prediction: edm, or what F outputs.
+        sigma_data: d, for edm only, > 0.
+
+    Raises:
+        ValueError: if the parameterisation is unknown or sigma_data is not positive.
+    """
+
+    def __init__(self, network: Backbone, prediction: Parameterisation = "edm", sigma_data: float = 0.5) -> None:
+        super().__init__()
+        if prediction not in get_args(Parameterisation):
+            raise ValueError(f"unknown parameterisation {prediction!r}; choose {', '.join(get_args(Parameterisation))}")
+        if sigma_data <= 0:
+            raise ValueError(f"sigma_data must be positive, got {sigma_data}")
+        self.network, self.prediction, self.sigma_data = network, prediction, sigma_data
+
+    def forward(self, x_t: Tensor, t: Tensor, condition: Condition | None, schedule: Schedule) -> Prediction:
+        """The prediction at x_t.
+
+        Args:
+            x_t: (B, *D).
+            t: (B,).
+            condition: B rows, or None.
+            schedule: alpha and sigma.
+        """
+        if self.prediction == "edm":
+            c_skip, c_out, c_in = self._preconditioning(t, x_t, schedule)
+            x = x_t / right_pad_dims(schedule.alpha(t), x_t)
+            output = self.network(c_in * x, schedule.log_snr(t), condition)
+            return Prediction(x_t, t, schedule, x0=c_skip * x + c_out * output.to(x_t.dtype))
+        alpha, sigma = schedule.alpha(t), schedule.sigma(t)
+        scale = right_pad_dims((alpha**2 + sigma**2).rsqrt(), x_t)
+        output = self.network(scale * x_t, schedule.log_snr(t), condition)
+        return Prediction.of(self.prediction, output.to(x_t.dtype), x_t, t, schedule)
+
+    def training_error(self, noised: Noised) -> Tensor:
+        """Squared error of each sample in the units of F, the mean over its dimensions, (B,)."""
+        x, schedule, t = noised.sample.x.detach(), noised.schedule, noised.t
+        predicted = self(noised.x_t, t, noised.condition, schedule)
+        if self.prediction == "edm":
+            _, c_out, _ = self._preconditioning(t, x, schedule)
+            error = (predicted.x0 - x) / c_out
+        else:
+            kind: PredictionType = self.prediction
+            error = predicted.value - Prediction.truth(kind, x, noised.epsilon, t, schedule).value
+        return error.flatten(1).square().mean(1)
+
+    def _preconditioning(self, t: Tensor, like: Tensor, schedule: Schedule) -> tuple[Tensor, Tensor, Tensor]:
+        """c_skip, c_out and c_in, each to multiply (B, *D)."""
+        s, d = right_pad_dims((-0.5 * schedule.log_snr(t)).exp(), like), self.sigma_data
+        norm = (s * s + d * d).sqrt()
+        return d * d / norm**2, s * d / norm, 1 / norm

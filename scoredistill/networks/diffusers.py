@@ -1,0 +1,136 @@
+"""Any UNet or transformer of diffusers as a backbone."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from scoredistill.diffusion.schedule import LinearSchedule, Schedule
+from scoredistill.networks.base import Backbone
+from scoredistill.networks.embedding import ConditionEmbedding
+from scoredistill.types import Condition
+
+TimeInput = Literal["edm", "flow", "discrete"]
+
+
+class DiffusersBackbone(Backbone):
+    """UNet2DModel, UNet2DConditionModel or a transformer of diffusers.
+
+    The noise level reaches the network in the convention that it was trained with:
+
+        edm         250 log(sigma / alpha), four orders of magnitude apart for EDM's range
+        flow        1000 sigma / (alpha + sigma)
+        discrete    the index 0 ... N - 1 of a discrete schedule, Stable Diffusion's for example
+
+    Class labels go to the network itself where it has an embedding of them (num_class_embeds, one more than there are
+    classes if it can also be asked without). Cameras, or labels of a network without, are embedded here and added to
+    the time embedding; the network must then be built with class_embed_type="identity".
+
+    Args:
+        network: the model of diffusers.
+        classes: number of class labels; None: labels are ignored.
+        camera: whether it is conditioned on cameras.
+        label_dropout: probability with which a label is hidden in training.
+        camera_dropout: likewise for the camera.
+        time: the convention of the noise level.
+        schedule: of `discrete`; None: Stable Diffusion's.
+        gradient_checkpointing: compute activations again in the backward pass instead of keeping them.
+
+    Raises:
+        ValueError: if labels or cameras are asked for and the network cannot take them.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        classes: int | None = None,
+        camera: bool = False,
+        label_dropout: float = 0.0,
+        camera_dropout: float = 0.0,
+        time: TimeInput = "edm",
+        schedule: Schedule | None = None,
+        gradient_checkpointing: bool = False,
+    ) -> None:
+        super().__init__()
+        self.network, self.classes, self.label_dropout = network, classes, label_dropout
+        self.time: TimeInput = time
+        self.schedule = schedule or LinearSchedule()
+        self.settings: dict[str, Any] = {"classes": classes, "camera": camera, "label_dropout": label_dropout}
+        self.settings |= {"camera_dropout": camera_dropout, "time": time}
+        self._known = set(inspect.signature(network.forward).parameters)
+        config: Any = network.config
+        rows = config.get("num_class_embeds") or config.get("num_embeds_ada_norm") or 0
+        self.own_labels = classes is not None and not camera and rows >= classes
+        self.null_label = rows - 1 if self.own_labels and classes is not None and rows > classes else None
+        if self.own_labels and label_dropout > 0 and self.null_label is None:
+            raise ValueError(f"label_dropout needs a network with num_class_embeds {rows + 1}, one for no label")
+        embedded = None if self.own_labels else classes
+        width = 4 * config.get("block_out_channels", [0])[0]
+        self.condition = ConditionEmbedding(width, embedded, camera, label_dropout, camera_dropout)
+        if self.condition.active and config.get("class_embed_type") != "identity":
+            raise ValueError(
+                'a network conditioned on labels or cameras needs num_class_embeds or class_embed_type: "identity"'
+            )
+        if gradient_checkpointing:
+            network.enable_gradient_checkpointing()  # type: ignore[operator]
+
+    def forward(self, x: Tensor, log_snr: Tensor, condition: Condition | None) -> Tensor:
+        inputs: dict[str, Any] = {"timestep": self._timestep(log_snr)}
+        if self.own_labels:
+            inputs["class_labels"] = self._labels(condition, len(x), x.device)
+        elif self.condition.active:
+            inputs["class_labels"] = self.condition(condition, x)
+        if "encoder_hidden_states" in self._known:
+            if condition is None or condition.embeddings is None:
+                raise ValueError("the network is conditioned on text, but the condition has no embeddings")
+            inputs["encoder_hidden_states"] = condition.embeddings
+        output = self.network(x, **inputs, return_dict=False)[0]
+        return output[:, : x.shape[1]]  # some transformers predict a variance in further channels
+
+    @property
+    def bottleneck(self) -> nn.Module:
+        middle = getattr(self.network, "mid_block", None)
+        if isinstance(middle, nn.Module):
+            return middle
+        blocks = getattr(self.network, "transformer_blocks", None)
+        return super().bottleneck if blocks is None else blocks[len(blocks) // 2]
+
+    @property
+    def spatial(self) -> bool:
+        return isinstance(getattr(self.network, "mid_block", None), nn.Module)
+
+    @property
+    def width(self) -> int:
+        config: Any = self.network.config
+        if "block_out_channels" in config:
+            return int(config["block_out_channels"][-1])
+        return int(config["num_attention_heads"] * config["attention_head_dim"])
+
+    def _timestep(self, log_snr: Tensor) -> Tensor:
+        match self.time:
+            case "edm":
+                return -125 * log_snr
+            case "flow":
+                return 1000 * torch.sigmoid(-0.5 * log_snr)
+            case _:
+                steps = getattr(self.schedule, "steps", 1000)
+                return (steps * self.schedule.t_at_log_snr(log_snr) - 1).clamp(min=0)
+
+    def _labels(self, condition: Condition | None, n: int, device: torch.device) -> Tensor:
+        """The class of each sample, or the row for no class."""
+        given = None if condition is None else condition.label
+        if given is None:
+            if self.null_label is None:
+                raise ValueError(
+                    "the network was built with classes=, but the batch has no labels; a network that is to be asked "
+                    "without them needs one more class embedding and label_dropout above 0"
+                )
+            return torch.full((n,), self.null_label, device=device)
+        label = given.to(device)
+        if self.training and self.label_dropout > 0:
+            hidden = (torch.rand(n) < self.label_dropout).to(device)
+            label = label.masked_fill(hidden, self.null_label)  # type: ignore[arg-type]
+        return label

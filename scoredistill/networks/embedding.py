@@ -1,0 +1,73 @@
+"""Embeddings of what a sample is asked to be: its class and its camera."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from scoredistill.types import Condition
+
+
+class ConditionEmbedding(nn.Module):
+    """Adds up embeddings of the class label and of the camera (pose and field of view through an MLP).
+
+    Args:
+        width: size of the embedding.
+        classes: number of class labels; None: labels are ignored.
+        camera: whether cameras are looked at.
+        label_dropout: probability with which a sample's label is hidden in training, in [0, 1]. Above 0 the network can
+            also be asked without labels, as classifier-free guidance does.
+        camera_dropout: likewise for the camera.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        classes: int | None = None,
+        camera: bool = False,
+        label_dropout: float = 0.0,
+        camera_dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.width, self.label_dropout, self.camera_dropout = width, label_dropout, camera_dropout
+        self.label = nn.Embedding(classes, width) if classes else None
+        self.camera = nn.Sequential(nn.Linear(17, width), nn.SiLU(), nn.Linear(width, width)) if camera else None
+
+    @property
+    def active(self) -> bool:
+        """Whether there is anything to embed."""
+        return self.label is not None or self.camera is not None
+
+    def forward(self, condition: Condition | None, like: Tensor) -> Tensor:
+        """(B, width), zero for what is hidden; `like` (B, ...) tells B, dtype and device.
+
+        Raises:
+            ValueError: if a label or a camera is missing that was never hidden in training.
+        """
+        return self._of_label(condition, like) + self._of_camera(condition, like)
+
+    def _of_label(self, condition: Condition | None, like: Tensor) -> Tensor:
+        if self.label is None:
+            return like.new_zeros(len(like), self.width)
+        if condition is None or condition.label is None:
+            if self.label_dropout == 0:
+                raise ValueError(
+                    "the network was built with classes=, but the batch has no labels; a network that is to be asked "
+                    "without them needs label_dropout above 0"
+                )
+            return like.new_zeros(len(like), self.width)
+        return self._hidden(self.label(condition.label.to(like.device)), self.label_dropout)
+
+    def _of_camera(self, condition: Condition | None, like: Tensor) -> Tensor:
+        if self.camera is None:
+            return like.new_zeros(len(like), self.width)
+        if condition is None or condition.camera is None:
+            raise ValueError("the network was built with camera=True, but the batch has no cameras")
+        camera = condition.camera
+        features = torch.cat([camera.pose.flatten(1), torch.deg2rad(camera.fov)[:, None]], 1).to(like)
+        return self._hidden(self.camera(features), self.camera_dropout)
+
+    def _hidden(self, embedding: Tensor, probability: float) -> Tensor:
+        if not self.training or probability == 0:
+            return embedding
+        return embedding * (torch.rand(len(embedding), 1) >= probability).to(embedding)

@@ -1,0 +1,39 @@
+"""Small networks on top of another's features."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+
+class FeatureHead(nn.Module):
+    """One number from features, the mean over their positions.
+
+    A map (B, width, H, W) goes through two convolutions that halve it, which see where things are; vectors (B, width)
+    and tokens (B, L, width) through two linear layers.
+
+    Args:
+        width: channels of the features.
+        hidden: channels within.
+        spatial: whether the features are a map.
+    """
+
+    def __init__(self, width: int, hidden: int, spatial: bool) -> None:
+        super().__init__()
+        self.spatial = spatial
+        if spatial:
+            self.first: nn.Module = nn.Conv2d(width, hidden, 3, stride=2, padding=1)
+            self.second: nn.Module = nn.Conv2d(hidden, hidden, 3, stride=2, padding=1)
+        else:
+            self.first, self.second = nn.Linear(width, hidden), nn.Linear(hidden, hidden)
+        self.out = nn.Linear(hidden, 1)
+        nn.init.zeros_(self.out.weight)
+        nn.init.zeros_(self.out.bias)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Features to (B,)."""
+        hidden = nn.functional.silu(self.second(nn.functional.silu(self.first(features))))
+        if self.spatial:
+            hidden = hidden.flatten(2).mean(2)
+        elif hidden.ndim == 3:
+            hidden = hidden.mean(1)
+        return self.out(hidden)[:, 0]

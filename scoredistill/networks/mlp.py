@@ -1,0 +1,88 @@
+"""A multilayer perceptron for points, small pictures or latents."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from scoredistill.networks.base import Backbone
+from scoredistill.networks.embedding import ConditionEmbedding
+from scoredistill.types import Condition
+
+
+class MLPBackbone(Backbone):
+    """A multilayer perceptron.
+
+    The log signal-to-noise ratio enters by Fourier features; its embedding and the condition's are added in each layer.
+
+    Args:
+        shape: *D, the shape of one sample.
+        hidden: width of the hidden layers.
+        layers: number of hidden layers, >= 1.
+        classes: number of class labels; None: unconditional.
+        camera: whether it is conditioned on cameras.
+        label_dropout: probability with which a label is hidden in training.
+        fourier: number of random Fourier features of the input, which let the network be steep; 0: none.
+        bandwidth: standard deviation of their frequencies.
+        activation: silu, or relu, which can be steeper.
+        residual: whether layers add to what they are given; without, the network can be steeper.
+    """
+
+    frequencies: Tensor
+    directions: Tensor
+
+    def __init__(
+        self,
+        shape: Sequence[int],
+        hidden: int = 128,
+        layers: int = 3,
+        classes: int | None = None,
+        camera: bool = False,
+        label_dropout: float = 0.0,
+        fourier: int = 0,
+        bandwidth: float = 2.0,
+        activation: Literal["silu", "relu"] = "silu",
+        residual: bool = True,
+    ) -> None:
+        super().__init__()
+        self.shape, self.hidden = tuple(shape), hidden
+        self.settings = {"shape": list(shape), "hidden": hidden, "layers": layers, "classes": classes}
+        self.settings |= {"camera": camera, "label_dropout": label_dropout, "fourier": fourier}
+        self.settings |= {"bandwidth": bandwidth, "activation": activation, "residual": residual}
+        self.residual = residual
+        self.activation = nn.functional.relu if activation == "relu" else nn.functional.silu
+        dims = math.prod(self.shape)
+        self.condition = ConditionEmbedding(hidden, classes, camera, label_dropout)
+        self.register_buffer("frequencies", torch.linspace(0.1, 3.0, hidden // 2), persistent=False)
+        self.time = nn.Sequential(nn.Linear(2 * (hidden // 2), hidden), nn.SiLU(), nn.Linear(hidden, hidden))
+        self.register_buffer("directions", bandwidth * torch.randn(dims, fourier))
+        first = dims + 2 * fourier
+        self.layers = nn.ModuleList([nn.Linear(first if i == 0 else hidden, hidden) for i in range(layers)])
+        self.deep = nn.Identity()
+        self.out = nn.Linear(hidden, dims)
+        nn.init.zeros_(self.out.weight)
+        nn.init.zeros_(self.out.bias)
+
+    def forward(self, x: Tensor, log_snr: Tensor, condition: Condition | None) -> Tensor:
+        phase = log_snr[:, None] * self.frequencies
+        embedding = self.time(torch.cat([phase.sin(), phase.cos()], 1)) + self.condition(condition, x)
+        hidden = x.flatten(1)
+        if self.directions.shape[1]:
+            waves = hidden @ self.directions
+            hidden = torch.cat([hidden, waves.sin(), waves.cos()], 1)
+        for i, layer in enumerate(self.layers):
+            update = self.activation(layer(hidden) + embedding)
+            hidden = hidden + update if self.residual and i > 0 else update
+        return self.out(self.deep(hidden)).view_as(x)
+
+    @property
+    def bottleneck(self) -> nn.Module:
+        return self.deep
+
+    @property
+    def width(self) -> int:
+        return self.hidden

@@ -1,0 +1,117 @@
+"""Denoisers on disk, in the folder format of diffusers.
+
+folder/  denoiser.json  network/config.json  network/diffusion_pytorch_model.safetensors      a model of diffusers
+folder/  denoiser.json  network.safetensors                                                  any other backbone
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from scoredistill.networks.base import Backbone
+from scoredistill.networks.denoiser import Denoiser
+from scoredistill.networks.diffusers import DiffusersBackbone
+
+DESCRIPTION = "denoiser.json"
+
+
+def save_denoiser(denoiser: Denoiser, folder: str | Path) -> None:
+    """Write a denoiser into a folder, which appears only when it is whole, in place of one that was there.
+
+    Args:
+        denoiser: what to write.
+        folder: the destination.
+
+    Raises:
+        TypeError: if its backbone does not say how it was built.
+    """
+    folder = Path(folder)
+    draft = folder.with_name(f".{folder.name}.{os.getpid()}")
+    draft.mkdir(parents=True)
+    try:
+        _write(denoiser, draft)
+        shutil.rmtree(folder, ignore_errors=True)
+        draft.replace(folder)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def _write(denoiser: Denoiser, folder: Path) -> None:
+    from safetensors.torch import save_file
+
+    network = denoiser.network
+    settings = getattr(network, "settings", None)
+    if settings is None:
+        raise TypeError(f"{type(network).__name__} cannot be saved: it has no `settings`, its constructor's arguments")
+    description: dict[str, Any] = {"prediction": denoiser.prediction, "sigma_data": denoiser.sigma_data}
+    description |= {"backbone": type(network).__name__, "settings": settings}
+    if isinstance(network, DiffusersBackbone):
+        description["network"] = type(network.network).__name__
+        network.network.save_pretrained(folder / "network")  # type: ignore[operator]
+        embedding = network.condition.state_dict()
+        if embedding:
+            save_file(embedding, folder / "condition.safetensors")
+    else:
+        save_file(
+            {key: value.contiguous() for key, value in network.state_dict().items()}, folder / "network.safetensors"
+        )
+    (folder / DESCRIPTION).write_text(json.dumps(description, indent=2) + "\n")
+
+
+def load_denoiser(folder: str | Path) -> Denoiser:
+    """Read a denoiser from a folder that `save_denoiser` has written.
+
+    Args:
+        folder: where it is.
+
+    Raises:
+        ValueError: if the folder holds none, or one of a class that is not known.
+    """
+    folder = Path(folder)
+    try:
+        description = json.loads((folder / DESCRIPTION).read_text())
+    except (OSError, json.JSONDecodeError) as error:
+        raise ValueError(f"{folder} holds no denoiser ({DESCRIPTION}): {error}") from error
+    network = _read_network(description, folder)
+    return Denoiser(network, description["prediction"], description["sigma_data"])
+
+
+def _read_network(description: dict[str, Any], folder: Path) -> Backbone:
+    from safetensors.torch import load_file
+
+    name, settings = description["backbone"], description["settings"]
+    if name == DiffusersBackbone.__name__:
+        backbone = DiffusersBackbone(
+            _diffusers_class(description["network"]).from_pretrained(folder / "network"), **settings
+        )
+        if backbone.condition.active:
+            backbone.condition.load_state_dict(load_file(folder / "condition.safetensors"))
+        return backbone
+    kinds = {kind.__name__: kind for kind in _subclasses(Backbone)}
+    if name not in kinds:
+        raise ValueError(
+            f"{folder} holds a {name}, which is not among {', '.join(sorted(kinds))}: import its module first"
+        )
+    network = kinds[name](**settings)
+    network.load_state_dict(load_file(folder / "network.safetensors"))
+    return network
+
+
+def _diffusers_class(name: str) -> Any:
+    import diffusers
+
+    kind = getattr(diffusers, name, None)
+    if not (isinstance(kind, type) and issubclass(kind, diffusers.ModelMixin) and issubclass(kind, nn.Module)):
+        raise ValueError(f"diffusers has no model {name!r}")
+    return kind
+
+
+def _subclasses(kind: type) -> list[Any]:
+    children: list[Any] = kind.__subclasses__()
+    return [*children, *(each for child in children for each in _subclasses(child))]

@@ -1,0 +1,145 @@
+"""The density ratio learned by telling the generator's samples from data."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn.functional import logsigmoid, relu, softplus
+
+from scoredistill.critics.base import Critic
+from scoredistill.networks.base import Backbone
+from scoredistill.networks.denoiser import Denoiser
+from scoredistill.networks.heads import FeatureHead
+from scoredistill.networks.modes import evaluating
+from scoredistill.ratios.base import DensityRatio
+from scoredistill.teachers.base import Teacher
+from scoredistill.types import Noised, right_pad_dims
+
+Objective = Literal["non_saturating", "hinge", "least_squares"]
+
+
+class DiscriminatorRatio(DensityRatio):
+    """log r from a discriminator D(x_t, t, condition), trained beside the generator on data and its own samples:
+
+        non_saturating   min E_p softplus(-D) + E_q softplus(D)      at its optimum D = log r
+        least_squares    min E_p (D - 1)^2 + E_q D^2                 D = p / (p + q), log r = log(D / (1 - D))
+        hinge            min E_p relu(1 - D) + E_q relu(1 + D)       D = sign(p - q): no ratio, for `GAN` alone
+
+    D looks at x_t through the bottleneck of the frozen teacher, of the trained critic (whose network then learns from
+    both), or of a network of its own. R1 adds gamma / 2 E_p ||grad D||^2, or its finite-difference form
+    gamma / (2 step^2) E_p (D(x_t + step z) - D(x_t))^2, which needs no second derivative.
+
+    Which Training Methods for GANs do actually Converge?, 2018, arXiv:1801.04406; f-distill, 2025, arXiv:2502.15681.
+
+    Args:
+        features: teacher, critic, or a backbone of its own.
+        objective: non_saturating, least_squares or hinge.
+        hidden: width of the head.
+        sigma_data: the data's standard deviation, by which a backbone of its own scales its input.
+        clamp: largest |log r|.
+        r1: gamma, >= 0; 0: no penalty.
+        r1_step: step of the finite difference; null: exact gradients.
+        weight: of its loss where it shares its features with the critic.
+
+    Raises:
+        ValueError: if a number is out of its range.
+    """
+
+    trainable = True
+
+    def __init__(
+        self,
+        features: Literal["teacher", "critic"] | Backbone = "teacher",
+        objective: Objective = "non_saturating",
+        hidden: int = 128,
+        sigma_data: float = 0.5,
+        clamp: float = 10.0,
+        r1: float = 0.0,
+        r1_step: float | None = None,
+        weight: float = 1.0,
+    ) -> None:
+        super().__init__()
+        if clamp <= 0 or r1 < 0 or (r1_step is not None and r1_step <= 0):
+            raise ValueError(f"need clamp > 0, r1 >= 0 and r1_step > 0, got {clamp}, {r1} and {r1_step}")
+        self.objective: Objective = objective
+        self.hidden, self.clamp, self.r1, self.r1_step, self.weight = hidden, clamp, r1, r1_step, weight
+        self.source = features if isinstance(features, str) else "own"
+        self.own = None if isinstance(features, str) else Denoiser(features, sigma_data=sigma_data)
+        self.head = None if self.own is None else self._head_on(self.own.network)
+
+    def adopt(self, teacher: Teacher, critic: Critic | None) -> None:
+        if self.head is None:
+            self.head = self._head_on(self._denoiser(teacher, critic).network)
+
+    def forward(self, noised: Noised, teacher: Teacher, critic: Critic | None) -> Tensor:
+        with evaluating(self, *([] if critic is None else [critic])):
+            logit = self.logit(noised.x_t, noised, teacher, critic)
+        if self.objective == "least_squares":
+            share = logit.clamp(*torch.sigmoid(logit.new_tensor([-self.clamp, self.clamp])))
+            return torch.logit(share)
+        if self.objective == "hinge":
+            raise ValueError("a hinge discriminator has no density ratio: use non_saturating or least_squares")
+        return logit.clamp(-self.clamp, self.clamp)
+
+    def logit(self, x_t: Tensor, noised: Noised, teacher: Teacher, critic: Critic | None) -> Tensor:
+        """D, (B,), at x_t (B, *D) and the time and condition of `noised`; differentiable in x_t."""
+        if self.head is None:
+            raise ValueError("the discriminator has no head yet: put it into a Distiller")
+        denoiser = self._denoiser(teacher, critic)
+        with denoiser.network.watched() as seen:
+            denoiser(x_t, noised.t, noised.condition, noised.schedule)
+        return self.head(seen[0])
+
+    def training_error(self, fake: Noised, real: Noised, teacher: Teacher, critic: Critic | None) -> Tensor:
+        """Loss of each pair of a generated and a real sample, (B,).
+
+        Args:
+            fake: the generator's diffused samples.
+            real: diffused data, as many, at the same times.
+            teacher: whose features may be looked at.
+            critic: likewise.
+        """
+        on_fake = self.logit(fake.x_t, fake, teacher, critic)
+        x_t = real.x_t.detach().requires_grad_(self.r1 > 0 and self.r1_step is None)
+        on_real = self.logit(x_t, real, teacher, critic)
+        match self.objective:
+            case "non_saturating":
+                loss = softplus(-on_real) + softplus(on_fake)
+            case "least_squares":
+                loss = (on_real - 1).square() + on_fake.square()
+            case _:
+                loss = relu(1 - on_real) + relu(1 + on_fake)
+        return loss if self.r1 == 0 else loss + self._penalty(on_real, x_t, real, teacher, critic)
+
+    def generator_error(self, x_t: Tensor, noised: Noised, teacher: Teacher, critic: Critic | None) -> Tensor:
+        """What the generator lowers to pass for data, (B,), differentiable in x_t."""
+        logit = self.logit(x_t, noised, teacher, critic)
+        match self.objective:
+            case "non_saturating":
+                return -logsigmoid(logit)
+            case "least_squares":
+                return (logit - 1).square()
+            case _:
+                return -logit
+
+    def _head_on(self, network: Backbone) -> FeatureHead:
+        return FeatureHead(network.width, self.hidden, network.spatial)
+
+    def _penalty(self, on_real: Tensor, x_t: Tensor, real: Noised, teacher: Teacher, critic: Critic | None) -> Tensor:
+        if self.r1_step is None:
+            (slope,) = torch.autograd.grad(on_real.sum(), x_t, create_graph=True)
+            return 0.5 * self.r1 * slope.flatten(1).square().sum(1)
+        step = self.r1_step * right_pad_dims(torch.ones_like(real.t), x_t) * torch.randn_like(x_t)
+        moved = self.logit(x_t + step, real, teacher, critic)
+        return 0.5 * self.r1 * ((moved - on_real) / self.r1_step).square()
+
+    def _denoiser(self, teacher: Teacher, critic: Critic | None) -> Denoiser:
+        if self.own is not None:
+            return self.own
+        if self.source == "teacher":
+            return teacher.network_of("the discriminator")
+        if critic is None:
+            raise ValueError("the discriminator looks at the critic's features, but the loss has no critic")
+        return critic.network_of("the discriminator")

@@ -1,0 +1,129 @@
+"""What every training shares: ticks, progress, exact resume, and gradients that are finite."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from pytorch_lightning import LightningModule
+from pytorch_lightning.core.optimizer import LightningOptimizer
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from scoredistill.generators.base import Generator
+from scoredistill.training.randomness import generator_at
+from scoredistill.types import Batch
+
+
+class Training(LightningModule):
+    """A module whose every tick is a function of its weights, the seed and the tick's number.
+
+    A subclass implements `evaluated`, and `training_step` by means of `rng_of_tick`. What `frozen` names is rebuilt
+    from the recipe and not in checkpoints.
+
+    Args:
+        seed: of all randomness in training.
+    """
+
+    ticks: Tensor
+    frozen = ""
+    """Prefix of the parameters that are never trained."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.strict_loading = False  # what is frozen is not in checkpoints; on_load_checkpoint checks the rest
+        self.seed = seed
+        self.register_buffer("ticks", torch.zeros((), dtype=torch.long))
+
+    @property
+    def evaluated(self) -> Generator:
+        """The generator that is looked at."""
+        raise NotImplementedError
+
+    @property
+    def progress(self) -> float:
+        """Fraction of all steps that are done, in [0, 1]."""
+        steps = self.trainer.max_steps
+        return 0.0 if steps <= 0 else min(self.global_step / steps, 1.0)
+
+    def rng_of_tick(self) -> torch.Generator:
+        """The tick's own random numbers; torch's global ones, which dropout in networks draws from, follow them."""
+        rng = generator_at(self.seed, int(self.ticks), self.global_rank)
+        torch.manual_seed(rng.initial_seed())
+        return rng
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Nothing: evaluation callbacks look at the whole generator."""
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        """Nothing: evaluation callbacks look at the whole generator."""
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        """Samples x of the evaluated generator, with their particle and view where it has any."""
+        sample = self.evaluated(batch, generator_at(self.seed, batch_idx, self.global_rank))
+        # A plain dictionary: Lightning does not move frozen dataclasses to the CPU.
+        found = {"x": sample.x, "particle": sample.particle, "view": sample.view}
+        return {name: value for name, value in found.items() if value is not None}
+
+    def optimizer_at(self, index: int) -> LightningOptimizer:
+        """One of the optimisers."""
+        optimizers = self.optimizers()
+        return optimizers[index] if isinstance(optimizers, list) else optimizers
+
+    @property
+    def loss_scale(self) -> float:
+        """What fp16 training multiplies losses by, so that small gradients do not vanish."""
+        scaler = getattr(self.trainer.precision_plugin, "scaler", None)
+        return 1.0 if scaler is None else float(scaler.get_scale())
+
+    def require_finite(self, norm: Tensor, network: str, step: int) -> None:
+        """Stop before a network is lost; fp16's scaler skips such a step itself, and scales less from then on.
+
+        Raises:
+            FloatingPointError: if the norm of a network's gradient is not finite.
+        """
+        if not bool(torch.isfinite(norm)) and getattr(self.trainer.precision_plugin, "scaler", None) is None:
+            raise FloatingPointError(
+                f"the {network}'s gradient is not finite at step {step}; the last checkpoint is kept. Lower the "
+                "learning rate, clip the ratio (ClampRatio) or start at less noise"
+            )
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Leave out what is frozen."""
+        state = checkpoint["state_dict"]
+        checkpoint["state_dict"] = {key: value for key, value in state.items() if not self._is_frozen(key)}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse a checkpoint of another network or loss, by name.
+
+        Raises:
+            ValueError: if its tensors are not those of this module.
+        """
+        own = {key: value.shape for key, value in self.state_dict().items() if not self._is_frozen(key)}
+        stored = {key: value.shape for key, value in checkpoint["state_dict"].items()}
+        differing = sorted(key for key in own.keys() | stored.keys() if own.get(key) != stored.get(key))
+        if differing:
+            raise ValueError(
+                f"the checkpoint does not fit the recipe: {differing[0]} is {stored.get(differing[0], 'not there')} in "
+                f"the checkpoint and {own.get(differing[0], 'not there')} here (and {len(differing) - 1} more)"
+            )
+
+    def _is_frozen(self, key: str) -> bool:
+        return bool(self.frozen) and key.startswith(self.frozen)
+
+
+def averaged(network: nn.Module, decay: float) -> AveragedModel:
+    """An exponential moving average of a network, updated by `update_parameters`; it is never differentiated.
+
+    Args:
+        network: whose parameters are averaged.
+        decay: in [0, 1).
+
+    Raises:
+        ValueError: if decay is out of its range.
+    """
+    if not 0 <= decay < 1:
+        raise ValueError(f"ema must be in [0, 1), got {decay}")
+    average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(decay))
+    return average.requires_grad_(False)

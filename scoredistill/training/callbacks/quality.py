@@ -1,0 +1,211 @@
+"""How good the samples of a generator from noise are: against real data, and against a mixture known exactly."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from scoredistill.evaluation.classes import even_labels
+from scoredistill.evaluation.features import ClassifierFeatures, FeatureExtractor, PCAFeatures
+from scoredistill.evaluation.modes import mode_divergences, mode_statistics
+from scoredistill.evaluation.report import SampleReport
+from scoredistill.evaluation.resampling import with_errors
+from scoredistill.evaluation.transport import wasserstein2
+from scoredistill.networks.modes import evaluating
+from scoredistill.teachers.analytic import GaussianMixture
+from scoredistill.teachers.sampling import sample
+from scoredistill.training.base import Training
+from scoredistill.training.callbacks.base import Evaluation
+from scoredistill.training.data import Conditions
+from scoredistill.training.module import Distillation
+from scoredistill.training.randomness import generator_at
+from scoredistill.types import Batch, Condition
+
+SAMPLES_STREAM, TEACHER_STREAM, MIXTURE_STREAM = 2_000_003, 2_000_033, 2_000_063
+"""Streams of random numbers, apart from those of training."""
+TRANSPORT_SAMPLES = 1000
+"""Most samples that are matched exactly; the time grows with their cube."""
+
+
+def draw_samples(module: Training, count: int, labels: Tensor | None = None, batch: int = 256, seed: int = 0) -> Tensor:
+    """Samples (count, *D) of the evaluated generator, on the CPU, as a function of its weights and the seed alone.
+
+    Args:
+        module: whose evaluated generator is asked.
+        count: how many.
+        labels: (count,) classes to ask for, or None.
+        batch: samples at a time.
+        seed: of the noise.
+
+    Raises:
+        TypeError: if the generator does not sample from noise.
+    """
+    generator = module.evaluated
+    if generator.particles is not None:
+        raise TypeError(
+            f"{type(generator).__name__} holds particles; SampleQuality and MixtureQuality need a generator that "
+            "samples from noise (ModeStatistics looks at particles)"
+        )
+
+    def made(condition: Condition | None, size: int, rng: torch.Generator) -> Tensor:
+        return generator(Batch(condition, size).to(module.device), rng).x
+
+    with evaluating(generator):
+        return in_batches(made, count, labels, batch, seed, SAMPLES_STREAM)
+
+
+def in_batches(
+    made: Callable[[Condition | None, int, torch.Generator], Tensor],
+    count: int,
+    labels: Tensor | None,
+    batch: int,
+    seed: int,
+    stream: int,
+) -> Tensor:
+    """`count` samples, made batch by batch, each batch with random numbers of its own.
+
+    Args:
+        made: samples of a condition, as many as asked, with a CPU generator.
+        count: how many.
+        labels: (count,) classes to ask for, or None.
+        batch: samples at a time.
+        seed: of the random numbers.
+        stream: of the random numbers.
+    """
+    parts = []
+    for number, rows in enumerate(torch.arange(count).split(batch)):
+        condition = None if labels is None else Condition(label=labels[rows])
+        parts.append(made(condition, len(rows), generator_at(seed, number, stream)).detach().cpu())
+    return torch.cat(parts)
+
+
+def asks_for_classes(data: Conditions) -> bool:
+    """Whether training asks the generator for classes, by its first batch."""
+    condition = data.batch_at(0).condition
+    return condition is not None and condition.label is not None
+
+
+class SampleQuality(Evaluation):
+    """Quality and diversity of generated samples against the data module's real data (its `reference()`).
+
+    The figures are those of `scoredistill.evaluation.evaluate_samples`, with standard errors, and with a classifier
+    `classifier_accuracy`, on data that it was not trained on. Where training asks for classes, samples are drawn
+    evenly over the classes of the data, which adds to the distances where the data themselves are uneven; otherwise
+    without a label. Looking changes neither weights nor random states.
+
+    Args:
+        samples: how many are generated, >= 4.
+        extractor: features in which samples are compared, fitted to the data at the first look; null: a
+            `ClassifierFeatures` where the data are labelled, else `PCAFeatures`.
+        resamples: half-samples from which standard errors are computed; 0: no standard errors.
+        neighbours: k of precision, recall, density and coverage.
+        reference_teacher: steps of Heun's method with which the teacher itself is sampled, guided as in training, and
+            judged as teacher/NAME at the end; 0: not at all.
+        interim: whether to look while training goes on too, and not only at the end.
+        batch: samples generated at a time.
+        seed: of all randomness.
+    """
+
+    def __init__(
+        self,
+        samples: int = 2000,
+        extractor: FeatureExtractor | None = None,
+        resamples: int = 20,
+        neighbours: int = 5,
+        reference_teacher: int = 0,
+        interim: bool = False,
+        batch: int = 256,
+        seed: int = 0,
+    ) -> None:
+        if samples < 4:
+            raise ValueError(f"samples must be at least 4; got {samples}")
+        self.samples, self.extractor, self.resamples, self.neighbours = samples, extractor, resamples, neighbours
+        self.reference_teacher, self.interim, self.batch, self.seed = reference_teacher, interim, batch, seed
+        self._known: tuple[Conditions, SampleReport] | None = None
+
+    def evaluate(self, module: Distillation, data: Conditions, final: bool) -> dict[str, float]:
+        if not (final or self.interim):
+            return {}
+        report = self._report(module, data)
+        labels = None
+        if report.labels is not None and asks_for_classes(data):
+            labels = even_labels(self.samples, report.labels.unique())
+        figures = report(draw_samples(module, self.samples, labels, self.batch, self.seed), labels, self.resamples)
+        if isinstance(report.extractor, ClassifierFeatures) and report.extractor.accuracy is not None:
+            figures["classifier_accuracy"] = report.extractor.accuracy
+        if final and self.reference_teacher:
+            own = report(self._teacher_samples(module, report.shape, labels), labels, self.resamples)
+            figures |= {f"teacher/{name}": value for name, value in own.items()}
+        return figures
+
+    def _report(self, module: Distillation, data: Conditions) -> SampleReport:
+        """The data's part of the figures, and the fitted features, once for every look at the same data."""
+        if self._known is None or self._known[0] is not data:
+            reference = getattr(data, "reference", None)
+            if reference is None:
+                raise TypeError(
+                    f"SampleQuality needs real data to compare with, and {type(data).__name__} has no reference()"
+                )
+            real, labels = reference()
+            extractor = self.extractor or (PCAFeatures() if labels is None else ClassifierFeatures())
+            extractor.fit(real, labels).to(module.device)
+            self._known = data, SampleReport(real, labels, extractor, self.neighbours)
+        return self._known[1]
+
+    def _teacher_samples(self, module: Distillation, shape: torch.Size, labels: Tensor | None) -> Tensor:
+        teacher, guidance = module.distiller.teacher, module.distiller.guidance
+
+        def made(condition: Condition | None, size: int, rng: torch.Generator) -> Tensor:
+            asked = None if condition is None else condition.to(module.device)
+            return sample(teacher, size, shape, asked, steps=self.reference_teacher, guidance=guidance, rng=rng)
+
+        with evaluating(teacher):
+            return in_batches(made, self.samples, labels, self.batch, self.seed, TEACHER_STREAM)
+
+
+class MixtureQuality(Evaluation):
+    """Mode coverage, mode weights and Wasserstein distance of generated samples under a Gaussian mixture teacher.
+
+    Beside the figures of `mode_statistics` and `mode_divergences` there is `wasserstein2`, the exact distance of up to
+    1000 samples to as many of the mixture, and `wasserstein2_floor`, that of two sets of the mixture's own samples;
+    each has its standard error as `name_se`. Where training asks for classes they are drawn with the mixture's weights.
+
+    Args:
+        samples: how many are generated, >= 4.
+        resamples: half-samples from which standard errors are computed; 0: no standard errors.
+        interim: whether to look while training goes on too, and not only at the end.
+        batch: samples generated at a time.
+        seed: of all randomness.
+    """
+
+    def __init__(
+        self, samples: int = 1000, resamples: int = 10, interim: bool = False, batch: int = 256, seed: int = 0
+    ) -> None:
+        if samples < 4:
+            raise ValueError(f"samples must be at least 4; got {samples}")
+        self.samples, self.resamples, self.interim, self.batch, self.seed = samples, resamples, interim, batch, seed
+
+    def evaluate(self, module: Distillation, data: Conditions, final: bool) -> dict[str, float]:
+        teacher = module.distiller.teacher
+        if not isinstance(teacher, GaussianMixture):
+            raise TypeError(f"MixtureQuality needs a GaussianMixture teacher, not {type(teacher).__name__}")
+        if not (final or self.interim):
+            return {}
+        rng = generator_at(self.seed, 0, MIXTURE_STREAM)
+        _, component = teacher.sample(self.samples, rng=rng)
+        labels = teacher.labels[component].cpu() if teacher.labels is not None and asks_for_classes(data) else None
+        x = draw_samples(module, self.samples, labels, self.batch, self.seed).to(teacher.means)
+        matched = min(self.samples, TRANSPORT_SAMPLES)
+        true, other = (teacher.sample(matched, rng=rng)[0] for _ in range(2))
+
+        def statistic(index: Tensor) -> dict[str, float]:
+            return mode_statistics(x[index], teacher) | mode_divergences(x[index], teacher)
+
+        def transport(index: Tensor) -> dict[str, float]:
+            own = wasserstein2(x[index], true[index])
+            return {"wasserstein2": own, "wasserstein2_floor": wasserstein2(other[index], true[index])}
+
+        figures = with_errors(statistic, len(x), self.resamples, rng)
+        return figures | with_errors(transport, matched, self.resamples, rng)

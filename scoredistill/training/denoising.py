@@ -1,0 +1,110 @@
+"""Training of a teacher."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import cast
+
+import torch
+
+from scoredistill.diffusion.prediction import noise_like
+from scoredistill.diffusion.schedule import EDMSchedule, Schedule
+from scoredistill.diffusion.time_bins import TimeBins
+from scoredistill.diffusion.timesteps import LogNormalTimesteps, TimestepSampler
+from scoredistill.generators.sampler import SampledTeacher
+from scoredistill.networks.base import Backbone
+from scoredistill.networks.denoiser import Denoiser, Parameterisation
+from scoredistill.networks.storage import save_denoiser
+from scoredistill.teachers.edm import EDMTeacher
+from scoredistill.training.base import Training, averaged
+from scoredistill.training.module import LEVELS
+from scoredistill.training.optimizers import NetworkOptimizer
+from scoredistill.types import Batch, Condition, Noised, Sample
+
+
+class DenoiserTraining(Training):
+    """Trains a teacher by denoising score matching on data:
+
+        min E ||F(x_t, t, label) - F*||^2    in the units of the network, see `Denoiser`
+
+    At its end the averaged network is written into the run folder's `teacher/`, which `EDMTeacher` reads.
+
+    Elucidating the Design Space of Diffusion-Based Generative Models, 2022, arXiv:2206.00364.
+
+    Args:
+        network: the backbone.
+        shape: of one sample.
+        prediction: edm, or what the backbone outputs.
+        sigma_data: the data's standard deviation, for edm only.
+        schedule: noise schedule; null: EDM's.
+        timesteps: distribution of the noise time; null: EDM's log-normal one.
+        optimizer: how the network is optimised; null: Adam at its default rate.
+        ema: decay of the exponential moving average, which is the teacher, in [0, 1); null: none.
+        steps: noise levels of Heun's method where the teacher is sampled for evaluation.
+        seed: of all randomness in training.
+    """
+
+    def __init__(
+        self,
+        network: Backbone,
+        shape: Sequence[int],
+        prediction: Parameterisation = "edm",
+        sigma_data: float = 0.5,
+        schedule: Schedule | None = None,
+        timesteps: TimestepSampler | None = None,
+        optimizer: NetworkOptimizer | None = None,
+        ema: float | None = 0.999,
+        steps: int = 18,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(seed)
+        self.denoiser = Denoiser(network, prediction, sigma_data)
+        self.schedule, self.timesteps = schedule or EDMSchedule(), timesteps or LogNormalTimesteps()
+        self.optimizer, self.shape, self.steps = optimizer or NetworkOptimizer(), tuple(shape), steps
+        self.average = None if ema is None else averaged(self.denoiser, ema)
+        self.levels = TimeBins.quantiles(self.timesteps, self.schedule, LEVELS)
+
+    @property
+    def trained(self) -> Denoiser:
+        """The network that becomes the teacher: the moving average where there is one."""
+        return self.denoiser if self.average is None else cast(Denoiser, self.average.module)
+
+    @property
+    def evaluated(self) -> SampledTeacher:
+        denoiser = self.trained
+        teacher = EDMTeacher(denoiser.network, None, None, denoiser.prediction, denoiser.sigma_data, self.schedule)
+        return SampledTeacher(teacher, self.shape, self.steps)
+
+    def configure_optimizers(self) -> list[torch.optim.Optimizer]:
+        """One optimiser."""
+        return [self.optimizer.build(self.denoiser)]
+
+    def on_fit_end(self) -> None:
+        """Write the teacher, by the first process."""
+        if self.trainer.is_global_zero:
+            save_denoiser(self.trained, Path(self.trainer.default_root_dir) / "teacher")
+
+    def training_step(self, batch: Batch, batch_idx: int) -> None:
+        """One step of denoising score matching."""
+        if batch.data is None:
+            raise ValueError("a teacher is trained on data: use a data module that has them, Images for example")
+        rng, optimizer = self.rng_of_tick(), self.optimizer_at(0)
+        label = batch.data_label
+        sample = Sample(batch.data, None if label is None else Condition(label=label))
+        t = self.timesteps(len(sample.x), self.schedule, self.progress, rng).to(sample.x)
+        noised = Noised.diffuse(sample, t, noise_like(sample.x, rng), self.schedule)
+        error = self.denoiser.training_error(noised)
+        self.optimizer.prepare(optimizer.optimizer, self.global_step, self.progress)
+        optimizer.zero_grad()
+        self.manual_backward(error.mean())
+        norm = self.optimizer.clip_gradient(optimizer.optimizer, self.loss_scale)
+        self.require_finite(norm, "network", self.global_step)
+        optimizer.step()
+        if self.average is not None:
+            self.average.update_parameters(self.denoiser)
+        self.log("loss", error.detach().mean(), prog_bar=True)
+        self.log("gradient_norm", norm, prog_bar=True)
+        means = self.levels.means(error.detach(), t, self.schedule)
+        self.log_dict({f"loss/level_{level}": mean for level, mean in means.items()})
+        self.ticks += 1

@@ -1,0 +1,145 @@
+"""Real pictures and class labels, tick by tick: for one-step students and for training teachers."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from scoredistill.data.base import ImageSource
+from scoredistill.training.data import Conditions
+from scoredistill.training.randomness import generator_at
+from scoredistill.types import Batch, Condition
+
+DATA_STREAM, LABEL_STREAM = 2_000_003, 3_000_017
+"""Streams of random numbers for real samples and for labels; a process adds its rank."""
+
+EVALUATION_STREAM = 4_000_037
+"""Stream from which evaluation draws, apart from training and alike on every process."""
+
+
+class Labels(Conditions):
+    """Uniform class labels and no data: what a class-conditional student needs that learns from its teacher alone.
+
+    Args:
+        classes: number of classes.
+        size: samples of a batch, on each process.
+        evaluation_size: samples of validate, test and predict, whose labels take turns: 0, 1, 2, ...
+        seed: of the stream.
+
+    Raises:
+        ValueError: if a number is not positive.
+    """
+
+    def __init__(self, classes: int, size: int, evaluation_size: int = 64, seed: int = 0) -> None:
+        super().__init__(size=size, seed=seed)
+        if min(classes, size, evaluation_size) < 1:
+            raise ValueError(
+                f"data: need classes, size, evaluation_size >= 1; got {classes}, {size}, {evaluation_size}"
+            )
+        self.classes = self._count = classes
+        self.batch_size, self.evaluation_size = size, evaluation_size
+
+    def batch_at(self, tick: int) -> Batch:
+        label = _uniform(self._count, self.batch_size, generator_at(self.seed, tick, LABEL_STREAM + _rank(self)))
+        return Batch(Condition(label=label), self.batch_size)
+
+    def evaluation_batches(self) -> list[Batch]:
+        labels = torch.arange(self.evaluation_size) % self._count
+        return [Batch(Condition(label=label), len(label)) for label in labels.split(self.batch_size)]
+
+
+class Images(Conditions):
+    """Real samples and the labels that the generator is asked for; batches are drawn with replacement.
+
+    A batch is a function of seed, tick and rank, so that a run that was killed and resumed sees the same data.
+
+    Args:
+        source: the pictures, latents or points.
+        batch_size: samples of a batch, on each process: as many real ones as are generated.
+        labels: classes that the generator is asked for: `data`, those of the batch's real samples; `uniform`, all
+            classes alike and independent of the real samples; null: none.
+        flip: mirror half of the real pictures left to right.
+        evaluation_size: samples of validate, test and predict.
+        reference_size: most real samples that evaluation compares with; null: all.
+        seed: of the stream.
+
+    Raises:
+        ValueError: if a size is not positive, if labels are asked of a source that has none, or flips of one whose
+            samples have no left and right.
+    """
+
+    def __init__(
+        self,
+        source: ImageSource,
+        batch_size: int = 64,
+        labels: Literal["data", "uniform"] | None = None,
+        flip: bool = False,
+        evaluation_size: int = 64,
+        reference_size: int | None = 10_000,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(size=batch_size, seed=seed)
+        if min(batch_size, evaluation_size, 1 if reference_size is None else reference_size) < 1:
+            raise ValueError(
+                "data: need batch_size, evaluation_size, reference_size >= 1; "
+                f"got {batch_size}, {evaluation_size}, {reference_size}"
+            )
+        kind = type(source).__name__
+        if labels is not None and source.classes is None:
+            raise ValueError(f"data.labels: {kind} has no labels; leave labels null")
+        if flip and not source.flippable:
+            raise ValueError(f"data.flip: a sample of {kind} cannot be mirrored; leave flip false")
+        if reference_size is None and source.endless:
+            raise ValueError(f"data.reference_size: {kind} has no end; say how many samples to compare with")
+        self.source, self.batch_size, self.label_kind, self.flip = source, batch_size, labels, flip
+        self.evaluation_size, self.reference_size = evaluation_size, reference_size
+        self.classes = source.classes
+
+    def prepare_data(self) -> None:
+        """Let the source write its files, on one process of each machine."""
+        self.source.prepare()
+
+    def batch_at(self, tick: int) -> Batch:
+        rank = _rank(self)
+        streams = (DATA_STREAM + rank, LABEL_STREAM + rank)
+        data_rng, label_rng = (generator_at(self.seed, tick, stream) for stream in streams)
+        return self._batch(self.batch_size, data_rng, label_rng, self.flip)
+
+    def evaluation_batches(self) -> list[Batch]:
+        rng = generator_at(self.seed, 0, EVALUATION_STREAM)
+        sizes = [len(part) for part in torch.arange(self.evaluation_size).split(self.batch_size)]
+        return [self._batch(size, rng, rng, flip=False) for size in sizes]
+
+    def reference(self) -> tuple[Tensor, Tensor | None]:
+        """The real samples that evaluation compares with: all, or a random choice of `reference_size` of them.
+
+        Returns:
+            samples (N, *D), and their classes (N,) or None; the same at every call and on every process.
+        """
+        rng, limit = generator_at(self.seed, 1, EVALUATION_STREAM), self.reference_size
+        if self.source.endless and limit is not None:
+            return self.source.draw(limit, rng)
+        if limit is None or limit >= len(self.source):
+            return self.source.all()
+        return self.source.take(torch.randperm(len(self.source), generator=rng)[:limit].sort().values)
+
+    def _batch(self, size: int, data_rng: torch.Generator, label_rng: torch.Generator, flip: bool) -> Batch:
+        data, data_label = self.source.draw(size, data_rng)
+        if flip:
+            turned = torch.rand(size, generator=data_rng) < 0.5
+            data = torch.where(turned.view(-1, *(1,) * (data.ndim - 1)), data.flip(-1), data)
+        label = data_label if self.label_kind == "data" else None
+        if self.label_kind == "uniform" and self.source.classes is not None:
+            label = _uniform(self.source.classes, size, label_rng)
+        condition = None if label is None else Condition(label=label)
+        return Batch(condition, size, data, data_label)
+
+
+def _uniform(classes: int, size: int, rng: torch.Generator) -> Tensor:
+    return torch.randint(classes, (size,), generator=rng)
+
+
+def _rank(data: Conditions) -> int:
+    return 0 if data.trainer is None else int(data.trainer.global_rank)

@@ -1,0 +1,103 @@
+"""What a sample is asked to be."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from scoredistill.rendering.camera import Camera
+
+Prompt = str | Sequence[str]
+
+
+def rows_of(value: Any, index: Tensor) -> Any:
+    """Select rows of one field: tensors and cameras by index, per-sample prompts one by one."""
+    if value is None or isinstance(value, str):
+        return value
+    if isinstance(value, Sequence):
+        return tuple(value[i] for i in index.tolist())
+    return value[index]
+
+
+def moved(value: Any, device: torch.device | str) -> Any:
+    """A tensor or camera on another device; anything else as it is."""
+    return value.to(device) if hasattr(value, "to") else value
+
+
+def joined(values: Sequence[Any]) -> Any:
+    """Concatenate one field of several conditions."""
+    first = values[0]
+    if first is None or isinstance(first, str):
+        return first
+    if isinstance(first, Tensor):
+        return torch.cat(list(values))
+    return type(first).cat(values) if hasattr(first, "cat") else tuple(text for texts in values for text in texts)
+
+
+@dataclass(frozen=True)
+class Condition:
+    """What a sample is asked to be. Every field is optional; a field left out is not conditioned on.
+
+    Args:
+        prompt: one text for the whole batch, or a sequence of B texts.
+        negative_prompt: what guidance moves away from, in place of the unconditional model; str or B texts.
+        label: (B,) integer class labels.
+        camera: B cameras from which the samples are seen.
+        background: (B, 3) colour in [-1, 1] behind the object, for teachers that are told it.
+        embeddings: (B, L, E) text embeddings, where the caller has already encoded the prompt.
+    """
+
+    prompt: Prompt | None = None
+    negative_prompt: Prompt | None = None
+    label: Tensor | None = None
+    camera: Camera | None = None
+    background: Tensor | None = None
+    embeddings: Tensor | None = None
+
+    @property
+    def rows(self) -> int | None:
+        """Number of rows, or None where nothing in the condition is given row by row."""
+        for value in (self.label, self.camera, self.background, self.embeddings):
+            if value is not None:
+                return len(value)
+        prompts = [p for p in (self.prompt, self.negative_prompt) if p is not None and not isinstance(p, str)]
+        return len(prompts[0]) if prompts else None
+
+    @property
+    def views(self) -> Tensor | None:
+        """(B,) rows that ask for the same thing (camera, class label) have the same number; None: all do."""
+        if self.camera is None:
+            return self.label
+        rows = torch.cat([self.camera.pose.flatten(1), self.camera.fov[:, None]], 1)
+        if self.label is not None:
+            rows = torch.cat([rows, self.label[:, None].to(rows)], 1)
+        return torch.unique(rows, dim=0, return_inverse=True)[1]
+
+    def negative(self) -> Condition:
+        """The condition of guidance's other branch: same camera and background, negative prompt or none."""
+        return Condition(prompt=self.negative_prompt, camera=self.camera, background=self.background)
+
+    def with_prompt(self, prompt: Prompt | None) -> Condition:
+        """The same condition under another prompt."""
+        return replace(self, prompt=prompt)
+
+    def __getitem__(self, index: Tensor) -> Condition:
+        """Rows of the batch, by an index tensor of any length."""
+        return Condition(**{f.name: rows_of(getattr(self, f.name), index) for f in fields(self)})
+
+    @classmethod
+    def cat(cls, parts: Sequence[Condition | None]) -> Condition | None:
+        """Join the rows of several conditions that have the same fields; texts for a whole batch must agree."""
+        given = [part for part in parts if part is not None]
+        if len(given) != len(parts):
+            return None
+        return cls(**{f.name: joined([getattr(part, f.name) for part in given]) for f in fields(cls)})
+
+    def to(self, device: torch.device | str) -> Condition:
+        """Move tensors and cameras to a device."""
+        return Condition(**{f.name: moved(getattr(self, f.name), device) for f in fields(self)})

@@ -1,0 +1,94 @@
+"""A teacher and its student from the command line."""
+
+import json
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+TEACHER = """\
+task: teacher
+output: teachers
+model:
+  network: {class_path: MLPBackbone, init_args: {shape: [1, 8, 8], hidden: 16, layers: 1, classes: 10}}
+  shape: [1, 8, 8]
+data: {class_path: Images, init_args: {source: DigitImages, batch_size: 8, labels: data}}
+trainer: {max_steps: 3, accelerator: cpu, callbacks: [{class_path: ParticleGrid, init_args: {every: 0, samples: 20}}]}
+"""
+STUDENT = """\
+output: students
+model:
+  generator: {class_path: OneStepUNet, init_args: {shape: [1, 8, 8], times: [0.5]}}
+  teacher: {class_path: EDMTeacher, init_args: {folder: teachers, trained_by: teacher.yaml}}
+  loss:
+    class_path: GAN
+    init_args:
+      loss:
+        class_path: FDistill
+        init_args: {divergence: JensenShannon, critic: NetworkCritic, ratio: DiscriminatorRatio}
+  ema: 0.5
+data: {class_path: Images, init_args: {source: DigitImages, batch_size: 8, labels: data, evaluation_size: 20}}
+trainer:
+  max_steps: 2
+  accelerator: cpu
+  callbacks:
+  - {class_path: SampleQuality, init_args: {samples: 100, resamples: 0, reference_teacher: 2, extractor: PCAFeatures}}
+  - {class_path: ParticleGrid, init_args: {every: 1, samples: 20}}
+"""
+
+
+@pytest.fixture
+def _recipes(folder):
+    (folder / "teacher.yaml").write_text(TEACHER)
+    (folder / "student.yaml").write_text(STUDENT)
+
+
+@pytest.mark.usefixtures("_recipes")
+def test_a_student_trains_the_teacher_that_is_missing_and_only_then(cli, folder, monkeypatch):
+    asked = []
+    assert cli("fit", "--config", "teacher.yaml", "--output", "ready").code == 0
+
+    def run(words, check):
+        asked.append(words[words.index("fit") :])
+        (folder / "ready").rename(folder / "teachers")
+        return SimpleNamespace(returncode=0)
+
+    monkeypatch.setattr("scoredistill.cli.teachers.subprocess", SimpleNamespace(run=run))
+    result = cli("fit", "--config", "student.yaml")
+    assert result.code == 0, result.err
+    assert asked == [["fit", "--config", "teacher.yaml", "--output", "teachers"]]
+    assert (folder / "teachers/0/teacher/network.safetensors").is_file()
+    assert (folder / "teachers/0/grid.png").is_file()
+    figures = json.loads((folder / "students/0/metrics.json").read_text())
+    assert {"frechet", "teacher/frechet", "precision"} <= figures.keys()
+    assert (folder / "students/0/pictures/step_000001.png").is_file()
+    assert cli("fit", "--config", "student.yaml").code == 0
+    assert len(asked) == 1
+    stored = torch.load(folder / "students/1/checkpoints/last.ckpt", weights_only=True)["state_dict"]
+    assert not any("teacher" in key for key in stored)
+    assert cli("predict", "--ckpt_path", "students/0").code == 0
+    assert (folder / "students/0/predictions/0/samples.png").is_file()
+    assert cli("predict", "--ckpt_path", "students/0", "--separate", "--data.batch_size", "7").code == 0
+    assert len(list((folder / "students/0/predictions/1/pictures").glob("*.png"))) == 20
+    assert cli("validate", "--ckpt_path", "students/0").code == 0
+    assert "no pipeline in diffusers" in cli("export", "students/0").err
+
+
+@pytest.mark.usefixtures("_recipes")
+def test_an_interrupted_teacher_is_gone_on_with_and_a_failed_one_stops_the_student(cli, folder, monkeypatch):
+    (folder / "teachers/0/checkpoints").mkdir(parents=True)
+    (folder / "teachers/0/checkpoints/last.ckpt").touch()
+    asked = []
+    fails = SimpleNamespace(run=lambda words, check: asked.append(words) or SimpleNamespace(returncode=1))
+    monkeypatch.setattr("scoredistill.cli.teachers.subprocess", fails)
+    result = cli("fit", "--config", "student.yaml")
+    assert result.code == 2
+    assert "the teacher could not be trained by teacher.yaml" in result.err
+    assert asked[0][-2:] == ["--ckpt_path", "last"]
+    assert not (folder / "students").exists()
+
+
+def test_an_unknown_task_is_one_line(cli, folder):
+    result = cli("fit", "--config", "points.yaml", "--task", "dance")
+    assert result.code == 2
+    assert "task: there is no 'dance'. Choose from distillation, teacher" in result.err

@@ -1,0 +1,106 @@
+"""Pictures in folders."""
+
+import pytest
+import torch
+from data.pictures_on_disk import levels, picture, save
+from PIL import Image
+
+from scoredistill.data import ImageFolder
+
+
+def test_subfolders_are_classes_in_sorted_order(tmp_path) -> None:
+    for name, level in [("zebra/1.png", 10), ("ape/b.png", 20), ("ape/a.jpg", 30), ("ape/deep/c.PNG", 40)]:
+        save(tmp_path / name, level)
+    (tmp_path / ".cache").mkdir()
+    (tmp_path / "ape" / "notes.txt").write_text("no picture")
+    source = ImageFolder(tmp_path, 4)
+    samples, labels = source.all()
+    assert (source.classes, source.names, samples.shape) == (2, ["ape", "zebra"], (4, 3, 4, 4))
+    assert labels.tolist() == [0, 0, 0, 1]
+    assert [abs(a - b) <= 2 for a, b in zip(levels(samples), [30, 20, 40, 10], strict=True)] == [True] * 4  # JPEG
+    assert samples[:, 1].max() < -0.98
+    assert samples.abs().max() <= 1
+
+
+def test_a_folder_without_subfolders_has_no_labels(tmp_path) -> None:
+    for level in (1, 2, 3):
+        save(tmp_path / f"{level}.png", level)
+    source = ImageFolder(tmp_path, 8)
+    samples, labels = source.all()
+    assert (source.classes, labels, levels(samples)) == (None, None, [1, 2, 3])
+
+
+def test_the_central_square_is_resampled_with_antialiasing(tmp_path) -> None:
+    # Black edges left and right of a square of alternating black and white columns.
+    stripes = Image.new("L", (32, 16))
+    for x in range(8, 24, 2):
+        stripes.paste(255, (x, 0, x + 1, 16))
+    stripes.save(tmp_path / "stripes.png")
+    sample, _ = ImageFolder(tmp_path, 4, grey=True)[0]
+    assert sample.shape == (1, 4, 4)
+    assert sample.abs().max() < 0.2  # the mean grey, without the stripes' aliases or the edges' black
+    assert ImageFolder(tmp_path, 16)[0][0].shape == (3, 16, 16)
+
+
+def test_transparency_becomes_white_and_orientation_is_obeyed(tmp_path) -> None:
+    Image.new("RGBA", (4, 4), (0, 0, 0, 0)).save(tmp_path / "a.png")
+    turned = Image.new("RGB", (8, 8))
+    turned.paste((255, 255, 255), (0, 0, 8, 4))
+    exif = Image.Exif()
+    exif[0x0112] = 3  # upside down
+    turned.save(tmp_path / "b.png", exif=exif)
+    samples, _ = ImageFolder(tmp_path, 8, grey=True).all()
+    assert samples[0].min() == 1
+    assert (float(samples[1, 0, 0, 0]), float(samples[1, 0, 7, 0])) == (-1, 1)
+
+
+def test_missing_and_empty_folders_are_errors(tmp_path) -> None:
+    with pytest.raises(FileNotFoundError, match="nowhere: there is no such folder"):
+        ImageFolder(tmp_path / "nowhere", 8)
+    with pytest.raises(FileNotFoundError, match="holds no pictures"):
+        ImageFolder(tmp_path, 8)
+    save(tmp_path / "full" / "a.png", 1)
+    (tmp_path / "hollow").mkdir()
+    with pytest.raises(FileNotFoundError, match="hollow: holds no pictures"):
+        ImageFolder(tmp_path, 8)
+
+
+def test_pictures_beside_class_folders_are_an_error(tmp_path) -> None:
+    save(tmp_path / "class" / "a.png", 1)
+    save(tmp_path / "stray.png", 1)
+    with pytest.raises(ValueError, match=r"stray\.png lies beside class folders"):
+        ImageFolder(tmp_path, 8)
+
+
+@pytest.mark.parametrize("broken", ["text", "truncated", "deep", "header"])
+def test_a_corrupt_picture_is_named(tmp_path, broken: str) -> None:
+    path = tmp_path / "bad.png"
+    whole = picture(3, (64, 64))
+    if broken == "deep":
+        Image.new("I;16", (8, 8)).save(path)
+    else:
+        whole.save(path)
+        data = path.read_bytes()
+        path.write_bytes({"text": b"hello", "truncated": data[: len(data) // 2], "header": data[:20]}[broken])
+    with pytest.raises(ValueError, match=r"bad\.png: not a readable picture \(.*\); repair or remove it"):
+        ImageFolder(tmp_path, 8)[0]
+
+
+def test_other_files_have_another_fingerprint(tmp_path) -> None:
+    save(tmp_path / "a.png", 1)
+    before = ImageFolder(tmp_path, 8).fingerprint()
+    assert ImageFolder(tmp_path, 8).fingerprint() == before
+    (tmp_path / "a.png").rename(tmp_path / "b.png")
+    assert ImageFolder(tmp_path, 8).fingerprint() != before
+
+
+def test_a_resolution_is_positive(tmp_path) -> None:
+    with pytest.raises(ValueError, match="resolution must be a positive number of pixels, not 0"):
+        ImageFolder(tmp_path, 0)
+
+
+def test_reading_leaves_random_numbers_alone(tmp_path) -> None:
+    save(tmp_path / "a.png", 1)
+    state = torch.get_rng_state()
+    ImageFolder(tmp_path, 8).all()
+    assert torch.equal(torch.get_rng_state(), state)

@@ -1,0 +1,74 @@
+"""Precision, recall, density and coverage."""
+
+import pytest
+import torch
+
+from scoredistill.evaluation import Manifold, manifold_figures
+
+
+def rng(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def two_clusters(count: int, seed: int) -> torch.Tensor:
+    side = torch.tensor([-10.0, 10.0]).repeat(count // 2)[:, None]
+    return side + torch.randn(count, 2, generator=rng(seed))
+
+
+def test_by_hand() -> None:
+    """On a line with k = 1: balls of data 0, 1, 3 have radii 1, 1, 2."""
+    data, samples = torch.tensor([[0.0], [1.0], [3.0]]), torch.tensor([[0.5], [5.0], [9.0]])
+    assert Manifold.of(data, 1).radii.tolist() == [1.0, 1.0, 2.0]
+    # Samples: .5 lies in the balls of 0 and 1, 5 in that of 3, 9 in none. Their own balls have radii 4.5, 4, 4.
+    assert manifold_figures(samples, data, 1) == pytest.approx(
+        {"precision": 2 / 3, "recall": 1.0, "density": 1.0, "coverage": 1.0}
+    )
+    assert manifold_figures(samples + 100, data, 1) == {"precision": 0, "recall": 0, "density": 0, "coverage": 0}
+
+
+def test_samples_of_the_same_distribution() -> None:
+    figures = manifold_figures(two_clusters(400, 0), two_clusters(400, 1))
+    assert figures["precision"] > 0.9
+    assert figures["recall"] > 0.9
+    assert figures["coverage"] > 0.9
+    assert figures["density"] == pytest.approx(1, abs=0.15)
+
+
+def test_a_dropped_mode_is_missed_but_not_imprecise() -> None:
+    data, samples = two_clusters(400, 1), two_clusters(400, 0)
+    figures = manifold_figures(samples[::2], data)
+    assert figures["precision"] > 0.9
+    assert figures["recall"] < 0.55
+    assert figures["coverage"] < 0.55
+
+
+def test_noise_is_imprecise() -> None:
+    figures = manifold_figures(5 * two_clusters(400, 0), two_clusters(400, 1))
+    assert figures["precision"] < 0.2
+    assert figures["density"] < 0.2
+
+
+def test_identical_sets_and_copies() -> None:
+    data = torch.randn(50, 3, generator=rng())
+    figures = manifold_figures(data.flip(0), data)
+    assert (figures["precision"], figures["recall"], figures["coverage"]) == (1, 1, 1)
+    one_point = data[:1].expand(50, -1)
+    figures = manifold_figures(one_point, data)
+    assert figures["precision"] == 1
+    assert figures["recall"] == pytest.approx(1 / 50)  # the ball of copies has no extent
+
+
+def test_few_samples_use_the_neighbours_there_are() -> None:
+    few = torch.randn(3, 8, generator=rng())
+    assert Manifold.of(few, 5).neighbours == 2
+    assert all(0 <= value <= 3 for value in manifold_figures(few, few + 0.1).values())
+
+
+def test_errors() -> None:
+    x = torch.zeros(4, 2)
+    with pytest.raises(ValueError, match="neighbours must be at least 1"):
+        Manifold.of(x, 0)
+    with pytest.raises(ValueError, match="at least 2 rows"):
+        manifold_figures(x[:1], x)
+    with pytest.raises(ValueError, match="rows of 2 and of 1"):
+        manifold_figures(x[:, :1], x)

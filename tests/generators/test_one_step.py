@@ -1,0 +1,206 @@
+"""Generators from noise."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from scoredistill import Distiller
+from scoredistill.critics import NetworkCritic, ParticleCritic
+from scoredistill.diffusion import CosineSchedule, EDMSchedule, FlowSchedule, Schedule
+from scoredistill.divergences import ForwardKL
+from scoredistill.generators import OneStepUNet
+from scoredistill.losses import VSD, FDistill
+from scoredistill.networks import Denoiser, DiffusersBackbone, LoRA, MLPBackbone, Parameterisation
+from scoredistill.ratios import ExactRatio
+from scoredistill.teachers import EDMTeacher, GaussianMixture
+from scoredistill.types import Batch, Condition, Sample
+
+
+def mlp(classes: int | None = None) -> MLPBackbone:
+    network = MLPBackbone((2,), hidden=16, layers=2, classes=classes)
+    torch.nn.init.normal_(network.out.weight)
+    return network
+
+
+def rng(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.mark.parametrize("schedule", [EDMSchedule(), CosineSchedule(), FlowSchedule()])
+@pytest.mark.parametrize("prediction", ["edm", "epsilon", "v", "flow"])
+def test_a_sample_is_the_clean_prediction_from_pure_noise(prediction: Parameterisation, schedule: Schedule) -> None:
+    network = mlp()
+    student = OneStepUNet((2,), network, prediction, 0.5, times=[0.9], schedule=schedule)
+    x = student(Batch(size=5), rng()).x
+    t = torch.full((5,), 0.9)
+    x_t = schedule.sigma(t)[:, None] * torch.randn(5, 2, generator=rng())
+    assert torch.equal(x, Denoiser(network, prediction, 0.5)(x_t, t, None, schedule).x0)
+    assert x.requires_grad
+
+
+def teacher_of(network: MLPBackbone) -> EDMTeacher:
+    return EDMTeacher(network, sigma_data=0.6)
+
+
+def test_a_student_starts_as_the_teacher_and_leaves_it_alone() -> None:
+    teacher = teacher_of(mlp())
+    student = OneStepUNet((2,))
+    distiller = Distiller(student, teacher, VSD(NetworkCritic()))
+    t = torch.ones(3)
+    x_t = 80 * torch.randn(3, 2, generator=rng())
+    assert torch.equal(student(Batch(size=3), rng()).x, teacher(x_t, t).x0)
+    assert all(weight.requires_grad for weight in student.parameters())
+    assert not any(weight.requires_grad for weight in teacher.parameters())
+    critic = distiller.critics[0]
+    assert torch.equal(critic(x_t, t, None, Sample(x_t)).x0, teacher(x_t, t).x0)
+    ids = [{id(weight) for weight in part.parameters()} for part in (student, teacher, critic)]
+    assert not (ids[0] & ids[1] | ids[0] & ids[2] | ids[1] & ids[2])
+
+
+def test_a_teacher_without_network_is_a_clear_error() -> None:
+    teacher = GaussianMixture(torch.zeros(1, 2), 1.0)
+    with pytest.raises(ValueError, match="GaussianMixture has no network that the student could start from"):
+        Distiller(OneStepUNet((2,)), teacher, VSD(ParticleCritic()))
+    with pytest.raises(ValueError, match="the critic could start from"):
+        Distiller(OneStepUNet((2,), mlp()), teacher, VSD(NetworkCritic()))
+
+
+def test_evaluation_takes_every_step_and_only_the_last_has_a_graph() -> None:
+    schedule, calls = EDMSchedule(), []
+    student = OneStepUNet((2,), mlp(), times=[1.0, 0.6, 0.3], schedule=schedule).eval()
+    student.denoiser.network.register_forward_hook(lambda m, i, output: calls.append(output.requires_grad))  # type: ignore[union-attr]
+    x = student(Batch(size=4), rng()).x
+    assert calls == [False, False, True]
+    same, y = rng(), torch.zeros(4, 2)
+    for k, time in enumerate((1.0, 0.6, 0.3)):
+        t = torch.full((4,), time)
+        x_t = schedule.sigma(t)[:, None] * torch.randn(4, 2, generator=same) + (y if k else 0)
+        y = student.denoiser(x_t, t, None, schedule).x0  # type: ignore[misc]
+    torch.testing.assert_close(x, y)
+
+
+def test_training_simulates_backward_to_a_step_drawn_at_random() -> None:
+    student = OneStepUNet((2,), mlp(), times=[1.0, 0.6, 0.3], schedule=EDMSchedule())
+    calls: list[bool] = []
+    student.denoiser.network.register_forward_hook(lambda m, i, output: calls.append(output.requires_grad))  # type: ignore[union-attr]
+    depths = []
+    for seed in range(60):
+        calls.clear()
+        student(Batch(size=2), rng(seed))
+        assert calls[-1]
+        assert not any(calls[:-1])
+        depths.append(len(calls))
+    assert min(depths.count(depth) for depth in (1, 2, 3)) >= 8
+
+
+@pytest.mark.parametrize("times", [[], [0.5, 0.5], [0.3, 0.6], [1.2], [0.5, 0.0]])
+def test_times_must_fall(times: list[float]) -> None:
+    with pytest.raises(ValueError, match="times must fall"):
+        OneStepUNet((2,), mlp(), times=times)
+
+
+def test_samples_do_not_depend_on_how_a_batch_is_split() -> None:
+    student = OneStepUNet((2,), mlp(3), times=[1.0, 0.5], schedule=EDMSchedule(), population=11)
+    batch = Batch(Condition(label=torch.arange(7) % 3), 7)
+    whole = student(batch, rng(4))
+    joined = Sample.cat([student(part, rng(4)) for part in batch.split(3)])
+    torch.testing.assert_close(joined.x, whole.x)
+    assert len(joined.population) == len(whole.population) == 11  # type: ignore[arg-type]
+    assert set(whole.population_view.tolist()) == {0, 1, 2}  # type: ignore[union-attr]
+
+
+def test_a_population_stands_for_the_generator_in_an_exact_ratio() -> None:
+    student = OneStepUNet((2,), mlp(), population=500)
+    loss = FDistill(ForwardKL(), ParticleCritic(0.1), ExactRatio())
+    distiller = Distiller(student, GaussianMixture(torch.zeros(1, 2), 1.0, schedule=EDMSchedule(0.05, 10.0)), loss)
+    step = distiller.step(Batch(size=8), rng=rng())
+    assert step.noised.sample.population.shape == (500, 2)  # type: ignore[union-attr]
+    assert not step.noised.sample.population.requires_grad  # type: ignore[union-attr]
+    assert student.eval()(Batch(size=8), rng()).population is None
+
+
+def unet(**settings: object) -> DiffusersBackbone:
+    from diffusers import UNet2DModel
+
+    network = UNet2DModel(
+        sample_size=8, in_channels=1, out_channels=1, layers_per_block=1, block_out_channels=(8, 16), norm_num_groups=4,
+        down_block_types=("DownBlock2D", "AttnDownBlock2D"), up_block_types=("AttnUpBlock2D", "UpBlock2D"),
+        attention_head_dim=8,
+    )  # fmt: skip
+    return DiffusersBackbone(network, **settings)  # type: ignore[arg-type]
+
+
+def test_lora_trains_adapters_over_the_teachers_own_weights() -> None:
+    teacher = EDMTeacher(unet())
+    student = OneStepUNet((1, 8, 8), lora=LoRA(rank=2))
+    Distiller(student, teacher, VSD(ParticleCritic()))
+    trained = {name for name, weight in student.named_parameters() if weight.requires_grad}
+    assert trained
+    assert all("lora_" in name for name in trained)
+    shared = {id(weight) for weight in teacher.parameters()}
+    assert all(id(weight) in shared for name, weight in student.named_parameters() if name not in trained)
+    x_t, t = 80 * torch.randn(2, 1, 8, 8, generator=rng()), torch.ones(2)
+    before = teacher(x_t, t).x0
+    torch.testing.assert_close(student(Batch(size=2), rng()).x, before)
+    for name, weight in student.named_parameters():
+        if name in trained:
+            torch.nn.init.normal_(weight)
+    assert torch.equal(teacher(x_t, t).x0, before)
+    assert (student(Batch(size=2), rng()).x - before).abs().max() > 1e-4
+
+
+def test_lora_needs_the_teachers_network_and_a_layer_of_that_name() -> None:
+    with pytest.raises(ValueError, match="leave network out"):
+        OneStepUNet((2,), mlp(), lora=LoRA())
+    with pytest.raises(ValueError, match="no layer of Denoiser ends in to_q"):
+        Distiller(OneStepUNet((2,), lora=LoRA()), teacher_of(mlp()), VSD(ParticleCritic()))
+
+
+def gradients(student: OneStepUNet) -> list[Tensor]:
+    student.zero_grad()
+    student(Batch(size=2), rng()).x.square().sum().backward()
+    return [weight.grad.clone() for weight in student.parameters() if weight.grad is not None]
+
+
+def test_gradient_checkpointing_changes_nothing() -> None:
+    plain = OneStepUNet((1, 8, 8), unet(), schedule=EDMSchedule())
+    saving = OneStepUNet((1, 8, 8), unet(gradient_checkpointing=True), schedule=EDMSchedule())
+    saving.load_state_dict(plain.state_dict())
+    assert saving.denoiser.network.network.is_gradient_checkpointing  # type: ignore[union-attr]
+    for ours, theirs in zip(gradients(plain), gradients(saving), strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@torch.no_grad()
+def test_autocast_gives_full_precision_samples(dtype: torch.dtype) -> None:
+    student = OneStepUNet((1, 8, 8), unet(), schedule=EDMSchedule()).float()
+    exact = student(Batch(size=2), rng()).x
+    with torch.autocast("cpu", dtype):
+        rough = student(Batch(size=2), rng()).x
+    assert rough.dtype == torch.float32
+    assert 0 < float((rough - exact).abs().max()) < 0.05 * float(exact.abs().max())
+
+
+def test_text_conditioned_networks_of_diffusers_are_students_too() -> None:
+    from diffusers import DiTTransformer2DModel, UNet2DConditionModel
+
+    text = UNet2DConditionModel(
+        sample_size=8, in_channels=4, out_channels=4, layers_per_block=1, block_out_channels=(8, 8), norm_num_groups=4,
+        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"), up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+        cross_attention_dim=6, attention_head_dim=4,
+    )  # fmt: skip
+    student = OneStepUNet(
+        (4, 8, 8), DiffusersBackbone(text, time="discrete"), "epsilon", schedule=CosineSchedule(), times=[0.9]
+    )
+    x = student(Batch(Condition(embeddings=torch.randn(2, 5, 6))), rng()).x
+    assert x.shape == (2, 4, 8, 8)
+    transformer = DiTTransformer2DModel(
+        num_attention_heads=2, attention_head_dim=4, in_channels=4, out_channels=8, num_layers=2, sample_size=8,
+        patch_size=2, num_embeds_ada_norm=10,
+    )  # fmt: skip
+    backbone = DiffusersBackbone(transformer, classes=10, time="flow")
+    student = OneStepUNet((4, 8, 8), backbone, "flow", schedule=FlowSchedule())
+    x = student(Batch(Condition(label=torch.arange(2))), rng()).x
+    assert x.shape == (2, 4, 8, 8)
+    assert backbone.width == 8

@@ -1,0 +1,173 @@
+"""Parameterisations: what a raw output means, and what it is trained on."""
+
+import pytest
+import torch
+from laws.zoo import SCHEDULES, name
+from torch import Tensor, nn
+
+from scoredistill.diffusion import EDMSchedule, Schedule
+from scoredistill.networks import Backbone, Denoiser, DiffusersBackbone, MLPBackbone, Parameterisation
+from scoredistill.networks.modes import evaluating
+from scoredistill.types import Condition, Noised, Sample
+
+KINDS: list[Parameterisation] = ["edm", "epsilon", "x0", "v", "flow", "score"]
+
+
+class Keeps(Backbone):
+    """Returns its input, and remembers it."""
+
+    def forward(self, x: Tensor, log_snr: Tensor, condition: Condition | None) -> Tensor:
+        self.seen = x
+        return x
+
+
+def noised(schedule: Schedule, n: int = 4000, std: float = 0.5) -> Noised:
+    t = schedule.t_at_log_snr(torch.linspace(-8, 8, n))
+    return Noised.diffuse(Sample(std * torch.randn(n, 3)), t, torch.randn(n, 3), schedule)
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES, ids=name)
+def test_edm_preconditioning_is_its_equation(schedule: Schedule) -> None:
+    at, denoiser = noised(schedule, 7), Denoiser(Keeps(), "edm", sigma_data=0.7)
+    s = schedule.sigma(at.t) / schedule.alpha(at.t)
+    y, d = at.x_t / schedule.alpha(at.t)[:, None], 0.7
+    c_skip, c_out, c_in = d**2 / (s**2 + d**2), s * d / (s**2 + d**2).sqrt(), 1 / (s**2 + d**2).sqrt()
+    expected = (c_skip + c_out * c_in)[:, None] * y
+    torch.testing.assert_close(denoiser(at.x_t, at.t, None, schedule).x0, expected, rtol=1e-9, atol=1e-10)
+
+
+@pytest.mark.parametrize("kind", ["edm", "v"])
+def test_input_and_target_have_about_unit_variance_at_every_noise_level(kind: Parameterisation) -> None:
+    std = 0.5 if kind == "edm" else 1.0
+    schedule = EDMSchedule() if kind == "edm" else SCHEDULES[0]
+    at, network = noised(schedule, 40_000, std), Keeps()
+    denoiser = Denoiser(network, kind, sigma_data=0.5)
+    # The target is what makes the error zero: error = |F - F*|^2, and F is the input here.
+    denoiser(at.x_t, at.t, None, schedule)
+    silent = Denoiser(Zero(), kind, sigma_data=0.5)
+    for part in range(4):
+        rows = slice(10_000 * part, 10_000 * (part + 1))
+        assert float(network.seen[rows].std()) == pytest.approx(1, abs=0.03)
+        assert float(silent.training_error(at)[rows].mean()) == pytest.approx(1, abs=0.05)
+
+
+class Zero(Backbone):
+    def forward(self, x: Tensor, log_snr: Tensor, condition: Condition | None) -> Tensor:
+        return torch.zeros_like(x)
+
+
+def test_edm_error_is_the_error_of_x0_under_dmd2s_weight() -> None:
+    schedule = EDMSchedule()
+    at, denoiser = noised(schedule, 50), Denoiser(Keeps(), "edm", sigma_data=0.5)
+    s = schedule.sigma(at.t)
+    x0 = denoiser(at.x_t, at.t, None, schedule).x0
+    expected = (1 / s**2 + 1 / 0.5**2) * (x0 - at.sample.x).square().mean(1)
+    torch.testing.assert_close(denoiser.training_error(at), expected)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_truth_has_no_error(kind: Parameterisation) -> None:
+    """A backbone that always outputs its target."""
+    schedule = SCHEDULES[0]
+    at = noised(schedule, 9)
+
+    class Oracle(Backbone):
+        def forward(self, x: Tensor, log_snr: Tensor, condition: Condition | None) -> Tensor:
+            return self.target
+
+    oracle = Oracle()
+    denoiser = Denoiser(oracle, kind)
+    oracle.target = torch.zeros_like(at.x_t)
+    raw = denoiser(at.x_t, at.t, None, schedule)
+    if kind == "edm":
+        s, d = (schedule.sigma(at.t) / schedule.alpha(at.t))[:, None], 0.5
+        oracle.target = (at.sample.x - raw.x0) * (s**2 + d**2).sqrt() / (s * d)
+    else:
+        from scoredistill.diffusion import Prediction
+
+        oracle.target = Prediction.truth(kind, at.sample.x, at.epsilon, at.t, schedule).value
+    torch.testing.assert_close(denoiser(at.x_t, at.t, None, schedule).x0, at.sample.x, rtol=1e-6, atol=1e-6)
+    assert float(denoiser.training_error(at).max()) < 1e-18
+
+
+def test_wrong_settings_are_refused() -> None:
+    with pytest.raises(ValueError, match="unknown parameterisation 'noise'"):
+        Denoiser(Keeps(), "noise")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="sigma_data must be positive"):
+        Denoiser(Keeps(), sigma_data=0)
+
+
+def labelled_unet(rows: int, **settings: object) -> DiffusersBackbone:
+    from diffusers import UNet2DModel
+
+    network = UNet2DModel(
+        sample_size=8, in_channels=1, out_channels=1, layers_per_block=1, block_out_channels=(8, 8), norm_num_groups=4,
+        down_block_types=("DownBlock2D", "DownBlock2D"), up_block_types=("UpBlock2D", "UpBlock2D"),
+        add_attention=False, num_class_embeds=rows,
+    )  # fmt: skip
+    return DiffusersBackbone(network, classes=4, **settings)  # type: ignore[arg-type]
+
+
+def test_labels_go_to_the_networks_own_embedding() -> None:
+    network = labelled_unet(4)
+    assert not list(network.condition.parameters())
+    x, t = torch.randn(3, 1, 8, 8), torch.zeros(3)
+    first, second = (network(x, t, Condition(label=torch.tensor(label))) for label in ([0, 1, 2], [0, 3, 2]))
+    assert (first - second).abs().amax((1, 2, 3)).gt(1e-6).tolist() == [False, True, False]
+    with pytest.raises(ValueError, match="the batch has no labels"):
+        network(x, t, None)
+
+
+def test_a_network_with_a_row_for_no_label_can_be_asked_without() -> None:
+    network = labelled_unet(5, label_dropout=0.5)
+    x, t = torch.randn(1, 1, 8, 8).repeat(400, 1, 1, 1), torch.zeros(400)
+    label = Condition(label=torch.zeros(400, dtype=torch.long))
+    with torch.no_grad():
+        trained = network(x, t, label)
+        with evaluating(network):
+            kept, none = network(x, t, label), network(x, t, None)
+    assert network.training
+    hidden = (trained - none).abs().amax((1, 2, 3)) < 1e-9
+    assert float(hidden.double().mean()) == pytest.approx(0.5, abs=3 * (0.25 / 400) ** 0.5)
+    torch.testing.assert_close(trained[~hidden], kept[~hidden])
+    with pytest.raises(ValueError, match="num_class_embeds 5, one for no label"):
+        labelled_unet(4, label_dropout=0.1)
+
+
+@pytest.mark.parametrize(("time", "expected"), [("edm", 0.0), ("flow", 500.0)])
+def test_conventions_of_time(time: str, expected: float) -> None:
+    seen: list[Tensor] = []
+    network = labelled_unet(4, time=time)
+    network.network.time_proj.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    network(torch.zeros(2, 1, 8, 8), torch.zeros(2), Condition(label=torch.zeros(2, dtype=torch.long)))
+    torch.testing.assert_close(seen[0], torch.full((2,), expected))
+
+
+def test_discrete_time_is_the_index_of_the_schedule() -> None:
+    from scoredistill.diffusion import LinearSchedule
+
+    schedule, seen = LinearSchedule(), []
+    network = labelled_unet(4, time="discrete")
+    network.network.time_proj.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    index = torch.tensor([0.0, 499.0, 999.0])
+    network(torch.zeros(3, 1, 8, 8), schedule.log_snr((index + 1) / 1000), Condition(label=torch.arange(3)))
+    torch.testing.assert_close(seen[0], index, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("make", [lambda: labelled_unet(4), lambda: MLPBackbone((1, 8, 8), 16, classes=4)])
+def test_the_bottleneck_is_watched_and_as_wide_as_it_says(make) -> None:  # type: ignore[no-untyped-def]
+    network, x = make(), torch.randn(3, 1, 8, 8, requires_grad=True)
+    with network.watched() as seen:
+        network(x, torch.zeros(3), Condition(label=torch.arange(3)))
+    assert seen[0].shape[:2] == (3, network.width)
+    assert torch.autograd.grad(seen[0].sum(), x)[0].abs().sum() > 0
+    network(x, torch.zeros(3), Condition(label=torch.arange(3)))
+    assert len(seen) == 1
+
+
+def test_evaluating_restores_each_module() -> None:
+    outer = nn.Sequential(nn.Dropout(), nn.Dropout())
+    outer[1].eval()
+    with evaluating(outer):
+        assert not any(module.training for module in outer.modules())
+    assert [outer.training, outer[0].training, outer[1].training] == [True, True, False]

@@ -1,0 +1,228 @@
+"""The learned ratio: what it converges to, and what its losses compute."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from scoredistill import Distiller
+from scoredistill.critics import DiracCritic, ExactCritic, NetworkCritic
+from scoredistill.diffusion import CosineSchedule, UniformTimesteps
+from scoredistill.divergences import ForwardKL, JensenShannon
+from scoredistill.generators import ImageParticles
+from scoredistill.losses import GAN, SDS, VSD, FDistill
+from scoredistill.networks import MLPBackbone
+from scoredistill.ratios import DiscriminatorRatio, ExactRatio
+from scoredistill.ratios.discriminator import Objective
+from scoredistill.teachers import EDMTeacher, GaussianMixture
+from scoredistill.types import Batch, Noised, Sample
+
+SCHEDULE = CosineSchedule()
+OBJECTIVES: list[Objective] = ["non_saturating", "least_squares", "hinge"]
+
+
+def rng(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def own(objective: Objective = "non_saturating", **settings: float | None) -> DiscriminatorRatio:
+    discriminator = DiscriminatorRatio(MLPBackbone((2,), hidden=32, layers=2), objective, hidden=32, **settings)  # type: ignore[arg-type]
+    torch.nn.init.normal_(discriminator.head.out.weight)  # type: ignore[union-attr]
+    return discriminator
+
+
+def pair(n: int = 6) -> tuple[Noised, Noised, GaussianMixture]:
+    teacher = GaussianMixture(torch.zeros(1, 2), 1.0)
+    t = torch.linspace(0.1, 0.9, n)
+    fake, real = (Noised.diffuse(Sample(torch.randn(n, 2)), t, torch.randn(n, 2), SCHEDULE) for _ in range(2))
+    return fake, real, teacher
+
+
+def logits(discriminator: DiscriminatorRatio, at: Noised, teacher: GaussianMixture) -> Tensor:
+    return discriminator.logit(at.x_t, at, teacher, None)
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_losses_are_their_equations(objective: Objective) -> None:
+    fake, real, teacher = pair()
+    discriminator = own(objective)
+    a, b = logits(discriminator, real, teacher), logits(discriminator, fake, teacher)
+    expected = {
+        "non_saturating": -torch.log(torch.sigmoid(a)) - torch.log(1 - torch.sigmoid(b)),
+        "least_squares": (a - 1) ** 2 + b**2,
+        "hinge": (1 - a).clamp(min=0) + (1 + b).clamp(min=0),
+    }
+    torch.testing.assert_close(discriminator.training_error(fake, real, teacher, None), expected[objective])
+    wanted = {"non_saturating": -torch.log(torch.sigmoid(b)), "least_squares": (b - 1) ** 2, "hinge": -b}
+    torch.testing.assert_close(discriminator.generator_error(fake.x_t, fake, teacher, None), wanted[objective])
+
+
+def test_ratio_of_each_objective() -> None:
+    fake, _, teacher = pair()
+    for objective, law in (("non_saturating", lambda d: d), ("least_squares", lambda d: torch.log(d / (1 - d)))):
+        discriminator = own(objective, clamp=3.0)  # type: ignore[arg-type]
+        raw = logits(discriminator, fake, teacher)
+        low, high = (torch.sigmoid(torch.tensor(c)) for c in (-3.0, 3.0))
+        inside = raw.clamp(low, high) if objective == "least_squares" else raw.clamp(-3, 3)
+        torch.testing.assert_close(discriminator(fake, teacher, None), law(inside))
+    with pytest.raises(ValueError, match="a hinge discriminator has no density ratio"):
+        own("hinge")(fake, teacher, None)
+
+
+def test_exact_r1_is_the_squared_gradient_on_data() -> None:
+    fake, real, teacher = pair()
+    plain, discriminator = own(), own(r1=0.7)
+    discriminator.load_state_dict(plain.state_dict())
+    penalty = discriminator.training_error(fake, real, teacher, None) - plain.training_error(fake, real, teacher, None)
+    for row in range(len(real.t)):
+
+        def at(x_t: Tensor, row: int = row) -> Tensor:
+            moved = real.x_t.clone()
+            moved[row] = x_t
+            return plain.logit(moved, real, teacher, None)[row]
+
+        slope = torch.autograd.functional.jacobian(at, real.x_t[row])
+        torch.testing.assert_close(penalty[row], 0.35 * slope.square().sum())
+    penalty.sum().backward()
+    assert any(float(p.grad.abs().sum()) > 0 for p in discriminator.parameters() if p.grad is not None)
+
+
+def test_finite_differences_agree_with_exact_r1_on_average() -> None:
+    fake, real, teacher = pair(2)
+    exact, rough = own(r1=1.0), own(r1=1.0, r1_step=1e-3)
+    rough.load_state_dict(exact.state_dict())
+    with torch.no_grad():
+        base = own()
+        base.load_state_dict(exact.state_dict())
+        plain = base.training_error(fake, real, teacher, None)
+        draws = torch.stack([rough.training_error(fake, real, teacher, None) - plain for _ in range(2000)])
+    target = (exact.training_error(fake, real, teacher, None) - plain).detach()
+    standard_error = draws.std(0) / len(draws) ** 0.5
+    assert bool(((draws.mean(0) - target).abs() < 3 * standard_error).all())
+
+
+@pytest.mark.parametrize("source", ["teacher", "critic"])
+def test_features_of_the_teacher_stay_frozen_and_those_of_the_critic_learn(source: str) -> None:
+    teacher = EDMTeacher(MLPBackbone((2,), hidden=16, layers=2))
+    discriminator = DiscriminatorRatio(source, hidden=8)  # type: ignore[arg-type]
+    loss = FDistill(ForwardKL(), NetworkCritic(), discriminator)
+    distiller = Distiller(ImageParticles(torch.randn(5, 2)), teacher, loss)
+    torch.nn.init.normal_(discriminator.head.out.weight)  # type: ignore[union-attr]
+    noised = distiller.noised_sample(rng=rng())
+    distiller.discriminator_error(noised, Batch(data=torch.randn(5, 2)), rng()).mean().backward()
+    assert all(weight.grad is not None for weight in discriminator.parameters())
+    learned = [float(p.grad.abs().sum()) for p in distiller.critics[0].parameters() if p.grad is not None]
+    assert (sum(learned) > 0) == (source == "critic")
+    assert all(weight.grad is None for weight in teacher.parameters())
+    assert {id(p) for p in discriminator.parameters()}.isdisjoint({id(p) for p in teacher.parameters()})
+
+
+def test_what_is_missing_is_said() -> None:
+    teacher, critic = GaussianMixture(torch.zeros(1, 2), 1.0), DiracCritic()
+    particles = ImageParticles(torch.randn(5, 2))
+    with pytest.raises(ValueError, match="GaussianMixture has no network that the discriminator could start from"):
+        Distiller(particles, teacher, FDistill(ForwardKL(), critic, DiscriminatorRatio()))
+    with pytest.raises(ValueError, match="DiracCritic has no network that the discriminator could look at"):
+        Distiller(particles, teacher, FDistill(ForwardKL(), critic, DiscriminatorRatio("critic")))
+    distiller = Distiller(particles, teacher, FDistill(ForwardKL(), DiracCritic(), own()))
+    noised = distiller.noised_sample(rng=rng())
+    with pytest.raises(ValueError, match="needs real samples, but the batch has none"):
+        distiller.discriminator_error(noised, Batch())
+    with pytest.raises(ValueError, match="5 generated samples in a batch and 3 real ones"):
+        distiller.discriminator_error(noised, Batch(data=torch.zeros(3, 2)))
+    with pytest.raises(ValueError, match="need clamp > 0"):
+        own(clamp=0.0)
+    with pytest.raises(ValueError, match="GAN needs a discriminator"):
+        GAN(SDS())
+
+
+P, Q = GaussianMixture(torch.zeros(1, 2), 1.0), GaussianMixture(torch.tensor([[0.8, -0.4]]), 0.8)
+
+
+def trained(steps: int = 1500, batch: int = 512) -> tuple[DiscriminatorRatio, Noised]:
+    discriminator = DiscriminatorRatio(MLPBackbone((2,), hidden=64, layers=2), hidden=64, sigma_data=1.0)
+    optimizer = torch.optim.Adam(discriminator.parameters(), lr=5e-3)
+    decay = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    times, noise = UniformTimesteps(0.2, 0.8), rng()
+
+    def draw(of: GaussianMixture, t: Tensor) -> Noised:
+        return Noised.diffuse(
+            Sample(of.sample(len(t), rng=noise)[0]), t, torch.randn(len(t), 2, generator=noise), SCHEDULE
+        )
+
+    for _ in range(steps):
+        t = times(batch, SCHEDULE, rng=noise)
+        optimizer.zero_grad()
+        discriminator.training_error(draw(Q, t), draw(P, t), P, None).mean().backward()
+        optimizer.step()
+        decay.step()
+    return discriminator.eval(), draw(Q, times(4000, SCHEDULE, rng=noise))
+
+
+def test_a_trained_ratio_is_the_exact_one_and_so_is_its_gradient() -> None:
+    """A Gaussian pair: r within 10% over the central 90% of q, the h-weighted gradient's cosine above .98."""
+    discriminator, at = trained()
+    exact = ExactRatio()(at, P, ExactCritic(Q))
+    with torch.no_grad():
+        learned = discriminator(at, P, None)
+    radius = (at.x_t - 0.0 - SCHEDULE.alpha(at.t)[:, None] * Q.means[0]).norm(dim=1)
+    spread = (SCHEDULE.alpha(at.t) ** 2 * 0.64 + SCHEDULE.sigma(at.t) ** 2).sqrt()
+    central = radius / spread < torch.quantile(radius / spread, 0.9)
+    error = (learned - exact).exp() - 1
+    assert float(error[central].square().mean().sqrt()) < 0.1
+    for divergence in (ForwardKL(), JensenShannon()):
+        g = []
+        for ratio in (ExactRatio(), discriminator):
+            loss = FDistill(divergence, ExactCritic(Q), ratio)
+            g.append(loss.gradient(at, P).g)
+        cosine = torch.nn.functional.cosine_similarity(g[0].flatten(), g[1].flatten(), dim=0)
+        assert float(cosine) > 0.98
+
+
+def test_gan_adds_the_gradient_of_its_term_in_x() -> None:
+    fake, _, teacher = pair()
+    discriminator = own()
+    alone = SDS()
+    both = GAN(SDS(), discriminator, gan_weight=0.3)
+    Distiller(ImageParticles(fake.sample.x), teacher, both)
+    Distiller(ImageParticles(fake.sample.x), teacher, alone)
+    x = fake.sample.x.clone().requires_grad_()
+    x_t = SCHEDULE.alpha(fake.t)[:, None] * x + SCHEDULE.sigma(fake.t)[:, None] * fake.epsilon
+    (slope,) = torch.autograd.grad(discriminator.generator_error(x_t, fake, teacher, None).sum(), x)
+    gradient = both.gradient(fake, teacher)
+    torch.testing.assert_close(gradient.g, alone.gradient(fake, teacher).g + 0.3 * slope)
+    assert {"gan/distillation_norm", "gan/norm", "gan/weight"} <= gradient.report().keys()
+    assert all(weight.grad is None for weight in discriminator.parameters())
+    silent = GAN(SDS(), discriminator, gan_weight=0.0)
+    Distiller(ImageParticles(fake.sample.x), teacher, silent)
+    assert torch.equal(silent.gradient(fake, teacher).g, alone.gradient(fake, teacher).g)
+
+
+def test_balance_sets_the_terms_share_of_the_gradients_norm() -> None:
+    fake, _, teacher = pair()
+    alone, both = SDS(), GAN(SDS(), own(), balance=0.25)
+    for loss in (alone, both):
+        Distiller(ImageParticles(fake.sample.x), teacher, loss)
+    first, second = (loss.gradient(fake, teacher).g for loss in (alone, both))
+    torch.testing.assert_close((second - first).norm(), 0.25 * first.norm())
+
+
+def test_gan_shares_the_discriminator_of_its_loss_and_trains_it_once() -> None:
+    loss = GAN(FDistill(ForwardKL(), NetworkCritic(MLPBackbone((2,), 16, 1)), own()))
+    distiller = Distiller(ImageParticles(torch.randn(5, 2)), GaussianMixture(torch.zeros(1, 2), 1.0), loss)
+    assert distiller.discriminators == [loss.discriminator]
+    assert len(distiller.critics) == 1
+    assert loss.critic is distiller.critics[0]
+
+
+def test_a_critics_dropout_does_not_reach_the_gradient() -> None:
+    network = torch.nn.Sequential()
+    backbone = MLPBackbone((2,), hidden=16, layers=2)
+    torch.nn.init.normal_(backbone.out.weight)
+    backbone.deep = torch.nn.Dropout(0.5)
+    network.append(backbone)
+    distiller = Distiller(ImageParticles(torch.randn(5, 2)), P, VSD(NetworkCritic(backbone)))
+    assert backbone.training
+    x, t, epsilon = torch.randn(5, 2), torch.full((5,), 0.5), torch.randn(5, 2)
+    first, second = (distiller.gradient(x, t=t, epsilon=epsilon) for _ in range(2))
+    assert torch.equal(first, second)
+    assert backbone.training

@@ -1,0 +1,227 @@
+"""One-step students in training: the faults that others have had, exact resume, several processes."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+from pytorch_lightning import Callback
+from torch import Tensor
+from training.test_module import fit, trainer
+
+from scoredistill import Distiller
+from scoredistill.critics import NetworkCritic
+from scoredistill.data import TeacherSamples
+from scoredistill.diffusion import EDMSchedule
+from scoredistill.divergences import Divergence, ForwardKL, JensenShannon, ReverseKL
+from scoredistill.generators import OneStepUNet
+from scoredistill.losses import GAN, DMDNormaliser, FDistill
+from scoredistill.networks import MLPBackbone
+from scoredistill.ratios import BatchMeanNormaliser, ClampRatio, DiscriminatorRatio, TimeBinNormaliser
+from scoredistill.teachers import EDMTeacher, GaussianMixture
+from scoredistill.training import Distillation, Images, NetworkOptimizer, UpdatePlan
+from scoredistill.types import Batch, Condition, Noised, Sample
+
+SCHEDULE = EDMSchedule(0.05, 20.0)
+
+
+def mixture() -> GaussianMixture:
+    means, labels = torch.tensor([[1.0, 0.0], [-1.0, 0.5], [0.0, -1.0]]), torch.arange(3)
+    return GaussianMixture(means, 0.2, labels=labels, schedule=SCHEDULE)
+
+
+def network(seed: int, dropout: float = 0.0) -> MLPBackbone:
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        made = MLPBackbone((2,), hidden=16, layers=2, classes=3)
+        torch.nn.init.normal_(made.out.weight, std=0.3)
+    if dropout:
+        made.deep = torch.nn.Dropout(dropout)  # type: ignore[assignment]
+    return made
+
+
+def loss(divergence: Divergence | None = None, statistics: bool = True, dropout: float = 0.0) -> GAN:
+    """f-distill with everything that is learned or remembered."""
+    with torch.random.fork_rng():
+        torch.manual_seed(5)
+        ratio = DiscriminatorRatio(network(2), hidden=8)
+    torch.nn.init.normal_(ratio.head.out.weight, std=0.1, generator=torch.Generator().manual_seed(3))  # type: ignore[union-attr]
+    normalisers = [ClampRatio(), TimeBinNormaliser(3)] if statistics else []
+    weight = BatchMeanNormaliser() if statistics else None
+    critic = NetworkCritic(network(1, dropout), "edm")
+    return GAN(FDistill(divergence or JensenShannon(), critic, ratio, normalisers, weight), balance=0.1)
+
+
+def module(objective: GAN | None = None, **settings: Any) -> Distillation:
+    student = OneStepUNet((2,), network(0), times=[1.0, 0.4])
+    optimizer = NetworkOptimizer(lambda groups: torch.optim.SGD(groups, lr=0.05))
+    settings = {"generator_optimizer": optimizer, "seed": 7, "ema": 0.5} | settings
+    return Distillation(student, mixture(), objective or loss(), **settings)
+
+
+def data(size: int = 8) -> Images:
+    return Images(TeacherSamples(mixture()), size, labels="uniform")
+
+
+def weights(model: Distillation) -> dict[str, Tensor]:
+    return {key: value.clone() for key, value in model.state_dict().items()}
+
+
+@pytest.mark.parametrize("divergence", [ReverseKL(), ForwardKL(), JensenShannon()], ids=lambda d: type(d).__name__)
+@pytest.mark.parametrize("size", [1, 6])
+def test_every_divergence_and_a_batch_of_one_go_through_the_whole_step(divergence: Divergence, size: int) -> None:
+    model = module(loss(divergence))
+    before = weights(model)
+    fit(model, 2, data=data(size))
+    after = weights(model)
+    for part in ("generator.denoiser", "loss.loss.critic", "loss.loss.ratio"):
+        moved = [key for key in before if f"distiller.{part}" in key and not torch.equal(before[key], after[key])]
+        assert moved, part
+
+
+def test_a_batch_of_one_keeps_its_weight_unless_the_batch_mean_is_asked_for() -> None:
+    x, t = torch.tensor([[2.0, 1.0]]), torch.tensor([0.5])
+    epsilon, condition = torch.tensor([[0.3, -0.4]]), Condition(label=torch.tensor([1]))
+    plain, forward = (loss(d, statistics=False) for d in (ReverseKL(), ForwardKL()))
+    for each in (plain, forward):
+        Distiller(OneStepUNet((2,), network(0)), mixture(), each)
+    noised = Noised.diffuse(Sample(x, condition), t, epsilon, SCHEDULE)
+    kl, reverse = forward.loss.gradient(noised, mixture()), plain.loss.gradient(noised, mixture())
+    r = kl.reweighting.log_r.exp()  # type: ignore[union-attr]
+    assert abs(float(r) - 1) > 0.01
+    torch.testing.assert_close(kl.g, r[:, None] * reverse.g)
+
+
+@pytest.mark.parametrize("parts", [2, 3])
+def test_accumulation_changes_nothing_batch_statistics_included(parts: int) -> None:
+    results = []
+    for accumulate in (1, parts):
+        model = module(plan=UpdatePlan(accumulate=accumulate))
+        fit(model, 3, data=data(8))
+        results.append(weights(model))
+    for key, value in results[0].items():
+        torch.testing.assert_close(results[1][key], value, rtol=1e-9, atol=1e-12, msg=key)
+
+
+def test_evaluation_changes_nothing() -> None:
+    model = module(loss(dropout=0.3))
+    fit(model, 2, data=data())
+    before, state = weights(model), torch.get_rng_state()
+    made = trainer(2)
+    made.validate(model, data(), verbose=False)
+    with torch.no_grad():
+        model.evaluated.eval()(Batch(Condition(label=torch.arange(3))), torch.Generator().manual_seed(0))
+    assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
+    assert torch.equal(state, torch.get_rng_state())
+
+
+def test_the_dmd_gradient_is_finite_where_x_is_the_teachers_x0() -> None:
+    teacher = EDMTeacher(network(3))
+    objective = FDistill(ReverseKL(), NetworkCritic(network(1), "edm"), normaliser=DMDNormaliser())
+    distiller = Distiller(OneStepUNet((2,), network(0)), teacher, objective)
+    label = Condition(label=torch.zeros(4, dtype=torch.long))
+    x, t, epsilon = torch.randn(4, 2), torch.full((4,), 0.5), torch.zeros(4, 2)
+    for _ in range(200):  # the fixed point x = x0(x + sigma epsilon)
+        x = teacher(x + teacher.schedule.sigma(t)[:, None] * epsilon, t, label).x0.detach()
+    g = distiller.gradient(x, t=t, epsilon=epsilon, condition=label)
+    assert torch.isfinite(g).all()
+    assert float(g.norm(dim=1).max()) < 1e4
+
+
+def test_the_average_follows_generator_steps_only() -> None:
+    slow, quick = module(plan=UpdatePlan(3, "alternating")), module(plan=UpdatePlan(1, "alternating"))
+    fit(slow, 2, data=data())
+    fit(quick, 2, data=data())
+    assert int(slow.average.n_averaged) == int(quick.average.n_averaged) == 2  # type: ignore[union-attr]
+    assert int(slow.critic_steps) == 6
+
+
+def test_logs_tell_a_healthy_run_from_a_sick_one() -> None:
+    model = module()
+    seen: dict[str, float] = {}
+    model.log = lambda name, value, **_: seen.__setitem__(name, float(value))  # type: ignore[method-assign, assignment]
+    model.log_dict = lambda values: [model.log(key, value) for key, value in values.items()]  # type: ignore[method-assign]
+    fit(model, 3, data=data())
+    wanted = ["objective/log_r/q05", "objective/log_r/q50", "objective/log_r/q95", "objective/log_r/changed"]
+    wanted += ["objective/h/mean", "objective/h/effective_sample_size", "critic/loss", "discriminator/loss"]
+    wanted += ["objective/gan/norm", "objective/gan/distillation_norm", "objective/gan/weight"]
+    assert not set(wanted) - seen.keys()
+    for name in ("critic", "discriminator"):
+        assert [key for key in seen if key.startswith(f"{name}/loss/level_")]
+    assert seen["objective/gan/norm"] * seen["objective/gan/weight"] > 0
+
+
+@pytest.mark.parametrize("ema", [None, 0.5])
+def test_a_resumed_run_ends_bit_for_bit_as_one_that_was_not(ema: float | None, tmp_path: Path) -> None:
+    def made() -> Distillation:
+        settings = {
+            f"{name}_optimizer": NetworkOptimizer(warmup=2) for name in ("generator", "critic", "discriminator")
+        }
+        return module(loss(dropout=0.3), ema=ema, plan=UpdatePlan(2), **settings)
+
+    whole, first, second = made(), made(), made()
+    fit(whole, 6, data=data())
+    fit(first, 6, Stop(3, tmp_path / "half.ckpt"), data=data())
+    torch.manual_seed(99)
+    fit(second, 6, data=data(), resume=tmp_path / "half.ckpt")
+    for key, value in whole.state_dict().items():
+        assert torch.equal(value, second.state_dict()[key]), key
+    assert not torch.equal(whole.state_dict()["distiller.generator.denoiser.network.out.weight"], network(0).out.weight)
+
+
+class Stop(Callback):
+    """Saves a checkpoint at a step and ends the run there."""
+
+    def __init__(self, at: int, path: Path) -> None:
+        self.at, self.path = at, path
+
+    def on_train_batch_end(self, trainer: Any, *rest: Any) -> None:
+        if trainer.global_step == self.at and not trainer.should_stop:
+            trainer.save_checkpoint(self.path)
+            trainer.should_stop = True
+
+
+def rows() -> tuple[Tensor, Tensor, Tensor]:
+    rng = torch.Generator().manual_seed(0)
+    z, epsilon = (torch.randn(10, 2, generator=rng, dtype=torch.float64) for _ in range(2))
+    return z, 0.2 + 0.6 * torch.rand(10, generator=rng, dtype=torch.float64), epsilon
+
+
+def gradient(z: Tensor, t: Tensor, epsilon: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
+    """Of the student's weights, from given noise, and the time bins' statistics after it."""
+    student, objective = OneStepUNet((2,), network(0)), loss()
+    distiller = Distiller(student, mixture(), objective)
+    objective.loss.ratio_normalisers[1].log_mean += torch.tensor([0.1, -0.2, 0.3])
+    sample = Sample(
+        student.denoiser(20 * z, torch.ones(len(z)), Condition(label=label), SCHEDULE).x0, Condition(label=label)
+    )  # type: ignore[misc]
+    step = distiller.evaluate(sample, t=t, epsilon=epsilon)
+    step.loss.backward()
+    objective.observe(step.noised, step.gradient)
+    found = torch.cat([weight.grad.flatten() for weight in student.parameters() if weight.grad is not None])
+    return found, objective.loss.ratio_normalisers[1].log_mean
+
+
+def one_rank(rank: int, folder: str) -> None:
+    """Half of the batch on each of two processes, whose gradients are averaged as data-parallel training does."""
+    torch.set_num_threads(1)
+    torch.set_default_dtype(torch.float64)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
+    halves = [tensor.chunk(2)[rank] for tensor in (*rows(), torch.arange(10) % 3)]
+    found, means = gradient(*halves)
+    dist.all_reduce(found)
+    torch.save({"gradient": found / 2, "means": means}, Path(folder) / f"{rank}.pt")
+    dist.destroy_process_group()
+
+
+@pytest.mark.slow
+def test_two_processes_give_the_gradient_of_one_batch_statistics_included(tmp_path: Path) -> None:
+    torch.multiprocessing.spawn(one_rank, (str(tmp_path),), nprocs=2)
+    whole, means = gradient(*rows(), torch.arange(10) % 3)
+    alone = torch.stack([gradient(*(half.chunk(2)[k] for half in (*rows(), torch.arange(10) % 3)))[0] for k in (0, 1)])
+    assert (alone.mean(0) - whole).abs().max() > 1e-6  # statistics of a half are others
+    for rank in (0, 1):
+        found = torch.load(tmp_path / f"{rank}.pt")
+        torch.testing.assert_close(found["gradient"], whole, rtol=1e-9, atol=1e-12)
+        torch.testing.assert_close(found["means"], means, rtol=1e-9, atol=1e-12)
