@@ -12,9 +12,16 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional
 
-from scoredistill.networks.base import Backbone
 from scoredistill.networks.published import load_published
-from scoredistill.networks.unet import Resample, ResampledConv, Resampling, Stage, one_hot_labels, unet_stages
+from scoredistill.networks.unet import (
+    Resample,
+    ResampledConv,
+    Resampling,
+    Stage,
+    StagedUNet,
+    one_hot_labels,
+    unet_stages,
+)
 from scoredistill.types import Condition
 
 Architecture = Literal["ddpm++", "adm"]
@@ -89,7 +96,7 @@ class _Block(nn.Module):
         return self.proj(rearrange(mixed, "b h (y x) c -> b (h c) y x", y=x.shape[2]))
 
 
-class EDMUNet(Backbone):
+class EDMUNet(StagedUNet):
     """The U-Nets of EDM, F of its preconditioning: Denoiser(EDMUNet(...), "edm", sigma_data=0.5).
 
     The noise level enters as c_noise = log(sigma / alpha) / 4, the class as a one-hot row, zeros if there is none.
@@ -187,18 +194,6 @@ class EDMUNet(Backbone):
                 x = stage(torch.cat([x, skips.pop()], 1) if "_block" in name else x, embedding)
         norm, conv = (self.get_submodule(name) for name in self.head)
         return conv(functional.silu(norm(x)))
-
-    @property
-    def bottleneck(self) -> nn.Module:
-        return self.enc[self.deepest.name]
-
-    @property
-    def spatial(self) -> bool:
-        return True
-
-    @property
-    def width(self) -> int:
-        return self.deepest.outputs
 
     def _embedding(self, x: Tensor, log_snr: Tensor, condition: Condition | None) -> Tensor:
         half = self.map_layer0.in_features // 2

@@ -11,9 +11,8 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional
 
-from scoredistill.networks.base import Backbone
 from scoredistill.networks.published import load_published
-from scoredistill.networks.unet import Resampling, Stage, one_hot_labels, unet_stages
+from scoredistill.networks.unet import Resampling, Stage, StagedUNet, one_hot_labels, unet_stages
 from scoredistill.types import Condition
 
 RESIDUAL_BALANCE = 0.3
@@ -153,7 +152,7 @@ class _Block(nn.Module):
         return self.attn_proj(rearrange(mixed, "b h (y x) c -> b (h c) y x", y=x.shape[2]))
 
 
-class EDM2UNet(Backbone):
+class EDM2UNet(StagedUNet):
     """The magnitude-preserving U-Net of EDM2, F of EDM's preconditioning: Denoiser(EDM2UNet(...), "edm", 0.5).
 
     Weights, activations and sums keep magnitude 1 by construction, so it has no normalisation layers and no biases; a
@@ -222,18 +221,6 @@ class EDM2UNet(Backbone):
         for name, stage in self.dec.items():
             x = stage(mp_cat(x, skips.pop(), SKIP_BALANCE) if "_block" in name else x, embedding)
         return self.out_conv(x, self.out_gain)
-
-    @property
-    def bottleneck(self) -> nn.Module:
-        return self.enc[self.deepest.name]
-
-    @property
-    def spatial(self) -> bool:
-        return True
-
-    @property
-    def width(self) -> int:
-        return self.deepest.outputs
 
     def _embedding(self, x: Tensor, log_snr: Tensor, condition: Condition | None) -> Tensor:
         embedding = self.emb_noise(self.emb_fourier(-log_snr / 8).to(x.dtype))

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from scoredistill.networks.base import Backbone
 from scoredistill.types import Condition
 
 Resampling = Literal["keep", "down", "up"]
@@ -120,3 +121,22 @@ class ResampledConv(Resample):
     def forward(self, x: Tensor) -> Tensor:
         """(B, inputs, H, W) to (B, outputs, ...) at the new resolution."""
         return functional.conv2d(super().forward(x), self.weight, self.bias, padding=self.padding)
+
+
+class StagedUNet(Backbone):
+    """A U-Net of encoder stages by name, the last of which is its deepest. A subclass builds them."""
+
+    enc: nn.ModuleDict
+    deepest: Stage
+
+    @property
+    def bottleneck(self) -> nn.Module:
+        return self.enc[self.deepest.name]
+
+    @property
+    def spatial(self) -> bool:
+        return True
+
+    @property
+    def width(self) -> int:
+        return self.deepest.outputs

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ from scoredistill.training.randomness import generator_at
 from scoredistill.types import Batch
 
 
-class Training(LightningModule):
+class Training(LightningModule, ABC):
     """A module whose every tick is a function of its weights, the seed and the tick's number.
 
     A subclass implements `evaluated`, and `training_step` by means of `rng_of_tick`. What `frozen` names is rebuilt
@@ -37,9 +38,9 @@ class Training(LightningModule):
         self.register_buffer("ticks", torch.zeros((), dtype=torch.long))
 
     @property
+    @abstractmethod
     def evaluated(self) -> Generator:
         """The generator that is looked at."""
-        raise NotImplementedError
 
     @property
     def progress(self) -> float:

@@ -131,7 +131,7 @@ class Distillation(Training):
             samples = [generator(part, generator_at(seed, 0)) for part in parts]
         whole = Sample.cat(samples)
         # In the order of an unsplit batch, particle by particle, so that each sample gets the same t and epsilon.
-        none = torch.zeros(len(whole.x), dtype=torch.long)
+        none = torch.zeros(len(whole.x), device=whole.x.device)
         order = torch.argsort(none if whole.particle is None else whole.particle, stable=True)
         whole = whole[order]
         noised = self.distiller.diffuse(whole, self.distiller.timesteps, progress=self.progress, rng=rng)
