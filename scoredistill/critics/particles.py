@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from scoredistill.critics.base import Critic
+from scoredistill.critics.latest import Latest
 from scoredistill.diffusion.mixture import Covariance, MixturePosterior, diffused_mixture
 from scoredistill.diffusion.prediction import Prediction
 from scoredistill.diffusion.schedule import Schedule
@@ -30,6 +31,7 @@ class ParticleCritic(Critic):
         if bandwidth < 0:
             raise ValueError(f"bandwidth must be at least 0, got {bandwidth}")
         self.bandwidth = bandwidth
+        self._latest = Latest[MixturePosterior]()
 
     def forward(self, x_t: Tensor, t: Tensor, condition: Condition | None, sample: Sample) -> Prediction:
         return Prediction(x_t, t, self.schedule, epsilon=self.posterior(x_t, t, sample).epsilon.view_as(x_t))
@@ -40,11 +42,18 @@ class ParticleCritic(Critic):
     def posterior(self, x_t: Tensor, t: Tensor, sample: Sample) -> MixturePosterior:
         """Exact epsilon, log-density and responsibilities p(i | x_t).
 
+        An f-divergence asks for the score and for the density at the same x_t: the second answer is the first.
+
         Args:
             x_t: (B, *D).
             t: (B,).
             sample: what was diffused; its population, or itself, are the particles.
         """
+        particles = sample.x if sample.population is None else sample.population
+        settings, about = (self.bandwidth, self.schedule), (x_t, t, sample, particles)
+        return self._latest.of(settings, about, lambda: self._posterior(x_t, t, sample))
+
+    def _posterior(self, x_t: Tensor, t: Tensor, sample: Sample) -> MixturePosterior:
         population, own = sample.x if sample.population is None else sample.population, sample.views
         view = own if sample.population is None else sample.population_view
         same_view = torch.ones(len(x_t), len(population), dtype=torch.bool, device=x_t.device)
@@ -56,6 +65,6 @@ class ParticleCritic(Critic):
                 raise ValueError("the population has no particle under the view or label of a sample")
         log_weights = torch.zeros_like(same_view, dtype=x_t.dtype).where(same_view, -torch.inf).log_softmax(-1)
         means = population.detach().flatten(1)
-        covariance = Covariance(means.new_full((len(means), 1), self.bandwidth**2))
+        covariance = Covariance(means.new_full((1, 1), self.bandwidth**2))
         alpha, sigma = self.schedule.alpha(t), self.schedule.sigma(t)
         return diffused_mixture(x_t.flatten(1), alpha, sigma, means, log_weights, covariance)

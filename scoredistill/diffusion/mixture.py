@@ -19,7 +19,7 @@ class Covariance:
     """Sigma_k = diag(variance_k) + U_k^T diag(spread_k) U_k, one a component.
 
     Args:
-        variance: (..., K, 1) isotropic or (..., K, D) diagonal part, >= 0.
+        variance: (..., K, 1) isotropic or (..., K, D) diagonal part, >= 0; K may be 1, for all components the same.
         basis: (..., K, R, D) with orthonormal rows U_k, or None. Needs an isotropic `variance`.
         spread: (..., K, R) variance along each row of the basis, on top of the isotropic part.
     """
@@ -140,10 +140,16 @@ def _shared_isotropic(
     """One matrix product serves all distances. In float64, for ||x||^2 - 2 x.mu + ||mu||^2 cancels at small sigma."""
     dims, dtype = x_t.shape[-1], x_t.dtype
     x, mu, a, s = x_t.double(), means.double(), alpha.double()[:, None], sigma.double()[:, None]
-    base = a**2 * variance.double() + s**2  # (B, K)
-    squared = (x * x).sum(-1, keepdim=True) - 2 * a * (x @ mu.T) + a**2 * (mu * mu).sum(-1)
-    log_joint = log_weights - 0.5 * (squared.clamp(min=0) / base + dims * (2 * math.pi * base).log())
-    responsibilities = log_joint.softmax(-1)
+    base = a**2 * variance.double() + s**2  # (B, K), or (B, 1) where all components have one variance
+    # One product with two columns more gives -||x - a mu||^2 / 2: passes over B x K numbers are what costs.
+    rows = torch.cat([a * x, -0.5 * a**2, -0.5 * (x * x).sum(-1, keepdim=True)], 1)
+    columns = torch.cat([mu, (mu * mu).sum(-1, keepdim=True), torch.ones_like(mu[:, :1])], 1)
+    log_joint = (rows @ columns.T) / base + (log_weights - 0.5 * dims * (2 * math.pi * base).log())
+    largest = log_joint.detach().amax(-1, keepdim=True)
+    joint = (log_joint - largest).exp()
+    total = joint.sum(-1, keepdim=True)
+    responsibilities = joint / total
     pull = responsibilities / base
     epsilon = s * (pull.sum(-1, keepdim=True) * x - a * (pull @ mu))
-    return MixturePosterior(epsilon.to(dtype), log_joint.logsumexp(-1).to(dtype), responsibilities.to(dtype))
+    log_prob = (largest + total.log())[:, 0]
+    return MixturePosterior(epsilon.to(dtype), log_prob.to(dtype), responsibilities.to(dtype))

@@ -52,16 +52,37 @@ class Backbone(nn.Module, ABC):
         """
         raise TypeError(f"{type(self).__name__} names no bottleneck, which a discriminator on its features needs")
 
+    def features(self, x: Tensor, log_snr: Tensor, condition: Condition | None) -> Tensor:
+        """The bottleneck's output, (B, width), (B, width, H, W) or (B, L, width). What lies behind it is not computed.
+
+        Arguments are those of `forward`.
+
+        Raises:
+            TypeError: if the network names no bottleneck.
+        """
+        with self._stopping_at(self.bottleneck):
+            try:
+                self(x, log_snr, condition)
+            except _Reached as reached:
+                return reached.output
+        raise RuntimeError(f"the forward pass of {type(self).__name__} does not go through its bottleneck")
+
+    @staticmethod
     @contextmanager
-    def watched(self) -> Iterator[list[Tensor]]:
-        """Collect the bottleneck's output of every forward inside the `with` block."""
-        seen: list[Tensor] = []
+    def _stopping_at(layer: nn.Module) -> Iterator[None]:
+        def stop(module: nn.Module, inputs: object, output: Tensor | tuple[Tensor, ...]) -> None:
+            raise _Reached(output[0] if isinstance(output, tuple) else output)
 
-        def keep(module: nn.Module, inputs: object, output: Tensor | tuple[Tensor, ...]) -> None:
-            seen.append(output[0] if isinstance(output, tuple) else output)
-
-        handle = self.bottleneck.register_forward_hook(keep)
+        handle = layer.register_forward_hook(stop)
         try:
-            yield seen
+            yield
         finally:
             handle.remove()
+
+
+class _Reached(Exception):
+    """Leaves a forward pass with what was wanted of it: no architecture offers its first half alone."""
+
+    def __init__(self, output: Tensor) -> None:
+        super().__init__()
+        self.output = output

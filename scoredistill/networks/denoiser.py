@@ -57,30 +57,38 @@ class Denoiser(nn.Module):
             condition: B rows, or None.
             schedule: alpha and sigma.
         """
+        output = self.network(self._scaled(x_t, t, schedule), schedule.log_snr(t), condition).to(x_t.dtype)
         if self.prediction == "edm":
-            c_skip, c_out, c_in = self._preconditioning(t, x_t, schedule)
+            c_skip, c_out = self._preconditioning(t, x_t, schedule)
             x = x_t / right_pad_dims(schedule.alpha(t), x_t)
-            output = self.network(c_in * x, schedule.log_snr(t), condition)
-            return Prediction(x_t, t, schedule, x0=c_skip * x + c_out * output.to(x_t.dtype))
-        alpha, sigma = schedule.alpha(t), schedule.sigma(t)
-        scale = right_pad_dims((alpha**2 + sigma**2).rsqrt(), x_t)
-        output = self.network(scale * x_t, schedule.log_snr(t), condition)
-        return Prediction.of(self.prediction, output.to(x_t.dtype), x_t, t, schedule)
+            return Prediction(x_t, t, schedule, x0=c_skip * x + c_out * output)
+        return Prediction.of(self.prediction, output, x_t, t, schedule)
+
+    def features(self, x_t: Tensor, t: Tensor, condition: Condition | None, schedule: Schedule) -> Tensor:
+        """The backbone's bottleneck at x_t; arguments are those of `forward`."""
+        return self.network.features(self._scaled(x_t, t, schedule), schedule.log_snr(t), condition)
 
     def training_error(self, noised: Noised) -> Tensor:
         """Squared error of each sample in the units of F, the mean over its dimensions, (B,)."""
         x, schedule, t = noised.sample.x.detach(), noised.schedule, noised.t
         predicted = self(noised.x_t, t, noised.condition, schedule)
         if self.prediction == "edm":
-            _, c_out, _ = self._preconditioning(t, x, schedule)
+            _, c_out = self._preconditioning(t, x, schedule)
             error = (predicted.x0 - x) / c_out
         else:
             kind: PredictionType = self.prediction
             error = predicted.value - Prediction.truth(kind, x, noised.epsilon, t, schedule).value
         return error.flatten(1).square().mean(1)
 
-    def _preconditioning(self, t: Tensor, like: Tensor, schedule: Schedule) -> tuple[Tensor, Tensor, Tensor]:
-        """c_skip, c_out and c_in, each to multiply (B, *D)."""
+    def _scaled(self, x_t: Tensor, t: Tensor, schedule: Schedule) -> Tensor:
+        """x_t as the backbone sees it, of about unit variance."""
+        alpha, sigma = schedule.alpha(t), schedule.sigma(t)
+        if self.prediction == "edm":
+            # c_in x_t / alpha, with c_in = 1 / sqrt(s^2 + d^2)
+            return x_t * right_pad_dims((sigma**2 + (alpha * self.sigma_data) ** 2).rsqrt(), x_t)
+        return x_t * right_pad_dims((alpha**2 + sigma**2).rsqrt(), x_t)
+
+    def _preconditioning(self, t: Tensor, like: Tensor, schedule: Schedule) -> tuple[Tensor, Tensor]:
+        """c_skip and c_out, each to multiply (B, *D)."""
         s, d = right_pad_dims((-0.5 * schedule.log_snr(t)).exp(), like), self.sigma_data
-        norm = (s * s + d * d).sqrt()
-        return d * d / norm**2, s * d / norm, 1 / norm
+        return d * d / (s * s + d * d), s * d / (s * s + d * d).sqrt()

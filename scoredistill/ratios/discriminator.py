@@ -88,9 +88,7 @@ class DiscriminatorRatio(DensityRatio):
         if self.head is None:
             raise ValueError("the discriminator has no head yet: put it into a Distiller")
         denoiser = self._denoiser(teacher, critic)
-        with denoiser.network.watched() as seen:
-            denoiser(x_t, noised.t, noised.condition, noised.schedule)
-        return self.head(seen[0])
+        return self.head(denoiser.features(x_t, noised.t, noised.condition, noised.schedule))
 
     def training_error(self, fake: Noised, real: Noised, teacher: Teacher, critic: Critic | None) -> Tensor:
         """Loss of each pair of a generated and a real sample, (B,).

@@ -134,7 +134,7 @@ class GaussianMixture(Teacher):
         weights = self._log_weights(condition).exp().expand(n, -1).cpu()
         component = torch.multinomial(weights, 1, generator=rng)[:, 0].to(self.means.device)
         x = self.means[component]
-        x = x + self.variance[component].sqrt() * _normal(x.shape, x, rng)
+        x = x + self.variance.expand(len(self.means), -1)[component].sqrt() * _normal(x.shape, x, rng)
         if self.basis is not None and self.spread is not None:
             scale = self.spread[component].sqrt()
             coefficients = scale * _normal(scale.shape, x, rng)
@@ -161,7 +161,9 @@ def _covariance(means: Tensor, stds: Tensor, factors: Tensor | None, covariances
             raise ValueError(f"covariances must be ({count}, {dims}, {dims}), and replace stds and factors")
         return Covariance.full(covariances.to(means))
     if stds.ndim <= 1:
-        variance = (stds**2).expand(count)[:, None].clone()
+        variance = (stds**2).reshape(-1, 1)
+        if len(variance) not in (1, count):
+            raise ValueError(f"stds must be a scalar, ({count},) or {tuple(means.shape)}; got {tuple(stds.shape)}")
     elif stds.shape == means.shape:
         variance = stds.flatten(1) ** 2
     else:

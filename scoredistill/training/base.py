@@ -48,6 +48,17 @@ class Training(LightningModule, ABC):
         steps = self.trainer.max_steps
         return 0.0 if steps <= 0 else min(self.global_step / steps, 1.0)
 
+    def reports(self, ticks: int = 1) -> bool:
+        """Whether this tick's figures can be in the log's next line, which shows the latest of each.
+
+        Computing and logging them takes longer than a small network's step.
+
+        Args:
+            ticks: in which every network has its turn, >= 1.
+        """
+        every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]  # set by its logger connector
+        return every > 0 and -(int(self.ticks) + 1) % every < ticks
+
     def rng_of_tick(self) -> torch.Generator:
         """The tick's own random numbers; torch's global ones, which dropout in networks draws from, follow them."""
         rng = generator_at(self.seed, int(self.ticks), self.global_rank)

@@ -103,8 +103,8 @@ class DenoiserTraining(Training):
         optimizer.step()
         if self.average is not None:
             self.average.update_parameters(self.denoiser)
-        self.log("loss", error.detach().mean(), prog_bar=True)
-        self.log("gradient_norm", norm, prog_bar=True)
-        means = self.levels.means(error.detach(), t, self.schedule)
-        self.log_dict({f"loss/level_{level}": mean for level, mean in means.items()})
+        if self.reports():
+            means = self.levels.means(error.detach(), t, self.schedule)
+            self.log_dict({f"loss/level_{level}": mean for level, mean in means.items()})
+            self.log_dict({"loss": error.detach().mean(), "gradient_norm": norm}, prog_bar=True)
         self.ticks += 1

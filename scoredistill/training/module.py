@@ -111,7 +111,9 @@ class Distillation(Training):
         else:
             step = self._accumulated(batch, rng)
         norm = self.generator_optimizer.clip_gradient(optimizer.optimizer, self.loss_scale)
-        self._report(step, norm)
+        self.require_finite(norm, "generator", self.global_step)
+        if self.reports(self.plan.ticks):
+            self._report(step, norm)
         optimizer.step()
         self.distiller.loss.observe(step.noised, step.gradient)
         if self.average is not None:
@@ -163,7 +165,8 @@ class Distillation(Training):
         self.manual_backward(torch.stack([error.mean() for error in errors.values()]).sum())
         for index, (name, error) in enumerate(errors.items(), 1):
             norm = self._critic_step(index, name)
-            self._report_critic(name, error.detach(), norm, noised)
+            if self.reports(self.plan.ticks):
+                self._report_critic(name, error.detach(), norm, noised)
         self.critic_steps += 1
 
     def _critic_step(self, index: int, name: str) -> Tensor:
@@ -183,9 +186,7 @@ class Distillation(Training):
         self.log_dict({f"{name}/loss/level_{level}": mean for level, mean in means.items()})
 
     def _report(self, step: Step, norm: Tensor) -> None:
-        self.require_finite(norm, "generator", self.global_step)
-        self.log("loss", step.loss.detach(), prog_bar=True)
-        self.log("gradient_norm", norm, prog_bar=True)
+        self.log_dict({"loss": step.loss.detach(), "gradient_norm": norm}, prog_bar=True)
         self.log_dict({f"objective/{key}": value for key, value in step.gradient.report().items()})
         self.log("objective/t", step.noised.t.mean())
         if step.noised.sample.regulariser is not None:

@@ -39,6 +39,11 @@ class UpdatePlan:
         if self.critic_steps < 1 or self.accumulate < 1:
             raise ValueError(f"plan.critic_steps and plan.accumulate must be at least 1, got {self}")
 
+    @property
+    def ticks(self) -> int:
+        """Ticks in which every network has its turn."""
+        return self.critic_steps + (self.mode == "alternating")
+
     def turn(self, tick: int, has_critic: bool) -> Turn:
         """Who is updated at a tick, counted from 0. Without a trained critic every tick is the generator's."""
         if not has_critic:

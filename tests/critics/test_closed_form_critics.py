@@ -7,6 +7,7 @@ from torch import Tensor
 
 from scoredistill.critics import Critic, DiracCritic, ExactCritic, ParticleCritic
 from scoredistill.diffusion import CosineSchedule, EDMSchedule, FlowSchedule, Schedule
+from scoredistill.diffusion.mixture import MixturePosterior, diffused_mixture
 from scoredistill.teachers import Empirical, GaussianMixture
 from scoredistill.types import Noised, Sample
 
@@ -113,3 +114,22 @@ def test_what_a_critic_cannot_do_is_an_error_that_says_so() -> None:
         DiracCritic().log_prob(at.x_t, at.t, None, at.sample)
     with pytest.raises(TypeError, match="ParticleCritic is not trained"):
         ParticleCritic().training_loss(at)
+
+
+def test_score_and_density_of_the_particles_cost_one_evaluation(monkeypatch: pytest.MonkeyPatch) -> None:
+    evaluations = []
+
+    def counted(*arguments: object) -> MixturePosterior:
+        evaluations.append(arguments)
+        return diffused_mixture(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("scoredistill.critics.particles.diffused_mixture", counted)
+    critic = ParticleCritic(schedule=CosineSchedule())
+    sample = Sample(torch.randn(8, 2, dtype=torch.float64))
+    x_t, t = torch.randn(8, 2, dtype=torch.float64), torch.full((8,), 0.5, dtype=torch.float64)
+    critic(x_t, t, None, sample)
+    critic.log_prob(x_t, t, None, sample)
+    assert len(evaluations) == 1
+    critic.bandwidth = 0.1
+    critic.log_prob(x_t, t, None, sample)
+    assert len(evaluations) == 2

@@ -1,7 +1,10 @@
 """Parameterisations: what a raw output means, and what it is trained on."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
+from diffusers import DiTTransformer2DModel
 from laws.zoo import SCHEDULES, name
 from torch import Tensor, nn
 
@@ -154,15 +157,56 @@ def test_discrete_time_is_the_index_of_the_schedule() -> None:
     torch.testing.assert_close(seen[0], index, rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize("make", [lambda: labelled_unet(4), lambda: MLPBackbone((1, 8, 8), 16, classes=4)])
-def test_the_bottleneck_is_watched_and_as_wide_as_it_says(make) -> None:  # type: ignore[no-untyped-def]
+def transformer(gradient_checkpointing: bool = False) -> DiffusersBackbone:
+    network = DiTTransformer2DModel(
+        num_attention_heads=2,
+        attention_head_dim=8,
+        in_channels=1,
+        num_layers=3,
+        sample_size=8,
+        patch_size=2,
+        num_embeds_ada_norm=5,
+        norm_num_groups=1,
+    )
+    return DiffusersBackbone(network, classes=4, gradient_checkpointing=gradient_checkpointing)
+
+
+def seeded(function: Callable[..., Tensor], *arguments: object) -> Tensor:
+    """With the same dropout of labels every time."""
+    torch.manual_seed(0)
+    return function(*arguments)
+
+
+BOTTLENECKS = {
+    "unet": lambda: labelled_unet(4),
+    "mlp": lambda: MLPBackbone((1, 8, 8), 16, classes=4),
+    "transformer": transformer,
+    "checkpointing": lambda: transformer(gradient_checkpointing=True).train(),
+}
+
+
+@pytest.mark.parametrize("make", BOTTLENECKS.values(), ids=BOTTLENECKS)
+def test_features_are_the_bottlenecks_output_and_nothing_behind_it_runs(make: Callable[[], Backbone]) -> None:
     network, x = make(), torch.randn(3, 1, 8, 8, requires_grad=True)
-    with network.watched() as seen:
-        network(x, torch.zeros(3), Condition(label=torch.arange(3)))
-    assert seen[0].shape[:2] == (3, network.width)
-    assert torch.autograd.grad(seen[0].sum(), x)[0].abs().sum() > 0
-    network(x, torch.zeros(3), Condition(label=torch.arange(3)))
-    assert len(seen) == 1
+    asked = (x, torch.zeros(3), Condition(label=torch.arange(3)))
+    outputs: list[Tensor] = []
+    handle = network.bottleneck.register_forward_hook(lambda module, inputs, output: outputs.append(output))
+    whole = seeded(network, *asked)
+    handle.remove()
+    ran: list[nn.Module] = []
+    for module in network.modules():
+        module.register_forward_pre_hook(lambda module, inputs: ran.append(module))
+    features = seeded(network.features, *asked)
+    halfway = len(ran)
+    assert network.width in (features.shape[1], features.shape[-1])
+    torch.testing.assert_close(features, outputs[0])
+    weights = torch.randn_like(features)
+    slopes = [torch.autograd.grad((weights * given).sum(), x)[0] for given in (outputs[0], features)]
+    assert slopes[0].abs().sum() > 0
+    torch.testing.assert_close(*slopes)
+    ran.clear()
+    torch.testing.assert_close(seeded(network, *asked), whole)
+    assert halfway < len(ran)
 
 
 def test_evaluating_restores_each_module() -> None:

@@ -8,6 +8,7 @@ import pytest
 import torch
 from laws.zoo import mlp_critic
 from pytorch_lightning import Callback, Trainer
+from pytorch_lightning.loggers import Logger
 from torch import Tensor, nn
 
 from scoredistill.critics import DiracCritic, ExactCritic, ParticleCritic
@@ -39,22 +40,41 @@ def module(loss: ScoreDistillation | None = None, generator: Generator | None = 
     return Distillation(generator or particles(), teacher(), loss or SDS(), **settings)
 
 
-def trainer(steps: int, *callbacks: Callback) -> Trainer:
+def trainer(steps: int, *callbacks: Callback, logger: Logger | bool = False, every: int = 1) -> Trainer:
     quiet = {"enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
     settings = {"accelerator": "cpu", "devices": 1, "max_steps": steps, "max_epochs": -1, "limit_val_batches": 0}
-    return Trainer(logger=False, callbacks=list(callbacks), **settings, **quiet)
+    return Trainer(logger=logger, log_every_n_steps=every, callbacks=list(callbacks), **settings, **quiet)
 
 
 def fit(
     model: Distillation, steps: int, *callbacks: Callback, resume: Path | None = None, data: Conditions | None = None
 ) -> Trainer:
-    made = trainer(steps, *callbacks)
+    return run(trainer(steps, *callbacks), model, data, resume)
+
+
+def run(made: Trainer, model: Distillation, data: Conditions | None = None, resume: Path | None = None) -> Trainer:
     with warnings.catch_warnings():
         # Lightning's own: of a class that torch is about to remove, and that there is no loader process.
         warnings.filterwarnings("ignore", ".*LeafSpec", FutureWarning)
         warnings.filterwarnings("ignore", ".*does not have many workers")
         made.fit(model, datamodule=data or Conditions(), ckpt_path=resume, weights_only=True if resume else None)
     return made
+
+
+class Memory(Logger):
+    """Keeps the lines of the log."""
+
+    name, version = "memory", 0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: list[dict[str, float]] = []
+
+    def log_hyperparams(self, *arguments: Any, **settings: Any) -> None:
+        """Nothing."""
+
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        self.lines.append(metrics)
 
 
 class Watch(Callback):
@@ -278,3 +298,17 @@ def test_predictions_are_the_evaluated_generators_samples() -> None:
     predicted = model.predict_step(Batch(), 0)
     assert torch.equal(predicted["x"], model.evaluated.values)
     assert predicted["particle"].tolist() == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("plan", [UpdatePlan(), UpdatePlan(3), UpdatePlan(2, "alternating")])
+@pytest.mark.parametrize("every", [2, 5])
+def test_lines_of_a_sparse_log_are_those_of_a_full_one(plan: UpdatePlan, every: int) -> None:
+    logs = {number: Memory() for number in (1, every)}
+    for number, log in logs.items():
+        # So many particles that there are some at every noise level in each step.
+        run(trainer(10, logger=log, every=number), module(learned(), particles(64), plan=plan))
+    expected = [line for tick, line in enumerate(logs[1].lines, 1) if tick % every == 0]
+    assert expected[-1].keys() >= {"loss", "objective/h/mean", "critic/loss"}
+    assert len(logs[every].lines) == len(expected)
+    for found, line in zip(logs[every].lines, expected, strict=True):
+        assert found == pytest.approx(line, rel=0, abs=0)

@@ -141,7 +141,7 @@ def test_logs_tell_a_healthy_run_from_a_sick_one() -> None:
     model = module()
     seen: dict[str, float] = {}
     model.log = lambda name, value, **_: seen.__setitem__(name, float(value))  # type: ignore[method-assign, assignment]
-    model.log_dict = lambda values: [model.log(key, value) for key, value in values.items()]  # type: ignore[method-assign]
+    model.log_dict = lambda values, **_: [model.log(key, value) for key, value in values.items()]  # type: ignore[method-assign]
     fit(model, 3, data=data())
     wanted = ["objective/log_r/q05", "objective/log_r/q50", "objective/log_r/q95", "objective/log_r/changed"]
     wanted += ["objective/h/mean", "objective/h/effective_sample_size", "critic/loss", "discriminator/loss"]
