@@ -90,9 +90,27 @@ class Distiller(nn.Module):
         Returns:
             (B, *D).
         """
+        condition = self.teacher.embedded(condition, len(x))
         sample = replace(sample or self._as_sample(x, condition), x=x, condition=condition)
         noised = Noised.diffuse(sample, t, epsilon, self.teacher.schedule)
         return self.loss.gradient(noised, self.teacher, self.guidance).g
+
+    def generate(self, batch: Batch | None = None, rng: torch.Generator | None = None) -> Sample:
+        """What the generator makes, where the teacher lives: prompts as embeddings, pictures encoded.
+
+        Args:
+            batch: what to generate; None: an unconditional batch.
+            rng: CPU generator; None: torch's global one.
+        """
+        sample = self.generator(self.asked(batch or Batch()), rng)
+        with torch.no_grad():
+            population = None if sample.population is None else self.teacher.encode(sample.population)
+        condition = self.teacher.embedded(sample.condition, len(sample.x))
+        return replace(sample, x=self.teacher.encode(sample.x), condition=condition, population=population)
+
+    def asked(self, batch: Batch) -> Batch:
+        """The batch with its prompts as embeddings, for generators that read them."""
+        return replace(batch, condition=self.teacher.embedded(batch.condition, batch.count))
 
     def step(
         self,
@@ -112,7 +130,7 @@ class Distiller(nn.Module):
             progress: fraction of training done, for annealed timesteps.
             rng: CPU generator; None: torch's global one.
         """
-        sample = self.generator(batch or Batch(), rng)
+        sample = self.generate(batch, rng)
         return self.evaluate(sample, t=t, epsilon=epsilon, progress=progress, rng=rng)
 
     def evaluate(
@@ -198,7 +216,7 @@ class Distiller(nn.Module):
     ) -> Noised:
         """Samples without graph, diffused to the critics' times."""
         with torch.no_grad():
-            sample = self.generator(batch or Batch(), rng)
+            sample = self.generate(batch, rng)
         return self.diffuse(sample, self.critic_timesteps, None, None, progress, rng)
 
     def diffuse(

@@ -37,7 +37,9 @@ def load_generator(config: Path, checkpoint: Path) -> Generator:
     prefix = AVERAGE if any(key.startswith(AVERAGE) for key in stored) else TRAINED
     weights = {key.removeprefix(prefix): value for key, value in stored.items() if key.startswith(prefix)}
     try:
-        generator.load_state_dict(weights)
+        # What is frozen is the teacher's, and not in checkpoints.
+        frozen = {name: value for name, value in generator.named_parameters() if not value.requires_grad}
+        generator.load_state_dict(frozen | weights)
     except RuntimeError as error:
         raise UsageError(f"{checkpoint} is not of the generator in {config}: {error}") from error
     return generator.eval().to("cuda" if torch.cuda.is_available() else "cpu")

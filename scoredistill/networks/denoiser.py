@@ -17,7 +17,8 @@ Parameterisation = Literal["edm", "epsilon", "x0", "v", "flow", "score"]
 class Denoiser(nn.Module):
     """A backbone F as a denoiser under any schedule.
 
-    As epsilon, x0, v, flow or score the output is that quantity, of an input scaled to about unit variance:
+    As epsilon, x0, v, flow or score the output is that quantity, of an input scaled to about unit variance, or of x_t
+    itself:
 
         y(x_t, t) = F(x_t / sqrt(alpha^2 + sigma^2), t)
 
@@ -35,18 +36,26 @@ class Denoiser(nn.Module):
         network: F.
         prediction: edm, or what F outputs.
         sigma_data: d, for edm only, > 0.
+        scale_input: False: F sees x_t itself, as published flow transformers do; edm always scales.
 
     Raises:
         ValueError: if the parameterisation is unknown or sigma_data is not positive.
     """
 
-    def __init__(self, network: Backbone, prediction: Parameterisation = "edm", sigma_data: float = 0.5) -> None:
+    def __init__(
+        self,
+        network: Backbone,
+        prediction: Parameterisation = "edm",
+        sigma_data: float = 0.5,
+        scale_input: bool = True,
+    ) -> None:
         super().__init__()
         if prediction not in get_args(Parameterisation):
             raise ValueError(f"unknown parameterisation {prediction!r}; choose {', '.join(get_args(Parameterisation))}")
         if sigma_data <= 0:
             raise ValueError(f"sigma_data must be positive, got {sigma_data}")
         self.network, self.prediction, self.sigma_data = network, prediction, sigma_data
+        self.scale_input = scale_input
 
     def forward(self, x_t: Tensor, t: Tensor, condition: Condition | None, schedule: Schedule) -> Prediction:
         """The prediction at x_t.
@@ -81,12 +90,12 @@ class Denoiser(nn.Module):
         return error.flatten(1).square().mean(1)
 
     def _scaled(self, x_t: Tensor, t: Tensor, schedule: Schedule) -> Tensor:
-        """x_t as the backbone sees it, of about unit variance."""
+        """x_t as the backbone sees it."""
         alpha, sigma = schedule.alpha(t), schedule.sigma(t)
         if self.prediction == "edm":
             # c_in x_t / alpha, with c_in = 1 / sqrt(s^2 + d^2)
             return x_t * right_pad_dims((sigma**2 + (alpha * self.sigma_data) ** 2).rsqrt(), x_t)
-        return x_t * right_pad_dims((alpha**2 + sigma**2).rsqrt(), x_t)
+        return x_t * right_pad_dims((alpha**2 + sigma**2).rsqrt(), x_t) if self.scale_input else x_t
 
     def _preconditioning(self, t: Tensor, like: Tensor, schedule: Schedule) -> tuple[Tensor, Tensor]:
         """c_skip and c_out, each to multiply (B, *D)."""

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from scoredistill.diffusion.schedule import LinearSchedule, Schedule
 from scoredistill.networks.base import Backbone
 from scoredistill.networks.embedding import ConditionEmbedding
-from scoredistill.types import Condition
+from scoredistill.types import Condition, TextEmbeddings
 
 TimeInput = Literal["edm", "flow", "discrete"]
 
@@ -86,7 +86,7 @@ class DiffusersBackbone(Backbone):
         if "encoder_hidden_states" in self._known:
             if condition is None or condition.embeddings is None:
                 raise ValueError("the network is conditioned on text, but the condition has no embeddings")
-            inputs["encoder_hidden_states"] = condition.embeddings
+            inputs["encoder_hidden_states"] = TextEmbeddings.of(condition.embeddings).tokens.to(x.dtype)
         output = self.network(x, **inputs, return_dict=False)[0]
         return output[:, : x.shape[1]]  # some transformers predict a variance in further channels
 

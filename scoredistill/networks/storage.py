@@ -50,6 +50,7 @@ def _write(denoiser: Denoiser, folder: Path) -> None:
     if settings is None:
         raise TypeError(f"{type(network).__name__} cannot be saved: it has no `settings`, its constructor's arguments")
     description: dict[str, Any] = {"prediction": denoiser.prediction, "sigma_data": denoiser.sigma_data}
+    description["scale_input"] = denoiser.scale_input
     description |= {"backbone": type(network).__name__, "settings": settings}
     if isinstance(network, DiffusersBackbone):
         description["network"] = type(network.network).__name__
@@ -79,7 +80,7 @@ def load_denoiser(folder: str | Path) -> Denoiser:
     except (OSError, json.JSONDecodeError) as error:
         raise ValueError(f"{folder} holds no denoiser ({DESCRIPTION}): {error}") from error
     network = _read_network(description, folder)
-    return Denoiser(network, description["prediction"], description["sigma_data"])
+    return Denoiser(network, description["prediction"], description["sigma_data"], description["scale_input"])
 
 
 def _read_network(description: dict[str, Any], folder: Path) -> Backbone:

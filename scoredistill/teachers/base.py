@@ -46,6 +46,28 @@ class Teacher(nn.Module, ABC):
             condition: B rows, or None for the unconditional model.
         """
 
+    def encode(self, x: Tensor) -> Tensor:
+        """Pictures to the space where the teacher lives, differentiable; for most teachers they are there already.
+
+        Args:
+            x: (B, 3, H, W) pictures in [-1, 1], or samples of the teacher's own space, which stay as they are.
+        """
+        return x
+
+    def decode(self, x: Tensor) -> Tensor:
+        """Samples of the teacher's own space to pictures, where these differ."""
+        return x
+
+    def embedded(self, condition: Condition | None, rows: int | None) -> Condition | None:
+        """The condition with its prompt as embeddings too, for teachers that read text; otherwise as it is.
+
+        Args:
+            condition: what is asked; None: unconditional.
+            rows: B, where it is known; one text for a whole batch is embedded for so many.
+        """
+        del rows
+        return condition
+
     def predict_all(self, x_t: Tensor, t: Tensor, conditions: Sequence[Condition | None]) -> list[Prediction]:
         """Predictions of the same x_t under several conditions; networks override it with one batched forward."""
         return [self(x_t, t, condition) for condition in conditions]

@@ -8,8 +8,7 @@ from typing import Any
 import torch
 from pytorch_lightning import LightningModule
 from pytorch_lightning.core.optimizer import LightningOptimizer
-from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch import Tensor
 
 from scoredistill.generators.base import Generator
 from scoredistill.training.randomness import generator_at
@@ -42,6 +41,10 @@ class Training(LightningModule, ABC):
     def evaluated(self) -> Generator:
         """The generator that is looked at."""
 
+    def asked(self, batch: Batch) -> Batch:
+        """A batch as the evaluated generator wants it, with prompts as embeddings for example."""
+        return batch
+
     @property
     def progress(self) -> float:
         """Fraction of all steps that are done, in [0, 1]."""
@@ -73,7 +76,7 @@ class Training(LightningModule, ABC):
 
     def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """Samples x of the evaluated generator, with their particle and view where it has any."""
-        sample = self.evaluated(batch, generator_at(self.seed, batch_idx, self.global_rank))
+        sample = self.evaluated(self.asked(batch), generator_at(self.seed, batch_idx, self.global_rank))
         # A plain dictionary: Lightning does not move frozen dataclasses to the CPU.
         found = {"x": sample.x, "particle": sample.particle, "view": sample.view}
         return {name: value for name, value in found.items() if value is not None}
@@ -103,8 +106,9 @@ class Training(LightningModule, ABC):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Leave out what is frozen."""
+        rebuilt = self._rebuilt()
         state = checkpoint["state_dict"]
-        checkpoint["state_dict"] = {key: value for key, value in state.items() if not self._is_frozen(key)}
+        checkpoint["state_dict"] = {key: value for key, value in state.items() if key not in rebuilt}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse a checkpoint of another network or loss, by name.
@@ -112,7 +116,8 @@ class Training(LightningModule, ABC):
         Raises:
             ValueError: if its tensors are not those of this module.
         """
-        own = {key: value.shape for key, value in self.state_dict().items() if not self._is_frozen(key)}
+        rebuilt = self._rebuilt()
+        own = {key: value.shape for key, value in self.state_dict().items() if key not in rebuilt}
         stored = {key: value.shape for key, value in checkpoint["state_dict"].items()}
         differing = sorted(key for key in own.keys() | stored.keys() if own.get(key) != stored.get(key))
         if differing:
@@ -121,21 +126,9 @@ class Training(LightningModule, ABC):
                 f"the checkpoint and {own.get(differing[0], 'not there')} here (and {len(differing) - 1} more)"
             )
 
-    def _is_frozen(self, key: str) -> bool:
-        return bool(self.frozen) and key.startswith(self.frozen)
-
-
-def averaged(network: nn.Module, decay: float) -> AveragedModel:
-    """An exponential moving average of a network, updated by `update_parameters`; it is never differentiated.
-
-    Args:
-        network: whose parameters are averaged.
-        decay: in [0, 1).
-
-    Raises:
-        ValueError: if decay is out of its range.
-    """
-    if not 0 <= decay < 1:
-        raise ValueError(f"ema must be in [0, 1), got {decay}")
-    average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(decay))
-    return average.requires_grad_(False)
+    def _rebuilt(self) -> set[str]:
+        """Names of what the recipe rebuilds: frozen tensors, under all the names of the networks that share them."""
+        named: dict[str, Tensor] = dict(self.named_parameters(remove_duplicate=False))
+        named |= dict(self.named_buffers(remove_duplicate=False))
+        frozen = {id(value) for key, value in named.items() if self.frozen and key.startswith(self.frozen)}
+        return {key for key, value in named.items() if id(value) in frozen}

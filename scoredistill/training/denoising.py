@@ -17,7 +17,8 @@ from scoredistill.networks.base import Backbone
 from scoredistill.networks.denoiser import Denoiser, Parameterisation
 from scoredistill.networks.storage import save_denoiser
 from scoredistill.teachers.edm import EDMTeacher
-from scoredistill.training.base import Training, averaged
+from scoredistill.training.average import MovingAverage
+from scoredistill.training.base import Training
 from scoredistill.training.module import LEVELS
 from scoredistill.training.optimizers import NetworkOptimizer
 from scoredistill.types import Batch, Condition, Noised, Sample
@@ -62,7 +63,7 @@ class DenoiserTraining(Training):
         self.denoiser = Denoiser(network, prediction, sigma_data)
         self.schedule, self.timesteps = schedule or EDMSchedule(), timesteps or LogNormalTimesteps()
         self.optimizer, self.shape, self.steps = optimizer or NetworkOptimizer(), tuple(shape), steps
-        self.average = None if ema is None else averaged(self.denoiser, ema)
+        self.average = None if ema is None else MovingAverage(self.denoiser, ema)
         self.levels = TimeBins.quantiles(self.timesteps, self.schedule, LEVELS)
 
     @property
@@ -102,7 +103,7 @@ class DenoiserTraining(Training):
         self.require_finite(norm, "network", self.global_step)
         optimizer.step()
         if self.average is not None:
-            self.average.update_parameters(self.denoiser)
+            self.average.update(self.denoiser)
         if self.reports():
             means = self.levels.means(error.detach(), t, self.schedule)
             self.log_dict({f"loss/level_{level}": mean for level, mean in means.items()})

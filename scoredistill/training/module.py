@@ -14,7 +14,8 @@ from scoredistill.distiller import Distiller, Step, surrogate
 from scoredistill.generators.base import Generator
 from scoredistill.losses.base import ScoreDistillation
 from scoredistill.teachers.base import Teacher
-from scoredistill.training.base import Training, averaged
+from scoredistill.training.average import MovingAverage
+from scoredistill.training.base import Training
 from scoredistill.training.optimizers import NetworkOptimizer
 from scoredistill.training.plan import UpdatePlan
 from scoredistill.training.randomness import generator_at
@@ -70,13 +71,16 @@ class Distillation(Training):
         self.discriminator_optimizer = discriminator_optimizer or NetworkOptimizer()
         self.levels = TimeBins.quantiles(self.distiller.critic_timesteps, teacher.schedule, LEVELS)
         self.plan = plan or UpdatePlan()
-        self.average = None if ema is None else averaged(generator, ema)
+        self.average = None if ema is None else MovingAverage(generator, ema)
         self.register_buffer("critic_steps", torch.zeros((), dtype=torch.long))
 
     @property
     def evaluated(self) -> Generator:
         """The generator that is looked at: the moving average where there is one."""
         return self.distiller.generator if self.average is None else cast(Generator, self.average.module)
+
+    def asked(self, batch: Batch) -> Batch:
+        return self.distiller.asked(batch)
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
         """One optimiser for the generator and, where the loss trains them, one each for critics and discriminators."""
@@ -105,7 +109,7 @@ class Distillation(Training):
         self.generator_optimizer.prepare(optimizer.optimizer, self.global_step, self.progress)
         optimizer.zero_grad()
         if self.plan.accumulate == 1:
-            sample = self.distiller.generator(batch, generator_at(rng.initial_seed(), 0))
+            sample = self.distiller.generate(batch, generator_at(rng.initial_seed(), 0))
             step = self.distiller.evaluate(sample, progress=self.progress, rng=rng)
             self.manual_backward(_with_regulariser(step.loss, step.noised.sample))
         else:
@@ -117,7 +121,7 @@ class Distillation(Training):
         optimizer.step()
         self.distiller.loss.observe(step.noised, step.gradient)
         if self.average is not None:
-            self.average.update_parameters(self.distiller.generator)
+            self.average.update(self.distiller.generator)
         return step.noised.sample
 
     def _accumulated(self, batch: Batch, rng: torch.Generator) -> Step:
@@ -128,9 +132,9 @@ class Distillation(Training):
         Those are a stream of their own, so that nothing random depends on the number of micro-batches.
         """
         parts = batch.split(self.plan.accumulate)
-        seed, generator = rng.initial_seed(), self.distiller.generator
+        seed, generate = rng.initial_seed(), self.distiller.generate
         with torch.no_grad():
-            samples = [generator(part, generator_at(seed, 0)) for part in parts]
+            samples = [generate(part, generator_at(seed, 0)) for part in parts]
         whole = Sample.cat(samples)
         # In the order of an unsplit batch, particle by particle, so that each sample gets the same t and epsilon.
         none = torch.zeros(len(whole.x), device=whole.x.device)
@@ -140,7 +144,7 @@ class Distillation(Training):
         gradient = self.distiller.loss.gradient(noised, self.distiller.teacher, self.distiller.guidance)
         shares = torch.empty_like(gradient.g).index_copy(0, order, gradient.g)
         for part, g in zip(parts, shares.split([len(s.x) for s in samples]), strict=True):
-            sample = generator(part, generator_at(seed, 0))
+            sample = generate(part, generator_at(seed, 0))
             share = len(sample.x) / len(whole.x)
             self.manual_backward(share * _with_regulariser(surrogate(sample.x, g), sample))
         return Step(surrogate(whole.x, gradient.g), noised, gradient)

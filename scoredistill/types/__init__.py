@@ -10,5 +10,6 @@ Dimension legend, used in every shape below:
 from scoredistill.types.batch import Batch
 from scoredistill.types.condition import Condition, Prompt
 from scoredistill.types.sample import Noised, Sample, right_pad_dims
+from scoredistill.types.text import TextEmbeddings
 
-__all__ = ["Batch", "Condition", "Noised", "Prompt", "Sample", "right_pad_dims"]
+__all__ = ["Batch", "Condition", "Noised", "Prompt", "Sample", "TextEmbeddings", "right_pad_dims"]

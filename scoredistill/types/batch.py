@@ -31,17 +31,21 @@ class Batch:
     part: tuple[int, int] | None = None
 
     @property
+    def count(self) -> int | None:
+        """Number of samples that are asked for, or None where neither the condition nor `size` says it."""
+        rows = None if self.condition is None else self.condition.rows
+        return self.size if rows is None else rows
+
+    @property
     def rows(self) -> int:
         """Number of samples that are asked for.
 
         Raises:
             ValueError: if neither the condition nor `size` says it.
         """
-        rows = None if self.condition is None else self.condition.rows
-        rows = self.size if rows is None else rows
-        if rows is None:
+        if self.count is None:
             raise ValueError("a generator from noise needs to be told how many samples: set data.init_args.size")
-        return rows
+        return self.count
 
     def split(self, parts: int) -> list[Batch]:
         """Cut into consecutive micro-batches of (nearly) equal size.
@@ -49,7 +53,7 @@ class Batch:
         Raises:
             ValueError: if there are fewer rows than parts, or no rows at all.
         """
-        rows = self.size if self.condition is None or self.condition.rows is None else self.condition.rows
+        rows = self.count
         if rows is None or rows < parts:
             raise ValueError(
                 f"plan.accumulate: a batch of {rows or 'no'} rows cannot be split into {parts} micro-batches; it needs "

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from scoredistill.types.text import TextEmbeddings
+
 if TYPE_CHECKING:
     from scoredistill.rendering.camera import Camera
 
@@ -49,7 +51,7 @@ class Condition:
         label: (B,) integer class labels.
         camera: B cameras from which the samples are seen.
         background: (B, 3) colour in [-1, 1] behind the object, for teachers that are told it.
-        embeddings: (B, L, E) text embeddings, where the caller has already encoded the prompt.
+        embeddings: of the prompt, B rows, or only their tokens (B, L, E); a teacher that reads text fills them in.
     """
 
     prompt: Prompt | None = None
@@ -57,7 +59,7 @@ class Condition:
     label: Tensor | None = None
     camera: Camera | None = None
     background: Tensor | None = None
-    embeddings: Tensor | None = None
+    embeddings: TextEmbeddings | Tensor | None = None
 
     @property
     def rows(self) -> int | None:

@@ -8,7 +8,7 @@ from diffusers import DiTTransformer2DModel
 from laws.zoo import SCHEDULES, name
 from torch import Tensor, nn
 
-from scoredistill.diffusion import EDMSchedule, Schedule
+from scoredistill.diffusion import EDMSchedule, FlowSchedule, Schedule
 from scoredistill.networks import Backbone, Denoiser, DiffusersBackbone, MLPBackbone, Parameterisation
 from scoredistill.networks.modes import evaluating
 from scoredistill.types import Condition, Noised, Sample
@@ -52,6 +52,13 @@ def test_input_and_target_have_about_unit_variance_at_every_noise_level(kind: Pa
         rows = slice(10_000 * part, 10_000 * (part + 1))
         assert float(network.seen[rows].std()) == pytest.approx(1, abs=0.03)
         assert float(silent.training_error(at)[rows].mean()) == pytest.approx(1, abs=0.05)
+
+
+def test_a_network_that_wants_x_t_itself_gets_it() -> None:
+    schedule, at = FlowSchedule(), noised(FlowSchedule(), 7)
+    network = Keeps()
+    Denoiser(network, "flow", scale_input=False)(at.x_t, at.t, None, schedule)
+    assert torch.equal(network.seen, at.x_t)
 
 
 class Zero(Backbone):

@@ -11,16 +11,16 @@ from torch import Tensor
 from training.test_module import fit, trainer
 
 from scoredistill import Distiller
-from scoredistill.critics import NetworkCritic
+from scoredistill.critics import NetworkCritic, ParticleCritic
 from scoredistill.data import TeacherSamples
 from scoredistill.diffusion import EDMSchedule
 from scoredistill.divergences import Divergence, ForwardKL, JensenShannon, ReverseKL
 from scoredistill.generators import OneStepUNet
-from scoredistill.losses import GAN, DMDNormaliser, FDistill
-from scoredistill.networks import MLPBackbone
+from scoredistill.losses import GAN, VSD, DMDNormaliser, FDistill
+from scoredistill.networks import LoRA, MLPBackbone
 from scoredistill.ratios import BatchMeanNormaliser, ClampRatio, DiscriminatorRatio, TimeBinNormaliser
 from scoredistill.teachers import EDMTeacher, GaussianMixture
-from scoredistill.training import Distillation, Images, NetworkOptimizer, UpdatePlan
+from scoredistill.training import Distillation, Images, Labels, NetworkOptimizer, UpdatePlan
 from scoredistill.types import Batch, Condition, Noised, Sample
 
 SCHEDULE = EDMSchedule(0.05, 20.0)
@@ -133,7 +133,7 @@ def test_the_average_follows_generator_steps_only() -> None:
     slow, quick = module(plan=UpdatePlan(3, "alternating")), module(plan=UpdatePlan(1, "alternating"))
     fit(slow, 2, data=data())
     fit(quick, 2, data=data())
-    assert int(slow.average.n_averaged) == int(quick.average.n_averaged) == 2  # type: ignore[union-attr]
+    assert int(slow.average.updates) == int(quick.average.updates) == 2  # type: ignore[union-attr]
     assert int(slow.critic_steps) == 6
 
 
@@ -168,6 +168,21 @@ def test_a_resumed_run_ends_bit_for_bit_as_one_that_was_not(ema: float | None, t
     for key, value in whole.state_dict().items():
         assert torch.equal(value, second.state_dict()[key]), key
     assert not torch.equal(whole.state_dict()["distiller.generator.denoiser.network.out.weight"], network(0).out.weight)
+
+
+def test_a_lora_students_checkpoint_and_average_hold_its_adapters_alone(tmp_path: Path) -> None:
+    teacher = EDMTeacher(network(0))
+    student = OneStepUNet((2,), lora=LoRA(2, targets=["layers.1"]))
+    made = Distillation(student, teacher, VSD(ParticleCritic()), ema=0.5)
+    fit(made, 2, Stop(2, tmp_path / "end.ckpt"), data=Labels(classes=3, size=4))
+    stored = torch.load(tmp_path / "end.ckpt", weights_only=True)["state_dict"]
+    assert not [key for key in stored if key.endswith((".weight", ".bias")) and "lora_" not in key]
+    assert any("lora_" in key and key.startswith("average.") for key in stored)
+    assert made.average is not None
+    base = {id(weight) for weight in teacher.parameters()}
+    shared = [id(weight) in base for name, weight in made.average.named_parameters() if "lora_" not in name]
+    assert shared
+    assert all(shared)
 
 
 class Stop(Callback):

@@ -50,7 +50,7 @@ def draw_samples(module: Training, count: int, labels: Tensor | None = None, bat
         )
 
     def made(condition: Condition | None, size: int, rng: torch.Generator) -> Tensor:
-        return generator(Batch(condition, size).to(module.device), rng).x
+        return generator(module.asked(Batch(condition, size).to(module.device)), rng).x
 
     with evaluating(generator):
         return in_batches(made, count, labels, batch, seed, SAMPLES_STREAM)
