@@ -40,7 +40,7 @@ class Distiller(nn.Module):
 
     Args:
         generator: what is trained.
-        teacher: the frozen model of p; its parameters never get gradients.
+        teacher: the frozen model of p; its parameters never get gradients, and its dropout is off.
         loss: the objective.
         guidance: how the teacher is asked; None: CFG of scale 1.
         timesteps: distribution of t; None: U(.02, .98).
@@ -57,7 +57,7 @@ class Distiller(nn.Module):
         critic_timesteps: TimestepSampler | None = None,
     ) -> None:
         super().__init__()
-        self.generator, self.teacher, self.loss = generator, teacher.requires_grad_(False), loss
+        self.generator, self.teacher, self.loss = generator, teacher.requires_grad_(False).eval(), loss
         self.guidance = guidance or CFG()
         self.timesteps = timesteps or UniformTimesteps()
         self.critic_timesteps = critic_timesteps or self.timesteps

@@ -6,7 +6,7 @@ from copy import deepcopy
 
 from torch import Tensor
 
-from scoredistill.critics.base import Critic
+from scoredistill.critics.trained import TrainedCritic
 from scoredistill.diffusion.prediction import Prediction
 from scoredistill.diffusion.schedule import Schedule
 from scoredistill.networks.base import Backbone
@@ -15,7 +15,7 @@ from scoredistill.teachers.base import Teacher
 from scoredistill.types import Condition, Noised, Sample
 
 
-class NetworkCritic(Critic):
+class NetworkCritic(TrainedCritic):
     """A network B_phi trained along with the generator:
 
         min_phi E ||y_phi(x_t, t, condition) - y||^2
@@ -32,8 +32,6 @@ class NetworkCritic(Critic):
         schedule: noise schedule; None: the teacher's.
     """
 
-    trainable = True
-
     def __init__(
         self,
         network: Backbone | None = None,
@@ -47,13 +45,13 @@ class NetworkCritic(Critic):
     def adopt(self, teacher: Teacher) -> None:
         super().adopt(teacher)
         if self.denoiser is None:
-            self.denoiser = deepcopy(teacher.network_of("the critic")).requires_grad_(True)
+            self.denoiser = deepcopy(teacher.network_of("the critic")).requires_grad_(True).train(self.training)
 
-    def forward(self, x_t: Tensor, t: Tensor, condition: Condition | None, sample: Sample) -> Prediction:
+    def predict(self, x_t: Tensor, t: Tensor, condition: Condition | None, sample: Sample) -> Prediction:
         return self.network_of("the loss")(x_t, t, condition, self.schedule)
 
-    def training_error(self, noised: Noised) -> Tensor:
-        return self.network_of("training").training_error(noised)
+    def error(self, predicted: Prediction, noised: Noised) -> Tensor:
+        return self.network_of("training").error(predicted, noised)
 
     def network_of(self, whom: str) -> Denoiser:
         if self.denoiser is None:

@@ -2,7 +2,14 @@
 
 from scoredistill.diffusion.guidance import CFG, Guidance, PerpNeg
 from scoredistill.diffusion.prediction import Prediction, PredictionType, noise_like
-from scoredistill.diffusion.schedule import CosineSchedule, EDMSchedule, FlowSchedule, LinearSchedule, Schedule
+from scoredistill.diffusion.schedule import (
+    CosineSchedule,
+    DiscreteSchedule,
+    EDMSchedule,
+    FlowSchedule,
+    LinearSchedule,
+    Schedule,
+)
 from scoredistill.diffusion.timesteps import (
     DreamTimeTimesteps,
     LogNormalTimesteps,
@@ -11,12 +18,15 @@ from scoredistill.diffusion.timesteps import (
     TwoStageTimesteps,
     UniformTimesteps,
 )
+from scoredistill.diffusion.view_guidance import ViewPerpNeg
+from scoredistill.diffusion.view_prompts import ViewPrompts
 from scoredistill.diffusion.weights import CleanWeight, DivergenceWeight, SigmaSquared, TimeWeight, UniformWeight
 
 __all__ = [
     "CFG",
     "CleanWeight",
     "CosineSchedule",
+    "DiscreteSchedule",
     "DivergenceWeight",
     "DreamTimeTimesteps",
     "EDMSchedule",
@@ -35,5 +45,7 @@ __all__ = [
     "TwoStageTimesteps",
     "UniformTimesteps",
     "UniformWeight",
+    "ViewPerpNeg",
+    "ViewPrompts",
     "noise_like",
 ]

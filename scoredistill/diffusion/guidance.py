@@ -10,7 +10,7 @@ from torch import Tensor
 
 from scoredistill.diffusion.prediction import Prediction
 from scoredistill.diffusion.schedule import Schedule
-from scoredistill.types import Condition
+from scoredistill.types import Condition, right_pad_dims
 
 
 class Denoiser(Protocol):
@@ -20,6 +20,9 @@ class Denoiser(Protocol):
 
     def predict_all(self, x_t: Tensor, t: Tensor, conditions: Sequence[Condition | None]) -> list[Prediction]:
         """Predictions of the same x_t under several conditions."""
+
+    def embedded(self, condition: Condition | None, rows: int | None) -> Condition | None:
+        """The condition with its prompt as embeddings too, where the teacher has text embedded."""
 
 
 class Guidance(ABC):
@@ -84,13 +87,36 @@ class PerpNeg(Guidance):
     def __call__(self, teacher: Denoiser, x_t: Tensor, t: Tensor, condition: Condition | None) -> Prediction:
         if condition is None:
             raise ValueError("PerpNeg needs a condition with a prompt")
-        asked = [condition, condition.negative(), *(condition.with_prompt(prompt) for prompt in self.negatives)]
-        cond, uncond, *others = (p.epsilon for p in teacher.predict_all(x_t, t, asked))
-        d_0 = cond - uncond
-        direction = d_0
-        for weight, other in zip(self.negatives.values(), others, strict=True):
-            direction = direction + weight * perpendicular(other - uncond, d_0)
-        return Prediction(x_t, t, teacher.schedule, epsilon=uncond + self.scale * direction)
+        negatives = [
+            (condition.with_prompt(prompt), x_t.new_full((len(x_t),), weight))
+            for prompt, weight in self.negatives.items()
+        ]
+        return perp_neg(teacher, x_t, t, self.scale, condition, negatives)
+
+
+def perp_neg(
+    teacher: Denoiser,
+    x_t: Tensor,
+    t: Tensor,
+    scale: float,
+    condition: Condition,
+    negatives: Sequence[tuple[Condition, Tensor]],
+) -> Prediction:
+    """uncond + s (d_0 + sum_i w_i perp(d_i, d_0)), the formula of `PerpNeg`.
+
+    Args:
+        teacher, x_t, t: as for `Guidance`.
+        scale: s.
+        condition: the positive.
+        negatives: the other conditions, and (B,) the weight of each in every sample.
+    """
+    asked = [condition, condition.negative(), *(negative for negative, _ in negatives)]
+    cond, uncond, *others = (p.epsilon for p in teacher.predict_all(x_t, t, asked))
+    d_0 = cond - uncond
+    direction = d_0
+    for (_, weight), other in zip(negatives, others, strict=True):
+        direction = direction + right_pad_dims(weight.to(d_0), d_0) * perpendicular(other - uncond, d_0)
+    return Prediction(x_t, t, teacher.schedule, epsilon=uncond + scale * direction)
 
 
 def perpendicular(a: Tensor, b: Tensor) -> Tensor:

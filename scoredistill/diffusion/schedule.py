@@ -48,33 +48,30 @@ class CosineSchedule(Schedule):
         return torch.atan(torch.exp(-0.5 * log_snr)) * (2 / math.pi)
 
 
-class LinearSchedule(Schedule):
-    """Variance preserving, with per-step variances beta that grow linearly, or whose square roots do (`scaled`).
+class DiscreteSchedule(Schedule):
+    """Variance preserving, from the variances beta_i of N discrete steps:
 
-    alpha_t^2 = prod_{i <= t N} (1 - beta_i), exact at the N discrete steps (index i is t = (i + 1) / N) and linear in
-    log alpha_t between them. The defaults are Stable Diffusion's; `LinearSchedule(1e-4, 0.02, scaled=False)` is DDPM's.
+        alpha_t^2 = prod_{i <= t N} (1 - beta_i)
+
+    exact at the steps (index i is t = (i + 1) / N) and linear in log alpha_t between them. A last step without any
+    signal, of a zero terminal signal-to-noise ratio, keeps alpha^2 = 2^-24, so that the log-SNR stays finite.
 
     Denoising Diffusion Probabilistic Models, 2020, arXiv:2006.11239.
-    High-Resolution Image Synthesis with Latent Diffusion Models, 2021, arXiv:2112.10752.
+    Common Diffusion Noise Schedules and Sample Steps are Flawed, 2023, arXiv:2305.08891.
 
     Args:
-        beta_start: variance of the first step, > 0.
-        beta_end: variance of the last step, < 1.
-        scaled: interpolate sqrt(beta) rather than beta.
-        steps: number N of discrete steps, >= 1.
+        betas: (N,) variances in (0, 1]; only the last may be 1.
+
+    Raises:
+        ValueError: if there is no beta or one is out of range.
     """
 
-    def __init__(
-        self, beta_start: float = 0.00085, beta_end: float = 0.012, scaled: bool = True, steps: int = 1000
-    ) -> None:
-        if not 0 < beta_start <= beta_end < 1:
-            raise ValueError(f"need 0 < beta_start <= beta_end < 1, got {beta_start} and {beta_end}")
-        if steps < 1:
-            raise ValueError(f"steps must be at least 1, got {steps}")
-        power = 0.5 if scaled else 1.0
-        betas = torch.linspace(beta_start**power, beta_end**power, steps, dtype=torch.float64) ** (1 / power)
-        log_alpha = 0.5 * torch.log1p(-betas).cumsum(0)
-        self.steps = steps
+    def __init__(self, betas: Tensor) -> None:
+        betas = betas.detach().to("cpu", torch.float64)
+        if betas.ndim != 1 or not len(betas) or not bool(((betas > 0) & (betas <= 1)).all()) or (betas[:-1] == 1).any():
+            raise ValueError("betas must be numbers in (0, 1], of which only the last may be 1")
+        log_alpha = 0.5 * torch.log1p(-betas).cumsum(0).nan_to_num(neginf=-24 * math.log(2))
+        self.steps = len(betas)
         self._log_alpha = torch.cat([log_alpha.new_zeros(1), log_alpha])  # (N + 1,), at t = 0, 1/N, ..., 1
 
     def _log_alpha_at(self, t: Tensor) -> Tensor:
@@ -95,6 +92,32 @@ class LinearSchedule(Schedule):
         right = torch.searchsorted(-table, -target).clamp(1, self.steps)
         low, high = table[right - 1], table[right]
         return (((right - 1) + (target - low) / (high - low)) / self.steps).clamp(0, 1).to(log_snr.dtype)
+
+
+class LinearSchedule(DiscreteSchedule):
+    """Variance preserving, with per-step variances beta that grow linearly, or whose square roots do (`scaled`).
+
+    The defaults are Stable Diffusion's; `LinearSchedule(1e-4, 0.02, scaled=False)` is DDPM's.
+
+    Denoising Diffusion Probabilistic Models, 2020, arXiv:2006.11239.
+    High-Resolution Image Synthesis with Latent Diffusion Models, 2021, arXiv:2112.10752.
+
+    Args:
+        beta_start: variance of the first step, > 0.
+        beta_end: variance of the last step, < 1.
+        scaled: interpolate sqrt(beta) rather than beta.
+        steps: number N of discrete steps, >= 1.
+    """
+
+    def __init__(
+        self, beta_start: float = 0.00085, beta_end: float = 0.012, scaled: bool = True, steps: int = 1000
+    ) -> None:
+        if not 0 < beta_start <= beta_end < 1:
+            raise ValueError(f"need 0 < beta_start <= beta_end < 1, got {beta_start} and {beta_end}")
+        if steps < 1:
+            raise ValueError(f"steps must be at least 1, got {steps}")
+        power = 0.5 if scaled else 1.0
+        super().__init__(torch.linspace(beta_start**power, beta_end**power, steps, dtype=torch.float64) ** (1 / power))
 
 
 class EDMSchedule(Schedule):

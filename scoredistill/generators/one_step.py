@@ -12,7 +12,7 @@ from scoredistill.diffusion.schedule import Schedule
 from scoredistill.generators.base import Generator
 from scoredistill.networks.base import Backbone
 from scoredistill.networks.denoiser import Denoiser, Parameterisation
-from scoredistill.networks.lora import LoRA, add_lora
+from scoredistill.networks.lora import LoRA, add_lora, sharing_copy
 from scoredistill.teachers.base import Teacher
 from scoredistill.types import Batch, Sample, right_pad_dims
 
@@ -71,9 +71,9 @@ class OneStepUNet(Generator):
             return
         taught = teacher.network_of("the student")
         if self.lora is None:
-            self.denoiser = deepcopy(taught).requires_grad_(True)
+            self.denoiser = deepcopy(taught).requires_grad_(True).train(self.training)
         else:
-            self.denoiser = deepcopy(taught, {id(weight): weight for weight in taught.parameters()})
+            self.denoiser = sharing_copy(taught).train(self.training)
             add_lora(self.denoiser, self.lora)
 
     def forward(self, batch: Batch, rng: torch.Generator | None = None) -> Sample:

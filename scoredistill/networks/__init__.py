@@ -6,9 +6,14 @@ from scoredistill.networks.diffusers import DiffusersBackbone
 from scoredistill.networks.edm import EDMUNet
 from scoredistill.networks.edm2 import EDM2UNet
 from scoredistill.networks.embedding import ConditionEmbedding
+from scoredistill.networks.flux import FluxBackbone
 from scoredistill.networks.lora import LoRA
 from scoredistill.networks.mlp import MLPBackbone
+from scoredistill.networks.multi_view import MultiViewBackbone
+from scoredistill.networks.pixart import PixArtBackbone
 from scoredistill.networks.published import load_published, read_tensors
+from scoredistill.networks.sd3 import SD3Backbone
+from scoredistill.networks.sdxl import SDXLBackbone
 
 __all__ = [
     "Backbone",
@@ -17,9 +22,14 @@ __all__ = [
     "DiffusersBackbone",
     "EDM2UNet",
     "EDMUNet",
+    "FluxBackbone",
     "LoRA",
     "MLPBackbone",
+    "MultiViewBackbone",
     "Parameterisation",
+    "PixArtBackbone",
+    "SD3Backbone",
+    "SDXLBackbone",
     "load_published",
     "read_tensors",
 ]

@@ -78,9 +78,17 @@ class Denoiser(nn.Module):
         return self.network.features(self._scaled(x_t, t, schedule), schedule.log_snr(t), condition)
 
     def training_error(self, noised: Noised) -> Tensor:
-        """Squared error of each sample in the units of F, the mean over its dimensions, (B,)."""
+        """The `error` of the network's own prediction at the diffused samples, (B,)."""
+        return self.error(self(noised.x_t, noised.t, noised.condition, noised.schedule), noised)
+
+    def error(self, predicted: Prediction, noised: Noised) -> Tensor:
+        """Squared error of each sample in the units of F, the mean over its dimensions, (B,).
+
+        Args:
+            predicted: what `forward` said at the diffused samples.
+            noised: the samples.
+        """
         x, schedule, t = noised.sample.x.detach(), noised.schedule, noised.t
-        predicted = self(noised.x_t, t, noised.condition, schedule)
         if self.prediction == "edm":
             _, c_out = self._preconditioning(t, x, schedule)
             error = (predicted.x0 - x) / c_out

@@ -78,17 +78,48 @@ class DiffusersBackbone(Backbone):
             network.enable_gradient_checkpointing()  # type: ignore[operator]
 
     def forward(self, x: Tensor, log_snr: Tensor, condition: Condition | None) -> Tensor:
+        x = x.to(self.dtype)
+        output = self.network(x, **self.inputs(x, log_snr, condition), return_dict=False)[0]
+        return output[:, : x.shape[1]]  # some networks predict a variance in further channels
+
+    def inputs(self, x: Tensor, log_snr: Tensor, condition: Condition | None) -> dict[str, Any]:
+        """What the network is told beside x; a subclass adds what its architecture wants to know."""
         inputs: dict[str, Any] = {"timestep": self._timestep(log_snr)}
         if self.own_labels:
             inputs["class_labels"] = self._labels(condition, len(x), x.device)
         elif self.condition.active:
             inputs["class_labels"] = self.condition(condition, x)
         if "encoder_hidden_states" in self._known:
-            if condition is None or condition.embeddings is None:
-                raise ValueError("the network is conditioned on text, but the condition has no embeddings")
-            inputs["encoder_hidden_states"] = TextEmbeddings.of(condition.embeddings).tokens.to(x.dtype)
-        output = self.network(x, **inputs, return_dict=False)[0]
-        return output[:, : x.shape[1]]  # some transformers predict a variance in further channels
+            inputs["encoder_hidden_states"] = self.text(condition).tokens.to(x)
+        return inputs
+
+    @staticmethod
+    def text(condition: Condition | None) -> TextEmbeddings:
+        """The condition's embeddings.
+
+        Raises:
+            ValueError: if it has none.
+        """
+        if condition is None or condition.embeddings is None:
+            raise ValueError("the network is conditioned on text, but the condition has no embeddings")
+        return TextEmbeddings.of(condition.embeddings)
+
+    @classmethod
+    def pooled(cls, condition: Condition | None) -> Tensor:
+        """The condition's embeddings of whole prompts, (B, P).
+
+        Raises:
+            ValueError: if it has none.
+        """
+        pooled = cls.text(condition).pooled
+        if pooled is None:
+            raise ValueError("the network wants pooled embeddings of the prompt too: TextEmbeddings(tokens, pooled)")
+        return pooled
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What the network's weights are kept in, and its input is given in."""
+        return next(self.network.parameters()).dtype
 
     @property
     def bottleneck(self) -> nn.Module:
@@ -96,7 +127,11 @@ class DiffusersBackbone(Backbone):
         if isinstance(middle, nn.Module):
             return middle
         blocks = getattr(self.network, "transformer_blocks", None)
-        return super().bottleneck if blocks is None else blocks[len(blocks) // 2]
+        if blocks is None:
+            return super().bottleneck
+        block = blocks[len(blocks) // 2]
+        # Blocks that attend to text and picture jointly return the text first: the picture is what this layer reads.
+        return block.norm1 if hasattr(block, "norm1_context") else block
 
     @property
     def spatial(self) -> bool:

@@ -2,7 +2,17 @@
 
 from scoredistill.teachers.analytic import Digits, Empirical, GaussianMixture
 from scoredistill.teachers.base import Teacher
+from scoredistill.teachers.diffusers import DiffusersTeacher, PromptSettings
 from scoredistill.teachers.edm import EDMTeacher
 from scoredistill.teachers.gallery import Gallery
 
-__all__ = ["Digits", "EDMTeacher", "Empirical", "Gallery", "GaussianMixture", "Teacher"]
+__all__ = [
+    "DiffusersTeacher",
+    "Digits",
+    "EDMTeacher",
+    "Empirical",
+    "Gallery",
+    "GaussianMixture",
+    "PromptSettings",
+    "Teacher",
+]

@@ -76,7 +76,7 @@ def sample(
     """
     if steps < 1 or solver not in ("heun", "euler"):
         raise ValueError(f"need steps >= 1 and solver heun or euler, got {steps} and {solver!r}")
-    guidance, churn = guidance or CFG(), churn or Churn()
+    guidance, churn, condition = guidance or CFG(), churn or Churn(), teacher.embedded(condition, n)
     tensors = (tensor for tensor in (*teacher.parameters(), *teacher.buffers()) if tensor.is_floating_point())
     like = next(tensors, torch.empty(0))
     levels = _levels(teacher.schedule, steps, ends, rho)

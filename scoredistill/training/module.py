@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import cast
 
 import torch
 from torch import Tensor
 
+from scoredistill.critics.trained import TrainedCritic, sharing
 from scoredistill.diffusion.guidance import Guidance
 from scoredistill.diffusion.time_bins import TimeBins
 from scoredistill.diffusion.timesteps import TimestepSampler
@@ -96,15 +98,22 @@ class Distillation(Training):
         tick = int(self.ticks)
         rng = self.rng_of_tick()
         turn = self.plan.turn(tick, bool(self.distiller.critics or self.distiller.discriminators))
-        sample = None
-        if turn.generator:
-            self.distiller.generator.on_progress(self.global_step, self.progress, rng)
-            sample = self._update_generator(batch, rng)
-        if turn.critic:
-            self._update_critics(batch, sample, rng)
+        noised = None
+        with sharing(*self.distiller.critics) if self.plan.shares(turn) else nullcontext():
+            if turn.generator:
+                self.distiller.generator.on_progress(self.global_step, self.progress, rng)
+                noised = self._update_generator(batch, rng)
+            if turn.critic:
+                self._update_critics(batch, noised, rng)
         self.ticks += 1
 
-    def _update_generator(self, batch: Batch, rng: torch.Generator) -> Sample:
+    def _rebuilt(self) -> set[str]:
+        """What critics have of frozen networks too, which need not be the teacher's."""
+        named = self.named_modules(remove_duplicate=False)
+        critics = [(name, module) for name, module in named if isinstance(module, TrainedCritic)]
+        return super()._rebuilt() | {f"{name}.{key}" for name, critic in critics for key in critic.frozen}
+
+    def _update_generator(self, batch: Batch, rng: torch.Generator) -> Noised:
         optimizer = self.optimizer_at(0)
         self.generator_optimizer.prepare(optimizer.optimizer, self.global_step, self.progress)
         optimizer.zero_grad()
@@ -122,7 +131,7 @@ class Distillation(Training):
         self.distiller.loss.observe(step.noised, step.gradient)
         if self.average is not None:
             self.average.update(self.distiller.generator)
-        return step.noised.sample
+        return step.noised
 
     def _accumulated(self, batch: Batch, rng: torch.Generator) -> Step:
         """The objective on the whole batch, the generator's graph one micro-batch at a time.
@@ -149,16 +158,23 @@ class Distillation(Training):
             self.manual_backward(share * _with_regulariser(surrogate(sample.x, g), sample))
         return Step(surrogate(whole.x, gradient.g), noised, gradient)
 
-    def _update_critics(self, batch: Batch, sample: Sample | None, rng: torch.Generator) -> None:
-        """A step of critics and discriminators, on the generator step's own samples under fresh noise where there was
-        one in this tick.
+    def _update_critics(self, batch: Batch, noised: Noised | None, rng: torch.Generator) -> None:
+        """A step of critics and discriminators.
+
+        Args:
+            batch: what to generate.
+            noised: the generator step's own diffused samples, where there was one in this tick: the noise is fresh
+                unless the plan shares it.
+            rng: of the tick.
         """
-        noised = (
-            self.distiller.noised_sample(batch, self.progress, rng)
-            if sample is None
-            else self.distiller.diffuse(sample, self.distiller.critic_timesteps, progress=self.progress, rng=rng)
-        )
+        if noised is None:
+            noised = self.distiller.noised_sample(batch, self.progress, rng)
+        elif self.plan.noise == "fresh":
+            timesteps = self.distiller.critic_timesteps
+            noised = self.distiller.diffuse(noised.sample, timesteps, progress=self.progress, rng=rng)
         errors = {}
+        # Some versions of torch would take weights again that autocast has cast for the objective, without a gradient.
+        torch.clear_autocast_cache()
         if self.distiller.critics:
             errors["critic"] = self.distiller.critic_error(noised)
         if self.distiller.discriminators:

@@ -26,18 +26,25 @@ class UpdatePlan:
         mode: concurrent or alternating.
         accumulate: micro-batches that a batch is split into when the generator is differentiated, >= 1. The objective
             is evaluated on the whole batch, so that the result does not depend on it; memory does.
+        noise: what a critic is trained on in a tick that updates the generator too. fresh: noise and times of its own.
+            shared: those of the generator's step, so that one call of the critic's network serves both, without its
+            dropout; in the other ticks of concurrent critic steps they are fresh.
 
     Raises:
-        ValueError: if a number is below 1.
+        ValueError: if a number is below 1, or noise is to be shared in a plan in which the critic has ticks of its own
+            or the objective is evaluated in micro-batches.
     """
 
     critic_steps: int = 1
     mode: Literal["concurrent", "alternating"] = "concurrent"
     accumulate: int = 1
+    noise: Literal["fresh", "shared"] = "fresh"
 
     def __post_init__(self) -> None:
         if self.critic_steps < 1 or self.accumulate < 1:
             raise ValueError(f"plan.critic_steps and plan.accumulate must be at least 1, got {self}")
+        if self.noise == "shared" and (self.mode == "alternating" or self.accumulate > 1):
+            raise ValueError(f"plan.noise: shared needs plan.mode: concurrent and plan.accumulate: 1, got {self}")
 
     @property
     def ticks(self) -> int:
@@ -52,3 +59,7 @@ class UpdatePlan:
             return Turn(generator=tick % self.critic_steps == self.critic_steps - 1, critic=True)
         generator = tick % (self.critic_steps + 1) == self.critic_steps
         return Turn(generator=generator, critic=not generator)
+
+    def shares(self, turn: Turn) -> bool:
+        """Whether the critic learns from the generator step's own noise, by the same call of its network."""
+        return self.noise == "shared" and turn.generator and turn.critic

@@ -85,8 +85,8 @@ class Condition:
         return Condition(prompt=self.negative_prompt, camera=self.camera, background=self.background)
 
     def with_prompt(self, prompt: Prompt | None) -> Condition:
-        """The same condition under another prompt."""
-        return replace(self, prompt=prompt)
+        """The same condition under another prompt, which has no embeddings yet."""
+        return replace(self, prompt=prompt, embeddings=None)
 
     def __getitem__(self, index: Tensor) -> Condition:
         """Rows of the batch, by an index tensor of any length."""

@@ -82,7 +82,7 @@ model:
 """
     )
     model = resolved("--config", "more.yaml", "--model.plan.critic_steps", "3")["model"]
-    assert model["plan"] == {"critic_steps": 3, "mode": "alternating", "accumulate": 1}
+    assert model["plan"] == {"critic_steps": 3, "mode": "alternating", "accumulate": 1, "noise": "fresh"}
     assert model["timesteps"]["init_args"]["ratio"]["knots"][0] == {"at": 0.0, "value": 60.0, "then": "geometric"}
     optimizer = model["generator_optimizer"]["init_args"]
     assert optimizer["optimizer"]["class_path"] == "torch.optim.Adam"

@@ -148,7 +148,7 @@ def test_ideal_samples_of_a_mixture(labels: list[int] | None) -> None:
 def test_a_generator_that_drops_a_mode() -> None:
     module, generator = distillation()
     generator.mixture = GaussianMixture(MEANS[:2], 0.1)
-    figures = MixtureQuality(200, resamples=0).evaluate(module, Conditions(size=4), final=True)
+    figures = MixtureQuality(1000, resamples=0).evaluate(module, Conditions(size=4), final=True)
     assert figures["modes_covered"] == 2
     assert figures["mode_total_variation"] == pytest.approx(0.25, abs=0.1)
     # A quarter of the mass moves by about 1.4, so the squared distance is about 1/2.

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import torch
 
-from scoredistill.critics import Critic, DiracCritic, ExactCritic, NetworkCritic, ParticleCritic
+from scoredistill.critics import Critic, DiracCritic, ExactCritic, LoRACritic, NetworkCritic, ParticleCritic
 from scoredistill.diffusion import CFG, CosineSchedule, EDMSchedule, FlowSchedule, Guidance, LinearSchedule, PerpNeg
 from scoredistill.divergences import (
     Alpha,
@@ -19,9 +19,9 @@ from scoredistill.divergences import (
     SquaredHellinger,
 )
 from scoredistill.losses import GAN, SDS, VSD, DMDNormaliser, FDistill, ScoreDistillation
-from scoredistill.networks import MLPBackbone
+from scoredistill.networks import LoRA, MLPBackbone
 from scoredistill.ratios import BatchMeanNormaliser, ClampRatio, DiscriminatorRatio, ExactRatio, TimeBinNormaliser
-from scoredistill.teachers import GaussianMixture
+from scoredistill.teachers import EDMTeacher, GaussianMixture
 
 DIVERGENCES: list[Divergence] = [
     ReverseKL(),
@@ -46,19 +46,25 @@ def name(thing: object) -> str:
     return f"{type(thing).__name__}{getattr(thing, 'alpha', '') if isinstance(thing, Divergence) else ''}"
 
 
-def mlp_critic(shape: tuple[int, ...] = (2,)) -> NetworkCritic:
-    """A small network critic with weights that are not zero."""
+def mlp(shape: tuple[int, ...] = (2,)) -> MLPBackbone:
+    """A small network with weights that are not zero."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         network = MLPBackbone(shape, hidden=16, layers=2)
         torch.nn.init.normal_(network.out.weight)
-    return NetworkCritic(network)
+    return network
+
+
+def mlp_critic(shape: tuple[int, ...] = (2,)) -> NetworkCritic:
+    """A small network critic."""
+    return NetworkCritic(mlp(shape))
 
 
 CRITICS: dict[str, Callable[[], Critic]] = {
     "dirac": DiracCritic,
     "particles": lambda: ParticleCritic(0.1),
     "network": mlp_critic,
+    "lora": lambda: LoRACritic(LoRA(2, targets=["layers.1"]), EDMTeacher(mlp(), prediction="epsilon")),
     "exact": lambda: ExactCritic(GaussianMixture(torch.tensor([[0.5, -0.3]]), 0.8)),
 }
 

@@ -166,16 +166,17 @@ def test_samples_have_the_mixtures_moments(form: str) -> None:
     weights = torch.tensor([0.2, 0.5, 0.3])
     teacher = GaussianMixture(torch.randn(3, 2, generator=rng(2)), weights=weights, **settings)
     n = 40_000
+    # Four standard errors, for there are 21 comparisons in each of four forms, under every torch's own random numbers.
     x, component = teacher.sample(n, rng=rng(3))
     shares = torch.bincount(component) / n
-    assert bool(((shares - weights).abs() < 3 * (weights * (1 - weights) / n).sqrt()).all())
+    assert bool(((shares - weights).abs() < 4 * (weights * (1 - weights) / n).sqrt()).all())
     for k in range(3):
         inside = x[component == k] - teacher.means[k]
         variance, m = covariances[k].diagonal(), len(inside)
-        assert bool((inside.mean(0).abs() < 3 * (variance / m).sqrt()).all())
+        assert bool((inside.mean(0).abs() < 4 * (variance / m).sqrt()).all())
         # Var(x_i x_j) = c_ii c_jj + c_ij^2 for a centred Gaussian.
         error = (variance[:, None] * variance + covariances[k] ** 2) / m
-        assert bool(((inside.T @ inside / m - covariances[k]).abs() < 3 * error.sqrt()).all())
+        assert bool(((inside.T @ inside / m - covariances[k]).abs() < 4 * error.sqrt()).all())
 
 
 @pytest.mark.parametrize("form", ["isotropic", "low rank"])

@@ -1,0 +1,182 @@
+"""The critic that is a LoRA over a frozen text-to-image network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import chain
+from pathlib import Path
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from scoredistill.critics.trained import TrainedCritic
+from scoredistill.diffusion.prediction import Prediction
+from scoredistill.diffusion.schedule import Schedule
+from scoredistill.networks.camera_embedding import CameraConditioned
+from scoredistill.networks.denoiser import Denoiser
+from scoredistill.networks.lora import LoRA, add_lora, load_lora, save_lora, sharing_copy
+from scoredistill.teachers.base import Teacher
+from scoredistill.types import Condition, Noised, Sample
+
+
+class LoRACritic(TrainedCritic):
+    """The base network with adapters, trained along with the generator:
+
+        min_phi E ||y_{base + LoRA_phi}(x_t, t, condition, camera) - y||^2
+
+    with y in the base's own parameterisation. It begins as the base, whose weights it shares and never changes; the
+    adapters and the camera's MLP alone are trained and saved.
+
+    ProlificDreamer: High-Fidelity and Diverse Text-to-3D Generation with VSD, 2023, arXiv:2305.16213.
+
+    Args:
+        lora: rank, scale and targets; null: rank 4 on every attention's projections.
+        base: another model than the teacher over the same space, a v model beside an epsilon teacher for example; null:
+            the teacher. Its network is told the noise level of x_t, whatever its own schedule.
+        camera: add an embedding of the camera to the network's time embedding.
+        camera_dropout: probability with which a sample's camera is hidden in training, in [0, 1].
+        particles: adapters, one for each particle of the generator, >= 1; null: one for all.
+        plain_text: prompts are read without view words: those are for the teacher, the critic has the camera.
+        schedule: noise schedule; null: the teacher's.
+
+    Raises:
+        ValueError: if a number is out of its range.
+    """
+
+    def __init__(
+        self,
+        lora: LoRA | None = None,
+        base: Teacher | None = None,
+        camera: bool = False,
+        camera_dropout: float = 0.1,
+        particles: int | None = None,
+        plain_text: bool = True,
+        schedule: Schedule | None = None,
+    ) -> None:
+        super().__init__(schedule)
+        if particles is not None and particles < 1:
+            raise ValueError(f"particles must be at least 1, or null for one adapter that all share, got {particles}")
+        if not 0 <= camera_dropout <= 1:
+            raise ValueError(f"camera_dropout must lie in [0, 1], got {camera_dropout}")
+        self.lora, self.particles, self.plain_text = lora or LoRA(rank=4), particles, plain_text
+        self.camera, self.camera_dropout = camera, camera_dropout
+        # In a tuple and not as a submodule: the critic wants a base's network on its device, and nothing else of it.
+        self._base: tuple[Teacher, ...] = () if base is None else (base,)
+        self._embedded: Callable[[Condition | None, int | None], Condition | None] | None = None
+        self.denoisers = nn.ModuleList()
+
+    def adopt(self, teacher: Teacher) -> None:
+        super().adopt(teacher)
+        if len(self.denoisers):
+            return
+        owner = next(iter(self._base), teacher).requires_grad_(False)
+        network = owner.network_of("the critic")
+        _require_same_scale(network, owner.schedule, teacher.schedule)
+        self._embedded = owner.embedded if self.plain_text or self._base else None
+        self.denoisers.extend(self._adapted(network) for _ in range(self.particles or 1))
+
+    def predict(self, x_t: Tensor, t: Tensor, condition: Condition | None, sample: Sample) -> Prediction:
+        if not len(self.denoisers):
+            raise ValueError("LoRACritic has no network yet: put it into a Distiller")
+        asked = self._read(condition, len(x_t))
+        if self.particles is None:
+            return self.denoisers[0](x_t, t, asked, self.schedule)
+        parts, rows = [], []
+        for particle, own in self._rows_by_particle(sample):
+            own = own.to(x_t.device)
+            part = None if asked is None else asked[own]
+            parts.append(self.denoisers[particle](x_t[own], t[own], part, self.schedule))
+            rows.append(own)
+        value = torch.cat([part.value for part in parts])[torch.cat(rows).argsort()]
+        return Prediction.of(parts[0].kind, value, x_t, t, self.schedule)
+
+    def error(self, predicted: Prediction, noised: Noised) -> Tensor:
+        return cast(Denoiser, self.denoisers[0]).error(predicted, noised)
+
+    @property
+    def frozen(self) -> set[str]:
+        named = self.named_parameters(remove_duplicate=False)
+        buffers = self.named_buffers(remove_duplicate=False)
+        return {name for name, value in chain(named, buffers) if not value.requires_grad}
+
+    def network_of(self, whom: str) -> Denoiser:
+        if len(self.denoisers) != 1:
+            have = "a network for each particle" if len(self.denoisers) else "no network yet"
+            raise ValueError(f"LoRACritic has {have}, {whom} needs one: put it into a Distiller, with particles: null")
+        return cast(Denoiser, self.denoisers[0])
+
+    def save(self, folder: str | Path) -> None:
+        """Write the adapters as diffusers' LoRA files, and the camera's MLP beside; those of several particles into
+        folders 0, 1, ... of their own.
+
+        Args:
+            folder: the destination.
+        """
+        for denoiser, place in self._places(folder):
+            save_lora(denoiser, self.lora, place)
+            if isinstance(denoiser.network, CameraConditioned):
+                denoiser.network.save(place)
+
+    def load(self, folder: str | Path) -> None:
+        """Read what `save` has written.
+
+        Args:
+            folder: where it is.
+
+        Raises:
+            ValueError: if something is missing, or of another rank, target or network.
+        """
+        for denoiser, place in self._places(folder):
+            load_lora(denoiser, place)
+            if isinstance(denoiser.network, CameraConditioned):
+                denoiser.network.load(place)
+
+    def _adapted(self, network: Denoiser) -> Denoiser:
+        """The network again, its weights shared, with adapters of its own."""
+        adapted = sharing_copy(network)
+        add_lora(adapted, self.lora)
+        if self.camera:
+            adapted.network = CameraConditioned(adapted.network, self.camera_dropout)
+        return adapted.train(self.training)  # a teacher is in evaluation mode, and so is its copy
+
+    def _read(self, condition: Condition | None, rows: int) -> Condition | None:
+        """The condition, its prompt read by the base's own text encoder and without view words where these are off."""
+        if condition is None or condition.prompt is None or self._embedded is None:
+            return condition
+        camera = None if self.plain_text else condition.camera
+        read = self._embedded(replace(condition, camera=camera, embeddings=None), rows)
+        if read is None or read.embeddings is None:
+            return condition
+        return replace(condition, embeddings=read.embeddings)
+
+    def _rows_by_particle(self, sample: Sample) -> list[tuple[int, Tensor]]:
+        """Each particle of a batch, with the rows that it made."""
+        if sample.particle is None:
+            raise ValueError("LoRACritic has an adapter for each particle, but the samples do not say theirs: set null")
+        found = sample.particle.unique().tolist()
+        if found[-1] >= len(self.denoisers):
+            raise ValueError(f"LoRACritic has particles: {len(self.denoisers)}, the generator at least {found[-1] + 1}")
+        return [(particle, (sample.particle == particle).nonzero()[:, 0]) for particle in found]
+
+    def _places(self, folder: str | Path) -> list[tuple[Denoiser, Path]]:
+        if not len(self.denoisers):
+            raise ValueError("LoRACritic has no network yet, to be saved or loaded: put it into a Distiller")
+        own = [Path(folder) if self.particles is None else Path(folder) / str(i) for i in range(len(self.denoisers))]
+        return [(cast(Denoiser, denoiser), place) for denoiser, place in zip(self.denoisers, own, strict=True)]
+
+
+def _require_same_scale(network: Denoiser, own: Schedule, given: Schedule) -> None:
+    """Refuse an x_t that is not scaled as in the network's training, for outputs whose meaning depends on the scale.
+
+    Raises:
+        ValueError: if alpha at one signal-to-noise ratio differs between the schedules.
+    """
+    t = torch.linspace(0.3, 0.7, 5, dtype=torch.float64)
+    same = torch.allclose(own.alpha(own.t_at_log_snr(given.log_snr(t))), given.alpha(t))
+    if not same and (network.prediction in ("v", "score") or not network.scale_input):
+        raise ValueError(
+            f"base: its {network.prediction} network was trained under {type(own).__name__}, which scales x_t unlike "
+            f"the teacher's {type(given).__name__}: choose a base of the teacher's family"
+        )

@@ -1,0 +1,85 @@
+"""What trained critics share: an error to be lowered, and one call that serves the generator and the critic itself."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+from scoredistill.critics.base import Critic
+from scoredistill.critics.latest import Latest
+from scoredistill.diffusion.prediction import Prediction
+from scoredistill.diffusion.schedule import Schedule
+from scoredistill.networks.modes import evaluating
+from scoredistill.types import Condition, Noised, Sample
+
+
+class TrainedCritic(Critic):
+    """A critic that is trained by denoising score matching. A subclass implements `predict` and `error`.
+
+    Args:
+        schedule: noise schedule; None: the teacher's.
+    """
+
+    trainable = True
+
+    def __init__(self, schedule: Schedule | None = None) -> None:
+        super().__init__(schedule)
+        self._kept: Latest[Prediction] | None = None
+
+    @abstractmethod
+    def predict(self, x_t: Tensor, t: Tensor, condition: Condition | None, sample: Sample) -> Prediction:
+        """The prediction at x_t, by one call of the network; arguments are those of `forward`."""
+
+    @abstractmethod
+    def error(self, predicted: Prediction, noised: Noised) -> Tensor:
+        """Each sample's error, (B,), of a prediction at the diffused samples, in the units of the network's output."""
+
+    @property
+    def frozen(self) -> set[str]:
+        """Names of parameters and buffers that are another network's: the recipe rebuilds them, checkpoints need not
+        hold them.
+        """
+        return set()
+
+    def forward(self, x_t: Tensor, t: Tensor, condition: Condition | None, sample: Sample) -> Prediction:
+        if self._kept is None:
+            return self.predict(x_t, t, condition, sample)
+        trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
+        about = [x_t, t, sample, *([] if condition is None else [condition]), *trained]
+        with torch.enable_grad():  # a loss asks without; the graph is for the critic's own error
+            predicted = self._kept.of(self.training, about, lambda: self.predict(x_t, t, condition, sample))
+        return predicted if torch.is_grad_enabled() else predicted.detach()
+
+    def training_error(self, noised: Noised) -> Tensor:
+        return self.error(self(noised.x_t, noised.t, noised.condition, noised.sample), noised)
+
+
+@contextmanager
+def sharing(*critics: Critic) -> Iterator[None]:
+    """Inside the `with` block, a trained critic's answer to a loss keeps its graph, and its training error at the very
+    same diffused samples is that answer's: the network is called once for both.
+
+    The answer serves a loss, and so the critics are in evaluation mode, without dropout, until the block ends; the
+    backward pass belongs into the block, because gradient checkpointing repeats the forward pass there. What is kept is
+    forgotten when the samples, the condition or the weights are others, and when the block ends.
+
+        with sharing(*distiller.critics):
+            step = distiller.step(batch)
+            (step.loss + distiller.critic_error(step.noised).mean()).backward()
+
+    Args:
+        critics: any; it changes nothing for those that are not a `TrainedCritic`.
+    """
+    trained = [critic for critic in critics if isinstance(critic, TrainedCritic)]
+    with evaluating(*trained):
+        for critic in trained:
+            critic._kept = Latest()
+        try:
+            yield
+        finally:
+            for critic in trained:
+                critic._kept = None

@@ -1,0 +1,123 @@
+"""Cameras for a network of diffusers that was trained without them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from scoredistill.networks.base import Backbone
+from scoredistill.networks.lora import copy_tensors
+from scoredistill.types import Condition
+
+FILE = "camera_embedding.safetensors"
+
+TIME_LAYERS = ("time_embedding", "time_text_embed", "adaln_single.emb")
+"""Ends of the names under which networks of diffusers embed the noise level, (B, width), once for all their blocks."""
+
+
+class CameraConditioned(Backbone):
+    """A backbone F that is told the camera too:
+
+        F(x, emb(t) + W_2 silu(W_1 pose + b_1) + b_2)
+
+    with the flattened 4 x 4 pose, camera to world. W_2 and b_2 begin at zero, so that at first nothing changes.
+
+    ProlificDreamer: High-Fidelity and Diverse Text-to-3D Generation with VSD, 2023, arXiv:2305.16213.
+
+    Args:
+        backbone: F, which embeds the noise level in a layer of diffusers' usual names.
+        dropout: probability with which a sample's camera is hidden in training, in [0, 1]: zero is added then.
+
+    Raises:
+        ValueError: if there is no such layer, or dropout is out of range.
+    """
+
+    def __init__(self, backbone: Backbone, dropout: float = 0.1) -> None:
+        super().__init__()
+        if not 0 <= dropout <= 1:
+            raise ValueError(f"camera_dropout must lie in [0, 1], got {dropout}")
+        self.backbone, self.dropout = backbone, dropout
+        last = self._last_linear(self._time_layer)
+        width, weight = last.out_features, last.weight
+        first, second = nn.Linear(16, width, device=weight.device), nn.Linear(width, width, device=weight.device)
+        for parameter in second.parameters():
+            nn.init.zeros_(parameter)
+        self.mlp = nn.Sequential(first, nn.SiLU(), second)
+
+    def forward(self, x: Tensor, log_snr: Tensor, condition: Condition | None) -> Tensor:
+        with self._adding(self.embedding(condition)):
+            return self.backbone(x, log_snr, condition)
+
+    def embedding(self, condition: Condition | None) -> Tensor:
+        """What is added to the time embedding, (B, width), zero for what is hidden.
+
+        Args:
+            condition: with B cameras.
+
+        Raises:
+            ValueError: if there are no cameras.
+        """
+        if condition is None or condition.camera is None:
+            raise ValueError("the critic was built with camera: true, but the batch has no cameras: set camera: false")
+        embedding = self.mlp(condition.camera.pose.flatten(1).to(next(self.mlp.parameters())))
+        if not self.training or self.dropout == 0:
+            return embedding
+        return embedding * (torch.rand(len(embedding), 1) >= self.dropout).to(embedding)
+
+    def save(self, folder: str | Path) -> None:
+        """Write the camera's MLP into a folder."""
+        from safetensors.torch import save_file
+
+        save_file({name: value.detach() for name, value in self.mlp.named_parameters()}, Path(folder) / FILE)
+
+    def load(self, folder: str | Path) -> None:
+        """Read what `save` has written.
+
+        Raises:
+            ValueError: if it is not there, or of another width.
+        """
+        copy_tensors(dict(self.mlp.named_parameters()), Path(folder) / FILE)
+
+    @property
+    def bottleneck(self) -> nn.Module:
+        return self.backbone.bottleneck
+
+    @property
+    def spatial(self) -> bool:
+        return self.backbone.spatial
+
+    @property
+    def width(self) -> int:
+        return self.backbone.width
+
+    @property
+    def _time_layer(self) -> nn.Module:
+        ends, named = tuple(f".{name}" for name in TIME_LAYERS), self.backbone.named_modules()
+        found = next((module for name, module in named if f".{name}".endswith(ends)), None)
+        if found is None:
+            raise ValueError(
+                f"camera: {type(self.backbone).__name__}'s network has none of {', '.join(TIME_LAYERS)}, to which a "
+                "camera's embedding is added: set camera: false"
+            )
+        return found
+
+    @staticmethod
+    def _last_linear(layer: nn.Module) -> nn.Linear:
+        """The layer whose output is as wide as the time embedding."""
+        return cast(nn.Linear, getattr(layer, "timestep_embedder", layer).linear_2)
+
+    @contextmanager
+    def _adding(self, embedding: Tensor) -> Iterator[None]:
+        def add(module: nn.Module, inputs: object, output: Tensor) -> Tensor:
+            return output + embedding.to(output)
+
+        handle = self._time_layer.register_forward_hook(add)
+        try:
+            yield
+        finally:
+            handle.remove()
