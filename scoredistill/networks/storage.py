@@ -29,7 +29,7 @@ def save_denoiser(denoiser: Denoiser, folder: str | Path) -> None:
         folder: the destination.
 
     Raises:
-        TypeError: if its backbone does not say how it was built.
+        TypeError: if its backbone does not say how it was built, or belongs to a text-to-image pipeline.
     """
     folder = Path(folder)
     draft = folder.with_name(f".{folder.name}.{os.getpid()}")
@@ -49,6 +49,10 @@ def _write(denoiser: Denoiser, folder: Path) -> None:
     settings = getattr(network, "settings", None)
     if settings is None:
         raise TypeError(f"{type(network).__name__} cannot be saved: it has no `settings`, its constructor's arguments")
+    if isinstance(network, DiffusersBackbone) and type(network) is not DiffusersBackbone:
+        raise TypeError(
+            f"{type(network).__name__} is part of a text-to-image pipeline, and is saved in the pipeline's folder"
+        )
     description: dict[str, Any] = {"prediction": denoiser.prediction, "sigma_data": denoiser.sigma_data}
     description["scale_input"] = denoiser.scale_input
     description |= {"backbone": type(network).__name__, "settings": settings}

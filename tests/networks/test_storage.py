@@ -7,7 +7,7 @@ import pytest
 import torch
 from networks.test_denoiser import Keeps, labelled_unet
 
-from scoredistill.networks import Denoiser, MLPBackbone
+from scoredistill.networks import Denoiser, DiffusersBackbone, MLPBackbone
 from scoredistill.networks.storage import load_denoiser, save_denoiser
 from scoredistill.types import Condition
 
@@ -66,3 +66,13 @@ def test_what_cannot_be_saved_or_read_is_one_clear_error(tmp_path: Path) -> None
         description.write_text(json.dumps(json.loads(description.read_text()) | change))
         with pytest.raises(ValueError, match=message):
             load_denoiser(tmp_path / "teacher")
+
+
+def test_a_pipelines_network_is_refused_and_not_written_in_a_form_that_nobody_reads(tmp_path: Path) -> None:
+    class OfAPipeline(DiffusersBackbone):
+        """Tells its network more."""
+
+    denoiser = Denoiser(OfAPipeline(labelled_unet(4).network, classes=4))
+    with pytest.raises(TypeError, match="OfAPipeline is part of a text-to-image pipeline"):
+        save_denoiser(denoiser, tmp_path / "teacher")
+    assert not list(tmp_path.iterdir())
