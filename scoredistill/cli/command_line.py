@@ -22,6 +22,7 @@ from scoredistill.cli.recipes import difference
 from scoredistill.cli.teachers import train_missing_teacher
 from scoredistill.cli.words import Words
 from scoredistill.cli.workspace import Workspace, find_start, open_workspace
+from scoredistill.training.autoencoder import AutoencoderTraining
 from scoredistill.training.base import Training
 from scoredistill.training.callbacks import RunProgress, Summary
 from scoredistill.training.checkpoints import AtomicCheckpointIO, LastCheckpoint
@@ -35,7 +36,11 @@ DESCRIPTIONS = {
     "test": "Test a checkpoint.",
     "predict": "Write what a checkpoint's generator makes.",
 }
-TASKS: dict[str, type[Training]] = {"distillation": Distillation, "teacher": DenoiserTraining}
+TASKS: dict[str, type[Training]] = {
+    "distillation": Distillation,
+    "teacher": DenoiserTraining,
+    "autoencoder": AutoencoderTraining,
+}
 TRAINER_DEFAULTS = {
     "max_steps": 1000,
     "log_every_n_steps": 10,
@@ -98,7 +103,7 @@ class CommandLine(LightningCLI):
             default=0,
             help="of everything, model.seed and data.seed too.",
         )
-        add("--task", type=str, default=self.given.task, help=f"what is trained: {' or '.join(TASKS)}.")
+        add("--task", type=str, default=self.given.task, help=f"what is trained: {', '.join(TASKS)}.")
         add("--output", type=str, default=self.given.output, help="parent of the numbered run folders.")
         add("--checkpoint_every", type=PositiveInt, default=100, help="generator steps between checkpoints.")
         add(

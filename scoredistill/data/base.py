@@ -63,6 +63,11 @@ class ImageSource(ABC):
         """Number of classes; None: samples have no label."""
         return self._classes
 
+    @property
+    def captions(self) -> Sequence[str] | None:
+        """The text of each class, or of each picture where every picture is its own class; None: there are none."""
+        return None
+
     def prepare(self) -> None:  # noqa: B027  most sources have nothing to do
         """Do once what takes long and leaves files behind; in a run of several processes one of them calls it."""
 

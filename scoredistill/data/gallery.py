@@ -64,6 +64,10 @@ class GalleryImages(ImageSource):
         self._pixels = torch.zeros(count, *self.shape, dtype=torch.uint8)
         self._done: set[tuple[int, int]] = set()
 
+    @property
+    def captions(self) -> tuple[str, ...]:
+        return self.prompts
+
     def __len__(self) -> int:
         return self.count
 

@@ -1,5 +1,6 @@
 """Lightning modules, data, callbacks: the only place with Lightning beside the command line."""
 
+from scoredistill.training.autoencoder import AutoencoderTraining
 from scoredistill.training.data import Conditions, PromptAndCameras
 from scoredistill.training.denoising import DenoiserTraining
 from scoredistill.training.images import Images, Labels
@@ -8,6 +9,7 @@ from scoredistill.training.optimizers import NetworkOptimizer
 from scoredistill.training.plan import UpdatePlan
 
 __all__ = [
+    "AutoencoderTraining",
     "Conditions",
     "DenoiserTraining",
     "Distillation",

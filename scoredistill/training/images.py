@@ -58,23 +58,23 @@ class Images(Conditions):
     Args:
         source: the pictures, latents or points.
         batch_size: samples of a batch, on each process: as many real ones as are generated.
-        labels: classes that the generator is asked for: `data`, those of the batch's real samples; `uniform`, all
-            classes alike and independent of the real samples; null: none.
+        labels: what the generator is asked for: `data`, the classes of the batch's real samples; `uniform`, all
+            classes alike and independent of the real samples; `text`, the captions of the real samples; null: nothing.
         flip: mirror half of the real pictures left to right.
         evaluation_size: samples of validate, test and predict.
         reference_size: most real samples that evaluation compares with; null: all.
         seed: of the stream.
 
     Raises:
-        ValueError: if a size is not positive, if labels are asked of a source that has none, or flips of one whose
-            samples have no left and right.
+        ValueError: if a size is not positive, if labels or captions are asked of a source that has none, or flips of
+            one whose samples have no left and right.
     """
 
     def __init__(
         self,
         source: ImageSource,
         batch_size: int = 64,
-        labels: Literal["data", "uniform"] | None = None,
+        labels: Literal["data", "uniform", "text"] | None = None,
         flip: bool = False,
         evaluation_size: int = 64,
         reference_size: int | None = 10_000,
@@ -89,6 +89,8 @@ class Images(Conditions):
         kind = type(source).__name__
         if labels is not None and source.classes is None:
             raise ValueError(f"data.labels: {kind} has no labels; leave labels null")
+        if labels == "text" and source.captions is None:
+            raise ValueError(f"data.labels: {kind} has no captions; choose data, uniform or null")
         if flip and not source.flippable:
             raise ValueError(f"data.flip: a sample of {kind} cannot be mirrored; leave flip false")
         if reference_size is None and source.endless:
@@ -130,11 +132,17 @@ class Images(Conditions):
         if flip:
             turned = torch.rand(size, generator=data_rng) < 0.5
             data = torch.where(turned.view(-1, *(1,) * (data.ndim - 1)), data.flip(-1), data)
-        label = data_label if self.label_kind == "data" else None
+        return Batch(self._condition(data_label, size, label_rng), size, data, data_label)
+
+    def _condition(self, data_label: Tensor | None, size: int, rng: torch.Generator) -> Condition | None:
+        if self.label_kind is None or data_label is None:
+            return None
+        captions = self.source.captions
+        if self.label_kind == "text" and captions is not None:
+            return Condition(tuple(captions[label] for label in data_label.tolist()))
         if self.label_kind == "uniform" and self.source.classes is not None:
-            label = _uniform(self.source.classes, size, label_rng)
-        condition = None if label is None else Condition(label=label)
-        return Batch(condition, size, data, data_label)
+            return Condition(label=_uniform(self.source.classes, size, rng))
+        return Condition(label=data_label)
 
 
 def _uniform(classes: int, size: int, rng: torch.Generator) -> Tensor:

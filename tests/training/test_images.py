@@ -7,7 +7,7 @@ import pytest
 import torch
 from data.test_base import Bare, Ramp, mixture
 
-from scoredistill.data import DigitImages, LatentCache, TeacherSamples
+from scoredistill.data import DigitImages, GalleryImages, LatentCache, TeacherSamples
 from scoredistill.training.images import Images, Labels
 from scoredistill.types import Batch, Condition
 
@@ -62,6 +62,16 @@ def test_labels_of_the_data_are_those_of_its_rows() -> None:
     row = torch.cdist(batch.data.flatten(1), digits[0].flatten(1)).argmin(1)
     assert torch.equal(batch.data, digits[0][row])
     assert torch.equal(batch.data_label, digits[1][row])
+
+
+def test_captions_of_the_data_are_those_of_its_rows() -> None:
+    source = GalleryImages(["a red mug", "a tree, side view"], resolution=8, count=8)
+    batch = Images(source, batch_size=6, labels="text").batch_at(3)
+    assert batch.data_label is not None
+    assert batch.condition is not None
+    assert batch.condition.prompt == tuple(source.captions[label] for label in batch.data_label.tolist())
+    assert batch.condition.label is None
+    assert len(set(batch.condition.prompt)) == 2
 
 
 def test_uniform_labels_are_independent_of_the_data() -> None:
@@ -128,6 +138,8 @@ def test_a_source_prepares_before_the_run(tmp_path) -> None:
 def test_what_a_source_cannot_give_is_an_error(tmp_path) -> None:
     with pytest.raises(ValueError, match=r"data\.labels: Bare has no labels; leave labels null"):
         Images(Bare(), 4, "data")
+    with pytest.raises(ValueError, match=r"data\.labels: DigitImages has no captions"):
+        Images(DigitImages(), 4, "text")
     with pytest.raises(ValueError, match=r"data\.flip: a sample of TeacherSamples cannot be mirrored"):
         Images(TeacherSamples(mixture()), 4, flip=True)
     with pytest.raises(ValueError, match=r"data\.reference_size: TeacherSamples has no end"):

@@ -6,6 +6,7 @@ from scoredistill.training.callbacks.modes import ModeStatistics, mode_statistic
 from scoredistill.training.callbacks.pictures import MeshExport, ParticleGrid, Turntable
 from scoredistill.training.callbacks.progress import RunProgress
 from scoredistill.training.callbacks.quality import MixtureQuality, SampleQuality
+from scoredistill.training.callbacks.reconstruction import ReconstructionQuality
 from scoredistill.training.callbacks.summary import Summary
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "MixtureQuality",
     "ModeStatistics",
     "ParticleGrid",
+    "ReconstructionQuality",
     "RunProgress",
     "SampleQuality",
     "Summary",

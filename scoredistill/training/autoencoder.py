@@ -1,0 +1,131 @@
+"""Training of the autoencoder in whose latents a text-to-image model lives."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from scoredistill.generators.base import Generator
+from scoredistill.training.average import MovingAverage
+from scoredistill.training.base import Training
+from scoredistill.training.optimizers import NetworkOptimizer
+from scoredistill.types import Batch, Sample
+
+
+class AutoencoderTraining(Training):
+    """Trains an AutoencoderKL of diffusers on pictures:
+
+        min E ||x - D(z)||^2 + beta KL(N(mu(x), s(x)^2) || N(0, 1)),    z = mu(x) + s(x) epsilon
+
+    both terms means over dimensions. At its end the averaged network is written into the run folder's `autoencoder/`,
+    with the scaling factor 1 / std(mu) that brings its latents to unit variance; `AutoencoderKL.from_pretrained`
+    reads it.
+
+    High-Resolution Image Synthesis with Latent Diffusion Models, 2021, arXiv:2112.10752.
+
+    Args:
+        network: settings of an AutoencoderKL of RGB pictures, by the names that diffusers has for them.
+        kl_weight: beta, >= 0.
+        optimizer: how the network is optimised; null: Adam at its default rate.
+        ema: decay of the exponential moving average, which is what is written, in [0, 1).
+        measured: pictures over which the latents' standard deviation is measured at the end, >= 1.
+        seed: of all randomness in training.
+
+    Raises:
+        ValueError: if kl_weight is negative, or nothing is measured.
+    """
+
+    def __init__(
+        self,
+        network: Mapping[str, Any],
+        kl_weight: float = 1e-4,
+        optimizer: NetworkOptimizer | None = None,
+        ema: float = 0.999,
+        measured: int = 512,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(seed)
+        if kl_weight < 0 or measured < 1:
+            raise ValueError(f"need kl_weight >= 0 and measured >= 1; got {kl_weight} and {measured}")
+        from diffusers import AutoencoderKL
+
+        kind: Any = AutoencoderKL
+        self.network = kind(**network)
+        self.kl_weight, self.measured, self.optimizer = kl_weight, measured, optimizer or NetworkOptimizer()
+        self.average = MovingAverage(self.network, ema)
+
+    @property
+    def evaluated(self) -> Reconstruction:
+        return Reconstruction(self.average.module)
+
+    def configure_optimizers(self) -> list[torch.optim.Optimizer]:
+        """One optimiser."""
+        return [self.optimizer.build(self.network)]
+
+    def terms(self, x: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+        """The error of the reconstruction and the KL divergence, each (B,).
+
+        Args:
+            x: (B, 3, H, W) pictures in [-1, 1].
+            rng: CPU generator of epsilon.
+        """
+        posterior = self.network.encode(x).latent_dist
+        epsilon = torch.randn(posterior.mean.shape, generator=rng).to(x)
+        error = self.network.decode(posterior.mean + posterior.std * epsilon).sample - x
+        divergence = 0.5 * (posterior.mean.square() + posterior.var - 1 - posterior.logvar)
+        return error.flatten(1).square().mean(1), divergence.flatten(1).mean(1)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> None:
+        """One step on the batch's real pictures."""
+        if batch.data is None:
+            raise ValueError("an autoencoder is trained on data: use a data module that has them, Images for example")
+        optimizer = self.optimizer_at(0)
+        error, divergence = (term.mean() for term in self.terms(batch.data, self.rng_of_tick()))
+        self.optimizer.prepare(optimizer.optimizer, self.global_step, self.progress)
+        optimizer.zero_grad()
+        self.manual_backward(error + self.kl_weight * divergence)
+        norm = self.optimizer.clip_gradient(optimizer.optimizer, self.loss_scale)
+        self.require_finite(norm, "autoencoder", self.global_step)
+        optimizer.step()
+        self.average.update(self.network)
+        if self.reports():
+            figures = {"error": error.detach(), "kl": divergence.detach(), "gradient_norm": norm}
+            self.log_dict(figures, prog_bar=True)
+        self.ticks += 1
+
+    def on_fit_end(self) -> None:
+        """Measure the latents' scale and write the autoencoder, by the first process."""
+        if self.trainer.is_global_zero:
+            data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+            network: Any = self.average.module
+            pictures = data.source.take(torch.arange(min(self.measured, len(data.source))))[0].to(self.device)
+            network.register_to_config(scaling_factor=float(1 / latents_of(network, pictures).std()))
+            network.save_pretrained(Path(self.trainer.default_root_dir) / "autoencoder")
+
+
+class Reconstruction(Generator):
+    """x -> D(mu(x)) of the batch's real pictures.
+
+    Args:
+        network: an AutoencoderKL.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network: Any = network
+
+    def forward(self, batch: Batch, rng: torch.Generator | None = None) -> Sample:
+        if batch.data is None:
+            raise ValueError("only pictures can be reconstructed: use a data module that has them, Images for example")
+        with torch.no_grad():
+            return Sample(self.network(batch.data).sample, batch.condition)
+
+
+@torch.no_grad()
+def latents_of(network: Any, pictures: Tensor, batch: int = 64) -> Tensor:
+    """The posterior's means mu(x), unscaled, (B, C, h, w)."""
+    return torch.cat([network.encode(part).latent_dist.mean for part in pictures.split(batch)])

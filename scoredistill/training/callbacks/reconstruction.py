@@ -1,0 +1,54 @@
+"""How faithful an autoencoder is."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+from pytorch_lightning import LightningModule, Trainer
+from torch import Tensor
+
+from scoredistill.rendering.turntable import picture_grid, save_picture
+from scoredistill.training.base import Training
+from scoredistill.training.callbacks.base import Evaluation, isolated, run_folder
+from scoredistill.training.data import Conditions
+from scoredistill.training.images import Images
+from scoredistill.types import Batch
+
+
+class ReconstructionQuality(Evaluation):
+    """Reconstructs real pictures, and draws the first of them beneath the originals: reconstructions.png.
+
+    psnr is 10 log10(1 / mean (u - v)^2) of display values in [0, 1], all pictures together; psnr_worst is the least of
+    one picture's own.
+
+    Args:
+        samples: pictures, the first of the reference, >= 1.
+        shown: of them in the picture.
+    """
+
+    def __init__(self, samples: int = 256, shown: int = 12) -> None:
+        self.samples, self.shown = samples, shown
+
+    def evaluate(self, module: Training, data: Conditions, final: bool) -> dict[str, float]:
+        real, made = self._pairs(module, data, self.samples)
+        error = (real - made).square().flatten(1).mean(1) / 4
+        psnr = -10 * torch.stack([error.mean(), error.max()]).log10()
+        return {"psnr": float(psnr[0]), "psnr_worst": float(psnr[1])}
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Figures and the picture."""
+        super().on_fit_end(trainer, pl_module)
+        if trainer.is_global_zero:
+            with isolated(trainer, self):
+                data = cast(Conditions, trainer.datamodule)  # type: ignore[attr-defined]
+                rows = torch.cat(self._pairs(cast(Training, pl_module), data, self.shown))
+                save_picture(picture_grid(rows, columns=len(rows) // 2), run_folder(trainer) / "reconstructions.png")
+
+    def _pairs(self, module: Training, data: Conditions, count: int) -> tuple[Tensor, Tensor]:
+        """Real pictures and their reconstructions, on the CPU."""
+        if not isinstance(data, Images):
+            raise TypeError("ReconstructionQuality needs Images as data")
+        real = data.reference()[0][:count]
+        made = [module.evaluated(Batch(data=part.to(module.device))).x.cpu() for part in real.split(64)]
+        return real, torch.cat(made)
