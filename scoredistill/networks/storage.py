@@ -9,6 +9,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -31,11 +33,17 @@ def save_denoiser(denoiser: Denoiser, folder: str | Path) -> None:
     Raises:
         TypeError: if its backbone does not say how it was built, or belongs to a text-to-image pipeline.
     """
-    folder = Path(folder)
+    with whole_folder(Path(folder)) as draft:
+        _write(denoiser, draft)
+
+
+@contextmanager
+def whole_folder(folder: Path) -> Iterator[Path]:
+    """A draft to write into, which takes the folder's place when the `with` block has ended well."""
     draft = folder.with_name(f".{folder.name}.{os.getpid()}")
     draft.mkdir(parents=True)
     try:
-        _write(denoiser, draft)
+        yield draft
         shutil.rmtree(folder, ignore_errors=True)
         draft.replace(folder)
     finally:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from scoredistill.generators.base import Generator
+from scoredistill.networks.storage import whole_folder
 from scoredistill.training.average import MovingAverage
 from scoredistill.training.base import Training
 from scoredistill.training.optimizers import NetworkOptimizer
@@ -102,9 +103,10 @@ class AutoencoderTraining(Training):
         if self.trainer.is_global_zero:
             data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
             network: Any = self.average.module
-            pictures = data.source.take(torch.arange(min(self.measured, len(data.source))))[0].to(self.device)
+            pictures = data.reference()[0][: self.measured].to(self.device)
             network.register_to_config(scaling_factor=float(1 / latents_of(network, pictures).std()))
-            network.save_pretrained(Path(self.trainer.default_root_dir) / "autoencoder")
+            with whole_folder(Path(self.trainer.default_root_dir) / "autoencoder") as draft:
+                network.save_pretrained(draft)
 
 
 class Reconstruction(Generator):
