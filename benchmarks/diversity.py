@@ -14,7 +14,7 @@ from pathlib import Path
 from statistics import mean, stdev
 
 import torch
-from recipe_runs import finished_run, metrics, picture, write_report
+from recipe_runs import finished_run, first_view, metrics, write_report
 
 from scoredistill.rendering.turntable import picture_grid, save_picture
 
@@ -39,13 +39,6 @@ def figures(runs: list[Path]) -> dict[str, object]:
         "psnr": mean(m["psnr/mean"] for m in found),
         "seconds": mean(m["seconds"] for m in found),
     }
-
-
-def first_view(path: Path, particles: int = 4, views: int = 6) -> list[torch.Tensor]:
-    """Each particle's picture from the first camera of the run's grid.png, (3, H, W) in [-1, 1]."""
-    pixels = picture(path / "grid.png")
-    tile = (pixels.shape[2] - 2) // views
-    return [pixels[:, 2 + i * tile : (i + 1) * tile, 2:tile] for i in range(particles)]
 
 
 def main() -> None:

@@ -37,6 +37,13 @@ def picture(path: Path) -> torch.Tensor:
     return pixels.view(image.height, image.width, 3).permute(2, 0, 1).float() / 127.5 - 1
 
 
+def first_view(path: Path, particles: int = 4, views: int = 6) -> list[torch.Tensor]:
+    """Each particle's picture from the first camera of the run's grid.png, (3, H, W) in [-1, 1]."""
+    pixels = picture(path / "grid.png")
+    tile = (pixels.shape[2] - 2) // views
+    return [pixels[:, 2 + i * tile : (i + 1) * tile, 2:tile] for i in range(particles)]
+
+
 def write_report(report: dict[str, Any], path: Path) -> None:
     """Print a report as JSON, with torch's version, and keep it."""
     text = json.dumps({"torch": torch.__version__, **report}, indent=2)

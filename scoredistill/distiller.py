@@ -47,6 +47,12 @@ class Distiller(nn.Module):
         critic_timesteps: distribution of t for training the critic; None: as `timesteps`.
     """
 
+    critics: list[Critic]
+    """The loss's critics that are trained."""
+
+    discriminators: list[DiscriminatorRatio]
+    """The loss's discriminators."""
+
     def __init__(
         self,
         generator: Generator,
@@ -63,16 +69,9 @@ class Distiller(nn.Module):
         self.critic_timesteps = critic_timesteps or self.timesteps
         generator.adopt(teacher)
         loss.adopt(teacher, self.timesteps)
-
-    @property
-    def critics(self) -> list[Critic]:
-        """The loss's critics that are trained."""
-        return [m for m in self.loss.modules() if isinstance(m, Critic) and m.trainable]
-
-    @property
-    def discriminators(self) -> list[DiscriminatorRatio]:
-        """The loss's discriminators."""
-        return [m for m in self.loss.modules() if isinstance(m, DiscriminatorRatio)]
+        # Found once: to look through the thousands of modules of a large network takes longer than a small step may.
+        self.critics = [m for m in loss.modules() if isinstance(m, Critic) and m.trainable]
+        self.discriminators = [m for m in loss.modules() if isinstance(m, DiscriminatorRatio)]
 
     def gradient(
         self, x: Tensor, *, t: Tensor, epsilon: Tensor, condition: Condition | None = None, sample: Sample | None = None

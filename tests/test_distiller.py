@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from laws.zoo import GUIDANCES, LOSSES, mlp_critic
+from laws.zoo import GUIDANCES, LOSSES, discriminator, mlp_critic
 from torch import Tensor, nn
 
 from scoredistill import Batch, Condition, Distiller, Sample
@@ -201,3 +201,11 @@ def test_some_particles_a_step_still_know_all_the_others() -> None:
     assert step.noised.x_t.shape == (3, 2)
     expected = Empirical(particles)(step.noised.x_t, step.noised.t).epsilon
     torch.testing.assert_close(step.gradient.baseline, expected, rtol=1e-9, atol=1e-9)
+
+
+def test_what_is_trained_is_found_once_and_not_at_every_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    critic, ratio = mlp_critic(), discriminator((2,))
+    made = distiller(FDistill(ForwardKL(), critic, ratio))
+    monkeypatch.setattr(made.loss, "modules", lambda: pytest.fail("the networks are searched"))
+    assert made.critics == [critic]
+    assert made.discriminators == [ratio]

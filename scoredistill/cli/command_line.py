@@ -19,7 +19,7 @@ from pytorch_lightning.loggers import CSVLogger, Logger
 from scoredistill.cli import help as cli_help
 from scoredistill.cli.errors import UsageError, explain
 from scoredistill.cli.recipes import difference
-from scoredistill.cli.teachers import train_missing_teacher
+from scoredistill.cli.teachers import train_what_is_missing
 from scoredistill.cli.words import Words
 from scoredistill.cli.workspace import Workspace, find_start, open_workspace
 from scoredistill.training.autoencoder import AutoencoderTraining
@@ -29,6 +29,7 @@ from scoredistill.training.checkpoints import AtomicCheckpointIO, LastCheckpoint
 from scoredistill.training.data import Conditions
 from scoredistill.training.denoising import DenoiserTraining
 from scoredistill.training.module import Distillation
+from scoredistill.training.text_to_image import TextToImageTraining
 
 DESCRIPTIONS = {
     "fit": "Train a generator by a recipe. Everything goes into a fresh numbered folder under --output.",
@@ -40,6 +41,7 @@ TASKS: dict[str, type[Training]] = {
     "distillation": Distillation,
     "teacher": DenoiserTraining,
     "autoencoder": AutoencoderTraining,
+    "pipeline": TextToImageTraining,
 }
 TRAINER_DEFAULTS = {
     "max_steps": 1000,
@@ -144,8 +146,8 @@ class CommandLine(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """Keep the recipe as it is, make the folder, and let relative paths of loggers lie in it."""
         self.recipe = self._as_recipe(self.config)
-        if self.command == "fit" and self.given.task == "distillation":
-            train_missing_teacher(self.config.model.teacher)
+        if self.command == "fit":
+            train_what_is_missing(self.config.model)
         start = find_start(self.config.output, self.config.ckpt_path)
         if self.command == "fit" and start.run is not None and start.run.config.is_file():
             self.changed = difference(start.run.config, self.recipe, self._resolved)

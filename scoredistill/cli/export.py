@@ -11,6 +11,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
+import yaml  # type: ignore[import-untyped]
+
 from scoredistill.cli.errors import UsageError
 from scoredistill.cli.numbers import at_least, between
 from scoredistill.cli.pipelines import save_pipeline
@@ -18,7 +20,9 @@ from scoredistill.cli.trained import load_generator
 from scoredistill.cli.workspace import Start, Workspace, find_start
 from scoredistill.generators.base import Generator
 from scoredistill.generators.one_step import OneStepUNet
+from scoredistill.networks.storage import find_trained
 from scoredistill.rendering.turntable import save_animation, to_bytes, turntable_cameras
+from scoredistill.teachers.diffusers.loading import Source
 from scoredistill.training.run_folder import make_folder, numbered_folder
 
 Plan = tuple[list[str], Callable[[Path], None]]
@@ -45,8 +49,10 @@ def export(argv: Sequence[str]) -> None:
     if checkpoint is None or run is None or not run.config.is_file():
         raise UsageError(f"{options.run} is neither a run folder nor a checkpoint in one: config.yaml is missing")
     generator = load_generator(run.config, checkpoint)
-    plan = _student if isinstance(generator, OneStepUNet) else _particles
-    names, write = plan(generator, options)
+    if isinstance(generator, OneStepUNet):
+        names, write = _student(generator, options, run.config)
+    else:
+        names, write = _particles(generator, options)
     workspace = _workspace(options.output, run.path, names)
     try:
         write(workspace.folder)
@@ -57,8 +63,24 @@ def export(argv: Sequence[str]) -> None:
         sys.stdout.write(f"wrote {workspace.folder / name}\n")
 
 
-def _student(generator: Any, options: argparse.Namespace) -> Plan:
-    return ["pipeline"], lambda folder: save_pipeline(generator, folder / "pipeline", options.base)
+def _student(generator: OneStepUNet, options: argparse.Namespace, config: Path) -> Plan:
+    base = _base_of(config) if options.base is None else Source(options.base)
+
+    def write(folder: Path) -> None:
+        call = save_pipeline(generator, folder / "pipeline", base)
+        sys.stdout.write(f"call it as pipeline({call})\n")
+
+    return ["pipeline"], write
+
+
+def _base_of(config: Path) -> Source | None:
+    """The pipeline that a run's teacher came from; None for teachers of another kind."""
+    teacher = yaml.safe_load(config.read_text(encoding="utf-8"))["model"]["teacher"]
+    if not teacher["class_path"].endswith("DiffusersTeacher"):
+        return None
+    settings = teacher["init_args"]
+    found = find_trained(settings["model"], "pipeline", "model_index.json")
+    return Source(str(found or settings["model"]), settings["revision"], settings["variant"])
 
 
 def _particles(generator: Any, options: argparse.Namespace) -> Plan:
@@ -76,8 +98,8 @@ def _particles(generator: Any, options: argparse.Namespace) -> Plan:
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="scoredistill export",
-        description="Write each particle's mesh, and pictures from all around it; or, of a one-step student, a folder "
-        "that diffusers' DiffusionPipeline.from_pretrained loads.",
+        description="Write each particle's mesh, and pictures from all around it; or, of a student, a folder that "
+        "diffusers' DiffusionPipeline.from_pretrained loads, and how it is called.",
     )
     add = parser.add_argument
     add("run", metavar="RUN", help="a run folder, or a checkpoint in one")
@@ -101,7 +123,11 @@ def _parser() -> argparse.ArgumentParser:
         help="lattice points along each axis of the mesh; the generator's own by default",
     )
     add("--threshold", type=between(0, math.inf), help="density at the surface; the generator's own by default")
-    add("--base", help="pipeline, a folder or hub id, that a text-conditional student takes its other parts from")
+    add(
+        "--base",
+        help="pipeline, a folder or hub id, that a text-conditional student takes its other parts from; by default its "
+        "teacher's",
+    )
     add("--particles", type=int, nargs="+", help="which; all by default")
     add("--output", help="folder to write into; RUN/export/0, 1, ... by default")
     add("--size", type=at_least(1), default=256, help="height and width of the animation, 256")
@@ -122,6 +148,11 @@ def _writers(generator: Generator, options: argparse.Namespace) -> list[Callable
     for wanted, method, what in ((options.format, "mesh", "meshes"), (options.turntable, "render", "turntables")):
         if wanted and not hasattr(generator, method):
             raise UsageError(f"{type(generator).__name__} has no {what} to export; generators of 3D scenes have")
+    if options.turntable and getattr(generator, "latents", None) is not None:
+        raise UsageError(
+            "--turntable: the scenes are made of latents, which their teacher decodes; "
+            "scoredistill predict --ckpt_path RUN writes pictures"
+        )
     writers: list[Callable[[Sequence[int], Path], None]] = []
     if options.format:
         writers.append(partial(_write_meshes, generator, options))

@@ -2,83 +2,187 @@
 
 from __future__ import annotations
 
-import math
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from scoredistill.cli.errors import UsageError
-from scoredistill.diffusion.schedule import LinearSchedule
+from scoredistill.diffusion.schedule import DiscreteSchedule, FlowSchedule, Schedule
 from scoredistill.generators.one_step import OneStepUNet
 from scoredistill.networks.denoiser import Denoiser
 from scoredistill.networks.diffusers import DiffusersBackbone
+from scoredistill.networks.flux import FluxBackbone
+from scoredistill.networks.multi_view import MultiViewBackbone
+from scoredistill.teachers.diffusers.families import FAMILIES
+from scoredistill.teachers.diffusers.loading import Source
+
+GRID = 4_000_001
+"""Noise levels among which those of a consistency pipeline are chosen: so many that one is off by a few millionths."""
+
+RHO = 7.0
+"""Curvature of those levels, EDM's."""
+
+Call = dict[str, object]
+"""What a pipeline is to be called with, so that its steps are the student's."""
+
+CARD = """\
+---
+library_name: diffusers
+---
+A student of {steps}, distilled by scoredistill. Its samples are
+
+```python
+from diffusers import DiffusionPipeline
+
+pipeline = DiffusionPipeline.from_pretrained(folder)
+pipeline({call})
+```
+"""
 
 
-def save_pipeline(student: OneStepUNet, folder: Path, base: str | None = None) -> None:
-    """Write a folder that `DiffusionPipeline.from_pretrained` loads, and whose single step is the student's.
+def save_pipeline(student: OneStepUNet, folder: Path, base: Source | None = None) -> str:
+    """Write a folder that `DiffusionPipeline.from_pretrained` loads, and whose steps are the student's:
+
+        x_k = x0(alpha_k x_{k-1} + sigma_k z_k, t_k)
 
     A UNet2DModel with EDM's preconditioning becomes a `ConsistencyModelPipeline`. A text-conditional student takes the
-    place of the network in a copy of the pipeline that its teacher came from, under a one-step DDIM schedule.
+    place of the network in a copy of the pipeline that its teacher came from, with an `LCMScheduler`, or for flows a
+    stochastic `FlowMatchEulerDiscreteScheduler`. README.md in the folder says how it is called.
 
     Args:
-        student: of one step.
+        student: of one step or several.
         folder: the destination, which does not exist yet.
-        base: the pipeline's folder or hub id, for text-conditional students.
+        base: the pipeline, for text-conditional students.
+
+    Returns:
+        what the pipeline is called with, as Python.
 
     Raises:
-        UsageError: if diffusers has no pipeline whose step is the student's.
+        UsageError: if diffusers has no pipeline whose steps are the student's.
     """
-    denoiser = student.denoiser
-    if denoiser is None or student.schedule is None:
+    denoiser, schedule = student.denoiser, student.schedule
+    if denoiser is None or schedule is None:
         raise UsageError("the student has no network")
-    if len(student.times) > 1:
-        raise UsageError(f"a student of {len(student.times)} steps has no pipeline in diffusers; predict samples it")
     network = denoiser.network
     if not isinstance(network, DiffusersBackbone):
         raise UsageError(f"a {type(network).__name__} has no pipeline in diffusers; its weights are in the checkpoint")
-    if base is not None:
-        _text_pipeline(student, denoiser, network, base).save_pretrained(folder)
+    if base is None:
+        pipeline, call = _consistency_pipeline(student, denoiser, network, schedule)
     else:
-        _consistency_pipeline(student, denoiser, network).save_pretrained(folder)
+        pipeline, call = _text_pipeline(student, denoiser, network, schedule, base)
+    pipeline.save_pretrained(folder)
+    words = ", ".join([*(["prompt"] if base else []), *(f"{name}={value!r}" for name, value in call.items())])
+    steps = "one step" if len(student.times) == 1 else f"{len(student.times)} steps"
+    (folder / "README.md").write_text(CARD.format(steps=steps, call=words))
+    return words
 
 
-def _consistency_pipeline(student: OneStepUNet, denoiser: Denoiser, network: DiffusersBackbone) -> Any:
-    """x = c_skip sigma z + c_out F(c_in sigma z, 250 log sigma), which is this pipeline's step where sigma_min = 0."""
+def _consistency_pipeline(
+    student: OneStepUNet, denoiser: Denoiser, network: DiffusersBackbone, schedule: Schedule
+) -> tuple[Any, Call]:
+    """x_k = c_skip y + c_out F(c_in y, 250 log sigma_k) with y = x_{k-1} + sigma_k z, which are this pipeline's steps
+    where its sigma_min = 0. Its levels are sigma_1 (1 - i / (GRID - 1))^RHO, called by the integers i.
+    """
     from diffusers import CMStochasticIterativeScheduler, ConsistencyModelPipeline, UNet2DModel
 
     if not isinstance(network.network, UNet2DModel) or network.condition.active:
-        raise UsageError("only a UNet2DModel without cameras makes a pipeline by itself; for text give --pipeline BASE")
+        raise UsageError("only a UNet2DModel without cameras makes a pipeline by itself; for text give --base PIPELINE")
     if denoiser.prediction != "edm" or network.time != "edm":
         raise UsageError("a pipeline needs EDM's preconditioning: model.teacher prediction: edm and time: edm")
-    t = torch.tensor([student.times[0]], dtype=torch.float64)
-    assert student.schedule is not None
-    if not math.isclose(float(student.schedule.alpha(t)), 1.0):
+    t = torch.tensor(student.times, dtype=torch.float64)
+    if not torch.allclose(schedule.alpha(t), torch.ones_like(t)):
         raise UsageError("a pipeline needs a variance-exploding schedule, EDM's")
+    sigma = schedule.sigma(t)
     scheduler = CMStochasticIterativeScheduler(
+        num_train_timesteps=GRID,
         sigma_min=0.0,
-        sigma_max=float(student.schedule.sigma(t)),
+        sigma_max=float(sigma[0]),
         sigma_data=denoiser.sigma_data,
+        rho=RHO,
         clip_denoised=False,
     )
-    return ConsistencyModelPipeline(network.network, scheduler)
+    levels = ((1 - (sigma / sigma[0]) ** (1 / RHO)) * (GRID - 1)).round().long().tolist()
+    call: Call = {"num_inference_steps": 1} if len(levels) == 1 else {"timesteps": levels[::-1]}
+    return ConsistencyModelPipeline(_whole(student, network), scheduler), call
 
 
-def _text_pipeline(student: OneStepUNet, denoiser: Denoiser, network: DiffusersBackbone, base: str) -> Any:
-    """One DDIM step from index N - 1 to clean, which is the student's where it starts at t = 1."""
-    from diffusers import DDIMScheduler, DiffusionPipeline
+def _text_pipeline(
+    student: OneStepUNet, denoiser: Denoiser, network: DiffusersBackbone, schedule: Schedule, base: Source
+) -> tuple[Any, Call]:
+    """The base with the student's network, and a scheduler whose steps are the student's."""
+    from diffusers import DiffusionPipeline
+
+    kind = base.name
+    if kind not in FAMILIES or kind == "IFPipeline" or isinstance(network, MultiViewBackbone):
+        raise UsageError(f"a {type(network).__name__} in a {kind} has no scheduler whose steps are the student's")
+    if network.condition.active:
+        raise UsageError("a text pipeline tells its network neither labels nor cameras")
+    scheduler = base.read("scheduler")
+    made, call = (
+        _flow_scheduler(student, denoiser, network, scheduler)
+        if isinstance(schedule, FlowSchedule)
+        else _discrete_scheduler(student, denoiser, network, schedule, scheduler)
+    )
+    parts = {FAMILIES[kind].network: _whole(student, network), "scheduler": made}
+    pipeline = DiffusionPipeline.from_pretrained(base.model, revision=base.revision, variant=base.variant, **parts)
+    scale = network.guidance if isinstance(network, FluxBackbone) else 1.0
+    return pipeline, {"guidance_scale": scale} | call
+
+
+def _discrete_scheduler(
+    student: OneStepUNet, denoiser: Denoiser, network: DiffusersBackbone, schedule: Schedule, scheduler: Any
+) -> tuple[Any, Call]:
+    """x_k = c_out x0 + c_skip y at the integers i_k = N t_k - 1, with c_skip = (1 + (2 i timestep_scaling)^2)^-1, which
+    is next to nothing where the scaling is large. Its first y is of unit variance, and not of sigma_1 as the student's.
+    """
+    from diffusers import LCMScheduler
 
     kinds = {"epsilon": "epsilon", "v": "v_prediction", "x0": "sample"}
-    schedule = student.schedule
-    if denoiser.prediction not in kinds or not isinstance(schedule, LinearSchedule) or student.times != (1.0,):
-        raise UsageError("a text pipeline needs epsilon, v or x0, a LinearSchedule and times: [1.0]")
-    pipeline = DiffusionPipeline.from_pretrained(base)
-    scheduler = DDIMScheduler.from_config(
-        pipeline.scheduler.config,
-        timestep_spacing="trailing",
-        set_alpha_to_one=True,
+    if denoiser.prediction not in kinds or not isinstance(schedule, DiscreteSchedule) or network.time != "discrete":
+        raise UsageError("a text pipeline needs epsilon, v or x0 under a discrete schedule, or a flow's transformer")
+    t = torch.tensor(student.times, dtype=torch.float64)
+    position = schedule.steps * t - 1
+    index = position.round().long()
+    if not torch.allclose(position, index.double(), atol=1e-6) or index[-1] < 1:
+        raise UsageError(f"times: a pipeline stops at multiples of 1/{schedule.steps}, not at {list(student.times)}")
+    made = LCMScheduler.from_config(
+        scheduler.config,
+        original_inference_steps=schedule.steps,
+        timestep_scaling=1e6,
         clip_sample=False,
+        thresholding=False,
         prediction_type=kinds[denoiser.prediction],
     )
-    pipeline.register_modules(unet=network.network, scheduler=scheduler)
-    return pipeline
+    if len(made.alphas_cumprod) != schedule.steps or not torch.allclose(
+        made.alphas_cumprod.double()[index].sqrt(), schedule.alpha(t), rtol=0, atol=1e-3
+    ):
+        raise UsageError("the student's schedule is not that of the base: give the pipeline that its teacher came from")
+    indices = index.tolist()
+    return made, {"num_inference_steps": 1} if student.times == (1.0,) else {"timesteps": indices}
+
+
+def _flow_scheduler(
+    student: OneStepUNet, denoiser: Denoiser, network: DiffusersBackbone, scheduler: Any
+) -> tuple[Any, Call]:
+    """x_k = y - t_k F(y, t_k), y = (1 - t_k) x_{k-1} + t_k z: the stochastic steps of a flow's own scheduler."""
+    from diffusers import FlowMatchEulerDiscreteScheduler
+
+    if denoiser.prediction != "flow" or network.time != "flow" or (denoiser.scale_input and student.times != (1.0,)):
+        raise UsageError("a flow's pipeline needs a transformer that predicts the flow, and sees x_t itself")
+    made = FlowMatchEulerDiscreteScheduler.from_config(
+        scheduler.config, shift=1.0, use_dynamic_shifting=False, shift_terminal=None, stochastic_sampling=True
+    )
+    return made, {"num_inference_steps": 1} if student.times == (1.0,) else {"sigmas": list(student.times)}
+
+
+def _whole(student: OneStepUNet, network: DiffusersBackbone) -> Any:
+    """The model of diffusers, its adapters merged into a copy of the weights that it shares with the teacher."""
+    model: Any = network.network
+    if student.lora is None:
+        return model
+    model = deepcopy(model)
+    model.fuse_lora()
+    model.unload_lora()
+    return model

@@ -23,7 +23,7 @@ class Words:
         words: for the parser; every --config is a file that exists and holds YAML.
         configs: the files given by --config, in order.
         output: the parent of run folders where neither recipe nor command line names one.
-        task: what is trained: distillation, teacher or autoencoder.
+        task: what is trained: distillation, teacher, autoencoder or pipeline.
         debug: whether errors come with their traceback.
     """
 

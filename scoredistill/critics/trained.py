@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from scoredistill.critics.base import Critic
 from scoredistill.critics.latest import Latest
@@ -29,6 +29,7 @@ class TrainedCritic(Critic):
     def __init__(self, schedule: Schedule | None = None) -> None:
         super().__init__(schedule)
         self._kept: Latest[Prediction] | None = None
+        self._trained: list[nn.Parameter] = []  # while something is kept
 
     @abstractmethod
     def predict(self, x_t: Tensor, t: Tensor, condition: Condition | None, sample: Sample) -> Prediction:
@@ -48,8 +49,7 @@ class TrainedCritic(Critic):
     def forward(self, x_t: Tensor, t: Tensor, condition: Condition | None, sample: Sample) -> Prediction:
         if self._kept is None:
             return self.predict(x_t, t, condition, sample)
-        trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
-        about = [x_t, t, sample, *([] if condition is None else [condition]), *trained]
+        about = [x_t, t, sample, *([] if condition is None else [condition]), *self._trained]
         with torch.enable_grad():  # a loss asks without; the graph is for the critic's own error
             predicted = self._kept.of(self.training, about, lambda: self.predict(x_t, t, condition, sample))
         return predicted if torch.is_grad_enabled() else predicted.detach()
@@ -78,8 +78,9 @@ def sharing(*critics: Critic) -> Iterator[None]:
     with evaluating(*trained):
         for critic in trained:
             critic._kept = Latest()
+            critic._trained = [parameter for parameter in critic.parameters() if parameter.requires_grad]
         try:
             yield
         finally:
             for critic in trained:
-                critic._kept = None
+                critic._kept, critic._trained = None, []

@@ -2,6 +2,7 @@
 
 from scoredistill.data.base import ImageSource
 from scoredistill.data.digits import DigitImages
+from scoredistill.data.encoder import PictureEncoder
 from scoredistill.data.folder import ImageFolder
 from scoredistill.data.gallery import GalleryImages
 from scoredistill.data.huggingface import HuggingFaceImages
@@ -17,6 +18,7 @@ __all__ = [
     "ImageFolder",
     "ImageSource",
     "LatentCache",
+    "PictureEncoder",
     "TeacherSamples",
     "TorchvisionImages",
     "WebDatasetShards",

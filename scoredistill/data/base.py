@@ -65,7 +65,11 @@ class ImageSource(ABC):
 
     @property
     def captions(self) -> Sequence[str] | None:
-        """The text of each class, or of each picture where every picture is its own class; None: there are none."""
+        """The text of each sample, in the order of their numbers; None: there are none.
+
+        Raises:
+            ValueError: that names the sample, if some have a text and others have none.
+        """
         return None
 
     def prepare(self) -> None:  # noqa: B027  most sources have nothing to do
@@ -105,7 +109,11 @@ class ImageSource(ABC):
         Returns:
             samples (n, *D) and classes (n,), or None where there are none.
         """
-        return self.take(torch.randint(len(self), (n,), generator=rng))
+        return self.take(self.choose(n, rng))
+
+    def choose(self, n: int, rng: torch.Generator) -> Tensor:
+        """The numbers (n,) of the samples that `draw` gives, for sources with an end; arguments are those of `draw`."""
+        return torch.randint(len(self), (n,), generator=rng)
 
     def identity(self) -> str:
         """What else tells this source from another of equal size and first pictures, file names for example."""

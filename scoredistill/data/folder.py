@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import json
+from functools import cached_property
 from pathlib import Path
 
 from scoredistill.data.base import ImageSource, Item, floats
 from scoredistill.data.pictures import SUFFIXES, check_resolution, decode
+
+METADATA = "metadata.jsonl"
+"""The file that has the captions of a folder's pictures, as Hugging Face's `imagefolder` reads it."""
 
 
 class ImageFolder(ImageSource):
@@ -13,6 +18,9 @@ class ImageFolder(ImageSource):
 
     A folder without subfolders holds pictures without labels. Pictures are cut to their central square and resampled
     with antialiasing; transparent parts become white. Hidden files and folders are left out.
+
+    Captions are those of metadata.jsonl in the folder, {"file_name": "class/1.png", "text": "a red mug"} in a line for
+    each picture, or else of text files beside the pictures: 1.txt for 1.png. They are read when first asked for.
 
     Args:
         folder: where the pictures are.
@@ -44,6 +52,19 @@ class ImageFolder(ImageSource):
             raise FileNotFoundError(f"{self.folder}: holds no pictures ({', '.join(SUFFIXES)})")
         super().__init__((1 if grey else 3, resolution, resolution), len(subfolders) or None)
 
+    @cached_property
+    def captions(self) -> tuple[str, ...] | None:
+        paths = [path for path, _ in self.files]
+        if (self.folder / METADATA).is_file():
+            return _listed(self.folder, paths)
+        texts = [path.with_suffix(".txt") for path in paths]
+        missing = [path for path in texts if not path.is_file()]
+        if len(missing) == len(texts):
+            return None
+        if missing:
+            raise ValueError(f"{missing[0]}: is not there, while other pictures have a caption in a file of their name")
+        return tuple(_text(path).strip() for path in texts)
+
     def __len__(self) -> int:
         return len(self.files)
 
@@ -69,3 +90,40 @@ def _pictures(folder: Path) -> list[Path]:
     if not found:
         raise FileNotFoundError(f"{folder}: holds no pictures ({', '.join(SUFFIXES)}), and would be an empty class")
     return found
+
+
+def _listed(folder: Path, pictures: list[Path]) -> tuple[str, ...]:
+    """The captions of pictures by the folder's metadata.
+
+    Raises:
+        ValueError: that names the line or the picture, if a line is no caption or a picture has none.
+    """
+    file, texts = folder / METADATA, {}
+    for number, line in enumerate(_text(file).split("\n"), 1):  # splitlines would cut at U+2028 within a text too
+        if not line.strip():
+            continue
+        try:
+            entry = json.loads(line)
+            name, text = entry["file_name"], entry["text"]
+        except (ValueError, TypeError, KeyError) as error:
+            raise ValueError(f"{file}: line {number} is not {{file_name: ..., text: ...}} ({error!r})") from error
+        if not isinstance(text, str):
+            raise ValueError(f"{file}: line {number}: the text of {name} is {text!r}")
+        texts[name] = text
+    names = [path.relative_to(folder).as_posix() for path in pictures]
+    bare = [name for name in names if name not in texts]
+    if bare:
+        raise ValueError(f"{file}: has no caption of {bare[0]}, nor of {len(bare) - 1} other pictures")
+    return tuple(texts[name] for name in names)
+
+
+def _text(path: Path) -> str:
+    """A file's text.
+
+    Raises:
+        ValueError: if it is not UTF-8.
+    """
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: not UTF-8 ({error})") from error

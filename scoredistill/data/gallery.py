@@ -23,6 +23,7 @@ class GalleryImages(ImageSource):
 
     Args:
         prompts: P of them, one a class; a view word turns the cameras that contradict it.
+        view_words: front, side, back or overhead: each prompt also comes with each of these, as P more classes.
         resolution: side in pixels.
         count: number of pictures.
         seed: of cameras and variants.
@@ -47,12 +48,14 @@ class GalleryImages(ImageSource):
         radius: float = 2.6,
         fov: float = 40.0,
         background: tuple[float, float, float] = (0.7, 0.7, 0.7),
+        view_words: Sequence[str] = (),
     ) -> None:
         if isinstance(prompts, str) or not prompts or count < 1:
             raise ValueError(f"need a list of prompts and a count of 1 or more; got {prompts!r} and {count}")
         check_resolution(resolution)
-        super().__init__((3, resolution, resolution), len(prompts))
-        self.prompts, self.count = tuple(prompts), count
+        viewed = [f"{prompt}, {view} view" for view in view_words for prompt in prompts]
+        self.prompts, self.count = (*prompts, *viewed), count
+        super().__init__((3, resolution, resolution), len(self.prompts))
         self.gallery = Gallery(background=background, cache_bytes=0)
         self.gallery.check(self.prompts)
         self._weights = [self.gallery.weights(prompt) for prompt in self.prompts]
@@ -66,7 +69,7 @@ class GalleryImages(ImageSource):
 
     @property
     def captions(self) -> tuple[str, ...]:
-        return self.prompts
+        return tuple(self.prompts[index % len(self.prompts)] for index in range(self.count))
 
     def __len__(self) -> int:
         return self.count

@@ -18,14 +18,15 @@ class HuggingFaceImages(ImageSource):
         split: which part, where the folder has several.
         image_column: name of the column of pictures.
         label_column: name of the column of classes, numbers from 0; null: no labels.
+        text_column: name of the column of captions; null: no captions.
         resolution: side in pixels of the central square that is cut out.
         grey: one channel instead of three.
 
     Raises:
         ImportError: if `datasets` is not installed.
         FileNotFoundError: if there is nothing at the path.
-        ValueError: if the split or a column is not there, or the data set is empty; when read, for a picture that
-            cannot be.
+        ValueError: if the split or a column is not there, the data set is empty, or a caption is no text; when read,
+            for a picture that cannot be.
     """
 
     threads = 4
@@ -38,11 +39,12 @@ class HuggingFaceImages(ImageSource):
         label_column: str | None = "label",
         resolution: int = 64,
         grey: bool = False,
+        text_column: str | None = None,
     ) -> None:
         self.path, self.resolution, self.grey = Path(path), check_resolution(resolution), grey
         self.split, self.image_column = split, image_column
         table = _load(self.path, split)
-        for column in (image_column, label_column):
+        for column in (image_column, label_column, text_column):
             if column is not None and column not in table.column_names:
                 raise ValueError(f"{self.path}: has no column {column!r}; its columns are {table.column_names}")
         if not len(table):
@@ -52,8 +54,16 @@ class HuggingFaceImages(ImageSource):
         if label_column is not None and self.labels is not None:
             named = getattr(table.features[label_column], "num_classes", None)
             classes = class_count(self.labels) if named is None else int(named)
+        self._captions = None if text_column is None else tuple(table[text_column])
+        for row, text in enumerate(self._captions or ()):
+            if not isinstance(text, str):
+                raise ValueError(f"{self.path}: row {row} of {split}: its {text_column} is {text!r}, no caption")
         self._files = _undecoded(table, image_column)
         super().__init__((1 if grey else 3, resolution, resolution), classes)
+
+    @property
+    def captions(self) -> tuple[str, ...] | None:
+        return self._captions
 
     def __len__(self) -> int:
         return len(self._files)

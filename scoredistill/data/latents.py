@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -56,6 +56,10 @@ class LatentCache(ImageSource):
         self.batch, self.per_file = batch, shard
         self.encoder = encoder_name(encode) if name is None else name
         self._open: dict[int, Any] = {}
+
+    @property
+    def captions(self) -> Sequence[str] | None:
+        return self.source.captions
 
     def __len__(self) -> int:
         return len(self.source)

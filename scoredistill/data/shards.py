@@ -7,6 +7,7 @@ import re
 import tarfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from glob import glob
 from pathlib import Path
 
@@ -23,6 +24,7 @@ class Member:
         name: of the picture in it.
         offset, size: bytes.
         label: its class, or None.
+        caption: its text in UTF-8, or None.
     """
 
     shard: Path
@@ -30,6 +32,7 @@ class Member:
     offset: int
     size: int
     label: int | None
+    caption: bytes | None
 
 
 class WebDatasetShards(ImageSource):
@@ -37,12 +40,14 @@ class WebDatasetShards(ImageSource):
 
     The files' tables of contents are read once and kept in memory, so that any picture can be read by its number, and
     training draws from all shards alike, again and again the same. A .cls file holds the class as a number, a .json
-    file has it under "label". Keys without a picture are left out.
+    file has it under "label"; a .txt file holds the caption, a .json file has it under `text_key`. Keys without a
+    picture are left out.
 
     Args:
         shards: the tar files: a pattern (`data/train-*.tar`, `data/train-{000000..000099}.tar`) or a list of files.
         resolution: side in pixels of the central square that is cut out.
         grey: one channel instead of three.
+        text_key: of captions in .json files; img2dataset's is caption.
 
     Raises:
         FileNotFoundError: if the pattern matches no file, a file is missing, or there is no picture in any of them.
@@ -52,10 +57,12 @@ class WebDatasetShards(ImageSource):
 
     threads = 4
 
-    def __init__(self, shards: str | Sequence[str], resolution: int, grey: bool = False) -> None:
+    def __init__(
+        self, shards: str | Sequence[str], resolution: int, grey: bool = False, text_key: str = "text"
+    ) -> None:
         self.resolution, self.grey = check_resolution(resolution), grey
         self.shards = find_shards(shards)
-        self.members = [member for shard in self.shards for member in read_index(shard)]
+        self.members = [member for shard in self.shards for member in read_index(shard, text_key)]
         if not self.members:
             raise FileNotFoundError(f"{shards}: the shards hold no pictures ({', '.join(SUFFIXES)})")
         labels = [member.label for member in self.members if member.label is not None]
@@ -63,6 +70,21 @@ class WebDatasetShards(ImageSource):
             bare = next(member for member in self.members if member.label is None)
             raise ValueError(f"{bare.shard}: {bare.name} has no label (.cls or .json), while other pictures have one")
         super().__init__((1 if grey else 3, resolution, resolution), class_count(labels) if labels else None)
+
+    @cached_property
+    def captions(self) -> tuple[str, ...] | None:
+        texts = [member.caption for member in self.members]
+        if all(text is None for text in texts):
+            return None
+        found = []
+        for member, text in zip(self.members, texts, strict=True):
+            if text is None:
+                raise ValueError(f"{member.shard}: {member.name} has no caption (.txt or .json), while others have one")
+            try:
+                found.append(text.decode().strip())
+            except UnicodeDecodeError as error:
+                raise ValueError(f"{member.shard}: the caption of {member.name} is not UTF-8 ({error})") from error
+        return tuple(found)
 
     def __len__(self) -> int:
         return len(self.members)
@@ -96,14 +118,19 @@ def find_shards(shards: str | Sequence[str]) -> list[Path]:
     return found
 
 
-def read_index(shard: Path) -> list[Member]:
-    """The pictures of one tar file in its order, with their labels.
+def read_index(shard: Path, text_key: str = "text") -> list[Member]:
+    """The pictures of one tar file in its order, with their labels and captions.
+
+    Args:
+        shard: the file.
+        text_key: of captions in .json files.
 
     Raises:
         ValueError: if it is no uncompressed tar file, or a label is no number.
     """
     groups: dict[str, dict[str, tarfile.TarInfo]] = {}
     labels: dict[str, int] = {}
+    captions: dict[str, bytes] = {}
     try:
         with tarfile.open(shard, "r:") as tar:
             for info in tar:
@@ -115,10 +142,12 @@ def read_index(shard: Path) -> list[Member]:
                 parts["." + ending.lower()] = info
                 if ending.lower() in ("cls", "json"):
                     _read_label(tar, info, labels, f"{folder}/{key}")
+                if ending.lower() in ("txt", "json"):
+                    _read_caption(tar, info, captions, f"{folder}/{key}", text_key)
     except tarfile.TarError as error:
         raise ValueError(f"{shard}: not an uncompressed tar file ({error})") from error
     return [
-        Member(shard, info.name, info.offset_data, info.size, labels.get(key))
+        Member(shard, info.name, info.offset_data, info.size, labels.get(key), captions.get(key))
         for key, parts in groups.items()
         for info in [next((parts[suffix] for suffix in SUFFIXES if suffix in parts), None)]
         if info is not None
@@ -127,8 +156,7 @@ def read_index(shard: Path) -> list[Member]:
 
 def _read_label(tar: tarfile.TarFile, info: tarfile.TarInfo, labels: dict[str, int], key: str) -> None:
     """Note a key's label; .cls goes before .json, which may be there for other reasons."""
-    file = tar.extractfile(info)
-    text = b"" if file is None else file.read()
+    text = _content(tar, info)
     try:
         if info.name.lower().endswith(".cls"):
             labels[key] = int(text)
@@ -138,6 +166,24 @@ def _read_label(tar: tarfile.TarFile, info: tarfile.TarInfo, labels: dict[str, i
                 labels.setdefault(key, int(str(content["label"])))  # not int alone, which takes 3.7 for 3
     except (ValueError, TypeError) as error:
         raise ValueError(f"{tar.name!s}: {info.name} holds no class number ({error})") from error
+
+
+def _read_caption(
+    tar: tarfile.TarFile, info: tarfile.TarInfo, captions: dict[str, bytes], key: str, text_key: str
+) -> None:
+    """Note a key's caption; .txt goes before .json, which `_read_label` has found to be one."""
+    text = _content(tar, info)
+    if info.name.lower().endswith(".txt"):
+        captions[key] = text
+        return
+    content = json.loads(text)
+    if isinstance(content, dict) and isinstance(content.get(text_key), str):
+        captions.setdefault(key, content[text_key].encode())
+
+
+def _content(tar: tarfile.TarFile, info: tarfile.TarInfo) -> bytes:
+    file = tar.extractfile(info)
+    return b"" if file is None else file.read()
 
 
 def _expanded(pattern: str) -> list[str]:

@@ -16,6 +16,8 @@ from scoredistill.types import Batch, Sample
 class SampledTeacher(Generator):
     """x from the probability flow of a teacher: what a student is to be held against. It has no gradient.
 
+    Latents are decoded.
+
     Args:
         teacher: the model of p.
         shape: *D, the shape of one sample.
@@ -38,4 +40,5 @@ class SampledTeacher(Generator):
     def forward(self, batch: Batch, rng: torch.Generator | None = None) -> Sample:
         settings = {"steps": self.steps, "guidance": self.guidance, "churn": self.churn}
         x = sample(self.teacher, batch.rows, self.shape, batch.condition, rng=rng, **settings)  # type: ignore[arg-type]
-        return Sample(x, batch.condition)
+        with torch.no_grad():
+            return Sample(self.teacher.decode(x), batch.condition)

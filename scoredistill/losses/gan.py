@@ -23,7 +23,8 @@ class GAN(ScoreDistillation):
     """g = g_loss + lambda alpha grad l(D(x_t)), with l the generator's adversarial loss, at the same x_t and t.
 
     It is a gradient with respect to x like every other, so that it composes with any objective. With `balance`, lambda
-    is chosen in each step so that the term's norm over the batch is that share of the objective's own.
+    is chosen in each step so that the term's norm over the batch is that share of the objective's own. D is called
+    once: where it is the objective's ratio too, r comes from the same value.
 
     Improved Distribution Matching Distillation for Fast Image Synthesis, 2024, arXiv:2405.14867.
 
@@ -68,8 +69,9 @@ class GAN(ScoreDistillation):
         return self.loss.reweight(noised, teacher)
 
     def gradient(self, noised: Noised, teacher: Teacher, guidance: Guidance | None = None) -> Gradient:
-        objective = self.loss.gradient(noised, teacher, guidance)
-        term = self._term(noised, teacher)
+        logit, term = self._term(noised, teacher)
+        with self.discriminator.knowing(noised, logit):
+            objective = self.loss.gradient(noised, teacher, guidance)
         norms = [each.flatten(1).norm(dim=1).mean() for each in (objective.g, term)]
         weight = self._weight(objective.g, term)
         figures = {"gan/distillation_norm": norms[0], "gan/norm": norms[1], "gan/weight": weight}
@@ -78,14 +80,14 @@ class GAN(ScoreDistillation):
     def observe(self, noised: Noised, gradient: Gradient) -> None:
         self.loss.observe(noised, gradient)
 
-    def _term(self, noised: Noised, teacher: Teacher) -> Tensor:
-        """alpha grad l(D(x_t)), (B, *D): the gradient in x of each sample's loss."""
+    def _term(self, noised: Noised, teacher: Teacher) -> tuple[Tensor, Tensor]:
+        """D(x_t), (B,), and alpha grad l(D(x_t)), (B, *D): the gradient in x of each sample's loss."""
         quiet = [module for module in (self.discriminator, self.critic) if module is not None]
         with torch.enable_grad(), evaluating(*quiet):
             x_t = noised.x_t.detach().requires_grad_()
-            error = self.discriminator.generator_error(x_t, noised, teacher, self.critic)
-            (slope,) = torch.autograd.grad(error.sum(), x_t)
-        return right_pad_dims(noised.schedule.alpha(noised.t), slope) * slope
+            logit = self.discriminator.logit(x_t, noised, teacher, self.critic)
+            (slope,) = torch.autograd.grad(self.discriminator.generator_error(logit).sum(), x_t)
+        return logit.detach(), right_pad_dims(noised.schedule.alpha(noised.t), slope) * slope
 
     def _weight(self, objective: Tensor, term: Tensor) -> Tensor:
         if self.balance is None:

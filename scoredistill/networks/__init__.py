@@ -1,6 +1,6 @@
 """Networks that teachers, critics, students and discriminators are made of."""
 
-from scoredistill.networks.base import Backbone
+from scoredistill.networks.base import NO_LABEL, Backbone
 from scoredistill.networks.denoiser import Denoiser, Parameterisation
 from scoredistill.networks.diffusers import DiffusersBackbone
 from scoredistill.networks.edm import EDMUNet
@@ -16,6 +16,7 @@ from scoredistill.networks.sd3 import SD3Backbone
 from scoredistill.networks.sdxl import SDXLBackbone
 
 __all__ = [
+    "NO_LABEL",
     "Backbone",
     "ConditionEmbedding",
     "Denoiser",

@@ -10,6 +10,9 @@ from torch import Tensor, nn
 
 from scoredistill.types import Condition
 
+NO_LABEL = -1
+"""The class label of a row that is asked without one, beside rows that have one."""
+
 
 class Backbone(nn.Module, ABC):
     """A network of (x_t, noise level, condition). A subclass implements `forward`; one that can be looked into, as a
@@ -23,7 +26,7 @@ class Backbone(nn.Module, ABC):
         Args:
             x: (B, *D), scaled to about unit variance.
             log_snr: (B,) log(alpha^2 / sigma^2).
-            condition: B rows, or None.
+            condition: B rows, or None. A row whose label is `NO_LABEL` is answered as if there were no labels.
 
         Returns:
             (B, *D).

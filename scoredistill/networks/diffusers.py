@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from scoredistill.diffusion.schedule import LinearSchedule, Schedule
-from scoredistill.networks.base import Backbone
+from scoredistill.networks.base import NO_LABEL, Backbone
 from scoredistill.networks.embedding import ConditionEmbedding
 from scoredistill.types import Condition, TextEmbeddings
 
@@ -157,15 +157,15 @@ class DiffusersBackbone(Backbone):
     def _labels(self, condition: Condition | None, n: int, device: torch.device) -> Tensor:
         """The class of each sample, or the row for no class."""
         given = None if condition is None else condition.label
-        if given is None:
-            if self.null_label is None:
+        label = torch.full((n,), NO_LABEL, device=device) if given is None else given.to(device)
+        if self.null_label is None:
+            if given is None or bool((label == NO_LABEL).any()):
                 raise ValueError(
                     "the network was built with classes=, but the batch has no labels; a network that is to be asked "
                     "without them needs one more class embedding and label_dropout above 0"
                 )
-            return torch.full((n,), self.null_label, device=device)
-        label = given.to(device)
+            return label
+        label = label.masked_fill(label == NO_LABEL, self.null_label)
         if self.training and self.label_dropout > 0:
-            hidden = (torch.rand(n) < self.label_dropout).to(device)
-            label = label.masked_fill(hidden, self.null_label)  # type: ignore[arg-type]
+            label = label.masked_fill((torch.rand(n) < self.label_dropout).to(device), self.null_label)
         return label

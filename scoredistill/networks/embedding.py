@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from scoredistill.networks.base import NO_LABEL
 from scoredistill.types import Condition
 
 
@@ -49,14 +50,16 @@ class ConditionEmbedding(nn.Module):
     def _of_label(self, condition: Condition | None, like: Tensor) -> Tensor:
         if self.label is None:
             return like.new_zeros(len(like), self.width)
-        if condition is None or condition.label is None:
-            if self.label_dropout == 0:
-                raise ValueError(
-                    "the network was built with classes=, but the batch has no labels; a network that is to be asked "
-                    "without them needs label_dropout above 0"
-                )
+        label = None if condition is None or condition.label is None else condition.label.to(like.device)
+        if self.label_dropout == 0 and (label is None or bool((label == NO_LABEL).any())):
+            raise ValueError(
+                "the network was built with classes=, but the batch has no labels; a network that is to be asked "
+                "without them needs label_dropout above 0"
+            )
+        if label is None:
             return like.new_zeros(len(like), self.width)
-        return self._hidden(self.label(condition.label.to(like.device)), self.label_dropout)
+        known = label != NO_LABEL
+        return self._hidden(self.label(label.where(known, 0)).where(known[:, None], 0), self.label_dropout)
 
     def _of_camera(self, condition: Condition | None, like: Tensor) -> Tensor:
         if self.camera is None:

@@ -11,11 +11,11 @@ from torch import nn
 @contextmanager
 def evaluating(*modules: nn.Module) -> Iterator[None]:
     """Modules in evaluation mode inside the `with` block, without dropout; each as it was afterwards."""
-    were = [(module, module.training) for each in modules for module in each.modules()]
-    for each in modules:
-        each.eval()
+    trained = [module for each in modules for module in each.modules() if module.training]
+    for module in trained:
+        module.training = False
     try:
         yield
     finally:
-        for module, training in were:
-            module.training = training
+        for module in trained:
+            module.training = True

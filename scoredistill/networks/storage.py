@@ -50,6 +50,22 @@ def whole_folder(folder: Path) -> Iterator[Path]:
         shutil.rmtree(draft, ignore_errors=True)
 
 
+def find_trained(folder: str | Path, part: str, marker: str) -> Path | None:
+    """A trained network's own folder, or `part` of the newest numbered run in it that has finished, or None.
+
+    Args:
+        folder: the network's folder, or the parent of the run folders of the recipe that trains it.
+        part: the folder that a finished run holds, "teacher" for example.
+        marker: a file by which such a folder is known.
+    """
+    folder = Path(folder)
+    if (folder / marker).is_file():
+        return folder
+    runs = (path.parent for path in folder.glob(f"*/{part}") if (path / marker).is_file())
+    newest = max((run for run in runs if run.name.isdecimal()), key=lambda run: int(run.name), default=None)
+    return None if newest is None else newest / part
+
+
 def _write(denoiser: Denoiser, folder: Path) -> None:
     from safetensors.torch import save_file
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from scoredistill.networks.base import Backbone
+from scoredistill.networks.base import NO_LABEL, Backbone
 from scoredistill.types import Condition
 
 Resampling = Literal["keep", "down", "up"]
@@ -70,14 +70,16 @@ def one_hot_labels(condition: Condition | None, like: Tensor, classes: int, drop
     """(B, classes) one-hot labels, zeros where there are none, which asks for the unconditional model.
 
     Args:
-        condition: B rows, or None.
+        condition: B rows, or None; those of label `NO_LABEL` have none.
         like: (B, ...), tells B, dtype and device.
         classes: number of class labels.
         dropout: probability with which a label is hidden, in [0, 1].
     """
     if condition is None or condition.label is None:
         return like.new_zeros(len(like), classes)
-    rows = functional.one_hot(condition.label.to(like.device), classes).to(like)
+    label = condition.label.to(like.device)
+    known = label != NO_LABEL
+    rows = functional.one_hot(label.where(known, 0), classes).to(like) * known[:, None]
     return rows * (torch.rand(len(like), 1) >= dropout).to(like) if dropout > 0 else rows
 
 

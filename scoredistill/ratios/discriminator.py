@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Literal
 
 import torch
@@ -68,14 +70,39 @@ class DiscriminatorRatio(DensityRatio):
         self.source = features if isinstance(features, str) else "own"
         self.own = None if isinstance(features, str) else Denoiser(features, sigma_data=sigma_data)
         self.head = None if self.own is None else self._head_on(self.own.network)
+        self._known: tuple[Noised, Tensor] | None = None
 
     def adopt(self, teacher: Teacher, critic: Critic | None) -> None:
         if self.head is None:
             self.head = self._head_on(self._denoiser(teacher, critic).network)
 
     def forward(self, noised: Noised, teacher: Teacher, critic: Critic | None) -> Tensor:
+        if self._known is not None and self._known[0] is noised:
+            return self.log_ratio(self._known[1])
         with evaluating(self, *([] if critic is None else [critic])):
-            logit = self.logit(noised.x_t, noised, teacher, critic)
+            return self.log_ratio(self.logit(noised.x_t, noised, teacher, critic))
+
+    @contextmanager
+    def knowing(self, noised: Noised, logit: Tensor) -> Iterator[None]:
+        """Inside the `with` block the ratio at these very diffused samples is that of `logit`, without another call of
+        the network.
+
+        Args:
+            noised: as an object, not by its values; all others are looked at as usual.
+            logit: D there, (B,), in evaluation mode and without gradient.
+        """
+        before, self._known = self._known, (noised, logit)
+        try:
+            yield
+        finally:
+            self._known = before
+
+    def log_ratio(self, logit: Tensor) -> Tensor:
+        """log r of D, (B,), clamped.
+
+        Raises:
+            ValueError: for a hinge objective.
+        """
         if self.objective == "least_squares":
             share = logit.clamp(*torch.sigmoid(logit.new_tensor([-self.clamp, self.clamp])))
             return torch.logit(share)
@@ -111,9 +138,8 @@ class DiscriminatorRatio(DensityRatio):
                 loss = relu(1 - on_real) + relu(1 + on_fake)
         return loss if self.r1 == 0 else loss + self._penalty(on_real, x_t, real, teacher, critic)
 
-    def generator_error(self, x_t: Tensor, noised: Noised, teacher: Teacher, critic: Critic | None) -> Tensor:
-        """What the generator lowers to pass for data, (B,), differentiable in x_t."""
-        logit = self.logit(x_t, noised, teacher, critic)
+    def generator_error(self, logit: Tensor) -> Tensor:
+        """What the generator lowers to pass for data, (B,), of D at its samples, (B,)."""
         match self.objective:
             case "non_saturating":
                 return -logsigmoid(logit)

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Sequence
+from dataclasses import fields
 
+import torch
 from torch import Tensor
 
 from scoredistill.diffusion.prediction import Prediction
 from scoredistill.diffusion.schedule import EDMSchedule, Schedule
-from scoredistill.networks.base import Backbone
+from scoredistill.networks.base import NO_LABEL, Backbone
 from scoredistill.networks.denoiser import Denoiser, Parameterisation
-from scoredistill.networks.storage import DESCRIPTION, load_denoiser
+from scoredistill.networks.storage import DESCRIPTION, find_trained, load_denoiser
 from scoredistill.teachers.base import Teacher
 from scoredistill.types import Condition
+from scoredistill.types.condition import joined
 
 
 class EDMTeacher(Teacher):
     """A preconditioned network as the model of p; class-conditional where its backbone is.
+
+    Whatever guidance asks of one x_t is one call of the network.
 
     Elucidating the Design Space of Diffusion-Based Generative Models, 2022, arXiv:2206.00364.
 
@@ -47,7 +52,7 @@ class EDMTeacher(Teacher):
         if network is not None:
             self.denoiser = Denoiser(network, prediction, sigma_data)
             return
-        found = find_teacher(str(folder))
+        found = find_trained(str(folder), "teacher", DESCRIPTION)
         if found is None:
             remedy = f"train it: scoredistill fit --config {trained_by}" if trained_by else "train one first"
             raise ValueError(f"there is no trained teacher in {folder}: {remedy}")
@@ -56,21 +61,34 @@ class EDMTeacher(Teacher):
     def forward(self, x_t: Tensor, t: Tensor, condition: Condition | None = None) -> Prediction:
         return self.denoiser(x_t, t, condition, self.schedule)
 
+    def predict_all(self, x_t: Tensor, t: Tensor, conditions: Sequence[Condition | None]) -> list[Prediction]:
+        n = len(conditions)
+        if n == 1:
+            return [self(x_t, t, conditions[0])]
+        rows = x_t.repeat(n, *(1,) * (x_t.ndim - 1))
+        whole = self(rows, t.repeat(n), below_each_other(conditions, len(x_t)))
+        return [Prediction.of(whole.kind, value, x_t, t, self.schedule) for value in whole.value.chunk(n)]
+
     def network_of(self, whom: str) -> Denoiser:
         return self.denoiser
 
 
-def find_teacher(folder: str | Path) -> Path | None:
-    """The denoiser in a folder, or in the newest of its numbered runs that has finished; None where there is none.
+def below_each_other(conditions: Sequence[Condition | None], rows: int) -> Condition | None:
+    """Several conditions as one, their rows below each other: what all of them have, and the labels that any of them
+    has, `NO_LABEL` in the others' rows. What only some have of the rest is left out, so that a network that needs it
+    says so.
 
     Args:
-        folder: a denoiser's own folder, or the parent of run folders.
+        conditions: of B rows each, or one text for all of them; None: unconditional.
+        rows: B.
     """
-    folder = Path(folder)
-    if (folder / DESCRIPTION).is_file():
-        return folder
-    runs = sorted(
-        (int(path.parent.name) for path in folder.glob("*/teacher") if path.parent.name.isdecimal()), reverse=True
-    )
-    found = (folder / str(run) / "teacher" for run in runs)
-    return next((path for path in found if (path / DESCRIPTION).is_file()), None)
+    parts = [Condition() if condition is None else condition for condition in conditions]
+    values = {field.name: [getattr(part, field.name) for part in parts] for field in fields(Condition)}
+    labels = [label for label in values["label"] if label is not None]
+    if labels:
+        none = torch.full_like(labels[0], NO_LABEL)
+        values["label"] = [none if label is None else label for label in values["label"]]
+    for name in ("prompt", "negative_prompt"):
+        values[name] = [(text,) * rows if isinstance(text, str) else text for text in values[name]]
+    common = {name: joined(own) for name, own in values.items() if all(value is not None for value in own)}
+    return Condition(**common) if common else None

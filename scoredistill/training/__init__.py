@@ -7,6 +7,8 @@ from scoredistill.training.images import Images, Labels
 from scoredistill.training.module import Distillation
 from scoredistill.training.optimizers import NetworkOptimizer
 from scoredistill.training.plan import UpdatePlan
+from scoredistill.training.prompts import Prompts
+from scoredistill.training.text_to_image import TextToImageTraining
 
 __all__ = [
     "AutoencoderTraining",
@@ -17,5 +19,7 @@ __all__ = [
     "Labels",
     "NetworkOptimizer",
     "PromptAndCameras",
+    "Prompts",
+    "TextToImageTraining",
     "UpdatePlan",
 ]

@@ -45,6 +45,10 @@ class Training(LightningModule, ABC):
         """A batch as the evaluated generator wants it, with prompts as embeddings for example."""
         return batch
 
+    def decoded(self, x: Tensor) -> Tensor:
+        """Samples of the evaluated generator as pictures, where they are latents."""
+        return x
+
     @property
     def progress(self) -> float:
         """Fraction of all steps that are done, in [0, 1]."""
@@ -75,10 +79,10 @@ class Training(LightningModule, ABC):
         """Nothing: evaluation callbacks look at the whole generator."""
 
     def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
-        """Samples x of the evaluated generator, with their particle and view where it has any."""
+        """Samples x of the evaluated generator, as pictures, with their particle and view where it has any."""
         sample = self.evaluated(self.asked(batch), generator_at(self.seed, batch_idx, self.global_rank))
         # A plain dictionary: Lightning does not move frozen dataclasses to the CPU.
-        found = {"x": sample.x, "particle": sample.particle, "view": sample.view}
+        found = {"x": self.decoded(sample.x), "particle": sample.particle, "view": sample.view}
         return {name: value for name, value in found.items() if value is not None}
 
     def optimizer_at(self, index: int) -> LightningOptimizer:

@@ -42,7 +42,7 @@ class Labels(Conditions):
         self.batch_size, self.evaluation_size = size, evaluation_size
 
     def batch_at(self, tick: int) -> Batch:
-        label = _uniform(self._count, self.batch_size, generator_at(self.seed, tick, LABEL_STREAM + _rank(self)))
+        label = _uniform(self._count, self.batch_size, generator_at(self.seed, tick, LABEL_STREAM + rank_of(self)))
         return Batch(Condition(label=label), self.batch_size)
 
     def evaluation_batches(self) -> list[Batch]:
@@ -59,7 +59,8 @@ class Images(Conditions):
         source: the pictures, latents or points.
         batch_size: samples of a batch, on each process: as many real ones as are generated.
         labels: what the generator is asked for: `data`, the classes of the batch's real samples; `uniform`, all
-            classes alike and independent of the real samples; `text`, the captions of the real samples; null: nothing.
+            classes alike and independent of the real samples; `text`, the captions of the real samples, which then
+            say all about these too; null: nothing.
         flip: mirror half of the real pictures left to right.
         evaluation_size: samples of validate, test and predict.
         reference_size: most real samples that evaluation compares with; null: all.
@@ -87,16 +88,17 @@ class Images(Conditions):
                 f"got {batch_size}, {evaluation_size}, {reference_size}"
             )
         kind = type(source).__name__
-        if labels is not None and source.classes is None:
+        if labels in ("data", "uniform") and source.classes is None:
             raise ValueError(f"data.labels: {kind} has no labels; leave labels null")
-        if labels == "text" and source.captions is None:
+        captions = source.captions if labels == "text" else None
+        if labels == "text" and captions is None:
             raise ValueError(f"data.labels: {kind} has no captions; choose data, uniform or null")
         if flip and not source.flippable:
             raise ValueError(f"data.flip: a sample of {kind} cannot be mirrored; leave flip false")
         if reference_size is None and source.endless:
             raise ValueError(f"data.reference_size: {kind} has no end; say how many samples to compare with")
         self.source, self.batch_size, self.label_kind, self.flip = source, batch_size, labels, flip
-        self.evaluation_size, self.reference_size = evaluation_size, reference_size
+        self.captions, self.evaluation_size, self.reference_size = captions, evaluation_size, reference_size
         self.classes = source.classes
 
     def prepare_data(self) -> None:
@@ -104,7 +106,7 @@ class Images(Conditions):
         self.source.prepare()
 
     def batch_at(self, tick: int) -> Batch:
-        rank = _rank(self)
+        rank = rank_of(self)
         streams = (DATA_STREAM + rank, LABEL_STREAM + rank)
         data_rng, label_rng = (generator_at(self.seed, tick, stream) for stream in streams)
         return self._batch(self.batch_size, data_rng, label_rng, self.flip)
@@ -128,18 +130,21 @@ class Images(Conditions):
         return self.source.take(torch.randperm(len(self.source), generator=rng)[:limit].sort().values)
 
     def _batch(self, size: int, data_rng: torch.Generator, label_rng: torch.Generator, flip: bool) -> Batch:
-        data, data_label = self.source.draw(size, data_rng)
+        if self.captions is None:
+            data, data_label = self.source.draw(size, data_rng)
+            condition = self._condition(data_label, size, label_rng)
+        else:
+            index = self.source.choose(size, data_rng)
+            data, data_label = self.source.take(index)[0], None
+            condition = Condition(tuple(self.captions[i] for i in index.tolist()))
         if flip:
             turned = torch.rand(size, generator=data_rng) < 0.5
             data = torch.where(turned.view(-1, *(1,) * (data.ndim - 1)), data.flip(-1), data)
-        return Batch(self._condition(data_label, size, label_rng), size, data, data_label)
+        return Batch(condition, size, data, data_label)
 
     def _condition(self, data_label: Tensor | None, size: int, rng: torch.Generator) -> Condition | None:
         if self.label_kind is None or data_label is None:
             return None
-        captions = self.source.captions
-        if self.label_kind == "text" and captions is not None:
-            return Condition(tuple(captions[label] for label in data_label.tolist()))
         if self.label_kind == "uniform" and self.source.classes is not None:
             return Condition(label=_uniform(self.source.classes, size, rng))
         return Condition(label=data_label)
@@ -149,5 +154,6 @@ def _uniform(classes: int, size: int, rng: torch.Generator) -> Tensor:
     return torch.randint(classes, (size,), generator=rng)
 
 
-def _rank(data: Conditions) -> int:
+def rank_of(data: Conditions) -> int:
+    """The number of the process that a data module serves."""
     return 0 if data.trainer is None else int(data.trainer.global_rank)

@@ -84,6 +84,9 @@ class Distillation(Training):
     def asked(self, batch: Batch) -> Batch:
         return self.distiller.asked(batch)
 
+    def decoded(self, x: Tensor) -> Tensor:
+        return self.distiller.teacher.decode(x)
+
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
         """One optimiser for the generator and, where the loss trains them, one each for critics and discriminators."""
         optimizers = [self.generator_optimizer.build(self.distiller.generator)]

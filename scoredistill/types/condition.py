@@ -48,7 +48,7 @@ class Condition:
     Args:
         prompt: one text for the whole batch, or a sequence of B texts.
         negative_prompt: what guidance moves away from, in place of the unconditional model; str or B texts.
-        label: (B,) integer class labels.
+        label: (B,) integer class labels; -1 (`networks.NO_LABEL`) in rows without one.
         camera: B cameras from which the samples are seen.
         background: (B, 3) colour in [-1, 1] behind the object, for teachers that are told it.
         embeddings: of the prompt, B rows, or only their tokens (B, L, E); a teacher that reads text fills them in.

@@ -99,3 +99,16 @@ def test_numbers_out_of_range_are_named(cli, folder, option, value, said):
     assert option in result.err
     assert said in result.err
     assert len(result.err.splitlines()) == 1
+
+
+def test_turntables_of_latents_are_refused():
+    from argparse import Namespace
+
+    from scoredistill.cli.errors import UsageError
+    from scoredistill.cli.export import _writers
+    from scoredistill.generators import NeRF
+    from scoredistill.generators.nerf import DenseGrid, LearnedBackground
+
+    scenes = NeRF(1, DenseGrid(4, 5), background=LearnedBackground(), latents=4)
+    with pytest.raises(UsageError, match="--turntable: the scenes are made of latents"):
+        _writers(scenes, Namespace(format=[], turntable=["gif"]))

@@ -1,18 +1,25 @@
-"""Students as pipelines of diffusers."""
+"""Students as pipelines of diffusers, against the students' own samples of the same noise."""
 
-import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from teachers.tiny_pipelines import saved
+from torch import Tensor
 
 from scoredistill.cli.errors import UsageError
 from scoredistill.cli.pipelines import save_pipeline
-from scoredistill.diffusion import CosineSchedule, EDMSchedule, LinearSchedule
+from scoredistill.diffusion import CosineSchedule, EDMSchedule, FlowSchedule, LinearSchedule
 from scoredistill.generators import OneStepUNet
-from scoredistill.networks import DiffusersBackbone, MLPBackbone
-from scoredistill.types import Batch, Condition
+from scoredistill.networks import DiffusersBackbone, LoRA, MLPBackbone
+from scoredistill.networks.flux import pack
+from scoredistill.teachers import DiffusersTeacher, PromptSettings
+from scoredistill.teachers.diffusers.loading import Source
+from scoredistill.types import Batch, Condition, TextEmbeddings
+
+pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning", "ignore::UserWarning")
 
 
 @pytest.fixture(autouse=True)
@@ -31,19 +38,28 @@ def unet(rows: int | None = 3) -> DiffusersBackbone:
     return DiffusersBackbone(network, classes=rows)
 
 
-@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
-@pytest.mark.parametrize("rows", [3, None])
-def test_a_stock_pipeline_makes_the_students_pictures_in_one_step(rows: int | None, tmp_path: Path) -> None:
-    from diffusers import ConsistencyModelPipeline, DiffusionPipeline
+def stock(folder: Path) -> Any:
+    from diffusers import DiffusionPipeline
 
-    student = OneStepUNet((3, 8, 8), unet(rows), sigma_data=0.7, times=[0.5], schedule=EDMSchedule()).eval()
-    save_pipeline(student, tmp_path / "pipeline")
-    pipeline = DiffusionPipeline.from_pretrained(tmp_path / "pipeline")
-    assert isinstance(pipeline, ConsistencyModelPipeline)
+    pipeline = DiffusionPipeline.from_pretrained(folder)
     pipeline.set_progress_bar_config(disable=True)
-    z = Batch(size=3).noise((3, 8, 8), torch.Generator().manual_seed(0))
+    return pipeline
+
+
+@pytest.mark.parametrize("rows", [3, None])
+@pytest.mark.parametrize("times", [[0.5], [1.0, 0.4], [1.0, 0.8, 0.5, 0.2]], ids=len)
+def test_a_stock_pipeline_takes_the_students_steps(rows: int | None, times: list[float], tmp_path: Path) -> None:
+    from diffusers import ConsistencyModelPipeline
+
+    student = OneStepUNet((3, 8, 8), unet(rows), sigma_data=0.7, times=times, schedule=EDMSchedule()).eval()
+    call = save_pipeline(student, tmp_path / "pipeline")
+    assert f"pipeline({call})" in (tmp_path / "pipeline" / "README.md").read_text()
+    pipeline = stock(tmp_path / "pipeline")
+    assert isinstance(pipeline, ConsistencyModelPipeline)
     label = None if rows is None else torch.arange(3)
-    theirs = pipeline(3, class_labels=label, num_inference_steps=1, latents=z, output_type="np").images
+    steps = eval(f"dict({call})")
+    rng = torch.Generator().manual_seed(0)
+    theirs = pipeline(3, class_labels=label, generator=rng, output_type="np", **steps).images
     with torch.no_grad():
         condition = None if label is None else Condition(label=label)
         ours = student(Batch(condition, 3), torch.Generator().manual_seed(0)).x
@@ -52,68 +68,128 @@ def test_a_stock_pipeline_makes_the_students_pictures_in_one_step(rows: int | No
     assert ours.std() > 0.05
 
 
-def text_pipeline(folder: Path):  # type: ignore[no-untyped-def]
-    """A tiny Stable Diffusion pipeline of the real classes."""
-    from diffusers import AutoencoderKL, PNDMScheduler, StableDiffusionPipeline, UNet2DConditionModel
-    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+class Given(Batch):
+    """Noise that is known beforehand, the first step's of the pipelines' variance."""
 
-    network = UNet2DConditionModel(
-        sample_size=8, in_channels=4, out_channels=4, layers_per_block=1, block_out_channels=(8, 8), norm_num_groups=4,
-        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"), up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
-        cross_attention_dim=8, attention_head_dim=4,
-    )  # fmt: skip
-    scheduler = PNDMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", skip_prk_steps=True)
-    vae = AutoencoderKL(block_out_channels=(4,), norm_num_groups=2, latent_channels=4, layers_per_block=1)
-    folder.mkdir()
-    words = ["<|startoftext|>", "<|endoftext|>", "a</w>", "m", "u", "g</w>"]
-    (folder / "vocab.json").write_text(json.dumps({word: i for i, word in enumerate(words)}))
-    (folder / "merges.txt").write_text("#version: 0.2\n")
-    tokenizer = CLIPTokenizer(str(folder / "vocab.json"), str(folder / "merges.txt"), model_max_length=8)
-    text = CLIPTextConfig(
-        vocab_size=6, hidden_size=8, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2,
-        max_position_embeddings=8, bos_token_id=0, eos_token_id=1, pad_token_id=1,
-    )  # fmt: skip
-    return StableDiffusionPipeline(
-        vae, CLIPTextModel(text), tokenizer, network, scheduler, None, None, requires_safety_checker=False
-    )
+    known: list[Tensor]
+
+    def noise(self, shape: Any, rng: torch.Generator | None = None) -> Tensor:
+        return self.known.pop(0)
 
 
-@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning", "ignore::UserWarning")
-@pytest.mark.parametrize("prediction", ["epsilon", "v"])
-def test_a_text_student_takes_its_networks_place_in_its_teachers_pipeline(prediction, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
-    from diffusers import DiffusionPipeline
+def student_of(family: str, folder: Path, **settings: Any) -> tuple[OneStepUNet, DiffusersTeacher]:
+    """A student that starts as the network of a tiny pipeline."""
+    teacher = DiffusersTeacher(saved(family, folder), prompts=PromptSettings(cache=None))
+    side = 16 if family.startswith("pixart-alpha") else 8  # of the latents
+    student = OneStepUNet((teacher.codec.channels, side, side), **settings)
+    student.adopt(teacher)
+    for weight in student.denoiser.parameters():  # type: ignore[union-attr]
+        weight.data += 0.01 * torch.randn_like(weight)
+    return student.eval(), teacher
 
-    base = text_pipeline(tmp_path / "words")
-    base.save_pretrained(tmp_path / "base")
-    backbone = DiffusersBackbone(base.unet, time="discrete")
-    student = OneStepUNet((4, 8, 8), backbone, prediction, schedule=LinearSchedule()).eval()
-    save_pipeline(student, tmp_path / "pipeline", str(tmp_path / "base"))
-    pipeline = DiffusionPipeline.from_pretrained(tmp_path / "pipeline")
-    pipeline.set_progress_bar_config(disable=True)
-    embeddings = torch.randn(2, 8, 8)
-    z = Batch(size=2).noise((4, 8, 8), torch.Generator().manual_seed(0))
-    settings = {"prompt_embeds": embeddings, "guidance_scale": 1.0, "num_inference_steps": 1, "output_type": "latent"}
-    theirs = pipeline(latents=z, height=8, width=8, **settings).images
+
+def both(family: str, student: OneStepUNet, teacher: DiffusersTeacher, folder: Path) -> tuple[Tensor, Tensor]:
+    """Latents of the exported pipeline and of the student, of the same noise and prompts."""
+    call = save_pipeline(student, folder, teacher.source)
+    steps = eval(f"dict({call.removeprefix('prompt, ')})")
+    texts, (channels, side, _) = ["a red mug", "a tree"], student.shape
+    condition = teacher.embedded(Condition(texts), 2)
+    assert condition is not None
+    text = TextEmbeddings.of(condition.embeddings)  # type: ignore[arg-type]
+    torch.manual_seed(0)
+    noise = [torch.randn(2, channels, side, side) for _ in student.times]
+    first = student.schedule.sigma(torch.tensor(student.times[0])) * noise[0]  # type: ignore[union-attr]
+    queue = [each.clone() for each in noise[1:]]
+    pipeline, pixels = stock(folder), side * teacher.codec.pixels
+    packs = family.startswith("flux")
+
+    def given(shape: Any, **settings: Any) -> Tensor:
+        return (pack(queue.pop(0)) if packs else queue.pop(0)) if queue else torch.zeros(shape)
+
+    module = __import__(type(pipeline.scheduler).__module__, fromlist=["randn_tensor"])
+    known = {"prompt_embeds": text.tokens, "height": pixels, "width": pixels, "output_type": "latent"}
+    known |= {} if text.pooled is None else {"pooled_prompt_embeds": text.pooled}
+    if text.mask is not None:
+        known |= {"prompt_attention_mask": text.mask, "negative_prompt": None, "use_resolution_binning": False}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "randn_tensor", given)
+        theirs = pipeline(latents=pack(first) if packs else first, **known, **steps).images
+    batch = Given(condition, 2)
+    object.__setattr__(batch, "known", noise)
     with torch.no_grad():
-        ours = student(Batch(Condition(embeddings=embeddings), 2), torch.Generator().manual_seed(0)).x
-    # The pipeline's noise has unit variance, the student's sigma(1) = .9977 of it: alpha(1) x is left out.
-    torch.testing.assert_close(theirs, ours, rtol=0.02, atol=0.02 * float(ours.abs().max()))
+        ours = student(batch).x
+    return theirs, pack(ours) if packs else ours
+
+
+CASES = [("sd", [1.0]), ("sd-v", [1.0, 0.75, 0.5, 0.25]), ("sd", [0.999, 0.2]), ("sd-zero-snr", [1.0]),
+         ("sdxl", [1.0, 0.5]), ("pixart-sigma", [1.0, 0.5]), ("sd3", [1.0]), ("sd3", [1.0, 0.6, 0.25]),
+         ("flux", [1.0]), ("flux-distilled", [1.0, 0.5])]  # fmt: skip
+
+
+@pytest.mark.parametrize(("family", "times"), CASES, ids=lambda value: value if isinstance(value, str) else len(value))
+def test_a_text_student_takes_its_networks_place_in_its_teachers_pipeline(
+    family: str, times: list[float], tmp_path: Path
+) -> None:
+    student, teacher = student_of(family, tmp_path / "base", times=times)
+    theirs, ours = both(family, student, teacher, tmp_path / "pipeline")
+    # The last step's alpha is 2^-12 here and 0 in diffusers, where there is no signal; noise is below 5.
+    atol = 5 * 2**-12 if family == "sd-zero-snr" else 1e-5 * float(ours.abs().max())
+    torch.testing.assert_close(theirs, ours, rtol=0, atol=atol)
+    assert ours.std() > 0.05
+    assert theirs.shape == ours.shape
+
+
+def test_evenly_spaced_steps_need_no_list_of_them(tmp_path: Path) -> None:
+    student, teacher = student_of("sd", tmp_path / "base", times=[1.0, 0.75, 0.5, 0.25])
+    assert "timesteps=[999, 749, 499, 249]" in save_pipeline(student, tmp_path / "pipeline", teacher.source)
+    scheduler = stock(tmp_path / "pipeline").scheduler
+    scheduler.set_timesteps(4)
+    assert scheduler.timesteps.tolist() == [999, 749, 499, 249]
+
+
+def test_adapters_are_merged_into_a_copy_of_the_weights(tmp_path: Path) -> None:
+    student, teacher = student_of("sd", tmp_path / "base", times=[1.0, 0.5], lora=LoRA(rank=2))
+    before = {name: weight.clone() for name, weight in student.named_parameters()}
+    theirs, ours = both("sd", student, teacher, tmp_path / "pipeline")
+    torch.testing.assert_close(theirs, ours, rtol=0, atol=1e-4 * float(ours.abs().max()))
+    assert all(torch.equal(weight, before[name]) for name, weight in student.named_parameters())
+    assert not any("lora" in path.name for path in (tmp_path / "pipeline").rglob("*"))
 
 
 @pytest.mark.parametrize(
     ("student", "message"),
     [
-        (lambda: OneStepUNet((3, 8, 8), unet(), times=[0.5, 0.2], schedule=EDMSchedule()), "2 steps has no pipeline"),
         (lambda: OneStepUNet((2,), MLPBackbone((2,)), schedule=EDMSchedule()), "a MLPBackbone has no pipeline"),
         (lambda: OneStepUNet((3, 8, 8), unet(), "epsilon", schedule=EDMSchedule()), "needs EDM's preconditioning"),
         (lambda: OneStepUNet((3, 8, 8), unet(), times=[0.5], schedule=CosineSchedule()), "variance-exploding"),
+        (lambda: OneStepUNet((3, 8, 8)), "the student has no network"),
     ],
 )
-def test_what_has_no_pipeline_is_said(student, message: str, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_what_has_no_pipeline_is_said(student: Any, message: str, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=message):
         save_pipeline(student(), tmp_path / "pipeline")
     assert not (tmp_path / "pipeline").exists()
-    with pytest.raises(UsageError, match="a text pipeline needs"):
-        save_pipeline(
-            OneStepUNet((3, 8, 8), unet(), "flow", schedule=LinearSchedule()), tmp_path / "pipeline", base="somewhere"
-        )
+
+
+@pytest.mark.parametrize(
+    ("family", "settings", "message"),
+    [
+        ("sd", {"times": [1.0, 0.3333]}, r"a pipeline stops at multiples of 1/1000, not at \[1.0, 0.3333\]"),
+        ("sd", {"schedule": LinearSchedule(1e-4, 0.02, scaled=False)}, "is not that of the base"),
+        ("sd", {"schedule": CosineSchedule()}, "a text pipeline needs epsilon, v or x0 under a discrete schedule"),
+        ("sd", {"schedule": FlowSchedule()}, "a flow's pipeline needs a transformer"),
+        ("if", {}, "a DiffusersBackbone in a IFPipeline has no scheduler"),
+        ("multi-view", {}, "a MultiViewBackbone in a StableDiffusionPipeline has no scheduler"),
+    ],
+)
+def test_text_students_without_a_pipeline_are_told(
+    family: str, settings: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    student, teacher = student_of(family, tmp_path / "base", **settings)
+    with pytest.raises(UsageError, match=message):
+        save_pipeline(student, tmp_path / "pipeline", teacher.source)
+    assert not (tmp_path / "pipeline").exists()
+    with pytest.raises(UsageError, match="for text give --base PIPELINE"):
+        save_pipeline(student, tmp_path / "pipeline")
+    with pytest.raises(ValueError, match=r"there is no|is no pipeline's folder"):
+        save_pipeline(student, tmp_path / "pipeline", Source(str(tmp_path)))

@@ -115,7 +115,8 @@ def test_a_shipped_recipe_goes_by_its_name(cli, folder, monkeypatch):
 @pytest.mark.parametrize("name", [recipe.name for recipe in recipes()])
 def test_every_shipped_recipe_resolves(cli, folder, name):
     base = ["points/sds", "--model.loss"] if name.startswith("losses/") else []
-    result = cli("fit", "--config", *base, name, "--print_config")
+    overlaid = [name.removeprefix("small/"), "--config"] if name.startswith("small/") else []
+    result = cli("fit", "--config", *base, *overlaid, name, "--print_config")
     assert result.code == 0, result.err
 
 

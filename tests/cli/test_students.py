@@ -5,6 +5,9 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from jsonargparse import Namespace
+
+from scoredistill.cli.teachers import train_what_is_missing
 
 TEACHER = """\
 task: teacher
@@ -86,6 +89,30 @@ def test_an_interrupted_teacher_is_gone_on_with_and_a_failed_one_stops_the_stude
     assert "the teacher could not be trained by teacher.yaml" in result.err
     assert asked[0][-2:] == ["--ckpt_path", "last"]
     assert not (folder / "students").exists()
+
+
+@pytest.mark.parametrize(
+    ("key", "part", "marker"),
+    [
+        ("folder", "teacher", "denoiser.json"),
+        ("model", "pipeline", "model_index.json"),
+        ("autoencoder", "autoencoder", "config.json"),
+    ],
+)
+@pytest.mark.parametrize("nested", [True, False])
+def test_whatever_is_trained_by_a_recipe_is_trained_where_it_is_missing(folder, monkeypatch, key, part, marker, nested):
+    asked = []
+    ends_well = SimpleNamespace(run=lambda words, check: asked.append(words[2:]) or SimpleNamespace(returncode=0))
+    monkeypatch.setattr("scoredistill.cli.teachers.subprocess", ends_well)
+    settings = Namespace({key: "runs/it", "trained_by": "it.yaml"})
+    model = Namespace(teacher=Namespace(init_args=settings)) if nested else settings
+    train_what_is_missing(model)
+    train_what_is_missing(Namespace(teacher=None))
+    assert asked == [["scoredistill", "fit", "--config", "it.yaml", "--output", "runs/it"]]
+    (folder / "runs/it/3" / part).mkdir(parents=True)
+    (folder / "runs/it/3" / part / marker).touch()
+    train_what_is_missing(model)
+    assert len(asked) == 1
 
 
 def test_an_unknown_task_is_one_line(cli, folder):

@@ -1,11 +1,14 @@
 """Pictures in folders."""
 
+import json
+
 import pytest
 import torch
 from data.pictures_on_disk import levels, picture, save
 from PIL import Image
 
 from scoredistill.data import ImageFolder
+from scoredistill.training import Images
 
 
 def test_subfolders_are_classes_in_sorted_order(tmp_path) -> None:
@@ -92,6 +95,57 @@ def test_other_files_have_another_fingerprint(tmp_path) -> None:
     assert ImageFolder(tmp_path, 8).fingerprint() == before
     (tmp_path / "a.png").rename(tmp_path / "b.png")
     assert ImageFolder(tmp_path, 8).fingerprint() != before
+
+
+@pytest.mark.parametrize("form", ["metadata", "text files"])
+def test_captions_lie_in_a_list_or_beside_the_pictures(tmp_path, form: str) -> None:
+    texts = {"b.png": "a blue torus", "a.jpg": "a red mug", "c.PNG": "a häppy snowman"}
+    for level, name in enumerate(texts):
+        save(tmp_path / name, level)
+    if form == "metadata":
+        texts["c.PNG"] = "a häppy\u2028snowman"
+        entries = [{"file_name": name, "text": text, "more": 1} for name, text in texts.items()]
+        lines = [json.dumps(entry, ensure_ascii=False) for entry in entries]
+        lines += ["", json.dumps({"file_name": "gone.png", "text": "of no picture here"})]
+        (tmp_path / "metadata.jsonl").write_text("\n".join(lines), encoding="utf-8")
+        (tmp_path / "a.txt").write_text("not this")
+    else:
+        for name, text in texts.items():
+            (tmp_path / name).with_suffix(".txt").write_text(f"{text}\n", encoding="utf-8")
+    assert ImageFolder(tmp_path, 8).captions == tuple(texts[name] for name in sorted(texts))
+
+
+def test_captions_of_classes_are_found_in_their_folders(tmp_path) -> None:
+    for name in ("ape/1.png", "zebra/deep/1.png"):
+        save(tmp_path / name, 1)
+        (tmp_path / name).with_suffix(".txt").write_text(name)
+    source = ImageFolder(tmp_path, 8)
+    assert (source.captions, source.classes) == (("ape/1.png", "zebra/deep/1.png"), 2)
+    lines = [json.dumps({"file_name": name, "text": name.upper()}) for name in ("ape/1.png", "zebra/deep/1.png")]
+    (tmp_path / "metadata.jsonl").write_text("\n".join(lines))
+    assert ImageFolder(tmp_path, 8).captions == ("APE/1.PNG", "ZEBRA/DEEP/1.PNG")
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ({"b.txt": b"text"}, r"a\.txt: is not there, while other pictures have a caption"),
+        ({"a.txt": b"text", "b.txt": b"\xff"}, r"b\.txt: not UTF-8"),
+        ({"metadata.jsonl": b'{"file_name": "b.png", "text": "x"}'}, r"metadata\.jsonl: has no caption of a\.png"),
+        ({"metadata.jsonl": b'{"file_name": "a.png"}'}, r"metadata\.jsonl: line 1 is not .*'text'"),
+        ({"metadata.jsonl": b'\n{"file_name": "a.png", "text": 3}'}, r"line 2: the text of a\.png is 3"),
+        ({"metadata.jsonl": b"["}, r"metadata\.jsonl: line 1 is not"),
+    ],
+)
+def test_missing_and_broken_captions_name_the_file(tmp_path, files: dict[str, bytes], message: str) -> None:
+    for name in ("a.png", "b.png"):
+        save(tmp_path / name, 1)
+    assert ImageFolder(tmp_path, 8).captions is None
+    for name, data in files.items():
+        (tmp_path / name).write_bytes(data)
+    assert len(ImageFolder(tmp_path, 8)) == 2  # pictures without their captions are there as before
+    with pytest.raises(ValueError, match=message):
+        Images(ImageFolder(tmp_path, 8), 2, "text")
 
 
 def test_a_resolution_is_positive(tmp_path) -> None:

@@ -68,6 +68,30 @@ def test_datasets_read_folders_of_pictures(tmp_path, datasets) -> None:
     assert (levels(samples), labels.tolist()) == ([10, 20], [0, 1])
 
 
+def test_datasets_have_captions_in_a_column(tmp_path, datasets) -> None:
+    made = table(datasets, [10, 20], [1, 0]).add_column("caption", ["a mug", "a tree"])
+    made.save_to_disk(tmp_path / "set")
+    settings = {"image_column": "picture", "label_column": None, "resolution": 4}
+    source = HuggingFaceImages(tmp_path / "set", text_column="caption", **settings)
+    assert (source.captions, source.classes) == (("a mug", "a tree"), None)
+    assert HuggingFaceImages(tmp_path / "set", **settings).captions is None
+    made.add_column("gaps", ["a mug", None]).save_to_disk(tmp_path / "gaps")
+    with pytest.raises(ValueError, match="gaps: row 1 of train: its gaps is None, no caption"):
+        HuggingFaceImages(tmp_path / "gaps", text_column="gaps", **settings)
+    with pytest.raises(ValueError, match="has no column 'text'"):
+        HuggingFaceImages(tmp_path / "gaps", text_column="text", **settings)
+
+
+def test_a_folder_of_pictures_with_metadata_has_captions(tmp_path, datasets) -> None:
+    for name, level in [("a.png", 10), ("b.png", 20)]:
+        save(tmp_path / "set" / name, level)
+    lines = ['{"file_name": "b.png", "text": "a tree"}', '{"file_name": "a.png", "text": "a mug"}']
+    (tmp_path / "set" / "metadata.jsonl").write_text("\n".join(lines))
+    source = HuggingFaceImages(tmp_path / "set", label_column=None, resolution=4, text_column="text")
+    texts = dict(zip(levels(source.all()[0]), source.captions, strict=True))
+    assert texts == {10: "a mug", 20: "a tree"}
+
+
 def test_datasets_say_what_is_not_there(tmp_path, datasets) -> None:
     with pytest.raises(FileNotFoundError, match="nowhere: there is no such data set"):
         HuggingFaceImages(tmp_path / "nowhere")

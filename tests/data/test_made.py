@@ -101,3 +101,12 @@ def test_a_fixed_set_is_drawn_from_again_and_again() -> None:
     assert len(source.draw(100, rng())[0].unique(dim=0)) == 5
     with pytest.raises(ValueError, match="count must be 1 or more, or null"):
         TeacherSamples(mixture(), 0)
+
+
+def test_view_words_make_further_captions_whose_pictures_obey_them():
+    source = GalleryImages(["a red mug", "a tree"], 16, 12, view_words=["front", "back"])
+    plain = ("a red mug", "a tree")
+    assert source.prompts == (*plain, *(f"{p}, front view" for p in plain), *(f"{p}, back view" for p in plain))
+    assert source.classes == 6
+    named = GalleryImages(list(source.prompts), 16, 12)
+    assert torch.equal(named.all()[0], source.all()[0])

@@ -7,6 +7,7 @@ import pytest
 from data.pictures_on_disk import content, levels, picture, write_shard
 
 from scoredistill.data import WebDatasetShards
+from scoredistill.training import Images
 
 
 def test_pictures_and_labels_are_found_by_key(tmp_path) -> None:
@@ -34,6 +35,29 @@ def test_cls_goes_before_json_in_either_order(tmp_path) -> None:
     for name, order in [("a.tar", ("cls", "json", "png")), ("b.tar", ("png", "json", "cls"))]:
         write_shard(tmp_path / name, {f"1.{ending}": both[ending] for ending in order})
     assert WebDatasetShards(str(tmp_path / "*.tar"), 8).all()[1].tolist() == [1, 1]
+
+
+@pytest.mark.parametrize("order", [("txt", "json", "png"), ("png", "json", "txt")])
+def test_captions_are_text_files_or_keys(tmp_path, order: tuple[str, ...]) -> None:
+    parts = {"png": content(picture(1)), "txt": "a häppy mug\n".encode(), "json": b'{"text": "not this"}'}
+    write_shard(tmp_path / "a.tar", {f"1.{ending}": parts[ending] for ending in order})
+    write_shard(tmp_path / "b.tar", {"2.json": b'{"text": "a tree", "caption": "a lamp"}', "2.png": parts["png"]})
+    source = WebDatasetShards(str(tmp_path / "*.tar"), 8)
+    assert (source.captions, source.classes) == (("a häppy mug", "a tree"), None)
+    assert WebDatasetShards(str(tmp_path / "b.tar"), 8, text_key="caption").captions == ("a lamp",)
+    assert WebDatasetShards(str(tmp_path / "b.tar"), 8, text_key="other").captions is None
+
+
+def test_missing_and_broken_captions_name_the_file(tmp_path) -> None:
+    png = content(picture(1))
+    write_shard(tmp_path / "a.tar", {"1.png": png, "1.txt": b"a mug", "2.png": png, "2.json": b'{"text": 3}'})
+    with pytest.raises(ValueError, match=r"a\.tar: 2\.png has no caption \(\.txt or \.json\)"):
+        Images(WebDatasetShards(str(tmp_path / "a.tar"), 8), 2, "text")
+    write_shard(tmp_path / "b.tar", {"1.png": png, "1.txt": b"\xff"})
+    source = WebDatasetShards(str(tmp_path / "b.tar"), 8)
+    assert len(source.all()[0]) == 1
+    with pytest.raises(ValueError, match=r"b\.tar: the caption of 1\.png is not UTF-8"):
+        Images(source, 2, "text")
 
 
 def test_without_labels_and_in_the_order_of_a_list(tmp_path) -> None:

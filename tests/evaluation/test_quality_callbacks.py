@@ -10,8 +10,8 @@ from scoredistill.evaluation import ClassifierFeatures, PCAFeatures
 from scoredistill.generators import Generator, ImageParticles
 from scoredistill.losses import SDS
 from scoredistill.teachers import GaussianMixture
-from scoredistill.training import Conditions, Distillation
-from scoredistill.training.callbacks.quality import MixtureQuality, SampleQuality, draw_samples
+from scoredistill.training import Conditions, Distillation, Labels, Prompts
+from scoredistill.training.callbacks.quality import MixtureQuality, SampleQuality, asked_texts, draw_samples
 from scoredistill.types import Batch, Sample
 
 MEANS = torch.tensor([[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0]], dtype=torch.float64)
@@ -163,3 +163,11 @@ def test_draws_depend_on_the_seed_alone() -> None:
     assert torch.equal(first, draw_samples(module, 10, batch=4))
     assert not torch.equal(first, draw_samples(module, 10, batch=4, seed=1))
     assert len(first.unique(dim=0)) == 10
+
+
+def test_text_students_are_looked_at_under_the_evaluations_prompts(tmp_path):
+    (tmp_path / "prompts.txt").write_text("a\nb\n")
+    assert asked_texts(Prompts(tmp_path / "prompts.txt", 2, evaluation_size=3), 5).prompt == ("a", "b", "a", "a", "b")
+    assert asked_texts(Conditions("a"), 5).prompt == "a"
+    assert asked_texts(Conditions(), 5) is None
+    assert asked_texts(Labels(3, 2), 5) is None

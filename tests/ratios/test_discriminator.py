@@ -53,7 +53,7 @@ def test_losses_are_their_equations(objective: Objective) -> None:
     }
     torch.testing.assert_close(discriminator.training_error(fake, real, teacher, None), expected[objective])
     wanted = {"non_saturating": -torch.log(torch.sigmoid(b)), "least_squares": (b - 1) ** 2, "hinge": -b}
-    torch.testing.assert_close(discriminator.generator_error(fake.x_t, fake, teacher, None), wanted[objective])
+    torch.testing.assert_close(discriminator.generator_error(b), wanted[objective])
 
 
 def test_ratio_of_each_objective() -> None:
@@ -187,7 +187,8 @@ def test_gan_adds_the_gradient_of_its_term_in_x() -> None:
     Distiller(ImageParticles(fake.sample.x), teacher, alone)
     x = fake.sample.x.clone().requires_grad_()
     x_t = SCHEDULE.alpha(fake.t)[:, None] * x + SCHEDULE.sigma(fake.t)[:, None] * fake.epsilon
-    (slope,) = torch.autograd.grad(discriminator.generator_error(x_t, fake, teacher, None).sum(), x)
+    error = discriminator.generator_error(discriminator.logit(x_t, fake, teacher, None))
+    (slope,) = torch.autograd.grad(error.sum(), x)
     gradient = both.gradient(fake, teacher)
     torch.testing.assert_close(gradient.g, alone.gradient(fake, teacher).g + 0.3 * slope)
     assert {"gan/distillation_norm", "gan/norm", "gan/weight"} <= gradient.report().keys()
@@ -204,6 +205,58 @@ def test_balance_sets_the_terms_share_of_the_gradients_norm() -> None:
         Distiller(ImageParticles(fake.sample.x), teacher, loss)
     first, second = (loss.gradient(fake, teacher).g for loss in (alone, both))
     torch.testing.assert_close((second - first).norm(), 0.25 * first.norm())
+
+
+def gan(source: str, objective: Objective) -> tuple[GAN, EDMTeacher, Noised, list[int]]:
+    """f-distill with the adversarial term of its own ratio, on dropout's path, and the rows of each call of D."""
+    torch.manual_seed(0)
+    teacher = EDMTeacher(MLPBackbone((2,), hidden=16, layers=2))
+    features = MLPBackbone((2,), hidden=16, layers=2) if source == "own" else source
+    discriminator = DiscriminatorRatio(features, objective, hidden=8)  # type: ignore[arg-type]
+    loss = GAN(FDistill(JensenShannon(), NetworkCritic(), discriminator), gan_weight=0.3)
+    Distiller(ImageParticles(torch.randn(6, 2)), teacher, loss)
+    assert discriminator.head is not None
+    discriminator.head.second = torch.nn.Sequential(discriminator.head.second, torch.nn.Dropout(0.5))
+    torch.nn.init.normal_(discriminator.head.out.weight)
+    torch.nn.init.constant_(discriminator.head.out.bias, 0.5)  # half way between the targets of least squares
+    t = torch.linspace(0.1, 0.9, 6)
+    rows: list[int] = []
+    discriminator.head.register_forward_pre_hook(lambda module, inputs: rows.append(len(inputs[0])))
+    return loss, teacher, Noised.diffuse(Sample(torch.randn(6, 2)), t, torch.randn(6, 2), teacher.schedule), rows
+
+
+@pytest.mark.parametrize("source", ["own", "teacher", "critic"])
+@pytest.mark.parametrize("objective", ["non_saturating", "least_squares"])
+def test_one_call_of_the_discriminator_gives_ratio_and_term_what_two_would(source: str, objective: Objective) -> None:
+    loss, teacher, noised, rows = gan(source, objective)
+    together = loss.gradient(noised, teacher)
+    assert rows == [6]
+    alone = loss.loss.gradient(noised, teacher)
+    discriminator, x_t = loss.discriminator.eval(), noised.x_t.clone().requires_grad_()
+    logit = discriminator.logit(x_t, noised, teacher, loss.critic)
+    (slope,) = torch.autograd.grad(discriminator.generator_error(logit).sum(), x_t)
+    term = noised.schedule.alpha(noised.t)[:, None] * slope
+    assert rows == [6, 6, 6]
+    assert alone.reweighting.log_r is not None
+    assert alone.reweighting.log_r.std() > 0
+    assert term.abs().min() > 0
+    assert torch.equal(together.g, alone.g + torch.tensor(0.3) * term)
+    assert torch.equal(together.reweighting.log_r, alone.reweighting.log_r)  # type: ignore[arg-type]
+
+
+def test_what_is_known_of_some_samples_is_not_believed_of_others_or_later() -> None:
+    loss, teacher, noised, rows = gan("own", "non_saturating")
+    ratio, far = loss.discriminator, torch.full((6,), 9.0)
+    with ratio.knowing(noised, far):
+        assert torch.equal(ratio(noised, teacher, None), far)
+        assert rows == []
+        same = Noised(noised.x_t, noised.t, noised.epsilon, None, noised.sample, noised.schedule)
+        assert not torch.equal(ratio(same, teacher, None), far)
+    assert not torch.equal(ratio(noised, teacher, None), far)
+    with pytest.raises(KeyboardInterrupt), ratio.knowing(noised, far):
+        raise KeyboardInterrupt
+    assert not torch.equal(ratio(noised, teacher, None), far)
+    assert rows == [6, 6, 6]
 
 
 def test_gan_shares_the_discriminator_of_its_loss_and_trains_it_once() -> None:

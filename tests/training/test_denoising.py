@@ -10,7 +10,6 @@ from scoredistill.data import TeacherSamples
 from scoredistill.diffusion import LogNormalTimesteps
 from scoredistill.networks import MLPBackbone
 from scoredistill.teachers import EDMTeacher, GaussianMixture
-from scoredistill.teachers.edm import find_teacher
 from scoredistill.training import Conditions, DenoiserTraining, Images, NetworkOptimizer
 from scoredistill.types import Batch, Condition
 
@@ -84,13 +83,7 @@ def test_a_teacher_needs_data_and_finite_gradients(tmp_path: Path, monkeypatch: 
         made(ema=1.0)
 
 
-def test_the_newest_finished_run_is_the_teacher(tmp_path: Path) -> None:
-    assert find_teacher(tmp_path) is None
-    for run in (0, 2, 10):
-        (tmp_path / str(run) / "teacher").mkdir(parents=True)
-        (tmp_path / str(run) / "teacher" / "denoiser.json").touch()
-    (tmp_path / "11" / "teacher").mkdir(parents=True)
-    assert find_teacher(tmp_path) == tmp_path / "10" / "teacher"
+def test_a_teacher_that_is_missing_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="needs either a network or the folder"):
         EDMTeacher()
     with pytest.raises(ValueError, match=r"there is no trained teacher in .*: train it: .* fit --config t\.yaml"):

@@ -67,11 +67,30 @@ def test_labels_of_the_data_are_those_of_its_rows() -> None:
 def test_captions_of_the_data_are_those_of_its_rows() -> None:
     source = GalleryImages(["a red mug", "a tree, side view"], resolution=8, count=8)
     batch = Images(source, batch_size=6, labels="text").batch_at(3)
-    assert batch.data_label is not None
-    assert batch.condition is not None
-    assert batch.condition.prompt == tuple(source.captions[label] for label in batch.data_label.tolist())
-    assert batch.condition.label is None
+    plain = Images(source, batch_size=6, labels="data").batch_at(3)
+    assert torch.equal(batch.data, plain.data)
+    assert batch.condition.prompt == tuple(source.prompts[label] for label in plain.data_label.tolist())
+    assert (batch.condition.label, batch.data_label) == (None, None)  # the texts say what the pictures are
     assert len(set(batch.condition.prompt)) == 2
+
+
+class Captioned(Ramp):
+    """A caption of its own for each picture, and classes too."""
+
+    captions = tuple(f"number {i}" for i in range(10))
+
+
+@pytest.mark.parametrize("cached", [False, True])
+def test_each_picture_has_its_own_caption(cached, tmp_path) -> None:
+    source = LatentCache(Captioned(), torch.neg, tmp_path, name="minus") if cached else Captioned()
+    data = Images(source, 20, "text", evaluation_size=30)
+    for batch in [data.batch_at(1), data.batch_at(2), *data.evaluation_batches()]:
+        number = (batch.data.abs()[:, 0, 0, 0] * 10).round().long()
+        assert batch.condition.prompt == tuple(f"number {i}" for i in number.tolist())
+        assert batch.data_label is None
+    assert data.batch_at(1).condition.prompt != data.batch_at(2).condition.prompt
+    assert data.batch_at(1).condition.prompt == Images(source, 20, "text").batch_at(1).condition.prompt
+    assert Images(source, 20, "data").batch_at(1).data_label is not None
 
 
 def test_uniform_labels_are_independent_of_the_data() -> None:

@@ -16,7 +16,7 @@ from scoredistill.critics import LoRACritic, NetworkCritic, ParticleCritic
 from scoredistill.diffusion import CFG
 from scoredistill.divergences import ForwardKL
 from scoredistill.generators import ImageParticles
-from scoredistill.losses import SDS, VSD, FDistill, ScoreDistillation
+from scoredistill.losses import GAN, SDS, VSD, FDistill, ScoreDistillation
 from scoredistill.networks import LoRA
 from scoredistill.ratios import DiscriminatorRatio, ExactRatio
 from scoredistill.teachers import GaussianMixture
@@ -115,6 +115,14 @@ CASES: dict[str, tuple[Callable[[], ScoreDistillation], UpdatePlan | None, dict[
     "FDistill, the teacher's features, shared": (
         lambda: FDistill(ForwardKL(), lora(), DiscriminatorRatio("teacher")), SHARED,
         {"teacher": [2 * B, B, B, B], "critic": [B]},
+    ),
+    "GAN, the ratio's discriminator, shared": (
+        lambda: GAN(FDistill(ForwardKL(), lora(), discriminator((2, 8, 8)))), SHARED,
+        {"teacher": [2 * B], "critic": [B], "discriminator": [B, B, B]},
+    ),
+    "GAN, the teacher's features, shared": (
+        lambda: GAN(FDistill(ForwardKL(), lora(), DiscriminatorRatio("teacher"))), SHARED,
+        {"teacher": [B, 2 * B, B, B], "critic": [B]},
     ),
 }  # fmt: skip
 

@@ -9,6 +9,7 @@ from scoredistill.generators.nerf.nerf import NeRF
 from scoredistill.generators.nerf.occupancy import Occupancy
 from scoredistill.generators.nerf.picture import Render
 from scoredistill.generators.nerf.regularisers import (
+    Emptiness,
     Entropy,
     Opacity,
     Orientation,
@@ -23,6 +24,7 @@ __all__ = [
     "DenseGrid",
     "DensityBlob",
     "DirectHead",
+    "Emptiness",
     "Encoding",
     "Entropy",
     "Frequency",

@@ -16,9 +16,15 @@ from scoredistill.generators.nerf.heads import particle_mlp
 class Background(nn.Module, ABC):
     """Colours behind the scene, in [-1, 1]. A subclass implements `forward`; `allocate` is as in `Encoding`."""
 
-    def allocate(self, particles: int, rng: torch.Generator) -> None:
-        """Create the parameters of n particles."""
+    def allocate(self, particles: int, rng: torch.Generator, channels: int = 3) -> None:
+        """Create the parameters of n particles.
+
+        Raises:
+            ValueError: if the background has no colours of so many channels.
+        """
         del particles, rng
+        if channels != 3:
+            raise ValueError(f"background: {type(self).__name__} has colours, not latents: use LearnedBackground")
 
     @abstractmethod
     def forward(self, directions: Tensor, particles: int, drawn: Tensor | None = None) -> Tensor:
@@ -30,7 +36,7 @@ class Background(nn.Module, ABC):
             drawn: (V, 4) uniform numbers in [0, 1) for random colours; None asks for a deterministic one.
 
         Returns:
-            (n, V, P, 3), or (n, V, 1, 3) where a view has one colour, which then becomes the sample's
+            (n, V, P, C), or (n, V, 1, C) where a view has one colour, which then becomes the sample's
             `Condition.background`.
         """
 
@@ -85,24 +91,36 @@ class RandomBackground(Background):
 
 
 class LearnedBackground(Background):
-    """A small network of the ray's direction for each particle.
+    """A small network of the ray's direction for each particle; of latents where the scenes are made of them.
 
     Args:
         octaves: frequencies of the direction's encoding, >= 0.
         width: hidden units of the one hidden layer, >= 1.
+        random: probability that a view has a random colour, uniform in [-1, 1]^C, instead, in [0, 1].
     """
 
-    def __init__(self, octaves: int = 3, width: int = 16) -> None:
+    def __init__(self, octaves: int = 3, width: int = 16, random: float = 0.0) -> None:
         super().__init__()
         require_at_least(1, width=width)
-        self.width = width
+        if not 0 <= random <= 1:
+            raise ValueError(f"random must lie in [0, 1], got {random}")
+        self.width, self.random = width, random
         self.encoding = Frequency(octaves)
 
-    def allocate(self, particles: int, rng: torch.Generator) -> None:
-        self.net = particle_mlp(particles, self.encoding.features, self.width, 1, 3, rng)
+    def allocate(self, particles: int, rng: torch.Generator, channels: int = 3) -> None:
+        if channels != 3 and self.random:
+            raise ValueError("background: latents have no random colours: set random: 0")
+        self.channels = channels
+        self.net = particle_mlp(particles, self.encoding.features, self.width, 1, channels, rng)
 
     def forward(self, directions: Tensor, particles: int, drawn: Tensor | None = None) -> Tensor:
         flat = directions.flatten(0, 1)
         features = self.encoding(flat, flat.new_zeros(len(flat), dtype=torch.long))
-        colour = 2 * self.net(features.expand(particles, -1, -1)).sigmoid() - 1
-        return colour.unflatten(1, directions.shape[:2])
+        raw = self.net(features.expand(particles, -1, -1)).unflatten(1, directions.shape[:2])
+        if self.channels != 3:
+            return raw
+        colour = 2 * raw.sigmoid() - 1
+        if drawn is None or not self.random:
+            return colour
+        drawn = drawn.to(colour)
+        return torch.where(drawn[:, None, :1] < self.random, 2 * drawn[:, None, 1:] - 1, colour)

@@ -17,17 +17,21 @@ Activation = Literal["softplus", "exp"]
 
 
 class Field(nn.Module):
-    """density = activation(raw_0), colour = sigmoid(raw_1..3), raw = head(encoding(x)) + initial(x).
+    """density = activation(raw_0), colour = 2 sigmoid(raw_1..3) - 1, or the latents raw_1..C themselves,
+    raw = head(encoding(x)) + initial(x).
 
     Args:
         encoding, head, initial: already allocated for the same number of particles.
         activation: see `Activation`.
+        latent: whether colours are latents.
     """
 
-    def __init__(self, encoding: Encoding, head: Head, initial: Initial, activation: Activation) -> None:
+    def __init__(
+        self, encoding: Encoding, head: Head, initial: Initial, activation: Activation, latent: bool = False
+    ) -> None:
         super().__init__()
         self.encoding, self.head, self.initial = encoding, head, initial
-        self.activation = activation
+        self.activation, self.latent = activation, latent
 
     def forward(self, points: Tensor, particle: Tensor) -> tuple[Tensor, Tensor]:
         """Density and colour.
@@ -37,11 +41,11 @@ class Field(nn.Module):
             particle: (P,) non-decreasing index of each point's particle.
 
         Returns:
-            density (P,) >= 0 per world unit, and colour (P, 3) in [0, 1].
+            density (P,) >= 0 per world unit, and colour, (P, 3) in [-1, 1], or latents (P, C).
         """
         raw = self.head(self.encoding(points, particle), particle) + self.initial(points, particle)
         density = softplus(raw[:, 0]) if self.activation == "softplus" else raw[:, 0].clamp(max=10).exp()
-        return density, raw[:, 1:].sigmoid()
+        return density, raw[:, 1:] if self.latent else 2 * raw[:, 1:].sigmoid() - 1
 
     def with_normals(self, points: Tensor, particle: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Density, colour and outward unit normals, -grad density / |grad density|.
@@ -49,7 +53,7 @@ class Field(nn.Module):
         The normals are differentiable in the parameters where gradients are enabled.
 
         Returns:
-            density (P,), colour (P, 3) and normals (P, 3), zero where density is locally constant.
+            density (P,), colour (P, C) and normals (P, 3), zero where density is locally constant.
         """
         differentiable = torch.is_grad_enabled()
         with torch.enable_grad():

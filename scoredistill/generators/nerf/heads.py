@@ -43,25 +43,25 @@ def particle_mlp(particles: int, inputs: int, width: int, depth: int, outputs: i
 class Head(nn.Module, ABC):
     """From features to raw values. A subclass implements `forward`; `allocate` is as in `Encoding`."""
 
-    def allocate(self, particles: int, features: int, rng: torch.Generator) -> None:
-        """Create the parameters of n particles, for a number of features.
+    def allocate(self, particles: int, features: int, rng: torch.Generator, channels: int = 3) -> None:
+        """Create the parameters of n particles, for a number of features and of a colour's channels C.
 
         Raises:
             ValueError: if the head cannot work on that many features.
         """
-        del particles, features, rng
+        del particles, features, rng, channels
 
     @abstractmethod
     def forward(self, features: Tensor, particle: Tensor) -> Tensor:
-        """(P, F) features, sorted by particle (P,), to (P, 4): density's pre-activation, three colour logits."""
+        """(P, F) features, sorted by particle (P,), to (P, 1 + C): density's pre-activation, the colour's logits."""
 
 
 class DirectHead(Head):
     """The features are the raw density and the colour's logits already: no network, for a `DenseGrid` of 4 channels."""
 
-    def allocate(self, particles: int, features: int, rng: torch.Generator) -> None:
-        if features != 4:
-            raise ValueError(f"DirectHead needs an encoding of 4 features, got {features}; use MLPHead")
+    def allocate(self, particles: int, features: int, rng: torch.Generator, channels: int = 3) -> None:
+        if features != 1 + channels:
+            raise ValueError(f"DirectHead needs an encoding of {1 + channels} features, got {features}; use MLPHead")
 
     def forward(self, features: Tensor, particle: Tensor) -> Tensor:
         return features
@@ -81,9 +81,9 @@ class MLPHead(Head):
         require_at_least(0, depth=depth)
         self.width, self.depth = width, depth
 
-    def allocate(self, particles: int, features: int, rng: torch.Generator) -> None:
+    def allocate(self, particles: int, features: int, rng: torch.Generator, channels: int = 3) -> None:
         self.particles = particles
-        self.net = particle_mlp(particles, features, self.width, self.depth, 4, rng)
+        self.net = particle_mlp(particles, features, self.width, self.depth, 1 + channels, rng)
 
     def forward(self, features: Tensor, particle: Tensor) -> Tensor:
         if self.particles == 1:

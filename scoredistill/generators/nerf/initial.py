@@ -14,9 +14,9 @@ from scoredistill.annealing import require_at_least
 class Initial(nn.Module, ABC):
     """A fixed bias of the field's raw values. A subclass implements `forward`; `allocate` is as in `Encoding`."""
 
-    def allocate(self, particles: int, rng: torch.Generator) -> None:
-        """Draw what differs from particle to particle, as buffers with a leading particle axis."""
-        del particles, rng
+    def allocate(self, particles: int, rng: torch.Generator, channels: int = 3) -> None:
+        """Draw what differs from particle to particle, as buffers with a leading particle axis; C channels a colour."""
+        del particles, rng, channels
 
     @abstractmethod
     def forward(self, points: Tensor, particle: Tensor) -> Tensor:
@@ -27,7 +27,7 @@ class Initial(nn.Module, ABC):
             particle: (P,) non-decreasing index of each point's particle.
 
         Returns:
-            (P, 4): bias of the density's pre-activation, then of three colour logits.
+            (P, 1 + C): bias of the density's pre-activation, then of the colour's logits.
         """
 
 
@@ -46,14 +46,14 @@ class Variation(nn.Module):
         require_at_least(0, shape_variation=shape, colour_variation=colour)
         self.shape, self.colour = shape, colour
 
-    def allocate(self, particles: int, rng: torch.Generator) -> None:
-        """As in `Encoding`."""
-        self.register_buffer("logits", self.colour * torch.randn(particles, 3, generator=rng))
+    def allocate(self, particles: int, rng: torch.Generator, channels: int) -> None:
+        """As in `Initial`."""
+        self.register_buffer("logits", self.colour * torch.randn(particles, channels, generator=rng))
         self.register_buffer("wave", pi * torch.randn(particles, 3, self.waves, generator=rng))
         self.register_buffer("phase", 2 * pi * torch.rand(particles, 1, self.waves, generator=rng))
 
     def forward(self, density: Tensor, points: Tensor, particle: Tensor) -> Tensor:
-        """Raw density (P,), with the wave added and the colour beside it, (P, 4)."""
+        """Raw density (P,), with the wave added and the colour beside it, (P, 1 + C)."""
         wave, phase, logits = (self.get_buffer(name) for name in ("wave", "phase", "logits"))
         if self.shape:
             counts = torch.bincount(particle, minlength=len(wave)).tolist()
@@ -102,10 +102,10 @@ class DensityBlob(Initial):
         self.strength, self.radius, self.size_variation = strength, radius, size_variation
         self.variation = Variation(shape_variation, colour_variation)
 
-    def allocate(self, particles: int, rng: torch.Generator) -> None:
+    def allocate(self, particles: int, rng: torch.Generator, channels: int = 3) -> None:
         size = torch.exp(self.size_variation * torch.randn(particles, generator=rng))
         self.register_buffer("radii", self.radius * size)
-        self.variation.allocate(particles, rng)
+        self.variation.allocate(particles, rng, channels)
 
     def forward(self, points: Tensor, particle: Tensor) -> Tensor:
         slope = (self.strength / self.get_buffer("radii")).index_select(0, particle)
@@ -138,8 +138,8 @@ class HollowSphere(Initial):
         self.strength, self.radius = strength, radius
         self.variation = Variation(shape_variation, colour_variation)
 
-    def allocate(self, particles: int, rng: torch.Generator) -> None:
-        self.variation.allocate(particles, rng)
+    def allocate(self, particles: int, rng: torch.Generator, channels: int = 3) -> None:
+        self.variation.allocate(particles, rng, channels)
 
     def forward(self, points: Tensor, particle: Tensor) -> Tensor:
         return self.variation(self.strength * (_radius(points) / self.radius - 1), points, particle)

@@ -27,7 +27,7 @@ class March:
         density: (M,) per world unit.
         weights: (M,) share in the ray's colour.
         normals: (M, 3) outward unit normals, if they were asked for.
-        colour: (n R, 3) sum of w · colour, colour in [-1, 1].
+        colour: (n R, C) sum of w · colour, colours in [-1, 1] or latents.
         opacity: (n R,) sum of w, in [0, 1].
         distance: (n R,) sum of w · distance.
     """
@@ -57,10 +57,10 @@ def march(field: Field, samples: RaySamples, directions: Tensor, particles: int,
     rays = len(directions)
     row = samples.particle * rays + samples.ray
     weights, _ = render_weights(density, samples.step, row)
-    values = torch.cat([2 * colour - 1, torch.ones_like(density)[:, None], samples.distance[:, None]], dim=1)
+    values = torch.cat([colour, torch.ones_like(density)[:, None], samples.distance[:, None]], dim=1)
     sums = accumulate(weights, row, particles * rays, values)
     normal = rest[0] if rest else None
-    return March(samples, row, directions, density, weights, normal, sums[:, :3], sums[:, 3], sums[:, 4])
+    return March(samples, row, directions, density, weights, normal, sums[:, :-2], sums[:, -2], sums[:, -1])
 
 
 def march_in_blocks(

@@ -49,6 +49,8 @@ class NeRF(Generator):
             more, they are worked out again in the backward pass: time for bounded memory.
         seed: of everything that is drawn at the start.
         identical: start all particles alike.
+        latents: channels of an autoencoder's latents, of which the scenes are made in place of colours, not 3; the
+            pictures that they render go to the teacher as they are. null: colours.
     """
 
     particles: int
@@ -70,14 +72,16 @@ class NeRF(Generator):
         chunk: int = 2**19,
         seed: int = 0,
         identical: bool = False,
+        latents: int | None = None,
     ) -> None:
         super().__init__()
         require_at_least(1, particles=particles, resolution=resolution, samples=samples, chunk=chunk)
-        self.particles, self.chunk = particles, chunk
+        require_at_least(4, latents=4 if latents is None else latents)
+        self.particles, self.chunk, self.latents = particles, chunk, latents
         # Copies, so that one configured part can serve several NeRFs without their sharing its parameters.
         encoding = deepcopy(encoding or DenseGrid())
-        head = deepcopy(head or (DirectHead() if encoding.features == 4 else MLPHead()))
-        self.field = Field(encoding, head, deepcopy(initial or DensityBlob()), activation)
+        head = deepcopy(head or (DirectHead() if encoding.features == 1 + (latents or 3) else MLPHead()))
+        self.field = Field(encoding, head, deepcopy(initial or DensityBlob()), activation, latents is not None)
         self.background = deepcopy(background or RandomBackground())
         self.occupancy = deepcopy(occupancy or Occupancy()) if skip else None
         self.regularisers = tuple(regularisers)
@@ -86,11 +90,11 @@ class NeRF(Generator):
         self._allocate(torch.Generator().manual_seed(seed), identical)
 
     def _allocate(self, rng: torch.Generator, identical: bool) -> None:
-        n = self.particles
+        n, channels = self.particles, self.latents or 3
         self.field.encoding.allocate(n, rng)
-        self.field.head.allocate(n, self.field.encoding.features, rng)
-        self.field.initial.allocate(n, rng)
-        self.background.allocate(n, rng)
+        self.field.head.allocate(n, self.field.encoding.features, rng, channels)
+        self.field.initial.allocate(n, rng, channels)
+        self.background.allocate(n, rng, channels)
         if identical:
             for tensor in (*self.field.parameters(), *self.field.buffers(), *self.background.parameters()):
                 tensor.data[1:] = tensor.data[:1]
@@ -127,7 +131,8 @@ class NeRF(Generator):
                 evaluation mode nothing is random.
 
         Returns:
-            n V samples (n V, 3, H, W), with the background's colour in their condition where a view has one colour.
+            n V samples (n V, 3, H, W), or latents (n V, C, H, W), with the background's colour in their condition where
+            a view has one colour.
 
         Raises:
             ValueError: if the batch has no camera.
@@ -143,7 +148,7 @@ class NeRF(Generator):
 
         def look(found: March, block: Block) -> Tensors:
             penalties = penalties_and_counts(active, found, self.field, block.first == 0)
-            return found.colour.view(n, -1, 3), found.opacity.view(n, -1), penalties
+            return found.colour.unflatten(0, (n, -1)), found.opacity.view(n, -1), penalties
 
         needs_normals = any(r.needs_normals for r in active)
         colour, opacity, penalties = march_in_blocks(self.field, sampler, self.chunk, needs_normals, look)
@@ -175,8 +180,8 @@ class NeRF(Generator):
             blocks = march_in_blocks(self.field, sampler, self.chunk, True, all_sums)
             behind = self._behind(directions, None, None if background is None else background[v : v + 1])
             view = channels([torch.cat(parts, dim=1) for parts in blocks], behind)
-            views.append(view.view(self.particles, height, width, 8).permute(0, 3, 1, 2))
-        rgb, opacity, depth, normals = torch.stack(views, dim=1).split((3, 1, 1, 3), dim=2)
+            views.append(view.unflatten(1, (height, width)).permute(0, 3, 1, 2))
+        rgb, opacity, depth, normals = torch.stack(views, dim=1).split((self.latents or 3, 1, 1, 3), dim=2)
         return Render(rgb, opacity[:, :, 0], depth[:, :, 0], normals)
 
     def density(self, points: Tensor, particle: int) -> Tensor:
@@ -228,7 +233,7 @@ class NeRF(Generator):
         return (weights * penalty / count.clamp(min=1)).sum()
 
     def _behind(self, directions: Tensor, drawn: Tensor | None, given: Tensor | None) -> Tensor:
-        """(n, V, 1 or HW, 3) colours of the background."""
+        """(n, V, 1 or HW, C) colours of the background."""
         if given is not None:
             return given.to(directions)[None, :, None].expand(self.particles, -1, 1, 3)
         return self.background(directions, self.particles, drawn)

@@ -19,7 +19,7 @@ class Render:
     """Pictures of n particles from V views.
 
     Args:
-        rgb: (n, V, 3, H, W) in [-1, 1], over the background.
+        rgb: (n, V, 3, H, W) in [-1, 1], over the background; (n, V, C, H, W) of scenes of latents.
         opacity: (n, V, H, W) in [0, 1].
         depth: (n, V, H, W) mean distance from the camera of what is seen, 0 where opacity is under one tenth.
         normals: (n, V, 3, H, W) outward unit normals in world axes, 0 where opacity is under one tenth.
@@ -35,19 +35,19 @@ def over(colour: Tensor, opacity: Tensor, behind: Tensor) -> Tensor:
     """Colours over a background.
 
     Args:
-        colour: (n, R, 3), weighted by opacity.
+        colour: (n, R, C), weighted by opacity.
         opacity: (n, R).
-        behind: (n, V, 1 or R / V, 3).
+        behind: (n, V, 1 or R / V, C).
 
     Returns:
-        (n, V, R / V, 3).
+        (n, V, R / V, C).
     """
     shape = (len(colour), behind.shape[1], -1)
-    return colour.reshape(*shape, 3) + (1 - opacity.reshape(*shape, 1)) * behind
+    return colour.reshape(*shape, colour.shape[-1]) + (1 - opacity.reshape(*shape, 1)) * behind
 
 
 def all_sums(found: March, block: Block) -> Tensors:
-    """Per ray of a block, weighted by opacity: colour (n, R, 3), opacity, distance (n, R) and normals (n, R, 3)."""
+    """Per ray of a block, weighted by opacity: colour (n, R, C), opacity, distance (n, R) and normals (n, R, 3)."""
     assert found.normals is not None
     normals = accumulate(found.weights, found.row, len(found.opacity), found.normals)
     sums = (found.colour, found.opacity, found.distance, normals)
@@ -59,10 +59,10 @@ def channels(sums: Sequence[Tensor], behind: Tensor) -> Tensor:
 
     Args:
         sums: of `all_sums`, of all the view's rays.
-        behind: (n, 1, 1 or R, 3).
+        behind: (n, 1, 1 or R, C).
 
     Returns:
-        (n, R, 8), the channels in that order.
+        (n, R, C + 5), the channels in that order.
     """
     colour, opacity, distance, normals = sums
     opacity = opacity[..., None]

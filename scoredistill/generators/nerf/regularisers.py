@@ -84,6 +84,27 @@ class Entropy(Regulariser):
         return -(o * o.log() + (1 - o) * (1 - o).log()).mean()
 
 
+class Emptiness(Regulariser):
+    """Rays should meet little, and that at once: mean over rays of sum_i log(1 + scale · w_i).
+
+    "Score Jacobian Chaining: Lifting Pretrained 2D Diffusion Models for 3D Generation" (2022), arXiv:2212.00774, where
+    it is a mean over a ray's samples too: its weight here is the published one over their number.
+
+    Args:
+        weight: factor in the total, constant or over training.
+        scale: beta, > 0.
+    """
+
+    def __init__(self, weight: Annealed = 1.0, scale: float = 10.0) -> None:
+        super().__init__(weight)
+        if not scale > 0:
+            raise ValueError(f"scale must be above 0, got {scale}")
+        self.scale = scale
+
+    def __call__(self, march: March, field: Field) -> Tensor:
+        return (self.scale * march.weights).log1p().sum() / len(march.opacity)
+
+
 class Orientation(Regulariser):
     """Visible surfaces should face the camera: mean over rays of sum_i w_i max(0, n_i · d)^2, w held fixed.
 

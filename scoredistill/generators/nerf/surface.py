@@ -20,7 +20,7 @@ _SMALLEST = 1e-10
 
 @torch.no_grad()
 def surface(field: Field, particle: int, resolution: int, threshold: float | None, chunk: int) -> Mesh:
-    """The surface of one particle's scene, coloured at its vertices.
+    """The surface of one particle's scene, coloured at its vertices; without colours where these are latents.
 
     Args:
         field: density and colour.
@@ -46,7 +46,9 @@ def surface(field: Field, particle: int, resolution: int, threshold: float | Non
     # Density grows exponentially through a surface: its logarithm is what interpolates well between points.
     logarithm = values.clamp(min=_SMALLEST).log().view((resolution,) * 3)
     mesh = marching_cubes(logarithm, log(threshold))
-    colours = torch.cat([at(points)[1] for points in mesh.vertices.to(like).split(chunk)])
+    if field.latent:
+        return mesh
+    colours = torch.cat([(at(points)[1] + 1) / 2 for points in mesh.vertices.to(like).split(chunk)])
     return replace(mesh, colors=colours.to(mesh.vertices))
 
 

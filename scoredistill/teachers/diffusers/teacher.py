@@ -12,6 +12,7 @@ from torch.nn.functional import interpolate
 
 from scoredistill.diffusion.prediction import Prediction
 from scoredistill.networks.denoiser import Denoiser
+from scoredistill.networks.storage import find_trained
 from scoredistill.rendering.camera import Camera
 from scoredistill.teachers.base import Teacher
 from scoredistill.teachers.diffusers.loading import Source
@@ -29,7 +30,8 @@ class DiffusersTeacher(Teacher):
     not known yet. Whatever guidance asks of one x_t is one call of the network.
 
     Args:
-        model: id on the hub, or the folder of a pipeline.
+        model: id on the hub, the folder of a pipeline, or the output of the recipe that trains one, whose newest
+            finished run counts.
         revision: of a hub repository: branch, tag or commit; null: its main branch.
         variant: of the weights' files, fp16 for example; null: the plain ones.
         dtype: of weights and activations: float32, float16 or bfloat16. Results have the type of x_t.
@@ -42,6 +44,7 @@ class DiffusersTeacher(Teacher):
         tiling: encode and decode large pictures tile by tile, in less memory; the tiles' seams are blended.
         prompts: how prompts are read; null: word for word.
         guidance_embedding: the scale that a guidance-distilled FLUX is told, > 0; null: 1, its model without guidance.
+        trained_by: the recipe that trains it; `scoredistill fit` runs it first where there is no such pipeline yet.
 
     Raises:
         ValueError: if there is no such pipeline, its class is not known, or a setting does not suit it.
@@ -62,11 +65,15 @@ class DiffusersTeacher(Teacher):
         tiling: bool = False,
         prompts: PromptSettings | None = None,
         guidance_embedding: float | None = None,
+        trained_by: str | None = None,
     ) -> None:
         if dtype not in ("float32", "float16", "bfloat16"):
             raise ValueError(f"dtype: choose float32, float16 or bfloat16, got {dtype!r}")
         execution = Execution(getattr(torch, dtype), attention, compile, offload, checkpointing, slicing, tiling)
-        source = Source(model, revision, variant)
+        found = find_trained(model, "pipeline", "model_index.json")
+        if found is None and trained_by is not None:
+            raise ValueError(f"there is no trained pipeline in {model}: scoredistill fit --config {trained_by}")
+        source = Source(model if found is None else str(found), revision, variant)
         parts = take_apart(source, execution, guidance_embedding)
         super().__init__(parts.schedule)
         self.source = source
@@ -98,7 +105,7 @@ class DiffusersTeacher(Teacher):
         return self.codec.encode(x)
 
     def decode(self, x: Tensor) -> Tensor:
-        return self.codec.decode(x)
+        return x if x.shape[1] == 3 else self.codec.decode(x)
 
     def embedded(self, condition: Condition | None, rows: int | None) -> Condition | None:
         rows = rows if condition is None or condition.rows is None else condition.rows

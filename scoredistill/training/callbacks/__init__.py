@@ -5,6 +5,8 @@ from scoredistill.training.callbacks.gallery import GalleryFidelity
 from scoredistill.training.callbacks.modes import ModeStatistics, mode_statistics
 from scoredistill.training.callbacks.pictures import MeshExport, ParticleGrid, Turntable
 from scoredistill.training.callbacks.progress import RunProgress
+from scoredistill.training.callbacks.prompt import PromptFidelity
+from scoredistill.training.callbacks.prompt_samples import PromptSamples
 from scoredistill.training.callbacks.quality import MixtureQuality, SampleQuality
 from scoredistill.training.callbacks.reconstruction import ReconstructionQuality
 from scoredistill.training.callbacks.summary import Summary
@@ -16,6 +18,8 @@ __all__ = [
     "MixtureQuality",
     "ModeStatistics",
     "ParticleGrid",
+    "PromptFidelity",
+    "PromptSamples",
     "ReconstructionQuality",
     "RunProgress",
     "SampleQuality",

@@ -20,10 +20,12 @@ from scoredistill.rendering.turntable import (
     turntable_cameras,
 )
 from scoredistill.teachers.analytic import GaussianMixture
+from scoredistill.teachers.base import Teacher
 from scoredistill.training.base import Training
 from scoredistill.training.callbacks.base import isolated, run_folder
-from scoredistill.training.callbacks.quality import asks_for_classes, draw_samples
+from scoredistill.training.callbacks.quality import asked_texts, asks_for_classes, classes, draw_samples
 from scoredistill.training.callbacks.scatter import require_matplotlib, scatter_picture
+from scoredistill.training.callbacks.views import particle_views
 from scoredistill.training.data import Conditions, PromptAndCameras
 from scoredistill.training.module import Distillation
 
@@ -32,7 +34,8 @@ class ParticleGrid(Callback):
     """A picture of every particle, each `every` steps as pictures/step_N.png and at the end as grid.png.
 
     NeRF particles are rows, cameras columns; pictures are tiled; points are drawn over the teacher's samples. Of a
-    generator from noise, samples of fixed noise are shown, class by class where training asks for classes.
+    generator from noise, samples of fixed noise are shown, class by class where training asks for classes, and
+    otherwise of the evaluation's prompts where there are any.
 
     Args:
         every: generator steps between pictures; 0: only the last one.
@@ -75,17 +78,19 @@ class ParticleGrid(Callback):
         if isinstance(generator, NeRF):
             seen = cast(PromptAndCameras, trainer.datamodule)  # type: ignore[attr-defined]
             camera = turntable_cameras(self.views, seen.evaluation_elevation, azimuth=20.0)
-            rgb = generator.render(camera, self.resolution, self.resolution).rgb
-            return picture_grid(rgb.flatten(0, 1), columns=self.views)
+            owner = cast(Distillation, module).distiller.teacher
+            pictures, _ = particle_views(generator, owner, camera, self.resolution)
+            return picture_grid(pictures.flatten(0, 1), columns=self.views)
         if isinstance(generator, ImageParticles):
             return particle_picture(generator.values.detach(), cast(Distillation, module).distiller.teacher)
         if generator.particles is not None:
             raise TypeError(f"ParticleGrid cannot draw a {type(generator).__name__}")
         data = cast(Conditions, trainer.datamodule)  # type: ignore[attr-defined]
-        classes = data.classes if asks_for_classes(data) else None
-        labels = None if classes is None else torch.arange(self.samples) * classes // self.samples
+        count = data.classes if asks_for_classes(data) else None
+        labels = None if count is None else torch.arange(self.samples) * count // self.samples
         teacher = module.distiller.teacher if isinstance(module, Distillation) else None
-        return particle_picture(draw_samples(module, self.samples, labels), teacher)
+        asked = asked_texts(data, self.samples) if labels is None else classes(labels)
+        return particle_picture(draw_samples(module, self.samples, asked), teacher)
 
 
 def particle_picture(x: Tensor, teacher: object) -> Tensor:
@@ -119,25 +124,21 @@ class Turntable(Callback):
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Render one turn and write it."""
-        generator = cast(Distillation, pl_module).evaluated
-        if not isinstance(generator, NeRF) or not trainer.is_global_zero:
+        module = cast(Distillation, pl_module)
+        if not isinstance(module.evaluated, NeRF) or not trainer.is_global_zero:
             return
         with isolated(trainer, self):
-            self._write(generator, trainer)
+            self._write(module.evaluated, module.distiller.teacher, trainer)
 
-    def _write(self, generator: NeRF, trainer: Trainer) -> None:
+    def _write(self, generator: NeRF, teacher: Teacher, trainer: Trainer) -> None:
         data = cast(PromptAndCameras, trainer.datamodule)  # type: ignore[attr-defined]
         folder = run_folder(trainer)
-        turn = render_turntable(generator, self.frames, self.resolution, data.evaluation_elevation)
+        camera = turntable_cameras(self.frames, data.evaluation_elevation)
+        turn, _ = particle_views(generator, teacher, camera, self.resolution)
         for suffix in self.suffixes:
             save_animation(to_bytes(side_by_side(turn)), folder / f"turntable{suffix}")
         shown = turn[:, :: max(1, self.frames // 8)]
         save_picture(picture_grid(shown.flatten(0, 1), columns=shown.shape[1]), folder / "turntable.png")
-
-
-def render_turntable(generator: NeRF, frames: int, resolution: int, elevation: float = 15.0) -> Tensor:
-    """Every particle from cameras around it, (n, frames, 3, H, W) in [-1, 1]."""
-    return generator.render(turntable_cameras(frames, elevation), resolution, resolution).rgb.cpu()
 
 
 def side_by_side(turn: Tensor) -> Tensor:

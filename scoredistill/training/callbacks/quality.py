@@ -29,13 +29,17 @@ TRANSPORT_SAMPLES = 1000
 """Most samples that are matched exactly; the time grows with their cube."""
 
 
-def draw_samples(module: Training, count: int, labels: Tensor | None = None, batch: int = 256, seed: int = 0) -> Tensor:
+def draw_samples(
+    module: Training, count: int, condition: Condition | None = None, batch: int = 256, seed: int = 0
+) -> Tensor:
     """Samples (count, *D) of the evaluated generator, on the CPU, as a function of its weights and the seed alone.
+
+    Latents are decoded.
 
     Args:
         module: whose evaluated generator is asked.
         count: how many.
-        labels: (count,) classes to ask for, or None.
+        condition: count rows that are asked for, or None.
         batch: samples at a time.
         seed: of the noise.
 
@@ -50,16 +54,17 @@ def draw_samples(module: Training, count: int, labels: Tensor | None = None, bat
         )
 
     def made(condition: Condition | None, size: int, rng: torch.Generator) -> Tensor:
-        return generator(module.asked(Batch(condition, size).to(module.device)), rng).x
+        with torch.no_grad():
+            return module.decoded(generator(module.asked(Batch(condition, size).to(module.device)), rng).x)
 
     with evaluating(generator):
-        return in_batches(made, count, labels, batch, seed, SAMPLES_STREAM)
+        return in_batches(made, count, condition, batch, seed, SAMPLES_STREAM)
 
 
 def in_batches(
     made: Callable[[Condition | None, int, torch.Generator], Tensor],
     count: int,
-    labels: Tensor | None,
+    condition: Condition | None,
     batch: int,
     seed: int,
     stream: int,
@@ -69,16 +74,30 @@ def in_batches(
     Args:
         made: samples of a condition, as many as asked, with a CPU generator.
         count: how many.
-        labels: (count,) classes to ask for, or None.
+        condition: count rows that are asked for, or None.
         batch: samples at a time.
         seed: of the random numbers.
         stream: of the random numbers.
     """
     parts = []
     for number, rows in enumerate(torch.arange(count).split(batch)):
-        condition = None if labels is None else Condition(label=labels[rows])
-        parts.append(made(condition, len(rows), generator_at(seed, number, stream)).detach().cpu())
+        part = None if condition is None else condition[rows]
+        parts.append(made(part, len(rows), generator_at(seed, number, stream)).detach().cpu())
     return torch.cat(parts)
+
+
+def classes(labels: Tensor | None) -> Condition | None:
+    """What asks for classes (B,), or for nothing."""
+    return None if labels is None else Condition(label=labels)
+
+
+def asked_texts(data: Conditions, count: int) -> Condition | None:
+    """`count` rows of the prompts of the data's evaluation batches, over and over; None where there are none."""
+    parts = [batch.condition for batch in data.evaluation_batches()]
+    whole = None if any(part is None or part.prompt is None for part in parts) else Condition.cat(parts)
+    if whole is None or whole.rows is None:
+        return whole
+    return whole[torch.arange(count) % whole.rows]
 
 
 def asks_for_classes(data: Conditions) -> bool:
@@ -93,7 +112,7 @@ class SampleQuality(Evaluation):
     The figures are those of `scoredistill.evaluation.evaluate_samples`, with standard errors, and with a classifier
     `classifier_accuracy`, on data that it was not trained on. Where training asks for classes, samples are drawn
     evenly over the classes of the data, which adds to the distances where the data themselves are uneven; otherwise
-    without a label. Looking changes neither weights nor random states.
+    for the prompts of its evaluation batches, or without any. Looking changes neither weights nor random states.
 
     Args:
         samples: how many are generated, >= 4.
@@ -132,11 +151,13 @@ class SampleQuality(Evaluation):
         labels = None
         if report.labels is not None and asks_for_classes(data):
             labels = even_labels(self.samples, report.labels.unique())
-        figures = report(draw_samples(module, self.samples, labels, self.batch, self.seed), labels, self.resamples)
+        asked = asked_texts(data, self.samples) if labels is None else classes(labels)
+        made = draw_samples(module, self.samples, asked, self.batch, self.seed)
+        figures = report(made, labels, self.resamples)
         if isinstance(report.extractor, ClassifierFeatures) and report.extractor.accuracy is not None:
             figures["classifier_accuracy"] = report.extractor.accuracy
         if final and self.reference_teacher:
-            own = report(self._teacher_samples(module, report.shape, labels), labels, self.resamples)
+            own = report(self._teacher_samples(module, report.shape, asked), labels, self.resamples)
             figures |= {f"teacher/{name}": value for name, value in own.items()}
         return figures
 
@@ -149,20 +170,24 @@ class SampleQuality(Evaluation):
                     f"SampleQuality needs real data to compare with, and {type(data).__name__} has no reference()"
                 )
             real, labels = reference()
+            with torch.no_grad():
+                real = torch.cat([module.decoded(part.to(module.device)).cpu() for part in real.split(self.batch)])
             extractor = self.extractor or (PCAFeatures() if labels is None else ClassifierFeatures())
             extractor.fit(real, labels).to(module.device)
             self._known = data, SampleReport(real, labels, extractor, self.neighbours)
         return self._known[1]
 
-    def _teacher_samples(self, module: Distillation, shape: torch.Size, labels: Tensor | None) -> Tensor:
+    def _teacher_samples(self, module: Distillation, shape: torch.Size, asked: Condition | None) -> Tensor:
         teacher, guidance = module.distiller.teacher, module.distiller.guidance
+        shape = getattr(module.evaluated, "shape", shape)
 
         def made(condition: Condition | None, size: int, rng: torch.Generator) -> Tensor:
-            asked = None if condition is None else condition.to(module.device)
-            return sample(teacher, size, shape, asked, steps=self.reference_teacher, guidance=guidance, rng=rng)
+            there = None if condition is None else condition.to(module.device)
+            steps = self.reference_teacher
+            return teacher.decode(sample(teacher, size, shape, there, steps=steps, guidance=guidance, rng=rng))
 
-        with evaluating(teacher):
-            return in_batches(made, self.samples, labels, self.batch, self.seed, TEACHER_STREAM)
+        with torch.no_grad(), evaluating(teacher):
+            return in_batches(made, self.samples, asked, self.batch, self.seed, TEACHER_STREAM)
 
 
 class MixtureQuality(Evaluation):
@@ -196,7 +221,7 @@ class MixtureQuality(Evaluation):
         rng = generator_at(self.seed, 0, MIXTURE_STREAM)
         _, component = teacher.sample(self.samples, rng=rng)
         labels = teacher.labels[component].cpu() if teacher.labels is not None and asks_for_classes(data) else None
-        x = draw_samples(module, self.samples, labels, self.batch, self.seed).to(teacher.means)
+        x = draw_samples(module, self.samples, classes(labels), self.batch, self.seed).to(teacher.means)
         matched = min(self.samples, TRANSPORT_SAMPLES)
         true, other = (teacher.sample(matched, rng=rng)[0] for _ in range(2))
 

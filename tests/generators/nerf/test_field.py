@@ -54,7 +54,7 @@ def test_density_and_colour_are_in_range_and_normals_are_the_gradient(activation
     points, particle = 1.6 * torch.rand(6, 3) - 0.8, torch.tensor([0, 0, 0, 1, 1, 1])
     density, colour, normals = f.with_normals(points, particle)
     assert (density >= 0).all()
-    assert ((colour > 0) & (colour < 1)).all()
+    assert ((colour > -1) & (colour < 1)).all()
     step = 1e-6 * torch.eye(3)
     slope = torch.stack([f(points + e, particle)[0] - f(points - e, particle)[0] for e in step], dim=1)
     torch.testing.assert_close(normals, -torch.nn.functional.normalize(slope, dim=1), atol=1e-4, rtol=1e-4)
@@ -122,6 +122,31 @@ def test_solid_and_random_backgrounds():
     assert not never(directions, 2, numbers).any()
     half = RandomBackground(0.5, (0.0, 0.0, 0.0))(directions.new_ones(1000, 1, 3), 1, torch.rand(1000, 4))
     assert 0.4 < (half != 0).any(-1).double().mean() < 0.6
+
+
+def test_learned_background_with_random_colours():
+    background = LearnedBackground(width=4, random=0.5)
+    background.allocate(2, RNG.manual_seed(0))
+    background.double()
+    directions = torch.nn.functional.normalize(torch.randn(2, 5, 3), dim=-1)
+    drawn = torch.tensor([[0.4, 0.0, 0.5, 1.0], [0.6, 0.0, 0.5, 1.0]])
+    colours, own = background(directions, 2, drawn), background(directions, 2, None)
+    assert torch.equal(colours[:, 0], torch.tensor([-1.0, 0.0, 1.0]).expand(2, 5, 3))
+    assert torch.equal(colours[:, 1], own[:, 1])
+    with pytest.raises(ValueError, match="random must lie in"):
+        LearnedBackground(random=1.5)
+
+
+def test_backgrounds_of_latents_are_learned_and_unbounded():
+    background = LearnedBackground(width=4)
+    background.allocate(1, RNG.manual_seed(0), 4)
+    torch.nn.init.constant_(background.net[-1].bias, 9.0)
+    directions = torch.nn.functional.normalize(torch.randn(2, 5, 3), dim=-1).float()
+    assert background.float()(directions, 1).shape == (1, 2, 5, 4)
+    assert background(directions, 1).min() > 5
+    for other, message in ((RandomBackground(), "use LearnedBackground"), (LearnedBackground(random=0.5), "random: 0")):
+        with pytest.raises(ValueError, match=message):
+            other.allocate(1, RNG, 4)
 
 
 def test_learned_background_is_a_function_of_direction_and_particle():

@@ -303,3 +303,18 @@ def test_dtype_follows_the_parameters(dtype):
     sample = nerf(batch(), rng())
     assert sample.x.dtype == sample.regulariser.dtype == sample.condition.background.dtype == dtype
     assert nerf.render(orbit(), 4, 4).normals.dtype == dtype
+
+
+def test_scenes_of_latents():
+    settings = {"encoding": DenseGrid(8, channels=5, std=3.0), "background": LearnedBackground(), "latents": 4}
+    nerf = NeRF(2, resolution=6, samples=8, **settings)
+    sample = nerf(batch(3), rng())
+    assert sample.x.shape == (6, 4, 6, 6)
+    assert sample.condition.background is None
+    assert sample.x.abs().max() > 1  # latents are not squashed
+    sample.x.square().sum().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in nerf.parameters())
+    with pytest.raises(ValueError, match="use LearnedBackground"):
+        NeRF(encoding=DenseGrid(8, channels=5), latents=4)
+    with pytest.raises(ValueError, match="latents must be at least 4"):
+        NeRF(latents=3)

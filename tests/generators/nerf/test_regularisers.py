@@ -10,6 +10,7 @@ from scoredistill.generators.nerf import (
     DenseGrid,
     DensityBlob,
     DirectHead,
+    Emptiness,
     Entropy,
     Frequency,
     Opacity,
@@ -43,6 +44,8 @@ def march() -> March:
 def test_values(march):
     assert float(Sparsity()(march, FIELD)) == pytest.approx((0.5725**0.5 + 0.1) / 2)
     assert float(Opacity()(march, FIELD)) == pytest.approx(0.5625 / 2)
+    emptiness = Emptiness(scale=10.0)(march, FIELD)
+    assert float(emptiness) == pytest.approx(float(torch.log(1 + 10 * march.weights).sum()) / 2)
     entropy = -(0.75 * log(0.75) + 0.25 * log(0.25)) / 2
     assert float(Entropy()(march, FIELD)) == pytest.approx(entropy, abs=1e-4)
     assert float(Orientation()(march, FIELD)) == pytest.approx(0.5 * 0.64 / 2)
@@ -69,6 +72,6 @@ def test_orientation_needs_normals(march):
 
 def test_empty_rays_are_finite(march):
     empty = replace(march, opacity=torch.zeros(2, requires_grad=True), weights=torch.zeros(2))
-    for regulariser in (Sparsity(), Opacity(), Entropy(), ZVariance()):
+    for regulariser in (Sparsity(), Opacity(), Emptiness(), Entropy(), ZVariance()):
         value = regulariser(empty, FIELD)
         assert value.isfinite()

@@ -1,0 +1,111 @@
+"""The package's own step under Lightning, by turns with others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from itertools import cycle
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning.loggers import CSVLogger
+from sd_steps import GUIDANCE
+from step_meter import Clock, Measured, Meter
+
+from scoredistill.cli.quiet import quiet
+from scoredistill.critics import LoRACritic
+from scoredistill.diffusion import CFG
+from scoredistill.generators.nerf import NeRF
+from scoredistill.losses import SDS, VSD
+from scoredistill.networks import LoRA
+from scoredistill.teachers import DiffusersTeacher
+from scoredistill.training import Distillation, NetworkOptimizer, PromptAndCameras, UpdatePlan
+from scoredistill.training.callbacks import RunProgress
+
+OWN = "scoredistill"
+
+
+def distillation(nerf: NeRF, teacher: DiffusersTeacher, vsd: bool) -> Distillation:
+    """SDS, or VSD whose critic is asked once for the particles' gradient and its own."""
+    return Distillation(
+        nerf, teacher, VSD(LoRACritic(LoRA(rank=4), camera=True)) if vsd else SDS(), CFG(GUIDANCE),
+        generator_optimizer=NetworkOptimizer(lambda groups: torch.optim.Adam(groups, lr=1e-3)),
+        critic_optimizer=NetworkOptimizer(lambda groups: torch.optim.AdamW(groups, lr=1e-4)),
+        plan=UpdatePlan(noise="shared"),
+    )  # fmt: skip
+
+
+class Turns(Callback):
+    """Measures each of the trainer's steps, with all that lies between two of them, and after each the others'.
+
+    Args:
+        meter: measures.
+        others: steps by name.
+    """
+
+    def __init__(self, meter: Meter, others: Mapping[str, Callable[[Meter], None]]) -> None:
+        self.meter, self.others = meter, others
+        self.found: dict[str, list[Measured]] = {name: [] for name in (OWN, *others)}
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Tell the stages apart and begin."""
+        assert isinstance(pl_module, Distillation)
+        distiller, meter = pl_module.distiller, self.meter
+        _watch(distiller.generator, "on_progress", meter, cycle(["render"]))
+        _watch(distiller.generator, "forward", meter, cycle(["render"]))
+        _watch(distiller.teacher, "encode", meter, cycle(["encode"]))
+        _watch(distiller.teacher, "predict_all", meter, cycle(["teacher"]))
+        for critic in distiller.critics:
+            _watch(critic, "predict", meter, cycle(["critic"]))
+        backward = ["backward", "critic backward"] if distiller.critics else ["backward"]
+        _watch(pl_module, "manual_backward", meter, cycle(backward))
+        _watch(trainer.strategy, "optimizer_step", meter, cycle(["optimiser"]))
+        meter.start()
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *arguments: object) -> None:
+        """The trainer's step is over: the others' turn."""
+        self.found[OWN].append(self.meter.stop())
+        for name, step in self.others.items():
+            self.meter.start()
+            step(self.meter)
+            self.found[name].append(self.meter.stop())
+        self.meter.start()
+
+
+def by_turns(
+    module: Distillation,
+    data: PromptAndCameras,
+    others: Mapping[str, Callable[[Meter], None]],
+    steps: int,
+    clock: Clock = "wall",
+) -> dict[str, list[Measured]]:
+    """Train, logging every step, and let the others have their steps between.
+
+    Args:
+        module: on the device where it is to be trained.
+        data: the cameras.
+        others: steps by name.
+        steps: of each, at least 2; the first is for warming up and not among the results.
+        clock: of a CPU.
+    """
+    turns = Turns(Meter(module.device, clock), others)
+    with TemporaryDirectory() as folder, quiet():
+        trainer = Trainer(
+            accelerator="gpu" if module.device.type == "cuda" else "cpu", devices=1, max_steps=steps, max_epochs=-1,
+            logger=CSVLogger(folder), log_every_n_steps=1, callbacks=[RunProgress(), turns],
+            enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
+        )  # fmt: skip
+        trainer.fit(module, datamodule=data)
+    return {name: found[1:] for name, found in turns.found.items()}
+
+
+def _watch(owner: object, method: str, meter: Meter, stages: Iterator[str]) -> None:
+    """Count the calls of an object's method to stages by turns."""
+    plain = getattr(owner, method)
+
+    def measured(*arguments: Any, **settings: Any) -> Any:
+        with meter(next(stages)):
+            return plain(*arguments, **settings)
+
+    setattr(owner, method, measured)

@@ -1,0 +1,71 @@
+"""What a text-to-image model makes of given prompts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import cast
+
+import torch
+from pytorch_lightning import LightningModule, Trainer
+from torch import Tensor
+
+from scoredistill.evaluation.recogniser import Recogniser
+from scoredistill.rendering.turntable import picture_grid, save_picture
+from scoredistill.training.base import Training
+from scoredistill.training.callbacks.base import Evaluation, isolated, run_folder
+from scoredistill.training.callbacks.quality import draw_samples
+from scoredistill.training.data import Conditions
+from scoredistill.types import Condition
+
+
+class PromptSamples(Evaluation):
+    """Samples of the Gallery's prompts, a row each, as pictures/step_N.png while training and grid.png at the end.
+
+    recognised is the share of samples that a `Recogniser` takes for their prompt among all of them, and
+    recogniser_accuracy its own on unseen pictures of the Gallery.
+
+    Args:
+        prompts: that are shown and told apart, at least two.
+        samples: of each prompt, >= 1.
+        every: steps between pictures; 0: only the last one.
+        cache: folder in which trained recognisers are kept.
+    """
+
+    def __init__(
+        self, prompts: Sequence[str], samples: int = 8, every: int = 0, cache: str = "runs/recognisers"
+    ) -> None:
+        if isinstance(prompts, str) or len(prompts) < 2 or samples < 1:
+            raise ValueError(f"need a list of two prompts or more, and samples >= 1; got {prompts!r} and {samples}")
+        self.prompts, self.samples, self.every, self.cache = tuple(prompts), samples, every, cache
+        self._drawn = -1
+
+    def evaluate(self, module: Training, data: Conditions, final: bool) -> dict[str, float]:
+        recogniser = Recogniser.cached(self.cache, self.prompts)
+        asked = torch.arange(len(self.prompts)).repeat_interleave(self.samples)
+        right = recogniser.recognise(self.draw(module)) == asked
+        return {"recognised": float(right.double().mean()), "recogniser_accuracy": recogniser.accuracy}
+
+    def draw(self, module: Training) -> Tensor:
+        """The samples, (P * samples, 3, H, W), prompt by prompt."""
+        texts = tuple(prompt for prompt in self.prompts for _ in range(self.samples))
+        return draw_samples(module, len(texts), Condition(texts), batch=64)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: object, batch_idx: int
+    ) -> None:
+        """Draw, at intervals of steps."""
+        step = trainer.global_step
+        if trainer.is_global_zero and self.every and step % self.every == 0 and step != self._drawn:
+            self._drawn = step
+            self._save(trainer, pl_module, f"pictures/step_{step:06d}.png")
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Figures and the last picture."""
+        super().on_fit_end(trainer, pl_module)
+        if trainer.is_global_zero:
+            with isolated(trainer, self):
+                self._save(trainer, pl_module, "grid.png")
+
+    def _save(self, trainer: Trainer, pl_module: LightningModule, name: str) -> None:
+        pictures = self.draw(cast(Training, pl_module))
+        save_picture(picture_grid(pictures, columns=self.samples), run_folder(trainer) / name)

@@ -1,0 +1,99 @@
+"""Whether NeRFs show their prompt, how colourful they are, and how unlike one another."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from scoredistill.evaluation import Recogniser
+from scoredistill.generators import ImageParticles
+from scoredistill.generators.nerf import DenseGrid, LearnedBackground, NeRF
+from scoredistill.losses import SDS
+from scoredistill.rendering.camera import Camera
+from scoredistill.teachers import Gallery
+from scoredistill.training import Conditions, Distillation, PromptAndCameras
+from scoredistill.training.callbacks import PromptFidelity
+from scoredistill.training.callbacks.views import Views, gallery_views, particle_views
+
+CANDIDATES = ["a blue donut", "a snowman"]
+DATA = PromptAndCameras("a blue donut", evaluation_views=4)
+
+
+@pytest.fixture(scope="module")
+def recogniser() -> Recogniser:
+    return Recogniser(CANDIDATES, resolution=16, pictures=40, steps=80).fit()
+
+
+@pytest.fixture
+def callback(recogniser: Recogniser, monkeypatch: pytest.MonkeyPatch) -> PromptFidelity:
+    monkeypatch.setattr(Recogniser, "cached", lambda folder, prompts: recogniser)
+    return PromptFidelity(CANDIDATES, resolution=24)
+
+
+def nerf(particles: int = 2) -> NeRF:
+    return NeRF(particles, DenseGrid(8), resolution=16, samples=16)
+
+
+def test_the_gallerys_own_variants_have_the_gallerys_figures(
+    callback: PromptFidelity, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def ideal(generator: NeRF, teacher: object, camera: Camera, resolution: int, background: Tensor) -> Views:
+        torch.testing.assert_close(background, torch.tensor([0.7, 0.7, 0.7]))
+        return gallery_views("a blue donut", camera, resolution)
+
+    monkeypatch.setattr("scoredistill.training.callbacks.prompt.particle_views", ideal)
+    figures = callback.evaluate(Distillation(nerf(), Gallery(), SDS()), DATA, final=True)
+    assert figures["recognised"] > 0.8
+    assert figures["recogniser_accuracy"] > 0.8
+    for name in ("chroma", "foreground", "diversity", "diversity_features"):
+        assert figures[name] == figures[f"{name}_gallery"] > 0
+    assert [name for name in figures if name.startswith("recognised/")] == [
+        f"recognised/particle_{i}" for i in range(4)
+    ]
+
+
+def test_particles_are_judged(callback: PromptFidelity) -> None:
+    figures = callback.evaluate(Distillation(nerf(), Gallery(), SDS()), DATA, final=False)
+    assert 0 <= figures["recognised"] <= 1
+    assert 0 < figures["foreground"] < 1
+    assert figures["diversity"] > 0
+
+
+def test_one_particle_has_no_diversity_and_an_empty_one_no_chroma(callback: PromptFidelity) -> None:
+    empty = nerf(1)
+    with torch.no_grad():
+        empty.field.encoding.grid[..., 0] = -50.0
+    with pytest.warns(UserWarning, match="chroma is left out: the particles are empty"):
+        figures = callback.evaluate(Distillation(empty, Gallery(), SDS()), DATA, final=True)
+    assert figures["foreground"] == 0
+    assert not {"chroma", "diversity", "diversity_features"} & figures.keys()
+    assert {"chroma_gallery", "diversity_gallery"} <= figures.keys()
+
+
+class Codec(nn.Module):
+    """Latents of four channels as pictures twice as large."""
+
+    def decode(self, x: Tensor) -> Tensor:
+        return x[:, :3].repeat_interleave(2, -1).repeat_interleave(2, -2)
+
+
+def test_scenes_of_latents_are_decoded() -> None:
+    scenes = NeRF(2, DenseGrid(8, channels=5), background=LearnedBackground(), resolution=8, samples=8, latents=4)
+    camera = DATA.evaluation_cameras()
+    pictures, opacity = particle_views(scenes, Codec(), camera, 16, torch.zeros(3))  # type: ignore[arg-type]
+    assert (pictures.shape, opacity.shape) == ((2, 4, 3, 16, 16), (2, 4, 16, 16))
+    rgb = scenes.render(camera, 8, 8).rgb
+    assert rgb.shape == (2, 4, 4, 8, 8)
+    torch.testing.assert_close(pictures[1, 2, :, ::2, ::2], rgb[1, 2, :3].clamp(-1, 1))
+    assert scenes.mesh(0, 16).colors is None
+
+
+def test_what_cannot_be_judged_is_told(callback: PromptFidelity) -> None:
+    module = SimpleNamespace(evaluated=ImageParticles(torch.zeros(1, 3, 8, 8)))
+    with pytest.raises(TypeError, match="PromptFidelity needs a NeRF and PromptAndCameras"):
+        callback.evaluate(module, Conditions(), final=True)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="add the prompt 'a rocket' to candidates"):
+        callback.evaluate(Distillation(nerf(1), Gallery(), SDS()), PromptAndCameras("a rocket"), final=True)
+    with pytest.raises(ValueError, match="candidates: need a list of two"):
+        PromptFidelity(["a rocket"])

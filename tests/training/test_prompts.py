@@ -1,0 +1,58 @@
+"""Prompts of a file, tick by tick."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from scoredistill.training import Prompts
+
+
+@pytest.fixture
+def file(tmp_path):
+    path = tmp_path / "prompts.txt"
+    path.write_text("a red mug\n\n  a häppy tree \na lamp", encoding="utf-8")
+    return path
+
+
+def on_rank(data: Prompts, rank: int) -> Prompts:
+    data.trainer = SimpleNamespace(global_rank=rank)
+    return data
+
+
+def test_a_batch_is_a_function_of_seed_tick_and_rank(file) -> None:
+    state = torch.get_rng_state()
+    batch = Prompts(file, 16, seed=3).batch_at(7)
+    assert (batch.size, batch.rows, batch.data, batch.condition.label) == (16, 16, None, None)
+    assert batch.condition.prompt == on_rank(Prompts(file, 16, seed=3), 0).batch_at(7).condition.prompt
+    others = [Prompts(file, 16, seed=3).batch_at(8), Prompts(file, 16).batch_at(7)]
+    for other in [*others, on_rank(Prompts(file, 16, seed=3), 1).batch_at(7)]:
+        assert other.condition.prompt != batch.condition.prompt
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_every_line_is_asked_for_alike(file) -> None:
+    data = Prompts(file, 30)
+    texts = [text for tick in range(100) for text in data.batch_at(tick).condition.prompt]
+    for text in ("a red mug", "a häppy tree", "a lamp"):
+        assert abs(texts.count(text) - 1000) < 4 * (3000 * 2 / 9) ** 0.5
+
+
+def test_evaluation_takes_the_prompts_in_turn(file) -> None:
+    data = Prompts(file, 3, negative_prompt="blurry", evaluation_size=4)
+    parts = data.evaluation_batches()
+    asked = ("a red mug", "a häppy tree", "a lamp")
+    assert [part.condition.prompt for part in parts] == [asked, asked[:1]]
+    assert [part.size for part in parts] == [3, 1]
+    assert {part.condition.negative_prompt for part in parts} == {"blurry"}
+
+
+def test_what_is_no_file_of_prompts_is_an_error(tmp_path, file) -> None:
+    with pytest.raises(FileNotFoundError, match=r"data\.file: there is no .*nowhere; give a text file"):
+        Prompts(tmp_path / "nowhere", 4)
+    with pytest.raises(ValueError, match="data: need size, evaluation_size >= 1; got 0 and 64"):
+        Prompts(file, 0)
+    for content, message in ((b"\n \n", "holds no prompt; write one a line"), (b"\xff", "is not UTF-8")):
+        file.write_bytes(content)
+        with pytest.raises(ValueError, match=message):
+            Prompts(file, 4)
