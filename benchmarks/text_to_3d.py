@@ -8,7 +8,8 @@ Each run is an ordinary `scoredistill fit` of recipes/prolificdreamer/nerf.yaml 
 process and a folder of its own: four particles, the same starts for both objectives; SDS is `--model.loss SDS` and
 differs in nothing else. Runs that are there already are not done again, and what follows `--` goes to all of them. The
 teacher is trained first if there is none yet. Of `PromptFidelity`'s figures it writes means and standard errors over
-seeds, as JSON and as a Markdown table, and a picture in which each row is a seed: each cell's four particles.
+seeds, and of VSD's less SDS's, seed by seed, as JSON and as a Markdown table, and a picture in which each row is a
+seed: each cell's four particles.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import argparse
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import product
 from pathlib import Path
@@ -77,6 +79,13 @@ def cell(runs: list[Path]) -> dict[str, object]:
     return {"seeds": len(read)} | {name: mean_and_error(values) for name, values in found.items() if values}
 
 
+def difference(first: list[Path], second: list[Path]) -> dict[str, object]:
+    """First minus second, seed by seed, of the figures that both have."""
+    pairs = [(metrics(a), metrics(b)) for a, b in zip(first, second, strict=True)]
+    found = {name: [a[name] - b[name] for a, b in pairs if name in a and name in b] for name in FIGURES}
+    return {"seeds": len(pairs)} | {name: mean_and_error(values) for name, values in found.items() if values}
+
+
 def table(report: dict[str, dict[str, object]]) -> str:
     """The figures as Markdown, a row an objective and scale, the Gallery's own last."""
 
@@ -96,7 +105,7 @@ def table(report: dict[str, dict[str, object]]) -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in rows) + "\n"
 
 
-def draw(rows: list[list[Path]], folder: Path) -> None:
+def draw(rows: Sequence[Sequence[Path]], folder: Path) -> None:
     """text_to_3d.png: a row of runs a seed, of each run all particles from one camera."""
     tiles = [tile for runs in rows for path in runs for tile in first_view(path)]
     save_picture(picture_grid(torch.stack(tiles), columns=len(tiles) // len(rows)), folder / "text_to_3d.png")
@@ -117,14 +126,13 @@ def main(argv: list[str] | None = None) -> None:
     with ThreadPoolExecutor(options.jobs) as pool:
         others = list(pool.map(lambda job: run(job, options.folder, options.overrides), jobs[1:]))
     paths = dict(zip(jobs, [first, *others], strict=True))
-    cells = {
-        f"{loss} {scale:g}": cell([paths[loss, scale, seed] for seed in range(options.seeds)])
-        for loss, scale in product(LOSSES, SCALES)
-    }
+    runs = {key: [paths[*key, seed] for seed in range(options.seeds)] for key in product(LOSSES, SCALES)}
+    cells = {f"VSD-SDS {scale:g}": difference(runs["VSD", scale], runs["SDS", scale]) for scale in SCALES}
+    cells |= {f"{loss} {scale:g}": cell(runs[loss, scale]) for loss, scale in runs}
     options.results.mkdir(parents=True, exist_ok=True)
     write_report({"seeds": options.seeds, "cells": cells}, options.results / "text_to_3d.json")
     (options.results / "text_to_3d.md").write_text(table(cells), encoding="utf-8")
-    draw([[paths[*key, seed] for key in product(LOSSES, SCALES)] for seed in range(options.seeds)], options.results)
+    draw(list(zip(*runs.values(), strict=True)), options.results)
     print(table(cells))
 
 

@@ -53,6 +53,8 @@ def test_runs_that_are_there_are_not_done_again(benchmark, tmp_path, monkeypatch
     assert report["SDS 7.5"]["recognised"]["mean"] == pytest.approx(0.8)
     assert report["SDS 7.5"]["chroma"] == {"mean": 41.0, "standard_error": None}  # of seed 1: seed 0 was empty
     assert (tmp_path / "results" / "text_to_3d.png").is_file()
+    assert report["VSD-SDS 7.5"]["recognised"]["mean"] == pytest.approx((0.5 - 1.0 + 0.6 - 0.6) / 2)
+    assert report["VSD-SDS 7.5"]["chroma"] == {"mean": 0.0, "standard_error": None}
     lines = (tmp_path / "results" / "text_to_3d.md").read_text().splitlines()
     assert lines[-2] == "| VSD | 100 | 2 | 0.550 ± 0.050 | 40.5 ± 0.5 | 0.250 ± 0.000 | 0.100 ± 0.000 | 0.300 ± 0.000 |"
     assert lines[-1] == "| the Gallery |  |  | 1.000 | 53.4 | 0.230 | 0.420 | 0.600 |"
