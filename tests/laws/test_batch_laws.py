@@ -10,13 +10,23 @@ from laws.quadrature import normal, normal_nodes, time_at
 from laws.zoo import BATCH_STATISTICS, CRITICS, GUIDANCES, LOSSES, SCHEDULES, name
 from scoredistill import Condition, Distiller, Sample
 from scoredistill.critics import ParticleCritic
-from scoredistill.diffusion import EDMSchedule, FlowSchedule, Prediction, PredictionType, Schedule, UniformWeight
+from scoredistill.diffusion import (
+    EDMSchedule,
+    FlowSchedule,
+    Prediction,
+    PredictionType,
+    Schedule,
+    UniformWeight,
+    ViewPerpNeg,
+)
 from scoredistill.generators import ImageParticles
 from scoredistill.losses import SDS, VSD, DMDNormaliser
+from scoredistill.rendering.camera import Camera
 from scoredistill.teachers import GaussianMixture, Teacher
 
 PREDICTIONS: list[PredictionType] = ["epsilon", "x0", "v", "flow", "score"]
 DIRECTIONS = {"left": [-1.0, 0.5], "up": [0.3, 1.0], "asked": [1.0, 0.2]}
+DIRECTIONS |= {"asked, front view": [0.9, 0.4], "asked, side view": [0.2, 0.8], "asked, back view": [-0.4, 0.3]}
 
 
 class Speaking(Teacher):
@@ -31,7 +41,8 @@ class Speaking(Teacher):
 
     def forward(self, x_t: Tensor, t: Tensor, condition: Condition | None = None) -> Prediction:
         prompt = condition.prompt if condition is not None else None
-        shift = torch.tensor(DIRECTIONS[str(prompt)] if prompt else [0.0, 0.0])
+        texts = [prompt] * len(x_t) if prompt is None or isinstance(prompt, str) else prompt
+        shift = torch.tensor([DIRECTIONS[text] if text else [0.0, 0.0] for text in texts])
         epsilon = self.mixture(x_t - shift, t).epsilon
         value = getattr(Prediction(x_t, t, self.schedule, epsilon=epsilon), self.kind)
         return Prediction.of(self.kind, value, x_t, t, self.schedule)
@@ -139,8 +150,11 @@ def test_law_13_gradient_is_finite_where_x_is_the_teachers_x0() -> None:
 def one_by_one(distiller: Distiller, condition: Condition | None) -> tuple[Tensor, Tensor]:
     x, t, epsilon = batch()
     whole = distiller.gradient(x, t=t, epsilon=epsilon, condition=condition)
-    rows = [slice(i, i + 1) for i in range(len(x))]
-    single = [distiller.gradient(x[i], t=t[i], epsilon=epsilon[i], condition=condition) for i in rows]
+    rows = torch.arange(len(x)).split(1)
+    asked = [None if condition is None else condition[i] for i in rows]
+    single = [
+        distiller.gradient(x[i], t=t[i], epsilon=epsilon[i], condition=c) for i, c in zip(rows, asked, strict=True)
+    ]
     return whole, torch.cat(single)
 
 
@@ -149,6 +163,14 @@ def one_by_one(distiller: Distiller, condition: Condition | None) -> tuple[Tenso
 def test_law_18_a_batch_is_its_samples_one_by_one(loss, guidance) -> None:  # type: ignore[no-untyped-def]
     distiller = Distiller(ImageParticles(batch()[0]), Speaking(), loss(), guidance())
     whole, single = one_by_one(distiller, Condition(prompt="asked"))
+    torch.testing.assert_close(single, whole, rtol=1e-10, atol=1e-12)
+
+
+def test_law_18_holds_where_each_sample_has_a_camera_and_its_own_negatives() -> None:
+    every = torch.ones(len(batch()[0]))
+    camera = Camera.orbit(60 * every.cumsum(0), 15 * every, 2.5 * every, 40 * every)
+    distiller = Distiller(ImageParticles(batch()[0]), Speaking(), SDS(), ViewPerpNeg(7.5))
+    whole, single = one_by_one(distiller, Condition(prompt="asked", camera=camera))
     torch.testing.assert_close(single, whole, rtol=1e-10, atol=1e-12)
 
 
