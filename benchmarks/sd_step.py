@@ -130,8 +130,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--objectives", choices=["SDS", "VSD"], nargs="+", default=["SDS", "VSD"])
     parser.add_argument("--repeats", type=int, default=10)
     parser.add_argument("--clock", choices=list(CLOCKS), default="wall", help="of a CPU; cpu: for a busy machine")
-    parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results")
+    parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results", help="a folder")
     args = parser.parse_args(arguments)
+    args.output.mkdir(parents=True, exist_ok=True)  # before anything is measured
     args.dtype = args.dtype or "float32"
     teacher = random_teacher(SIZES[args.size], args.dtype)
     cases: list[dict[str, Any]] = []
