@@ -84,14 +84,8 @@ class AutoencoderTraining(Training):
         """One step on the batch's real pictures."""
         if batch.data is None:
             raise ValueError("an autoencoder is trained on data: use a data module that has them, Images for example")
-        optimizer = self.optimizer_at(0)
         error, divergence = (term.mean() for term in self.terms(batch.data, self.rng_of_tick()))
-        self.optimizer.prepare(optimizer.optimizer, self.global_step, self.progress)
-        optimizer.zero_grad()
-        self.manual_backward(error + self.kl_weight * divergence)
-        norm = self.optimizer.clip_gradient(optimizer.optimizer, self.loss_scale)
-        self.require_finite(norm, "autoencoder", self.global_step)
-        optimizer.step()
+        norm = self.descend(self.optimizer, error + self.kl_weight * divergence, "autoencoder")
         self.average.update(self.network)
         if self.reports():
             figures = {"error": error.detach(), "kl": divergence.detach(), "gradient_norm": norm}

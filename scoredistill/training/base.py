@@ -11,6 +11,7 @@ from pytorch_lightning.core.optimizer import LightningOptimizer
 from torch import Tensor
 
 from scoredistill.generators.base import Generator
+from scoredistill.training.optimizers import NetworkOptimizer
 from scoredistill.training.randomness import generator_at
 from scoredistill.types import Batch
 
@@ -89,6 +90,29 @@ class Training(LightningModule, ABC):
         """One of the optimisers."""
         optimizers = self.optimizers()
         return optimizers[index] if isinstance(optimizers, list) else optimizers
+
+    def descend(self, settings: NetworkOptimizer, loss: Tensor, network: str) -> Tensor:
+        """One step of the first optimiser down a loss.
+
+        Args:
+            settings: of the optimiser.
+            loss: a scalar.
+            network: its name, for the message.
+
+        Returns:
+            the norm that the gradient had.
+
+        Raises:
+            FloatingPointError: if the gradient is not finite.
+        """
+        optimizer = self.optimizer_at(0)
+        settings.prepare(optimizer.optimizer, self.global_step, self.progress)
+        optimizer.zero_grad()
+        self.manual_backward(loss)
+        norm = settings.clip_gradient(optimizer.optimizer, self.loss_scale)
+        self.require_finite(norm, network, self.global_step)
+        optimizer.step()
+        return norm
 
     @property
     def loss_scale(self) -> float:

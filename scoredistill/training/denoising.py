@@ -90,18 +90,13 @@ class DenoiserTraining(Training):
         """One step of denoising score matching."""
         if batch.data is None:
             raise ValueError("a teacher is trained on data: use a data module that has them, Images for example")
-        rng, optimizer = self.rng_of_tick(), self.optimizer_at(0)
+        rng = self.rng_of_tick()
         label = batch.data_label
         sample = Sample(batch.data, None if label is None else Condition(label=label))
         t = self.timesteps(len(sample.x), self.schedule, self.progress, rng).to(sample.x)
         noised = Noised.diffuse(sample, t, noise_like(sample.x, rng), self.schedule)
         error = self.denoiser.training_error(noised)
-        self.optimizer.prepare(optimizer.optimizer, self.global_step, self.progress)
-        optimizer.zero_grad()
-        self.manual_backward(error.mean())
-        norm = self.optimizer.clip_gradient(optimizer.optimizer, self.loss_scale)
-        self.require_finite(norm, "network", self.global_step)
-        optimizer.step()
+        norm = self.descend(self.optimizer, error.mean(), "network")
         if self.average is not None:
             self.average.update(self.denoiser)
         if self.reports():

@@ -133,14 +133,8 @@ class TextToImageTraining(Training):
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         """One step on captioned pictures."""
-        optimizer = self.optimizer_at(0)
         error, t = self.error(batch, self.rng_of_tick(), self.progress)
-        self.optimizer.prepare(optimizer.optimizer, self.global_step, self.progress)
-        optimizer.zero_grad()
-        self.manual_backward(error.mean())
-        norm = self.optimizer.clip_gradient(optimizer.optimizer, self.loss_scale)
-        self.require_finite(norm, "text-to-image model", self.global_step)
-        optimizer.step()
+        norm = self.descend(self.optimizer, error.mean(), "text-to-image model")
         self.average.update(self.model)
         if self.reports():
             means = self.levels.means(error.detach(), t, self.model.schedule)

@@ -33,6 +33,26 @@ def merge_figures(trainer: Trainer, figures: Mapping[str, float]) -> None:
     write_atomically(path, lambda file: file.write(f"{text}\n".encode()))
 
 
+class Interval:
+    """Tells once in every so many generator steps that something is due, on the first process.
+
+    Args:
+        every: steps; 0: never.
+    """
+
+    def __init__(self, every: int) -> None:
+        self.every = every
+        self._last = -1
+
+    def due(self, trainer: Trainer) -> bool:
+        """Whether it is now; the ticks of one generator step after the first are not."""
+        step = trainer.global_step
+        if not trainer.is_global_zero or not self.every or step % self.every or step == self._last:
+            return False
+        self._last = step
+        return True
+
+
 class FinalLookError(Exception):
     """Some results are missing at the end of a run; all others are there."""
 

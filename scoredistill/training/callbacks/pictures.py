@@ -22,7 +22,7 @@ from scoredistill.rendering.turntable import (
 from scoredistill.teachers.analytic import GaussianMixture
 from scoredistill.teachers.base import Teacher
 from scoredistill.training.base import Training
-from scoredistill.training.callbacks.base import isolated, run_folder
+from scoredistill.training.callbacks.base import Interval, isolated, run_folder
 from scoredistill.training.callbacks.quality import asked_texts, asks_for_classes, classes, draw_samples
 from scoredistill.training.callbacks.scatter import require_matplotlib, scatter_picture
 from scoredistill.training.callbacks.views import particle_views
@@ -45,8 +45,7 @@ class ParticleGrid(Callback):
     """
 
     def __init__(self, every: int = 100, resolution: int = 96, views: int = 6, samples: int = 100) -> None:
-        self.every, self.resolution, self.views, self.samples = every, resolution, views, samples
-        self._drawn = -1
+        self.interval, self.resolution, self.views, self.samples = Interval(every), resolution, views, samples
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Know before training whether it can be drawn."""
@@ -59,10 +58,9 @@ class ParticleGrid(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: object, batch_idx: int
     ) -> None:
         """Draw, at intervals of generator steps."""
-        step = trainer.global_step
-        if trainer.is_global_zero and self.every and step % self.every == 0 and step != self._drawn:
-            self._drawn = step
-            save_picture(self.draw(pl_module, trainer), run_folder(trainer) / "pictures" / f"step_{step:06d}.png")
+        if self.interval.due(trainer):
+            name = f"step_{trainer.global_step:06d}.png"
+            save_picture(self.draw(pl_module, trainer), run_folder(trainer) / "pictures" / name)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draw the last picture."""

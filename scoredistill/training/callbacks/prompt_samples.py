@@ -12,7 +12,7 @@ from torch import Tensor
 from scoredistill.evaluation.recogniser import Recogniser
 from scoredistill.rendering.turntable import picture_grid, save_picture
 from scoredistill.training.base import Training
-from scoredistill.training.callbacks.base import Evaluation, isolated, run_folder
+from scoredistill.training.callbacks.base import Evaluation, Interval, isolated, run_folder
 from scoredistill.training.callbacks.quality import draw_samples
 from scoredistill.training.data import Conditions
 from scoredistill.types import Condition
@@ -36,13 +36,14 @@ class PromptSamples(Evaluation):
     ) -> None:
         if isinstance(prompts, str) or len(prompts) < 2 or samples < 1:
             raise ValueError(f"need a list of two prompts or more, and samples >= 1; got {prompts!r} and {samples}")
-        self.prompts, self.samples, self.every, self.cache = tuple(prompts), samples, every, cache
-        self._drawn = -1
+        self.prompts, self.samples, self.interval, self.cache = tuple(prompts), samples, Interval(every), cache
+        self._seen: Tensor | None = None
 
     def evaluate(self, module: Training, data: Conditions, final: bool) -> dict[str, float]:
         recogniser = Recogniser.cached(self.cache, self.prompts)
         asked = torch.arange(len(self.prompts)).repeat_interleave(self.samples)
-        right = recogniser.recognise(self.draw(module)) == asked
+        self._seen = self.draw(module)
+        right = recogniser.recognise(self._seen) == asked
         return {"recognised": float(right.double().mean()), "recogniser_accuracy": recogniser.accuracy}
 
     def draw(self, module: Training) -> Tensor:
@@ -54,18 +55,15 @@ class PromptSamples(Evaluation):
         self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: object, batch_idx: int
     ) -> None:
         """Draw, at intervals of steps."""
-        step = trainer.global_step
-        if trainer.is_global_zero and self.every and step % self.every == 0 and step != self._drawn:
-            self._drawn = step
-            self._save(trainer, pl_module, f"pictures/step_{step:06d}.png")
+        if self.interval.due(trainer):
+            self._save(self.draw(cast(Training, pl_module)), trainer, f"pictures/step_{trainer.global_step:06d}.png")
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Figures and the last picture."""
         super().on_fit_end(trainer, pl_module)
-        if trainer.is_global_zero:
+        if trainer.is_global_zero and self._seen is not None:
             with isolated(trainer, self):
-                self._save(trainer, pl_module, "grid.png")
+                self._save(self._seen, trainer, "grid.png")
 
-    def _save(self, trainer: Trainer, pl_module: LightningModule, name: str) -> None:
-        pictures = self.draw(cast(Training, pl_module))
+    def _save(self, pictures: Tensor, trainer: Trainer, name: str) -> None:
         save_picture(picture_grid(pictures, columns=self.samples), run_folder(trainer) / name)
