@@ -38,18 +38,18 @@ CONDITIONS = {
 
 
 @pytest.mark.parametrize("name", CONDITIONS)
-@pytest.mark.parametrize("colour_std", [0.0, 0.1])
-def test_the_score_is_the_gradient_of_the_log_density(name, colour_std):
-    teacher = Gallery(colour_std=colour_std, janus=0.2)
+@pytest.mark.parametrize("options", [{}, {"colour_std": 0.1}, {"shows": "normals"}], ids=str)
+def test_the_score_is_the_gradient_of_the_log_density(name, options):
+    teacher = Gallery(**options, janus=0.2)
     x, t = noised(2, 6)
     x.requires_grad_(True)
     teacher.log_prob(x, t, CONDITIONS[name]).sum().backward()
     torch.testing.assert_close(teacher(x, t, CONDITIONS[name]).score, x.grad, atol=1e-8, rtol=1e-8)
 
 
-@pytest.mark.parametrize("colour_std", [0.0, 0.1])
-def test_a_row_does_not_depend_on_the_others(colour_std):
-    teacher = Gallery(colour_std=colour_std)
+@pytest.mark.parametrize("options", [{}, {"colour_std": 0.1}, {"shows": "normals"}], ids=str)
+def test_a_row_does_not_depend_on_the_others(options):
+    teacher = Gallery(**options)
     camera = orbit([20.0, 200.0, 20.0, 75.0])
     background = torch.tensor([[0.0, 0.0, 0.0], [0.0, 0.0, 0.0], [0.0, 0.0, 0.0], [1.0, 0.5, 0.0]])
     condition = Condition(["a mug", "a blue mug", "a mug", ""], camera=camera, background=background)
@@ -58,7 +58,7 @@ def test_a_row_does_not_depend_on_the_others(colour_std):
     density = teacher.log_prob(x, t, condition)
     for i in range(4):
         row = torch.tensor([i])
-        alone = Gallery(colour_std=colour_std)
+        alone = Gallery(**options)
         torch.testing.assert_close(alone(x[row], t[row], condition[row]).epsilon[0], together[i], atol=1e-9, rtol=1e-9)
         torch.testing.assert_close(alone.log_prob(x[row], t[row], condition[row])[0], density[i], rtol=1e-11, atol=0)
 
@@ -290,6 +290,8 @@ def test_wrong_arguments_are_refused():
             Gallery(**options)
     with pytest.raises(ValueError, match="background"):
         Gallery(background=(2.0, 0.0, 0.0))
+    with pytest.raises(ValueError, match="normals have no colours"):
+        Gallery(shows="normals", colour_std=0.1)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])

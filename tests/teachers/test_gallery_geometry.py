@@ -162,17 +162,28 @@ def test_pictures_show_one_object_from_all_sides():
         assert (step < 0.1).double().mean() > 0.93
 
 
-def test_edges_converge_to_the_average_over_the_pixel():
+@pytest.mark.parametrize("shows", ["colours", "normals"])
+def test_edges_converge_to_the_average_over_the_pixel(shows):
     camera = orbit([30.0])
-    fine = Gallery(supersample=1).renders("a robot", camera, 24 * 12, 24 * 12)
-    expected = torch.nn.functional.avg_pool2d(fine.rgb[0], 12)
-    error = {
-        n: (Gallery(supersample=n).renders("a robot", camera, 24, 24).rgb[0] - expected).square().mean().sqrt().item()
-        for n in (1, 5, 21)
-    }
+
+    def shown(supersample: int, size: int) -> torch.Tensor:
+        return Gallery(supersample=supersample, shows=shows).renders("a robot", camera, size, size).rgb[0]
+
+    expected = torch.nn.functional.avg_pool2d(shown(1, 24 * 12), 12)
+    error = {n: (shown(n, 24) - expected).square().mean().sqrt().item() for n in (1, 5, 21)}
     assert error[5] < 0.4 * error[1]
     # Steps of the shading below the threshold, and what lies between the central rays, are not sampled again.
     assert error[21] < 0.6 * error[5]
+
+
+def test_pictures_of_normals_show_geometry_alone():
+    camera, behind = orbit([30.0, 200.0]), torch.tensor([[0.1, -0.2, 0.3], [1.0, 0.0, -1.0]])
+    teacher = Gallery(shows="normals", supersample=1)
+    render = teacher.renders("a mug", camera, 20, 20, behind)
+    hit = render.depth > 0
+    expected = torch.where(hit, render.normals, behind[:, None, :, None, None])
+    torch.testing.assert_close(render.rgb, expected, atol=1e-12, rtol=0)
+    assert torch.equal(render.rgb, teacher.renders("a blue mug", camera, 20, 20, behind).rgb)
 
 
 def test_the_sampling_lattice_has_one_point_in_each_row_and_column():

@@ -3,9 +3,10 @@
     p(x | prompt, camera, background) = sum_k pi_k N(x; mu_k, pixel_std^2 I + F_k^T F_k)
     mu_k = 2 (sum_g light_kg albedo_kg + (1 - opacity_k) (1 + b) / 2) - 1,    F_k = d mu_k / d albedo . colour_std
 
-over the K variants of the prompt's noun, rendered from the camera over the background b. What is not said is averaged
-over: without camera the canonical ring of cameras, without prompt all nouns. Hence guidance, negative prompts and view
-words act as with a real model, while every mode, its weight and its geometry are known.
+over the K variants of the prompt's noun, rendered from the camera over the background b. Of pictures of normals the
+mean is n_k + (1 - opacity_k) b, for n_k the mean outward normal of a pixel's rays, in world axes. What is not said is
+averaged over: without camera the canonical ring of cameras, without prompt all nouns. Hence guidance, negative prompts
+and view words act as with a real model, while every mode, its weight and its geometry are known.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from scoredistill.teachers.gallery.mixtures import (
     Group,
     Mixture,
     Settings,
+    Shown,
     composite,
     groups_of,
     mixtures_of,
@@ -46,7 +48,7 @@ class GalleryRender:
     """The K variants of a prompt from V cameras; nothing in it carries a gradient.
 
     Args:
-        rgb: (V, K, 3, H, W) over the background, in [-1, 1].
+        rgb: (V, K, 3, H, W) what the gallery shows, colours or normals, over the background, in [-1, 1].
         opacity: (V, K, 1, H, W) covered share of each pixel, in [0, 1].
         depth: (V, K, 1, H, W) distance along the ray through the pixel's centre, world units; 0 where it meets nothing.
         normals: (V, K, 3, H, W) outward unit normal in the world where that ray meets the surface, else 0.
@@ -77,9 +79,10 @@ class Gallery(Teacher):
         unconditional_views: canonical cameras over which a prompt without a camera is averaged, a multiple of 4.
         background: colour in [-1, 1] where the condition states none.
         cache_bytes: memory for the latest renders.
+        shows: colours, or normals: the outward unit normal's x, y and z in world axes as red, green and blue.
 
     Raises:
-        ValueError: for a value outside its range.
+        ValueError: for a value outside its range, or for a spread of colours where normals are shown.
     """
 
     exact = True
@@ -94,6 +97,7 @@ class Gallery(Teacher):
         unconditional_views: int = 8,
         background: Sequence[float] = (0.7, 0.7, 0.7),
         cache_bytes: int = 1 << 28,
+        shows: Shown = "colours",
     ) -> None:
         super().__init__(CosineSchedule() if schedule is None else schedule)
         if min(pixel_std, colour_std) < 0 or not 0 <= janus <= 1:
@@ -107,8 +111,10 @@ class Gallery(Teacher):
             )
         if len(background) != 3 or not all(-1 <= channel <= 1 for channel in background):
             raise ValueError(f"a background has three channels in [-1, 1]; got {tuple(background)}")
+        if shows == "normals" and colour_std > 0:
+            raise ValueError(f"normals have no colours: with shows: normals, colour_std has to be 0, got {colour_std}")
         self.pixel_std = pixel_std
-        self.settings = Settings(colour_std, janus, unconditional_views, tuple(background))
+        self.settings = Settings(colour_std, janus, unconditional_views, tuple(background), shows)
         self._vocabulary = Vocabulary(tuple(SCENES))
         self._pictures = Pictures(supersample, cache_bytes)
 
@@ -175,7 +181,7 @@ class Gallery(Teacher):
         light = self._pictures(phrase, obey(camera, phrase.view), height, width)
         if background is None:
             background = camera.pose.new_tensor(self.settings.background).expand(len(camera), 3)
-        rgb = composite(light, phrase, background.to(camera.pose))
+        rgb = composite(light, phrase, background.to(camera.pose), self.settings.shows)
         return GalleryRender(rgb, light.opacity, light.depth, light.normals)
 
     @torch.no_grad()

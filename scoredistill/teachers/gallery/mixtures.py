@@ -3,13 +3,15 @@
     mu_k = 2 (sum_g light_kg albedo_kg + (1 - opacity_k) (1 + b) / 2) - 1
     F_k = colour_std d mu_k / d albedo = 2 colour_std light_kg for material g, in each channel
 
-Shaded colour is linear in the albedo, so normally distributed albedos have exactly the covariance F_k^T F_k.
+Shaded colour is linear in the albedo, so normally distributed albedos have exactly the covariance F_k^T F_k. Where the
+surface's normals are shown in place of colours, mu_k = n_k + (1 - opacity_k) b.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -22,6 +24,8 @@ from scoredistill.teachers.gallery.views import canonical, obey, opposite
 from scoredistill.teachers.gallery.vocabulary import Phrase, Vocabulary
 from scoredistill.types import Condition
 
+Shown = Literal["colours", "normals"]
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -31,6 +35,7 @@ class Settings:
     janus: float
     views: int
     background: tuple[float, ...]
+    shows: Shown = "colours"
 
 
 @dataclass(frozen=True)
@@ -145,7 +150,7 @@ def mixtures_of(
         for group, weight in zip(together, weights, strict=True):
             own = light[slice(start, start + len(weight))]
             start += len(weight)
-            yield group, _mixture(group, own, weight, settings.colour_std)
+            yield group, _mixture(group, own, weight, settings)
 
 
 def variant_weights(phrase: Phrase) -> Tensor:
@@ -155,15 +160,19 @@ def variant_weights(phrase: Phrase) -> Tensor:
     return torch.cat([torch.full((n,), 1 / (n * len(named)), dtype=torch.float64) for n in counts])
 
 
-def composite(light: Light, phrase: Phrase, background: Tensor) -> Tensor:
+def composite(light: Light, phrase: Phrase, background: Tensor, shows: Shown = "colours") -> Tensor:
     """Pictures in [-1, 1] over backgrounds (V, 3): (V, K, 3, H, W)."""
+    behind = background[:, None, :, None, None]
+    if shows == "normals":
+        return light.facing + (1 - light.opacity) * behind
     shown = torch.einsum("vkghw,kgc->vkchw", light.light, albedo(phrase, background))
-    return 2 * shown + (1 - light.opacity) * (background + 1)[:, None, :, None, None] - 1
+    return 2 * shown + (1 - light.opacity) * (behind + 1) - 1
 
 
-def _mixture(group: Group, light: Light, weight: Tensor, colour_std: float) -> Mixture:
+def _mixture(group: Group, light: Light, weight: Tensor, settings: Settings) -> Mixture:
     cameras, variants, materials, height, width = light.light.shape
-    means = composite(light, group.phrase, group.background.expand(cameras, 3)).reshape(cameras * variants, -1)
+    background, colour_std = group.background.expand(cameras, 3), settings.colour_std
+    means = composite(light, group.phrase, background, settings.shows).reshape(cameras * variants, -1)
     variant = variant_weights(group.phrase).to(weight)
     log_weights = (weight[:, None] * variant).reshape(-1).log()
     if colour_std == 0:

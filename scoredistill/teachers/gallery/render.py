@@ -39,20 +39,22 @@ class Light:
         opacity: (V, K, 1, H, W) covered share of the pixel.
         depth: (V, K, 1, H, W) distance along the ray through the pixel's centre, 0 where it meets nothing.
         normals: (V, K, 3, H, W) outward unit normal where that ray meets the surface, 0 where it meets nothing.
+        facing: (V, K, 3, H, W) the mean of that normal over the pixel's rays.
     """
 
     light: Tensor
     opacity: Tensor
     depth: Tensor
     normals: Tensor
+    facing: Tensor
 
     @property
     def nbytes(self) -> int:
         """Memory of the tensors."""
-        return sum(value.nbytes for value in (self.light, self.opacity, self.depth, self.normals))
+        return sum(value.nbytes for value in vars(self).values())
 
     def __getitem__(self, rows: slice) -> Light:
-        return Light(self.light[rows], self.opacity[rows], self.depth[rows], self.normals[rows])
+        return Light(*(value[rows] for value in vars(self).values()))
 
 
 def shading(normal: Tensor) -> Tensor:
@@ -84,15 +86,17 @@ def render(table: Table, camera: Camera, height: int, width: int, supersample: i
     picture = (views, models, height, width)
     material, shade = _seen(table, hits)
     light, opacity = _gather(material[:, None], shade[:, None], table.materials)
+    facing = hits.normal.T.clone()
     if supersample > 1:
         edge = _edges(material.reshape(picture), shade.reshape(picture)).reshape(-1).nonzero()[:, 0]
-        light[edge], opacity[edge] = _resample(table, camera, edge, flat, picture, supersample)
+        light[edge], opacity[edge], facing[edge] = _resample(table, camera, edge, flat, picture, supersample)
     seen = hits.part.reshape(picture)[:, :, None] >= 0
     return Light(
         light.reshape(*picture, -1).movedim(-1, 2),
         opacity.reshape(picture)[:, :, None],
         torch.where(seen, hits.depth.reshape(picture)[:, :, None], 0.0),
         hits.normal.reshape(3, *picture).movedim(0, 2),
+        facing.reshape(*picture, 3).movedim(-1, 2),
     )
 
 
@@ -152,8 +156,8 @@ def lattice(n: int) -> Tensor:
 
 def _resample(
     table: Table, camera: Camera, edge: Tensor, directions: Tensor, picture: tuple[int, ...], samples: int
-) -> tuple[Tensor, Tensor]:
-    """Light (E, G) and opacity (E,) of edge pixels, each the mean of several rays."""
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Light (E, G), opacity (E,) and normal (E, 3) of edge pixels, each the mean of several rays."""
     _, models, height, width = picture
     pixels = height * width
     view, model, pixel = edge // (models * pixels), (edge // pixels) % models, edge % pixels
@@ -179,4 +183,5 @@ def _resample(
     origin = pose[:, 3].index_select(1, which).repeat_interleave(samples, dim=1)
     hits = trace(table, origin, sub.reshape(3, -1).index_select(1, ray), ray, part, len(edge) * samples)
     material, shade = _seen(table, hits)
-    return _gather(material.reshape(-1, samples), shade.reshape(-1, samples), table.materials)
+    light, opacity = _gather(material.reshape(-1, samples), shade.reshape(-1, samples), table.materials)
+    return light, opacity, hits.normal.reshape(3, -1, samples).mean(-1).T
