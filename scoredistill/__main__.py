@@ -11,10 +11,12 @@ from scoredistill.version import __version__
 # Commands that `scoredistill.cli.main` runs, with what they do.
 COMMANDS = {
     "fit": "train a generator by a recipe",
+    "stages": "run recipes one after the other, each from the former's result",
     "validate": "validate a checkpoint",
     "test": "test a checkpoint",
     "predict": "write what a checkpoint generates",
     "export": "write a trained generator's mesh, pictures or weights",
+    "view": "show a run in the browser: curves, pictures, meshes",
 }
 
 HELP = """\

@@ -25,10 +25,13 @@ from scoredistill.cli.predictions import write_predictions
 from scoredistill.cli.provenance import provenance
 from scoredistill.cli.quiet import quiet
 from scoredistill.cli.tensors import register_tensors
+from scoredistill.cli.trained import find_former, load_generator
 from scoredistill.cli.words import read_words
-from scoredistill.cli.workspace import SHARED
+from scoredistill.cli.workspace import SHARED, Start
 from scoredistill.rendering.files import write_atomically
+from scoredistill.training.base import Training
 from scoredistill.training.callbacks.base import FinalLookError
+from scoredistill.training.module import Distillation
 from scoredistill.training.run_folder import RunFolder, write_json_atomically
 
 DEBUG = "SCOREDISTILL_DEBUG"
@@ -55,7 +58,7 @@ def run(command: str, argv: list[str]) -> int:
     """Run a command.
 
     Args:
-        command: fit, validate, test, predict or export.
+        command: fit, validate, test, predict, stages, export or view.
         argv: its options.
 
     Returns:
@@ -71,6 +74,14 @@ def run(command: str, argv: list[str]) -> int:
                 from scoredistill.cli.export import export
 
                 export([word for word in argv if word != "--debug"])
+            elif command == "stages":
+                from scoredistill.cli.stages import stages
+
+                stages([word for word in argv if word != "--debug"])
+            elif command == "view":
+                from scoredistill.cli.viewer import view
+
+                view([word for word in argv if word != "--debug"])
             else:
                 train(command, argv)
     except SystemExit as end:  # after --help and --print_config
@@ -112,17 +123,34 @@ def _build(build: Callable[[], CommandLine]) -> CommandLine:
 
 def _fit(line: CommandLine, command: list[str]) -> None:
     workspace, trainer, start = line.workspace, line.trainer, line.workspace.start
+    source: dict[str, object] = {}
+    if start.checkpoint is not None:
+        source = {"resumed_from": str(start.checkpoint), "at_step": start.step}
+    elif line.config.start_from is not None:
+        former = find_former(line.config.start_from)
+        _start_from(line.model, former)
+        source = {"started_from": str(former.checkpoint)}
     if trainer.is_global_zero:
         if line.changed is not None and start.run is not None:
             sys.stdout.write(f"{line.changed} is not as in {start.run.path}: this run gets {workspace.folder}\n")
         _write_recipe(workspace.run, line.recipe)
-        source = {} if start.checkpoint is None else {"resumed_from": str(start.checkpoint), "at_step": start.step}
         _write_versions(workspace.run, provenance(command, trainer.strategy.root_device) | source)
     os.environ[SHARED] = str(workspace.folder)
     try:
         trainer.fit(line.model, datamodule=line.datamodule, ckpt_path=start.checkpoint, weights_only=True)
     finally:
         del os.environ[SHARED]
+
+
+def _start_from(model: Training, former: Start) -> None:
+    if not isinstance(model, Distillation):
+        raise UsageError("start_from: only a distillation's generator can start from another run")
+    assert former.run is not None
+    assert former.checkpoint is not None
+    try:
+        model.distiller.generator.start_from(load_generator(former.run.config, former.checkpoint))
+    except ValueError as error:
+        raise UsageError(f"start_from: {error}") from error
 
 
 def _validate(line: CommandLine, command: list[str]) -> None:

@@ -7,13 +7,13 @@ import importlib.util
 import math
 import sys
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
 import yaml  # type: ignore[import-untyped]
 
 from scoredistill.cli.errors import UsageError
+from scoredistill.cli.meshes import MeshFiles, add_mesh_options
 from scoredistill.cli.numbers import at_least, between
 from scoredistill.cli.pipelines import save_pipeline
 from scoredistill.cli.trained import load_generator
@@ -84,13 +84,19 @@ def _base_of(config: Path) -> Source | None:
 
 
 def _particles(generator: Any, options: argparse.Namespace) -> Plan:
-    writers = _writers(generator, options)
+    meshes = _checked(generator, options)
     particles = _chosen(options.particles, generator)
-    names = [f"particle_{particle}.{kind}" for particle in particles for kind in (*options.format, *options.turntable)]
+    names = []
+    for particle in particles:
+        names += [] if meshes is None else meshes.names(particle)
+        names += [f"particle_{particle}.{kind}" for kind in options.turntable]
 
     def write(folder: Path) -> None:
-        for each in writers:
-            each(particles, folder)
+        if meshes is not None:
+            for particle in particles:
+                sys.stdout.write(f"particle {particle}: {meshes.write(generator, particle, folder)}\n")
+        if options.turntable:
+            _write_turntables(generator, options, particles, folder)
 
     return names, write
 
@@ -98,18 +104,13 @@ def _particles(generator: Any, options: argparse.Namespace) -> Plan:
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="scoredistill export",
-        description="Write each particle's mesh, and pictures from all around it; or, of a student, a folder that "
-        "diffusers' DiffusionPipeline.from_pretrained loads, and how it is called.",
+        description="Write each particle's mesh, textured, and pictures from all around it; or, of a student, a folder "
+        "that diffusers' DiffusionPipeline.from_pretrained loads, and how it is called. Meshes have y up and the front "
+        "towards +z; a unit is a metre, the object in a box of side 2.",
     )
     add = parser.add_argument
     add("run", metavar="RUN", help="a run folder, or a checkpoint in one")
-    add(
-        "--format",
-        nargs="*",
-        default=["glb"],
-        choices=["glb", "obj", "ply", "stl"],
-        help="of the meshes: glb (default), obj, ply, stl; none: no meshes",
-    )
+    add_mesh_options(parser)
     add(
         "--turntable",
         nargs="*",
@@ -117,12 +118,6 @@ def _parser() -> argparse.ArgumentParser:
         choices=["webp", "gif", "mp4"],
         help="animations to write: webp, gif, mp4; none by default",
     )
-    add(
-        "--resolution",
-        type=at_least(2),
-        help="lattice points along each axis of the mesh; the generator's own by default",
-    )
-    add("--threshold", type=between(0, math.inf), help="density at the surface; the generator's own by default")
     add(
         "--base",
         help="pipeline, a folder or hub id, that a text-conditional student takes its other parts from; by default its "
@@ -139,8 +134,8 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _writers(generator: Generator, options: argparse.Namespace) -> list[Callable[[Sequence[int], Path], None]]:
-    """What has to be written, checked before anything is rendered."""
+def _checked(generator: Generator, options: argparse.Namespace) -> MeshFiles | None:
+    """What has to be written of meshes, everything checked before anything is rendered."""
     if not options.format and not options.turntable:
         raise UsageError("nothing to write: name a --format or a --turntable")
     if "mp4" in options.turntable and importlib.util.find_spec("av") is None:
@@ -153,12 +148,7 @@ def _writers(generator: Generator, options: argparse.Namespace) -> list[Callable
             "--turntable: the scenes are made of latents, which their teacher decodes; "
             "scoredistill predict --ckpt_path RUN writes pictures"
         )
-    writers: list[Callable[[Sequence[int], Path], None]] = []
-    if options.format:
-        writers.append(partial(_write_meshes, generator, options))
-    if options.turntable:
-        writers.append(partial(_write_turntables, generator, options))
-    return writers
+    return MeshFiles.of(generator, options) if options.format else None
 
 
 def _chosen(asked: Sequence[int] | None, generator: Generator) -> list[int]:
@@ -180,14 +170,6 @@ def _workspace(output: str | None, run: Path, names: Sequence[str]) -> Workspace
     if taken:
         raise UsageError(f"{folder / taken[0]} exists already: choose another --output")
     return Workspace(folder, Start(), made=())
-
-
-def _write_meshes(generator: Any, options: argparse.Namespace, particles: Sequence[int], folder: Path) -> None:
-    given = {name: value for name in ("resolution", "threshold") if (value := getattr(options, name)) is not None}
-    for particle in particles:
-        mesh = generator.mesh(particle, **given)
-        for kind in options.format:
-            mesh.save(folder / f"particle_{particle}.{kind}")
 
 
 def _write_turntables(generator: Any, options: argparse.Namespace, particles: Sequence[int], folder: Path) -> None:

@@ -11,10 +11,12 @@ import yaml  # type: ignore[import-untyped]
 from jsonargparse import ArgumentParser
 
 from scoredistill.cli.errors import UsageError, explain
+from scoredistill.cli.workspace import Start, find_start
 from scoredistill.generators.base import Generator
 from scoredistill.generators.one_step import OneStepUNet
 from scoredistill.teachers.base import Teacher
 from scoredistill.training.checkpoints import read_checkpoint
+from scoredistill.training.run_folder import RunFolder
 
 AVERAGE, TRAINED = "average.module.", "distiller.generator."
 
@@ -43,6 +45,22 @@ def load_generator(config: Path, checkpoint: Path) -> Generator:
     except RuntimeError as error:
         raise UsageError(f"{checkpoint} is not of the generator in {config}: {error}") from error
     return generator.eval().to("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def find_former(source: str) -> Start:
+    """The run that a generator starts from.
+
+    Args:
+        source: a run folder, a checkpoint in one, or the parent of run folders, of which the newest is meant.
+
+    Raises:
+        UsageError: if there is no such run.
+    """
+    newest = RunFolder.newest(source)
+    start = find_start(source, source if newest is None else str(newest.path))
+    if start.run is None or not start.run.config.is_file():
+        raise UsageError(f"{source} is neither a run folder nor a checkpoint in one: config.yaml is missing")
+    return start
 
 
 def _built(kind: Any, name: str, recipe: dict[str, Any], config: Path) -> Any:

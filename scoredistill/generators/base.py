@@ -32,6 +32,23 @@ class Generator(nn.Module, ABC):
         """Take from the teacher what was not given; nothing for most. The `Distiller` calls it once."""
         del teacher
 
+    def start_from(self, other: Generator) -> None:
+        """Take over what another generator has learned, before training: a later stage starts from a former one's.
+
+        Here its parameters and buffers as they are.
+
+        Args:
+            other: of the same class and sizes; what else a generator can start from, it says itself.
+
+        Raises:
+            ValueError: if it cannot start from that one.
+        """
+        try:
+            self.load_state_dict(other.state_dict())
+        except RuntimeError as error:
+            mine, theirs = type(self).__name__, type(other).__name__
+            raise ValueError(f"a {mine} cannot start from this {theirs}: {' '.join(str(error).split())}") from error
+
     def population(self) -> Sample | None:
         """Every particle, without gradient, where particles are samples themselves; None where they are rendered."""
         return None

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import BinaryIO
 from uuid import uuid4
 
@@ -28,3 +29,34 @@ def write_atomically(path: str | Path, writer: Callable[[BinaryIO], object]) -> 
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def write_together(contents: Mapping[str | Path, bytes]) -> None:
+    """Write files that belong together: all of them or, after an error, none, and what was there is there again.
+
+    Each is written whole beside its destination before the first is renamed, in the order given: name last what refers
+    to the others. A process that is killed between two renames leaves whole files.
+
+    Args:
+        contents: what is written under each name, all in one folder, which is made if it is missing.
+    """
+    paths = [Path(path) for path in contents]
+    folder = paths[0].parent
+    folder.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=folder, prefix=".") as staging:
+        old, new = Path(staging, "old"), Path(staging, "new")
+        old.mkdir()
+        for path, content in zip(paths, contents.values(), strict=True):
+            write_atomically(new / path.name, lambda file, content=content: file.write(content))  # type: ignore[misc]
+        try:
+            for path in paths:
+                if path.exists():
+                    path.replace(old / path.name)
+                (new / path.name).replace(path)
+        except BaseException:
+            for path in paths:
+                if not (new / path.name).exists():  # it is in its place already
+                    path.unlink()
+                if (old / path.name).exists():
+                    (old / path.name).replace(path)
+            raise

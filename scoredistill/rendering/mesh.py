@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
-import os
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
+
+from scoredistill.rendering.files import write_atomically
+from scoredistill.rendering.gltf import to_glb
+from scoredistill.rendering.reading import read_triangles
 
 if TYPE_CHECKING:
     import trimesh
@@ -56,10 +58,27 @@ class Mesh:
         backward = (end * len(self.vertices) + start).sort().values
         return bool((forward[1:] != forward[:-1]).all()) and torch.equal(forward, backward)
 
+    @property
+    def areas(self) -> Tensor:
+        """(F,) of the faces, square world units."""
+        return 0.5 * self._across.norm(dim=-1)
+
+    @property
+    def normals(self) -> Tensor:
+        """(N, 3) unit normals at the vertices: the mean of the faces' around each, weighted by area.
+
+        They make curved surfaces look smooth; a vertex of no face, or of collapsed ones alone, has +z.
+        """
+        across = self._across.repeat_interleave(3, 0)
+        total = torch.zeros_like(self.vertices).index_add(0, self.faces.reshape(-1), across)
+        length = total.norm(dim=-1, keepdim=True)
+        return torch.where(length > 0, total / length, total.new_tensor([0.0, 0.0, 1.0]))
+
     def save(self, path: str | Path) -> None:
         """Write the mesh; the suffix names the format. GLB, OBJ and PLY keep vertex colours, STL cannot.
 
-        A reader never sees half a file: it is written beside its destination and then renamed.
+        A reader never sees half a file: it is written beside its destination and then renamed. All four have the
+        world's axes, y up and front +z; GLB's unit is the metre, the others have none.
 
         Args:
             path: ends in .glb, .obj, .ply or .stl.
@@ -68,35 +87,21 @@ class Mesh:
             ValueError: for another suffix.
         """
         path = Path(path)
-        content: Any = self._trimesh().export(file_type=_file_type(path))
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(content.encode() if isinstance(content, str) else content)
-            Path(temporary).chmod(0o644)
-            Path(temporary).replace(path)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
+        kind = _file_type(path)
+        content: Any = self._glb() if kind == "glb" else self._trimesh().export(file_type=kind)
+        content = content.encode() if isinstance(content, str) else content
+        write_atomically(path, lambda file: file.write(content))
 
     @classmethod
     def load(cls, path: str | Path) -> Mesh:
         """Read a .glb, .obj, .ply or .stl file. Coincident vertices are merged, as STL stores each corner apart.
 
-        Raises:
-            ValueError: for another suffix.
-        """
-        import trimesh
+        Of a textured file only the geometry is read.
 
-        path = Path(path)
-        loaded: Any = trimesh.load_mesh(path, file_type=_file_type(path))
-        mesh = loaded.to_mesh() if isinstance(loaded, trimesh.Scene) else loaded
-        colors = None
-        if mesh.visual.kind == "vertex":
-            colors = torch.tensor(mesh.visual.vertex_colors[:, :3], dtype=torch.float32) / 255
-        vertices = torch.tensor(mesh.vertices, dtype=torch.float32)
-        return cls(vertices, torch.tensor(mesh.faces, dtype=torch.int64), colors)
+        Raises:
+            ValueError: for another suffix, or a file without triangles.
+        """
+        return cls(*read_triangles(Path(path), _file_type(Path(path))))
 
     def sample_points(self, n: int, rng: torch.Generator | None = None) -> Tensor:
         """n points uniform over the surface's area.
@@ -119,6 +124,15 @@ class Mesh:
         root = draw[:, 1:2].sqrt()
         points = corners[face, 0] + root * (1 - draw[:, 2:]) * edges[face, 0] + root * draw[:, 2:] * edges[face, 1]
         return points.to(self.vertices)
+
+    @property
+    def _across(self) -> Tensor:
+        """(F, 3) outward normals of the faces, twice as long as their areas."""
+        a, b, c = self.vertices[self.faces].unbind(1)
+        return torch.linalg.cross(b - a, c - a)
+
+    def _glb(self) -> bytes:
+        return to_glb(self.vertices, self.faces, self.normals, self.colors, double_sided=not self.watertight)
 
     def _trimesh(self) -> trimesh.Trimesh:
         import trimesh

@@ -40,7 +40,7 @@ def test_meshes_and_turntables(cli, folder, run):
     assert result.code == 0, result.err
     written = run / "export/0"
     assert {path.name for path in written.iterdir()} == {
-        f"particle_1.{kind}" for kind in ("glb", "obj", "ply", "webp", "gif", "mp4")
+        f"particle_1.{kind}" for kind in ("glb", "obj", "mtl", "png", "ply", "webp", "gif", "mp4")
     }
     assert Mesh.load(written / "particle_1.glb").watertight
     with Image.open(written / "particle_1.webp") as picture:
@@ -105,10 +105,10 @@ def test_turntables_of_latents_are_refused():
     from argparse import Namespace
 
     from scoredistill.cli.errors import UsageError
-    from scoredistill.cli.export import _writers
+    from scoredistill.cli.export import _checked
     from scoredistill.generators import NeRF
     from scoredistill.generators.nerf import DenseGrid, LearnedBackground
 
     scenes = NeRF(1, DenseGrid(4, 5), background=LearnedBackground(), latents=4)
     with pytest.raises(UsageError, match="--turntable: the scenes are made of latents"):
-        _writers(scenes, Namespace(format=[], turntable=["gif"]))
+        _checked(scenes, Namespace(format=[], turntable=["gif"]))

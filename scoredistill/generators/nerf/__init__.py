@@ -7,7 +7,6 @@ from scoredistill.generators.nerf.heads import DirectHead, Head, MLPHead
 from scoredistill.generators.nerf.initial import DensityBlob, HollowSphere, Initial
 from scoredistill.generators.nerf.nerf import NeRF
 from scoredistill.generators.nerf.occupancy import Occupancy
-from scoredistill.generators.nerf.picture import Render
 from scoredistill.generators.nerf.regularisers import (
     Emptiness,
     Entropy,
@@ -40,7 +39,6 @@ __all__ = [
     "Orientation",
     "RandomBackground",
     "Regulariser",
-    "Render",
     "SolidBackground",
     "Sparsity",
     "TotalVariation",

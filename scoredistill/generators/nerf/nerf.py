@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from scoredistill.annealing import Piecewise, at_progress, require_at_least
-from scoredistill.generators.base import Generator
 from scoredistill.generators.nerf.background import Background, RandomBackground
 from scoredistill.generators.nerf.encodings import DenseGrid, Encoding
 from scoredistill.generators.nerf.field import Activation, Field
@@ -18,16 +17,18 @@ from scoredistill.generators.nerf.heads import DirectHead, Head, MLPHead
 from scoredistill.generators.nerf.initial import DensityBlob, Initial
 from scoredistill.generators.nerf.march import March, Tensors, march_in_blocks
 from scoredistill.generators.nerf.occupancy import Occupancy
-from scoredistill.generators.nerf.picture import Render, all_sums, channels, over
+from scoredistill.generators.nerf.picture import all_sums, channels
 from scoredistill.generators.nerf.regularisers import Regulariser, penalties_and_counts
 from scoredistill.generators.nerf.sampling import Block, Rays, RaySampler
-from scoredistill.generators.nerf.surface import surface
+from scoredistill.generators.nerf.surface import colours, surface
+from scoredistill.generators.scenes import SceneGenerator
 from scoredistill.rendering.camera import Camera
 from scoredistill.rendering.mesh import Mesh
+from scoredistill.rendering.picture import Render, over
 from scoredistill.types import Batch, Sample
 
 
-class NeRF(Generator):
+class NeRF(SceneGenerator):
     """n neural radiance fields in [-1, 1]^3.
 
     "NeRF: Representing Scenes as Neural Radiance Fields for View Synthesis" (2020), arXiv:2003.08934. The rows of a
@@ -196,20 +197,25 @@ class NeRF(Generator):
         """
         return self._density(points, torch.full_like(points[:, 0], particle, dtype=torch.long))
 
-    def mesh(self, particle: int, resolution: int = 128, threshold: float | None = None) -> Mesh:
+    def mesh(self, particle: int, resolution: int | None = None, threshold: float | None = None) -> Mesh:
         """The surface of one particle's scene, coloured at its vertices.
 
         Args:
             particle: its index.
-            resolution: lattice points along each axis, >= 2.
-            threshold: density at the surface; default that at which half of the light is lost over two cells of a 64^3
+            resolution: lattice points along each axis, >= 2; None: 128.
+            threshold: density at the surface; None: that at which half of the light is lost over two cells of a 64^3
                 lattice, or half of the highest density if that is less.
 
         Raises:
             NoSurfaceError: if there is none, the scene being empty for example.
         """
-        require_at_least(2, resolution=resolution)
-        return surface(self.field, particle, resolution, threshold, self.chunk)
+        points = 128 if resolution is None else resolution
+        require_at_least(2, resolution=points)
+        return surface(self.field, particle, points, threshold, self.chunk)
+
+    def colour(self, points: Tensor, particle: int) -> Tensor:
+        # A point beyond [-1, 1]^3 has the colour of the box's nearest one.
+        return colours(self.field, points, particle, self.chunk)
 
     @property
     def _like(self) -> Tensor:

@@ -1,9 +1,8 @@
-"""Pictures of n particles: what was found along the rays, over the background."""
+"""From what was found along the rays to a picture's channels."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -11,39 +10,8 @@ from torch.nn.functional import normalize
 
 from scoredistill.generators.nerf.march import March, Tensors
 from scoredistill.generators.nerf.sampling import Block
+from scoredistill.rendering.picture import over
 from scoredistill.rendering.volume import accumulate
-
-
-@dataclass(frozen=True)
-class Render:
-    """Pictures of n particles from V views.
-
-    Args:
-        rgb: (n, V, 3, H, W) in [-1, 1], over the background; (n, V, C, H, W) of scenes of latents.
-        opacity: (n, V, H, W) in [0, 1].
-        depth: (n, V, H, W) mean distance from the camera of what is seen, 0 where opacity is under one tenth.
-        normals: (n, V, 3, H, W) outward unit normals in world axes, 0 where opacity is under one tenth.
-    """
-
-    rgb: Tensor
-    opacity: Tensor
-    depth: Tensor
-    normals: Tensor
-
-
-def over(colour: Tensor, opacity: Tensor, behind: Tensor) -> Tensor:
-    """Colours over a background.
-
-    Args:
-        colour: (n, R, C), weighted by opacity.
-        opacity: (n, R).
-        behind: (n, V, 1 or R / V, C).
-
-    Returns:
-        (n, V, R / V, C).
-    """
-    shape = (len(colour), behind.shape[1], -1)
-    return colour.reshape(*shape, colour.shape[-1]) + (1 - opacity.reshape(*shape, 1)) * behind
 
 
 def all_sums(found: March, block: Block) -> Tensors:

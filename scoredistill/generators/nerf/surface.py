@@ -48,8 +48,24 @@ def surface(field: Field, particle: int, resolution: int, threshold: float | Non
     mesh = marching_cubes(logarithm, log(threshold))
     if field.latent:
         return mesh
-    colours = torch.cat([(at(points)[1] + 1) / 2 for points in mesh.vertices.to(like).split(chunk)])
-    return replace(mesh, colors=colours.to(mesh.vertices))
+    return replace(mesh, colors=(colours(field, mesh.vertices, particle, chunk) + 1) / 2)
+
+
+@torch.no_grad()
+def colours(field: Field, points: Tensor, particle: int, chunk: int) -> Tensor:
+    """The colours of one particle's scene at points (P, 3), moved into the box: (P, 3) in [-1, 1], of their dtype.
+
+    Raises:
+        ValueError: if the scenes are made of latents.
+    """
+    if field.latent:
+        raise ValueError(
+            "the scenes are made of latents, which have no colours; their teacher decodes pictures of them"
+        )
+    place = points.to(next(field.parameters())).clamp(-1, 1)
+    index = torch.full_like(place[:, 0], particle, dtype=torch.long)
+    parts = [field(*block)[1] for block in zip(place.split(chunk), index.split(chunk), strict=True)]
+    return torch.cat(parts).to(points)
 
 
 def _checked(values: Tensor, threshold: float | None, particle: int) -> float:

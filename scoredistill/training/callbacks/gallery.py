@@ -1,4 +1,4 @@
-"""How true NeRF particles are to the gallery's scenes, and how many of them they cover."""
+"""How true 3D particles are to the gallery's scenes, and how many of them they cover."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import torch
 from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor
 
-from scoredistill.generators.nerf import NeRF
+from scoredistill.generators.scenes import SceneGenerator
 from scoredistill.rendering.camera import Camera
 from scoredistill.rendering.mesh import NoSurfaceError, chamfer
 from scoredistill.teachers.gallery import Gallery
@@ -15,7 +15,9 @@ from scoredistill.training.data import Conditions, PromptAndCameras
 from scoredistill.training.module import Distillation
 
 
-def psnr_to_variants(generator: NeRF, teacher: Gallery, prompt: str, camera: Camera, resolution: int) -> Tensor:
+def psnr_to_variants(
+    generator: SceneGenerator, teacher: Gallery, prompt: str, camera: Camera, resolution: int
+) -> Tensor:
     """Peak signal-to-noise ratio of every particle against every variant, over all cameras together.
 
         10 log10(1 / mean (u - v)^2),    u and v display values in [0, 1], on the gallery's own background
@@ -31,12 +33,13 @@ def psnr_to_variants(generator: NeRF, teacher: Gallery, prompt: str, camera: Cam
 
 
 class GalleryFidelity(Evaluation):
-    """Compares each NeRF particle with the gallery's ground truth, from cameras that training has not seen.
+    """Compares each 3D particle with the gallery's ground truth, from cameras that training has not seen.
 
     psnr/particle_i is against its nearest variant, nearest being the one of the highest PSNR; variants_covered counts
     the variants that are nearest to some particle. chamfer/particle_i, measured at the end, is the mean distance
-    between the surfaces of the particle's mesh and of that variant's, both ways averaged, in world units; a particle
-    without a surface has none.
+    between the surfaces of the particle's mesh and of that variant's, both ways averaged, in world units, and
+    chamfer_of_diagonal/particle_i its share of the diagonal of the variant's bounding box; a particle without a surface
+    has none.
 
     Args:
         resolution: height and width of the compared pictures.
@@ -48,8 +51,14 @@ class GalleryFidelity(Evaluation):
 
     def evaluate(self, module: Distillation, data: Conditions, final: bool) -> dict[str, float]:
         generator, teacher = module.evaluated, module.distiller.teacher
-        if not (isinstance(generator, NeRF) and isinstance(teacher, Gallery) and isinstance(data, PromptAndCameras)):
-            raise TypeError("GalleryFidelity needs a NeRF, the Gallery teacher and PromptAndCameras data")
+        if not (
+            isinstance(generator, SceneGenerator)
+            and isinstance(teacher, Gallery)
+            and isinstance(data, PromptAndCameras)
+        ):
+            raise TypeError(
+                "GalleryFidelity needs a generator of 3D scenes, the Gallery teacher and PromptAndCameras data"
+            )
         psnr, nearest = psnr_to_variants(generator, teacher, data.text, data.evaluation_cameras(), self.resolution).max(
             dim=1
         )
@@ -61,11 +70,19 @@ class GalleryFidelity(Evaluation):
                 figures |= self._chamfer(generator, i, teacher, data.text, k)
         return figures
 
-    def _chamfer(self, generator: NeRF, particle: int, teacher: Gallery, prompt: str, variant: int) -> dict[str, float]:
-        """The figure, or none where a particle is empty: that is a result, and the other figures are kept."""
+    def _chamfer(
+        self, generator: SceneGenerator, particle: int, teacher: Gallery, prompt: str, variant: int
+    ) -> dict[str, float]:
+        """The figures, or none where a particle is empty: that is a result, and the others are kept."""
         try:
             ours = generator.mesh(particle, self.mesh_resolution)
         except NoSurfaceError as error:
             rank_zero_warn(f"chamfer/particle_{particle} is left out: {error}")
             return {}
-        return {f"chamfer/particle_{particle}": chamfer(ours, teacher.mesh(prompt, variant, self.mesh_resolution))}
+        true = teacher.mesh(prompt, variant, self.mesh_resolution)
+        distance = chamfer(ours, true)
+        diagonal = float((true.vertices.amax(0) - true.vertices.amin(0)).norm())
+        return {
+            f"chamfer/particle_{particle}": distance,
+            f"chamfer_of_diagonal/particle_{particle}": distance / diagonal,
+        }

@@ -11,7 +11,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from scoredistill.generators.image import ImageParticles
-from scoredistill.generators.nerf import NeRF
+from scoredistill.generators.scenes import SceneGenerator
 from scoredistill.rendering.turntable import (
     picture_grid,
     save_animation,
@@ -33,14 +33,14 @@ from scoredistill.training.module import Distillation
 class ParticleGrid(Callback):
     """A picture of every particle, each `every` steps as pictures/step_N.png and at the end as grid.png.
 
-    NeRF particles are rows, cameras columns; pictures are tiled; points are drawn over the teacher's samples. Of a
+    3D particles are rows, cameras columns; pictures are tiled; points are drawn over the teacher's samples. Of a
     generator from noise, samples of fixed noise are shown, class by class where training asks for classes, and
     otherwise of the evaluation's prompts where there are any.
 
     Args:
         every: generator steps between pictures; 0: only the last one.
-        resolution: height and width of a NeRF's pictures.
-        views: cameras that a NeRF is shown from.
+        resolution: height and width of a 3D particle's pictures.
+        views: cameras that a 3D particle is shown from.
         samples: that are shown of a generator from noise.
     """
 
@@ -73,7 +73,7 @@ class ParticleGrid(Callback):
         """The picture, (H, W, 3) uint8."""
         module = cast(Training, pl_module)
         generator = module.evaluated
-        if isinstance(generator, NeRF):
+        if isinstance(generator, SceneGenerator):
             seen = cast(PromptAndCameras, trainer.datamodule)  # type: ignore[attr-defined]
             camera = turntable_cameras(self.views, seen.evaluation_elevation, azimuth=20.0)
             owner = cast(Distillation, module).distiller.teacher
@@ -123,12 +123,12 @@ class Turntable(Callback):
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Render one turn and write it."""
         module = cast(Distillation, pl_module)
-        if not isinstance(module.evaluated, NeRF) or not trainer.is_global_zero:
+        if not isinstance(module.evaluated, SceneGenerator) or not trainer.is_global_zero:
             return
         with isolated(trainer, self):
             self._write(module.evaluated, module.distiller.teacher, trainer)
 
-    def _write(self, generator: NeRF, teacher: Teacher, trainer: Trainer) -> None:
+    def _write(self, generator: SceneGenerator, teacher: Teacher, trainer: Trainer) -> None:
         data = cast(PromptAndCameras, trainer.datamodule)  # type: ignore[attr-defined]
         folder = run_folder(trainer)
         camera = turntable_cameras(self.frames, data.evaluation_elevation)
@@ -158,7 +158,7 @@ class MeshExport(Callback):
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Extract and write the meshes."""
         generator = cast(Distillation, pl_module).evaluated
-        if not isinstance(generator, NeRF) or not trainer.is_global_zero:
+        if not isinstance(generator, SceneGenerator) or not trainer.is_global_zero:
             return
         folder: Path = run_folder(trainer) / "meshes"
         for i in range(generator.particles or 0):

@@ -1,4 +1,4 @@
-"""Whether NeRFs from text show what was asked for, how colourful they are, and how unlike one another."""
+"""Whether 3D particles from text show what was asked for, how colourful they are, and how unlike one another."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pytorch_lightning.utilities import rank_zero_warn
 
 from scoredistill.evaluation.colour import mean_chroma, mean_pair_distance
 from scoredistill.evaluation.recogniser import Recogniser
-from scoredistill.generators.nerf import NeRF
+from scoredistill.generators.scenes import SceneGenerator
 from scoredistill.teachers.gallery import Gallery
 from scoredistill.training.callbacks.base import Evaluation
 from scoredistill.training.callbacks.views import Views, gallery_views, particle_views
@@ -18,7 +18,7 @@ from scoredistill.training.module import Distillation
 
 
 class PromptFidelity(Evaluation):
-    """Looks at NeRF particles of one of the Gallery's prompts from cameras that training has not seen, whichever
+    """Looks at 3D particles of one of the Gallery's prompts from cameras that training has not seen, whichever
     teacher they come from, and at the Gallery's own variants of the prompt from the same cameras.
 
     recognised is the share of pictures that a `Recogniser` takes for the prompt among the candidates, and
@@ -42,8 +42,8 @@ class PromptFidelity(Evaluation):
 
     def evaluate(self, module: Distillation, data: Conditions, final: bool) -> dict[str, float]:
         generator = module.evaluated
-        if not isinstance(generator, NeRF) or not isinstance(data, PromptAndCameras):
-            raise TypeError("PromptFidelity needs a NeRF and PromptAndCameras data")
+        if not isinstance(generator, SceneGenerator) or not isinstance(data, PromptAndCameras):
+            raise TypeError("PromptFidelity needs a generator of 3D scenes and PromptAndCameras data")
         if data.text not in self.candidates:
             raise ValueError(
                 f"PromptFidelity: add the prompt {data.text!r} to candidates: {', '.join(self.candidates)}"

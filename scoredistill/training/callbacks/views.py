@@ -1,4 +1,4 @@
-"""NeRF particles, and the Gallery's variants, as pictures."""
+"""3D particles, and the Gallery's variants, as pictures."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from scoredistill.generators.nerf import NeRF
+from scoredistill.generators.scenes import SceneGenerator
 from scoredistill.rendering.camera import Camera
 from scoredistill.teachers.base import Teacher
 from scoredistill.teachers.gallery import Gallery
@@ -16,7 +16,7 @@ Views = tuple[Tensor, Tensor]
 
 
 def particle_views(
-    generator: NeRF, teacher: Teacher, camera: Camera, resolution: int, background: Tensor | None = None
+    generator: SceneGenerator, teacher: Teacher, camera: Camera, resolution: int, background: Tensor | None = None
 ) -> Views:
     """Every particle from every camera. Scenes of latents are rendered as in training and decoded by the teacher.
 

@@ -1,0 +1,167 @@
+"""Mesh files of particles: which are written, how the meshes are made ready for them, and the options for both."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import inspect
+import math
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from scoredistill.cli.errors import UsageError
+from scoredistill.cli.numbers import at_least, between
+from scoredistill.generators.base import Generator
+from scoredistill.rendering.assets import Colours, TexturedMesh, VertexColours, count_pieces, decimate, keep_largest
+from scoredistill.rendering.assets.textured import TEXTURED_SUFFIXES, companions
+from scoredistill.rendering.mesh import SUFFIXES, Mesh, NoSurfaceError
+
+TEXTURE = 1024
+"""Height and width of a texture where none is asked for."""
+
+
+@dataclass(frozen=True)
+class MeshFiles:
+    """The mesh files of each particle.
+
+    Args:
+        kinds: formats: glb, obj, ply, stl.
+        texture: height and width of the texture of those that have one, 0: colours at the vertices instead.
+        faces: the most that a mesh may have; None: any number.
+        largest: whether only the largest piece is kept.
+        extraction: options of the generator's `mesh`.
+    """
+
+    kinds: tuple[str, ...]
+    texture: int
+    faces: int | None
+    largest: bool
+    extraction: dict[str, float]
+
+    @classmethod
+    def of(cls, generator: Any, options: argparse.Namespace) -> MeshFiles:
+        """What the options ask for.
+
+        Raises:
+            UsageError: if the generator has no such thing, or a library is missing.
+        """
+        extraction = {name: value for name in ("resolution", "threshold") if (value := getattr(options, name))}
+        known = inspect.signature(generator.mesh).parameters
+        unknown = next((name for name in extraction if name not in known), None)
+        if unknown is not None:
+            raise UsageError(f"--{unknown}: the meshes of {type(generator).__name__} have none")
+        texture = _texture(generator, options)
+        if options.faces is not None and importlib.util.find_spec("fast_simplification") is None:
+            raise UsageError("--faces needs fast-simplification: install scoredistill[mesh]")
+        return cls(tuple(dict.fromkeys(options.format)), texture, options.faces, options.keep_largest, extraction)
+
+    def names(self, particle: int) -> list[str]:
+        """The files' names."""
+        names = [f"particle_{particle}.{kind}" for kind in self.kinds]
+        if self.texture and "obj" in self.kinds:
+            names += [path.name for path in companions(Path(f"particle_{particle}.obj"))]
+        return names
+
+    def write(self, generator: Any, particle: int, folder: Path) -> str:
+        """Write them, and say what the mesh is like.
+
+        Raises:
+            NoSurfaceError: if there is none.
+            ValueError: if a place is not finite, or a texture asked for and there are no colours.
+        """
+        mesh = _sound(generator.mesh(particle, **self.extraction), particle)
+        colours = _colours(generator, particle, mesh)
+        if self.texture and colours is None:
+            raise UsageError(f"--texture: the meshes of {type(generator).__name__} have no colours; give --texture 0")
+        pieces, found = count_pieces(mesh), len(mesh.faces)
+        mesh = keep_largest(mesh) if self.largest else mesh
+        mesh = mesh if self.faces is None else decimate(mesh, self.faces)
+        if colours is not None:
+            mesh = replace(mesh, colors=((colours(mesh.vertices) + 1) / 2).clamp(0, 1))
+        textured = TexturedMesh.bake(mesh, colours, self.texture) if self.texture and colours is not None else None
+        for kind in self.kinds:
+            written = mesh if textured is None or f".{kind}" not in TEXTURED_SUFFIXES else textured
+            written.save(folder / f"particle_{particle}.{kind}")
+        return self._description(mesh, found, pieces)
+
+    def _description(self, mesh: Mesh, found: int, pieces: int) -> str:
+        words = [f"{len(mesh.faces)} faces" + (f" of {found}" if len(mesh.faces) < found else "")]
+        words.append("watertight" if mesh.watertight else "not watertight")
+        if pieces > 1:
+            kept = "of which the largest" if self.largest else "of which --keep-largest would keep one"
+            words.append(f"{pieces} pieces, {kept}")
+        if self.texture:
+            words.append(f"a texture of {self.texture} x {self.texture}")
+        return ", ".join(words)
+
+
+def add_mesh_options(parser: argparse.ArgumentParser) -> None:
+    """The options that `MeshFiles.of` reads."""
+    kinds = [suffix[1:] for suffix in SUFFIXES]
+    add = parser.add_argument
+    add(
+        "--format",
+        nargs="*",
+        default=["glb"],
+        choices=kinds,
+        help="of the meshes: glb (default), obj, ply, stl; none: no meshes. A glb holds its texture, an obj has it in "
+        "a .mtl and a .png beside it; ply has colours at its vertices, stl none",
+    )
+    add(
+        "--texture",
+        type=at_least(0),
+        help=f"height and width of the texture of glb and obj in texels, {TEXTURE}; 0: colours at the vertices. Takes "
+        "seconds for 20,000 faces and half a minute for 75,000: see --faces. Needs scoredistill[mesh]",
+    )
+    add(
+        "--faces",
+        type=at_least(4),
+        help="most faces of a mesh; all that the resolution gives by default. Needs scoredistill[mesh]",
+    )
+    add(
+        "--keep-largest",
+        action="store_true",
+        help="leave out all but the mesh's largest connected piece: what floats around the object, what is inside it",
+    )
+    add(
+        "--resolution",
+        type=at_least(2),
+        help="lattice points along each axis of the mesh; the generator's own by default",
+    )
+    add("--threshold", type=between(0, math.inf), help="density at the surface; the generator's own by default")
+
+
+def _texture(generator: Generator, options: argparse.Namespace) -> int:
+    """The texture's size; 0 where no format has one, and where scenes without colours were not asked for it."""
+    wanted = options.texture
+    if not any(f".{kind}" in TEXTURED_SUFFIXES for kind in options.format):
+        if wanted:
+            raise UsageError("--texture: only glb and obj have one; ply has colours at its vertices")
+        return 0
+    if getattr(generator, "latents", None) is not None:
+        if wanted:
+            raise UsageError("--texture: the scenes are made of latents, which have no colours")
+        return 0
+    texture = TEXTURE if wanted is None else int(wanted)
+    if texture and importlib.util.find_spec("xatlas") is None:
+        raise UsageError("a texture needs xatlas: install scoredistill[mesh], or give --texture 0 for vertex colours")
+    return texture
+
+
+def _colours(generator: Any, particle: int, mesh: Mesh) -> Colours | None:
+    """The generator's own colour of any point, or what lies between the mesh's vertices, or none."""
+    if hasattr(generator, "colour") and getattr(generator, "latents", None) is None:
+        return partial(generator.colour, particle=particle)
+    return None if mesh.colors is None else VertexColours(mesh)
+
+
+def _sound(mesh: Mesh, particle: int) -> Mesh:
+    """The mesh, which has a surface with an area."""
+    if not bool(mesh.vertices.isfinite().all()):
+        raise ValueError(f"particle {particle}: a vertex is not finite; training has diverged")
+    if len(mesh.faces) == 0 or float(mesh.areas.sum()) == 0:
+        what = "no faces" if len(mesh.faces) == 0 else f"{len(mesh.faces)} faces, all of no area"
+        raise NoSurfaceError(f"particle {particle} has no surface: {what}; try another --threshold or --resolution")
+    return mesh

@@ -1,0 +1,180 @@
+"""scoredistill stages: recipes that build on one another, run one after the other."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+import yaml  # type: ignore[import-untyped]
+
+from scoredistill import recipe_library
+from scoredistill.cli.commands import INTERRUPTED, TERMINATED, Interrupted
+from scoredistill.cli.errors import UsageError
+from scoredistill.training.run_folder import RunFolder, write_json_atomically
+
+RECORD = "stages.json"
+"""In the folder of all stages: by stage, what it was asked and the run that finished it."""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message}; see `scoredistill stages --help`")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One of the recipes.
+
+    Args:
+        name: which is its folder's too.
+        words: the options of fit, without output and start.
+        folder: parent of its runs.
+    """
+
+    name: str
+    words: list[str]
+    folder: Path
+
+    @property
+    def newest(self) -> str | None:
+        """Its newest run that has a checkpoint."""
+        run = RunFolder.newest(self.folder)
+        return None if run is None else str(run.path)
+
+
+def stages(argv: Sequence[str]) -> None:
+    """Run every stage that has not finished yet, each from the former one's result.
+
+    Args:
+        argv: the options.
+
+    Raises:
+        UsageError: if the file or an option is wrong, or a stage fails; its own message stands above.
+    """
+    options, words = _parser().parse_known_args(argv)
+    todo, folder = _read(options.stages, options.output, words)
+    record, former = _record(folder), None
+    for number, stage in enumerate(todo, 1):
+        asked = {"words": stage.words, "start_from": former}
+        done = record.get(stage.name, {})
+        same = all(done.get(key) == value for key, value in asked.items())
+        if same and "run" in done and RunFolder(Path(done["run"])).config.is_file():
+            former = done["run"]
+            _say(f"stage {number} of {len(todo)}: {stage.name} is there, {former}")
+            continue
+        _say(f"stage {number} of {len(todo)}: {stage.name}")
+        # A run of these very words is gone on with; one that was there before is another's.
+        before = done.get("after") if same else stage.newest
+        record[stage.name] = asked | {"after": before}
+        write_json_atomically(folder / RECORD, record)
+        former = _fit(stage, former, goes_on=stage.newest != before)
+        record[stage.name] = asked | {"run": former}
+        write_json_atomically(folder / RECORD, record)
+    _say(f"to have it as files: scoredistill export {former}")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="scoredistill stages",
+        usage="scoredistill stages STAGES [--output FOLDER] [--OPTION VALUE ...] [--STAGE.OPTION VALUE ...]",
+        description="Run recipes one after the other, each from the former one's result. The same command again goes "
+        "on where it was stopped. Options of `scoredistill fit` are for all stages, or for one with its name before.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("stages", metavar="STAGES", help="a file that names the stages, prolificdreamer/stages for one")
+    parser.add_argument("--output", help="folder for the runs of all stages; by default the file's own")
+    return parser
+
+
+def _read(name: str, output: str | None, words: list[str]) -> tuple[list[Stage], Path]:
+    """The stages of a file, and the folder of them all."""
+    try:
+        path = recipe_library.find(name)
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (recipe_library.RecipeError, OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UsageError(" ".join(str(error).split())) from error
+    named = content.get("stages") if isinstance(content, dict) else None
+    if not isinstance(named, dict) or not named or not all(_are_recipes(value) for value in named.values()):
+        raise UsageError(f"{path}: needs `stages:`, each a name with the list of its recipes, [nerf.yaml] for example")
+    if unknown := [key for key in content if key not in ("output", "stages")]:
+        raise UsageError(
+            f"{path}: there is no {unknown[0]!r} beside output and stages; a stage's recipes have the rest"
+        )
+    folder = Path(output or content.get("output") or f"runs/{path.stem}")
+    made = [
+        Stage(stage, [*_configs(path, recipes), *_words_of(stage, list(named), words)], folder / stage)
+        for stage, recipes in named.items()
+    ]
+    return made, folder
+
+
+def _are_recipes(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(each, str) for each in value)
+
+
+def _configs(path: Path, recipes: Sequence[str]) -> list[str]:
+    """Beside the file of the stages, or else where `fit` looks for them."""
+    found = [path.parent / recipe for recipe in recipes]
+    return [f"--config={own if own.is_file() else recipe}" for own, recipe in zip(found, recipes, strict=True)]
+
+
+def _words_of(stage: str, names: Sequence[str], words: Sequence[str]) -> list[str]:
+    """The words for all stages, and those of this one without its name."""
+    chosen, mine = [], True
+    for word in words:
+        if word.startswith("--"):
+            owner = word[2:].split("=", 1)[0].split(".", 1)[0]
+            mine = owner == stage or owner not in names
+            word = f"--{word[3 + len(owner) :]}" if owner in names else word
+        if mine:
+            chosen.append(word)
+    return chosen
+
+
+def _record(folder: Path) -> dict[str, Any]:
+    path = folder / RECORD
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
+    except (OSError, ValueError) as error:
+        raise UsageError(
+            f"{path} cannot be read ({error}): remove it to begin anew, or choose another --output"
+        ) from error
+
+
+def _fit(stage: Stage, former: str | None, goes_on: bool) -> str:
+    """Run a stage to its end: the run folder."""
+    words = ["fit", *stage.words, "--output", str(stage.folder)]
+    if former is not None:
+        words += ["--start_from", former]
+    if goes_on:
+        words += ["--ckpt_path", "last"]
+    code = _run([sys.executable, "-m", "scoredistill", *words])
+    if code in (INTERRUPTED, TERMINATED):
+        raise Interrupted(f"stage {stage.name} was interrupted; the same command goes on", code)
+    if code != 0 or stage.newest is None:
+        raise UsageError(f"stage {stage.name} failed, see above; the same command goes on where it stopped")
+    return stage.newest
+
+
+def _run(command: list[str]) -> int:
+    """Wait for a process, which is told of every signal to stop."""
+    process = subprocess.Popen(command)
+    stops = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(stop, lambda number, _: process.send_signal(number)) for stop in stops]
+    try:
+        return process.wait()
+    finally:
+        for stop, handler in zip(stops, before, strict=True):
+            signal.signal(stop, handler)
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()

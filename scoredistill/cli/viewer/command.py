@@ -1,0 +1,98 @@
+"""scoredistill view RUN: the options, and the server from its start to Ctrl-C."""
+
+from __future__ import annotations
+
+import argparse
+import ipaddress
+import os
+import sys
+import webbrowser
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from scoredistill.cli.errors import UsageError
+from scoredistill.cli.numbers import at_least
+from scoredistill.cli.viewer.server import Server
+from scoredistill.training.run_folder import RunFolder
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message}; see `scoredistill view --help`")
+
+
+def view(argv: Sequence[str]) -> None:
+    """Serve the page of a run until Ctrl-C, and say where it is.
+
+    Args:
+        argv: the options.
+
+    Raises:
+        UsageError: if there is no such run, or the address cannot be had.
+    """
+    options = _parser().parse_args(argv)
+    run = find_run(Path(options.run))
+    with _listen(options.host, options.port, run) as server:
+        sys.stdout.write(f"{run.path} is shown at {server.address} until Ctrl-C\n")
+        sys.stdout.flush()
+        if options.browser:
+            webbrowser.open(server.address)
+        try:
+            server.serve_forever()
+        except KeyboardInterrupt:
+            sys.stdout.write("\n")
+            sys.stdout.flush()
+            if server.workshop is not None and server.workshop.busy:
+                os._exit(0)  # a mesh may take a minute more, and torch aborts where Python ends around it
+
+
+def find_run(path: Path) -> RunFolder:
+    """The run that a folder, or a checkpoint in one, is of. It need not have a checkpoint yet.
+
+    Raises:
+        UsageError: if it is of none.
+    """
+    run = RunFolder(path) if path.is_dir() else RunFolder.around(path)
+    if run is not None and run.config.is_file():
+        return run
+    numbers = [int(config.parent.name) for config in path.glob("*/config.yaml") if config.parent.name.isdecimal()]
+    hint = f"; the newest run in it is {path / str(max(numbers))}" if numbers else ": config.yaml is missing"
+    if not path.exists():
+        raise UsageError(f"there is no checkpoint and no run folder {path}")
+    raise UsageError(f"{path} is neither a run folder nor a checkpoint in one{hint}")
+
+
+def _listen(host: str, port: int, run: RunFolder) -> Server:
+    try:
+        return Server(host, port, run)
+    except (OSError, OverflowError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "ports end at 65535"
+        raise UsageError(f"--port {port}: cannot listen on {host}: {reason}; --port 0 takes a free one") from error
+
+
+def _loopback(text: str) -> str:
+    try:
+        fits = ipaddress.ip_address(text).is_loopback
+    except ValueError:
+        fits = False
+    if not fits:
+        raise argparse.ArgumentTypeError(
+            f"expected a loopback address such as 127.0.0.1 or ::1, got {text}; to look from another machine, "
+            "forward the port by ssh -L"
+        )
+    return text
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="scoredistill view",
+        description="Show a run in the browser: curves, pictures, settings, and every particle's mesh to turn. "
+        "A run that is still training is followed.",
+    )
+    add = parser.add_argument
+    add("run", metavar="RUN", help="a run folder, or a checkpoint in one")
+    add("--port", type=at_least(0), default=0, help="to listen on; 0, the default, takes a free one")
+    add("--host", type=_loopback, default="127.0.0.1", help="loopback address to listen on, 127.0.0.1")
+    add("--no-browser", dest="browser", action="store_false", help="only print the address")
+    return parser

@@ -1,0 +1,52 @@
+"""A run's training curves, from the CSV files that Lightning's logger writes."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+Curve = tuple[list[int], list[float | None]]
+"""Steps in order, and the figure at each; None where it was not finite."""
+
+NOT_CURVES = {"epoch", "step"}
+
+
+def read_curves(run: Path) -> dict[str, Curve]:
+    """Every logged figure over the steps.
+
+    A resumed run has a file for each of its parts; where a later part went over the same steps again, it counts.
+
+    Args:
+        run: the run folder.
+    """
+    points: dict[str, dict[int, float | None]] = {}
+    for path in sorted(run.glob("**/version_*/metrics.csv"), key=_part):
+        rows = list(_rows(path))
+        first = min((step for step, _ in rows), default=0)
+        for known in points.values():
+            for step in [step for step in known if step >= first]:
+                del known[step]
+        for step, figures in rows:
+            for name, value in figures.items():
+                points.setdefault(name, {})[step] = value
+    curves = {name: sorted(known.items()) for name, known in sorted(points.items()) if known}
+    return {name: ([step for step, _ in known], [value for _, value in known]) for name, known in curves.items()}
+
+
+def _part(path: Path) -> int:
+    number = path.parent.name.removeprefix("version_")
+    return int(number) if number.isdecimal() else -1
+
+
+def _rows(path: Path) -> Iterator[tuple[int, dict[str, float | None]]]:
+    """Rows with what was logged in each. The last line of a run that is training may be half written."""
+    with path.open(newline="", encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            try:
+                figures = {name: float(text) for name, text in row.items() if text and name not in NOT_CURVES}
+                step = int(row["step"])
+            except (KeyError, TypeError, ValueError):
+                continue
+            yield step, {name: value if math.isfinite(value) else None for name, value in figures.items()}

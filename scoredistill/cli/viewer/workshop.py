@@ -1,0 +1,116 @@
+"""Meshes and turntables, made when the page asks for them and kept in the run folder."""
+
+from __future__ import annotations
+
+import importlib.util
+import queue
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+
+from scoredistill.cli.commands import describe
+from scoredistill.cli.export import export
+from scoredistill.cli.viewer.report import Checkpoint
+
+TURNTABLE = ("--size", "192", "--frames", "36")
+
+
+class MakingError(Exception):
+    """Something could not be made; the message is that of what went wrong."""
+
+
+@dataclass(frozen=True)
+class _Job:
+    """Particles of one checkpoint in one format."""
+
+    checkpoint: Checkpoint
+    particles: tuple[int, ...]
+    kind: str
+
+
+class Workshop:
+    """Runs `scoredistill export`, one job after another, in a thread of its own that ends with the process.
+
+    Files are view/KEY/particle_I.KIND, where the key is the checkpoint's: training writes another one, under which
+    they are made anew.
+
+    Args:
+        run: the run folder.
+        particles: that the generator holds.
+    """
+
+    def __init__(self, run: Path, particles: int) -> None:
+        self.run, self.particles = run, particles
+        self._jobs: queue.Queue[_Job | None] = queue.Queue()
+        self._waiting: set[_Job] = set()
+        self._failed: dict[_Job, str] = {}
+        self._lock, self._closed = threading.Lock(), threading.Event()
+        self._thread = threading.Thread(target=self._work, daemon=True)
+        self._thread.start()
+
+    def ask(self, checkpoint: Checkpoint, particle: int, kind: str) -> Path | None:
+        """The file, or None while it is being made.
+
+        Args:
+            checkpoint: of the run.
+            particle: its index.
+            kind: glb, a mesh; or webp, a turntable, which is rendered of all particles at once.
+
+        Raises:
+            MakingError: if it cannot be made.
+        """
+        kept = self.kept(checkpoint.key, particle, kind)
+        if kept is not None:
+            return kept
+        job = _Job(checkpoint, (particle,) if kind == "glb" else tuple(range(self.particles)), kind)
+        with self._lock:
+            if job in self._failed:
+                raise MakingError(self._failed[job])
+            if job not in self._waiting:
+                self._waiting.add(job)
+                self._jobs.put(job)
+        return None
+
+    def kept(self, key: str, particle: int, kind: str) -> Path | None:
+        """The file if it has been made, for an earlier checkpoint's key too."""
+        path = self.run / "view" / key / f"particle_{particle}.{kind}"
+        return path if path.is_file() else None
+
+    @property
+    def busy(self) -> bool:
+        """Whether something is being made."""
+        with self._lock:
+            return bool(self._waiting)
+
+    def close(self) -> None:
+        """Make nothing more, and wait for what is being made."""
+        self._closed.set()
+        self._jobs.put(None)
+        self._thread.join()
+
+    def _work(self) -> None:
+        while (job := self._jobs.get()) is not None and not self._closed.is_set():
+            failure = None
+            try:
+                self._make(job)
+            except Exception as error:  # whatever it is, the page shows it where the result would be
+                failure = describe(error)
+            with self._lock:
+                self._waiting.discard(job)
+                if failure is not None:
+                    self._failed[job] = failure
+
+    def _make(self, job: _Job) -> None:
+        # Training may write another checkpoint meanwhile. Nobody asks for this key again then.
+        missing = [each for each in job.particles if not self.kept(job.checkpoint.key, each, job.kind)]
+        if not missing:
+            return
+        folder = self.run / "view" / job.checkpoint.key
+        wanted = _mesh_options() if job.kind == "glb" else ["--format", "--turntable", job.kind, *TURNTABLE]
+        export([str(job.checkpoint.path), "--output", str(folder), "--particles", *map(str, missing), *wanted])
+
+
+def _mesh_options() -> list[str]:
+    """A mesh in seconds, where export's own takes a minute; without the extra `mesh`, a plain one."""
+    words = ["--format", "glb", "--texture", "512" if importlib.util.find_spec("xatlas") else "0"]
+    return [*words, "--faces", "20000"] if importlib.util.find_spec("fast_simplification") else words

@@ -1,0 +1,20 @@
+"""Finished assets: fewer faces, a texture, files for other programs."""
+
+from scoredistill.rendering.assets.baking import bake
+from scoredistill.rendering.assets.colours import Colours, VertexColours
+from scoredistill.rendering.assets.pieces import count_pieces, keep_largest
+from scoredistill.rendering.assets.simplify import decimate
+from scoredistill.rendering.assets.textured import TexturedMesh
+from scoredistill.rendering.assets.unwrapping import Unwrapped, unwrap
+
+__all__ = [
+    "Colours",
+    "TexturedMesh",
+    "Unwrapped",
+    "VertexColours",
+    "bake",
+    "count_pieces",
+    "decimate",
+    "keep_largest",
+    "unwrap",
+]

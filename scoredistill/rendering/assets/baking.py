@@ -1,0 +1,123 @@
+"""Baking: the picture that, laid on a surface, gives each of its points its colour."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from scoredistill.rendering.assets.colours import Colours
+from scoredistill.rendering.assets.unwrapping import Unwrapped
+from scoredistill.rendering.mesh import Mesh
+from scoredistill.rendering.turntable import to_bytes
+
+_BLEED = 1.0
+"""Texels by which a chart is continued in its border faces' planes, for bilinear filtering reads that far."""
+
+_PAIRS = 2**22
+"""Most pairs of a face and a texel that are held at once: some 500 MB."""
+
+_POINTS = 2**18
+"""Most points whose colour is asked for at once."""
+
+
+@torch.no_grad()
+def bake(mesh: Mesh, layout: Unwrapped, colours: Colours, size: int) -> Tensor:
+    """A texture: at each texel's centre the colour of the surface point that lies there.
+
+    Charts are continued by one texel, and beyond that every texel has the colour of the nearest one of a chart, so
+    that neither bilinear filtering nor mipmaps bring in a foreign colour.
+
+    Args:
+        mesh: the surface.
+        layout: where its faces lie in the texture.
+        colours: of points (P, 3) in world units, in [-1, 1].
+        size: height and width T in texels.
+
+    Returns:
+        (T, T, 3) uint8 display values, top row first.
+
+    Raises:
+        ValueError: if the charts meet no texel's centre, the texture being too small.
+    """
+    from scipy.ndimage import distance_transform_edt
+
+    texel, face, weight = _texels(layout.uv[layout.faces] * size, size)
+    if len(texel) == 0:
+        raise ValueError(f"a texture of {size} x {size} is too small for this mesh: give more texels")
+    corners = mesh.vertices.detach().cpu().double()[layout.source[layout.faces]]
+    points = torch.einsum("pc,pcd->pd", weight, corners[face]).to(mesh.vertices)
+    values = torch.cat([colours(part).detach().cpu().float() for part in points.split(_POINTS)])
+    image = torch.zeros(size * size, 3)
+    image[texel] = values.to(image)
+    empty = torch.ones(size * size, dtype=torch.bool).index_fill(0, texel, False).view(size, size)
+    row, column = distance_transform_edt(empty.numpy(), return_distances=False, return_indices=True)
+    filled = image.view(size, size, 3)[torch.from_numpy(row).long(), torch.from_numpy(column).long()]
+    return to_bytes(filled.movedim(-1, 0))
+
+
+def _texels(triangles: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Which face each texel's centre lies in, or lies nearest to within the bleed.
+
+    Args:
+        triangles: (F, 3, 2) corners in texels.
+        size: T.
+
+    Returns:
+        texel (P,) row T + column, ascending; face (P,); and its barycentric coordinates (P, 3), beyond [0, 1] outside.
+    """
+    depth = triangles.new_full((size * size,), -torch.inf)
+    owner = torch.full((size * size,), -1, dtype=torch.long)
+    for face, texel in _candidates(triangles, size):
+        inside = _depth(triangles[face], _centres(texel, size))
+        near = inside > -_BLEED
+        face, texel, inside = face[near], texel[near], inside[near]
+        depth = depth.scatter_reduce(0, texel, inside, "amax")
+        best = inside == depth[texel]
+        owner[texel[best]] = face[best]
+    texel = (owner >= 0).nonzero()[:, 0]
+    return texel, owner[texel], _barycentric(triangles[owner[texel]], _centres(texel, size))
+
+
+def _candidates(triangles: Tensor, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Blocks of pairs (face, texel): all centres in the faces' bounding boxes, grown by the bleed."""
+    low = (triangles.amin(1) - _BLEED - 0.5).ceil().long().clamp(0, size - 1)
+    high = (triangles.amax(1) + _BLEED - 0.5).floor().long().clamp(0, size - 1)
+    flat = _cross(triangles[:, 1] - triangles[:, 0], triangles[:, 2] - triangles[:, 0]) == 0
+    sides = torch.where(flat[:, None], 0, high - low + 1)  # a collapsed face has no inside
+    counts = sides.prod(1)
+    for block in _blocks(counts):
+        face = block.repeat_interleave(counts[block])
+        begin = counts[block].cumsum(0) - counts[block]
+        place = torch.arange(len(face)) - begin.repeat_interleave(counts[block])
+        column = low[face, 0] + place % sides[face, 0]
+        yield face, (low[face, 1] + place // sides[face, 0]) * size + column
+
+
+def _blocks(counts: Tensor) -> list[Tensor]:
+    """Consecutive faces with about `_PAIRS` pairs together."""
+    group = (counts.cumsum(0) - 1).clamp(min=0) // _PAIRS
+    return list(torch.arange(len(counts)).split(torch.bincount(group).tolist()))
+
+
+def _centres(texel: Tensor, size: int) -> Tensor:
+    return torch.stack([texel % size, texel // size], dim=-1) + 0.5
+
+
+def _cross(a: Tensor, b: Tensor) -> Tensor:
+    return a[..., 0] * b[..., 1] - a[..., 1] * b[..., 0]
+
+
+def _barycentric(triangles: Tensor, points: Tensor) -> Tensor:
+    """(P, 3) coordinates of points (P, 2) in triangles (P, 3, 2)."""
+    corner, following = triangles.roll(-1, dims=1), triangles.roll(-2, dims=1)
+    areas = _cross(following - corner, points[:, None] - corner)
+    return areas / areas.sum(1, keepdim=True)
+
+
+def _depth(triangles: Tensor, points: Tensor) -> Tensor:
+    """(P,) texels from a point to the nearest of its triangle's sides' lines, negative outside."""
+    sides = (triangles.roll(-2, dims=1) - triangles.roll(-1, dims=1)).norm(dim=-1)
+    heights = _cross(triangles[:, 1] - triangles[:, 0], triangles[:, 2] - triangles[:, 0]).abs()[:, None] / sides
+    return (_barycentric(triangles, points) * heights).amin(1)

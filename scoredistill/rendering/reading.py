@@ -1,0 +1,52 @@
+"""Triangles from files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from scoredistill.rendering.gltf import to_display
+
+
+def read_triangles(path: Path, kind: str) -> tuple[Tensor, Tensor, Tensor | None]:
+    """All triangles of a file, in the file's axes, coincident vertices merged.
+
+    Args:
+        path: the file.
+        kind: glb, obj, ply or stl.
+
+    Returns:
+        vertices (N, 3) float32, faces (F, 3) int64, and display colours (N, 3) in [0, 1] if every part has them at its
+        vertices.
+
+    Raises:
+        ValueError: if there are none.
+    """
+    import trimesh
+
+    scene: Any = trimesh.load_scene(path, file_type=kind)
+    placed = [(matrix, scene.geometry[name]) for matrix, name in map(scene.graph.get, scene.graph.nodes_geometry)]
+    parts = [(matrix, part) for matrix, part in placed if isinstance(part, trimesh.Trimesh)]
+    if not parts:
+        raise ValueError(f"{path} has no triangles")
+    corners = [torch.tensor(trimesh.transform_points(part.vertices, matrix)).float() for matrix, part in parts]
+    first = torch.tensor([0, *map(len, corners)]).cumsum(0)
+    faces = torch.cat([torch.tensor(part.faces).long() + first[i] for i, (_, part) in enumerate(parts)])
+    vertices, place = torch.cat(corners).unique(dim=0, return_inverse=True)
+    colours = [found for _, part in parts if (found := _colours(part.visual)) is not None]
+    if len(colours) < len(parts):
+        return vertices, place[faces], None
+    merged = torch.empty_like(vertices).index_copy(0, place, torch.cat(colours))
+    return vertices, place[faces], to_display(merged) if kind == "glb" else merged
+
+
+def _colours(visual: Any) -> Tensor | None:
+    """(N, 3) vertex colours in [0, 1] of what trimesh has read."""
+    if visual.kind == "vertex":
+        return torch.tensor(visual.vertex_colors[:, :3], dtype=torch.float32) / 255
+    # A glTF material makes it a textured one for trimesh, with or without a texture.
+    beside = getattr(visual, "vertex_attributes", {}).get("color")
+    return None if beside is None else torch.tensor(beside[:, :3], dtype=torch.float32)

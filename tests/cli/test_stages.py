@@ -1,0 +1,213 @@
+"""Recipes that build on one another: fit --start_from, and scoredistill stages."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+import scoredistill
+from scoredistill.__main__ import main
+from scoredistill.cli import stages as command
+
+STAGES = """\
+output: runs/chain
+stages:
+  first: [points.yaml]
+  second: [points.yaml, colder.yaml]
+"""
+COLDER = "model: {generator_optimizer: {optimizer: {class_path: Adam, init_args: {lr: 0.01}}}}\n"
+
+
+@pytest.fixture
+def chain(folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """A file of two stages; what fit was asked, in this process: starting another costs seconds."""
+    (folder / "chain.yaml").write_text(STAGES)
+    (folder / "colder.yaml").write_text(COLDER)
+    asked: list[list[str]] = []
+
+    def run(words: list[str]) -> int:
+        asked.append(words[3:])
+        return main(words[3:])
+
+    monkeypatch.setattr(command, "_run", run)
+    return asked
+
+
+def particles(run: str | Path) -> torch.Tensor:
+    return torch.load(Path(run) / "checkpoints/last.ckpt")["state_dict"]["distiller.generator.values"]
+
+
+def test_a_run_starts_from_another_ones_generator(cli, folder):
+    assert cli("fit", "--config", "points.yaml").code == 0
+    still = ["--model.generator_optimizer.optimizer", "{class_path: SGD, init_args: {lr: 0.0}}"]
+    for source in ("runs/points", "runs/points/0", "runs/points/0/checkpoints/last.ckpt"):
+        result = cli("fit", "--config", "points.yaml", "--start_from", source, "--output", "out", *still)
+        assert result.code == 0, result.err
+    first = particles("runs/points/0")
+    for number in range(3):
+        assert torch.equal(particles(f"out/{number}"), first)
+        made = json.loads(Path(f"out/{number}/versions.json").read_text())[0]
+        assert made["started_from"] == "runs/points/0/checkpoints/last.ckpt"
+    # A run that goes on has its own particles, not those that it started from.
+    moving = ["--model.generator_optimizer.optimizer", "{class_path: SGD, init_args: {lr: 0.1}}"]
+    words = ["--config", "points.yaml", "--start_from", "runs/points", "--output", "moved", *moving]
+    assert cli("fit", *words).code == 0
+    moved = particles("moved/0")
+    assert cli("fit", *words, "--ckpt_path", "last").code == 0
+    assert torch.equal(particles("moved/0"), moved)
+    assert not torch.equal(moved, first)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--start_from", "nowhere"], "no checkpoint and no run folder nowhere"),
+        (["--start_from", "runs/points", "--model.generator.init_args.init", "[[0.0, 0.0]]"], "cannot start from this"),
+    ],
+)
+def test_what_one_cannot_start_from(cli, folder, words, said):
+    assert cli("fit", "--config", "points.yaml").code == 0
+    result = cli("fit", "--config", "points.yaml", "--output", "out", *words)
+    assert result.code == 2
+    assert said in result.err
+    assert len(result.err.splitlines()) == 1
+    assert not (folder / "out").exists()
+
+
+def test_every_stage_starts_from_the_former_one(cli, folder, chain):
+    words = ["chain.yaml", "--trainer.log_every_n_steps", "1", "--second.trainer.max_steps=5"]
+    result = cli("stages", *words)
+    assert result.code == 0, result.err
+    first, second = chain
+    assert "--start_from" not in first
+    assert second[second.index("--start_from") + 1] == "runs/chain/first/0"
+    assert [
+        torch.load(f"runs/chain/{name}/checkpoints/last.ckpt")["global_step"] for name in ("first/0", "second/0")
+    ] == [3, 5]
+    assert "scoredistill export runs/chain/second/0" in result.out
+
+    # By hand it is the same.
+    by_hand = ["--start_from", "runs/chain/first/0", "--config", "points.yaml", "--config", "colder.yaml"]
+    assert cli("fit", *by_hand, "--trainer.max_steps", "5", "--output", "hand").code == 0
+    assert torch.equal(particles("hand/0"), particles("runs/chain/second/0"))
+
+    # Again: nothing to do. Another second stage: the first one is kept.
+    result = cli("stages", *words)
+    assert result.code == 0
+    assert len(chain) == 2
+    assert "first is there, runs/chain/first/0" in result.out
+    assert cli("stages", *words[:-1], "--second.trainer.max_steps=4").code == 0
+    assert [call[-1] for call in chain[2:]] == ["runs/chain/first/0"]
+    assert torch.load("runs/chain/second/1/checkpoints/last.ckpt")["global_step"] == 4
+    # Another first stage: the second one begins anew too.
+    assert cli("stages", *words, "--seed_everything", "1").code == 0
+    assert len(chain) == 5
+    assert (folder / "runs/chain/second/2/config.yaml").is_file()
+
+
+def test_a_stage_that_fails_is_gone_on_with(cli, folder, chain, monkeypatch):
+    (folder / "stopping.py").write_text(STOPPING)
+    words = [
+        "chain.yaml",
+        "--second.trainer.callbacks+=stopping.Stop",
+        "--second.trainer.max_steps=6",
+        "--checkpoint_every=2",
+    ]
+    monkeypatch.setenv("STOP_AT", "4")
+    result = cli("stages", *words)
+    assert result.code == 2
+    assert "stage second failed, see above; the same command goes on where it stopped" in result.err
+    monkeypatch.delenv("STOP_AT")
+    assert cli("stages", *words).code == 0
+    assert len(chain) == 3
+    assert chain[-1][-2:] == ["--ckpt_path", "last"]
+    assert sorted(path.name for path in (folder / "runs/chain/second").iterdir()) == ["0"]
+    whole = particles("runs/chain/second/0")
+    assert cli("stages", *words, "--output", "whole").code == 0
+    assert torch.equal(particles("whole/second/0"), whole)
+
+
+STOPPING = """\
+import os
+
+from pytorch_lightning import Callback
+
+
+class Stop(Callback):
+    def on_train_batch_end(self, trainer, *rest):
+        if str(trainer.global_step) == os.environ.get("STOP_AT"):
+            raise RuntimeError("stopped")
+"""
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("stages: {}\n", "needs `stages:`"),
+        ("stages: {first: points.yaml}\n", "needs `stages:`"),
+        ("model: {}\n", "needs `stages:`"),
+        ("stages: {first: [points.yaml]}\ntrainer: {}\n", "there is no 'trainer' beside output and stages"),
+        ("stages: [\n", "expected"),
+    ],
+)
+def test_a_file_that_is_none_of_stages(cli, folder, content, said):
+    (folder / "chain.yaml").write_text(content)
+    result = cli("stages", "chain.yaml")
+    assert result.code == 2
+    assert said in result.err
+    assert len(result.err.splitlines()) == 1
+    assert not (folder / "runs").exists()
+
+
+def test_a_missing_file_or_recipe_is_named(cli, folder, chain):
+    assert "neither a file nor a shipped recipe" in cli("stages", "elsewhere.yaml").err
+    (folder / "chain.yaml").write_text("stages: {first: [elsewhere.yaml]}\n")
+    result = cli("stages", "chain.yaml")
+    assert result.code == 2
+    assert "'elsewhere.yaml' is neither a file nor a shipped recipe" in result.err
+
+
+@pytest.mark.slow
+def test_killed_stages_go_on_bit_by_bit(folder):
+    """Killed in the first stage, and in the second one."""
+    (folder / "chain.yaml").write_text(STAGES)
+    (folder / "colder.yaml").write_text(COLDER)
+    (folder / "slowly.py").write_text(SLOWLY)
+    words = ["chain.yaml", "--checkpoint_every", "2", "--trainer.max_steps", "20", "--trainer.callbacks+=slowly.Slowly"]
+    environment = dict(os.environ, PYTHONPATH=str(Path(scoredistill.__file__).parents[1]))
+
+    def start(output: str) -> subprocess.Popen[bytes]:
+        line = [sys.executable, "-m", "scoredistill", "stages", *words, "--output", output]
+        return subprocess.Popen(line, env=environment, start_new_session=True, stdout=subprocess.DEVNULL)
+
+    assert start("whole").wait() == 0
+    for stage in ("first", "second"):
+        process = start("killed")
+        while not (folder / f"killed/{stage}/0/checkpoints/last.ckpt").exists():
+            assert process.poll() is None
+            time.sleep(0.01)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    assert start("killed").wait() == 0
+    for stage in ("first", "second"):
+        runs = [folder / output / stage / "0" for output in ("killed", "whole")]
+        assert torch.equal(*map(particles, runs))
+        assert len(list(runs[0].parent.iterdir())) == 1
+
+
+SLOWLY = """\
+import time
+
+from pytorch_lightning import Callback
+
+
+class Slowly(Callback):
+    def on_train_batch_end(self, *rest):
+        time.sleep(0.1)
+"""
