@@ -104,6 +104,8 @@ def _content(path: Path) -> dict[str, Any]:
         raise UsageError(f"{path}{where} is not YAML: {getattr(error, 'problem', None) or error}") from error
     if isinstance(content, dict) and "class_path" in content:
         raise UsageError(f"{path} is the value of one field, not a recipe: give it as in --model.loss {path}")
+    if isinstance(content, dict) and "stages" in content:
+        raise UsageError(f"{path} names several recipes: run them by `scoredistill stages {path}`")
     if not isinstance(content, dict):
         raise UsageError(f"{path} is not a recipe: it has to hold keys such as `model:`, and has {content!r:.60}")
     return content

@@ -1,9 +1,19 @@
 """What is trained: particles, NeRFs, meshes, one-step networks."""
 
 from scoredistill.generators.base import Generator
+from scoredistill.generators.dmtet import DMTet
 from scoredistill.generators.image import GaussianInit, ImageParticles, ParticleInit
 from scoredistill.generators.nerf import NeRF
 from scoredistill.generators.one_step import OneStepUNet
 from scoredistill.generators.sampler import SampledTeacher
 
-__all__ = ["GaussianInit", "Generator", "ImageParticles", "NeRF", "OneStepUNet", "ParticleInit", "SampledTeacher"]
+__all__ = [
+    "DMTet",
+    "GaussianInit",
+    "Generator",
+    "ImageParticles",
+    "NeRF",
+    "OneStepUNet",
+    "ParticleInit",
+    "SampledTeacher",
+]

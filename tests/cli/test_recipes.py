@@ -1,8 +1,11 @@
 """What may stand in a recipe and on the command line, and what becomes of it."""
 
+import json
+
 import pytest
 import yaml
 
+from scoredistill.cli import stages
 from scoredistill.recipe_library import recipes
 
 RATIO = "class_path: FDistill\ninit_args: {divergence: JensenShannon, critic: ParticleCritic, ratio: ExactRatio}\n"
@@ -112,12 +115,41 @@ def test_a_shipped_recipe_goes_by_its_name(cli, folder, monkeypatch):
     assert resolved["model"]["loss"]["class_path"] == "scoredistill.losses.FDistill"
 
 
-@pytest.mark.parametrize("name", [recipe.name for recipe in recipes()])
+STAGES = [recipe.name for recipe in recipes() if recipe.path.stem == "stages"]
+
+
+@pytest.mark.parametrize("name", [recipe.name for recipe in recipes() if recipe.name not in STAGES])
 def test_every_shipped_recipe_resolves(cli, folder, name):
     base = ["points/sds", "--model.loss"] if name.startswith("losses/") else []
     overlaid = [name.removeprefix("small/"), "--config"] if name.startswith("small/") else []
     result = cli("fit", "--config", *base, *overlaid, name, "--print_config")
     assert result.code == 0, result.err
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_every_shipped_stage_resolves(cli, folder, name, monkeypatch):
+    asked = []
+    monkeypatch.setattr(stages, "_run", lambda words: asked.append(words[3:]) or 1)
+    for stage in ("nerf", "geometry", "texture"):
+        run = folder / "out" / stage / "0"
+        result = cli("stages", name, "--output", "out")
+        assert f"stage {stage} failed" in result.err
+        (run / "checkpoints").mkdir(parents=True)
+        (run / "checkpoints/last.ckpt").touch()
+        (run / "config.yaml").touch()
+        record = json.loads((folder / "out/stages.json").read_text())
+        record[stage]["run"] = f"out/{stage}/0"
+        (folder / "out/stages.json").write_text(json.dumps(record))
+        result = cli(*asked[-1], "--print_config")
+        assert result.code == 0, result.err
+        start = yaml.safe_load(result.out)["start_from"]
+        assert start == {"nerf": None, "geometry": "out/nerf/0", "texture": "out/geometry/0"}[stage]
+
+
+def test_stages_are_no_recipe(cli, folder):
+    result = cli("fit", "--config", "mesh/stages")
+    assert result.code == 2
+    assert "names several recipes: run them by `scoredistill stages" in result.err
 
 
 def test_help_explains_every_field(cli, folder, monkeypatch):

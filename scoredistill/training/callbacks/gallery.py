@@ -43,10 +43,11 @@ class GalleryFidelity(Evaluation):
 
     Args:
         resolution: height and width of the compared pictures.
-        mesh_resolution: of both meshes; 0: no meshes.
+        mesh_resolution: lattice points along each axis of both meshes; null: the generator's own choice, and 96 of the
+            gallery's; 0: no meshes.
     """
 
-    def __init__(self, resolution: int = 64, mesh_resolution: int = 96) -> None:
+    def __init__(self, resolution: int = 64, mesh_resolution: int | None = 96) -> None:
         self.resolution, self.mesh_resolution = resolution, mesh_resolution
 
     def evaluate(self, module: Distillation, data: Conditions, final: bool) -> dict[str, float]:
@@ -65,7 +66,7 @@ class GalleryFidelity(Evaluation):
         figures = {f"psnr/particle_{i}": float(value) for i, value in enumerate(psnr)}
         figures |= {f"variant/particle_{i}": float(k) for i, k in enumerate(nearest)}
         figures |= {"psnr/mean": float(psnr.mean()), "variants_covered": float(len(nearest.unique()))}
-        if final and self.mesh_resolution:
+        if final and self.mesh_resolution != 0:
             for i, k in enumerate(nearest.tolist()):
                 figures |= self._chamfer(generator, i, teacher, data.text, k)
         return figures
@@ -79,7 +80,7 @@ class GalleryFidelity(Evaluation):
         except NoSurfaceError as error:
             rank_zero_warn(f"chamfer/particle_{particle} is left out: {error}")
             return {}
-        true = teacher.mesh(prompt, variant, self.mesh_resolution)
+        true = teacher.mesh(prompt, variant, self.mesh_resolution or 96)
         distance = chamfer(ours, true)
         diagonal = float((true.vertices.amax(0) - true.vertices.amin(0)).norm())
         return {

@@ -148,11 +148,11 @@ class MeshExport(Callback):
     """At the end of fit, each particle's mesh as particle_i with vertex colours.
 
     Args:
-        resolution: lattice points along each axis.
+        resolution: lattice points along each axis; null: the generator's own choice.
         suffixes: formats: .glb, .obj, .ply, .stl.
     """
 
-    def __init__(self, resolution: int = 96, suffixes: Sequence[str] = (".glb",)) -> None:
+    def __init__(self, resolution: int | None = 96, suffixes: Sequence[str] = (".glb",)) -> None:
         self.resolution, self.suffixes = resolution, tuple(suffixes)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -1,0 +1,16 @@
+"""Deep marching tetrahedra: n particles' meshes, with gradients to their geometry and texture."""
+
+from scoredistill.generators.dmtet.dmtet import DMTet
+from scoredistill.generators.dmtet.initial import Ellipsoid, InitialShape, MeshShape
+from scoredistill.generators.dmtet.regularisers import Laplacian, NormalConsistency, SignChange, SurfaceRegulariser
+
+__all__ = [
+    "DMTet",
+    "Ellipsoid",
+    "InitialShape",
+    "Laplacian",
+    "MeshShape",
+    "NormalConsistency",
+    "SignChange",
+    "SurfaceRegulariser",
+]

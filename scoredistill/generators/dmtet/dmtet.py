@@ -1,0 +1,249 @@
+"""n meshes by deep marching tetrahedra, rendered in one batched call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from copy import deepcopy
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from scoredistill.annealing import Piecewise, at_progress, require_at_least
+from scoredistill.generators.base import Generator
+from scoredistill.generators.dmtet.geometry import Geometry
+from scoredistill.generators.dmtet.initial import Ellipsoid, InitialShape
+from scoredistill.generators.dmtet.regularisers import SurfaceRegulariser, total
+from scoredistill.generators.dmtet.shading import Shading, Trained, View, require_effect
+from scoredistill.generators.dmtet.texture import Texture
+from scoredistill.generators.nerf.background import Background, RandomBackground
+from scoredistill.generators.nerf.encodings import DenseGrid, Encoding
+from scoredistill.generators.nerf.heads import DirectHead, Head, MLPHead
+from scoredistill.generators.nerf.nerf import NeRF
+from scoredistill.generators.scenes import SceneGenerator
+from scoredistill.rendering.camera import Camera
+from scoredistill.rendering.mesh import Mesh
+from scoredistill.rendering.picture import Render
+from scoredistill.types import Batch, Sample
+
+
+class DMTet(SceneGenerator):
+    """n meshes in [-1, 1]^3: the surfaces signed distance = 0 of tetrahedral grids, with textures.
+
+    "Deep Marching Tetrahedra: a Hybrid Representation for High-Resolution 3D Shape Synthesis" (2021), arXiv:2111.04276;
+    geometry and texture in stages as in "ProlificDreamer" (2023), arXiv:2305.16213. The rows of a batch are
+    particle-major: row = particle · V + view. Grids lie in boxes of their own, which a start from a density tightens.
+
+    Args:
+        particles: number of meshes n, >= 1.
+        grid: cells along each axis, >= 2. A particle's grid has (grid + 1)^3 points of four numbers.
+        shift: share of a cell by which its points may move along each axis, in [0, 1/6).
+        initial: the surface before training; default a ball.
+        encoding: features of a point of the texture; default a dense grid of 64^3.
+        head: from features to colour; default none for 4 features, a small network otherwise.
+        colour_variation: standard deviation of a particle's colour logits, >= 0.
+        background: what is seen beside the object; default white or, half of the time, a random colour.
+        train: geometry, texture or both.
+        shading: albedo, or normals, which have no texture to train.
+        regularisers: penalties on the surface, each with its weight.
+        resolution: height and width of the training pictures, >= 1, constant or over training.
+        seed: of everything that is drawn at the start.
+        identical: start all particles alike.
+
+    Raises:
+        ValueError: for a setting outside its range, or one that has no effect beside the others.
+    """
+
+    particles: int
+    _progress: Tensor
+
+    def __init__(
+        self,
+        particles: int = 1,
+        grid: int = 64,
+        shift: float = 0.15,
+        initial: InitialShape | None = None,
+        encoding: Encoding | None = None,
+        head: Head | None = None,
+        colour_variation: float = 0.5,
+        background: Background | None = None,
+        train: Trained = "both",
+        shading: Shading = "albedo",
+        regularisers: Sequence[SurfaceRegulariser] = (),
+        resolution: int | Piecewise = 64,
+        seed: int = 0,
+        identical: bool = False,
+    ) -> None:
+        super().__init__()
+        require_at_least(1, particles=particles, resolution=resolution)
+        require_at_least(2, grid=grid)
+        require_at_least(0, colour_variation=colour_variation)
+        require_effect(train, shading, bool(regularisers))
+        self.particles, self.shading = particles, shading
+        self.regularisers, self._resolution = tuple(regularisers), resolution
+        rng = torch.Generator().manual_seed(seed)
+        axis = torch.linspace(-1, 1, grid + 1)
+        self.geometry = Geometry((initial or Ellipsoid())(axis, particles, rng), shift)
+        encoding = deepcopy(encoding or DenseGrid())
+        head = deepcopy(head or (DirectHead() if encoding.features == 4 else MLPHead()))
+        encoding.allocate(particles, rng)
+        head.allocate(particles, encoding.features, rng)
+        self.texture = Texture(encoding, head, colour_variation * torch.randn(particles, 3, generator=rng))
+        self.background = deepcopy(background or RandomBackground())
+        self.background.allocate(particles, rng)
+        self.register_buffer("_progress", torch.zeros((), dtype=torch.float64))
+        if identical:
+            parts = (self.geometry, self.texture, self.background)
+            for tensor in (t for part in parts for t in (*part.parameters(), *part.buffers())):
+                tensor.data[1:] = tensor.data[:1]
+        self.geometry.requires_grad_(train != "texture")
+        self.texture.requires_grad_(train != "geometry")
+
+    def on_progress(self, step: int, progress: float, rng: torch.Generator | None = None) -> None:
+        self._progress.fill_(progress)
+
+    @property
+    def progress(self) -> float:
+        """Fraction of training done, on which resolution and regularisers depend; a buffer, to be resumed."""
+        return float(self._progress)
+
+    @property
+    def resolution(self) -> int:
+        """Height and width of the training pictures at present."""
+        return round(at_progress(self._resolution, self.progress))
+
+    def forward(self, batch: Batch, rng: torch.Generator | None = None) -> Sample:
+        """Render every particle from every camera of the batch.
+
+        Args:
+            batch: its condition's camera has V rows; other fields are for the whole batch or for each of the V. A
+                background in it replaces the generator's own.
+            rng: CPU generator of random backgrounds, None: torch's global one; in evaluation mode nothing is random.
+
+        Returns:
+            n V samples (n V, 3, H, W), with the background's colour in their condition where a view has one colour. A
+            particle without a surface shows the background alone.
+
+        Raises:
+            ValueError: if the batch has no camera.
+        """
+        if batch.condition is None or batch.condition.camera is None:
+            raise ValueError("DMTet needs a batch whose condition has a camera")
+        n, size = self.particles, self.resolution
+        camera, directions = self._looking(batch.condition.camera, size, size)
+        drawn = batch.uniform((4,), rng).to(directions) if self.training else None
+        behind = self._behind(directions, drawn, batch.condition.background)
+        surface = self.geometry.surface()
+        view = View.of(self.geometry.placed(surface), camera, size, size)
+        x, _ = view.over(self._shown(view), behind)
+        row = torch.arange(len(camera), device=x.device).repeat(n)
+        one_colour = behind.shape[2] == 1
+        background = behind.flatten(0, 2).to(x.dtype) if one_colour else None
+        condition = replace(batch.condition[row], background=background)
+        particle = torch.arange(n, device=x.device).repeat_interleave(len(camera))
+        return Sample(
+            x.flatten(0, 1), condition, particle, row, regulariser=total(self.regularisers, surface, self.progress)
+        )
+
+    @torch.no_grad()
+    def render(self, camera: Camera, height: int, width: int, background: Tensor | None = None) -> Render:
+        if background is not None:
+            background = background.expand(len(camera), 3)
+        surface, parts = self.geometry.placed(self.geometry.surface()), []
+        for v in range(len(camera)):
+            one, directions = self._looking(camera[torch.tensor([v])], height, width)
+            behind = self._behind(directions, None, None if background is None else background[v : v + 1])
+            view = View.of(surface, one, height, width)
+            rgb, opacity = view.over(self._shown(view), behind)
+            seen = opacity >= 0.1
+            normals = view.normals.unflatten(0, (-1, 1)) * seen[:, :, None]
+            parts.append((rgb, opacity, view.distance(one) * seen, normals))
+        return Render(*(torch.cat(part, dim=1) for part in zip(*parts, strict=True)))
+
+    @torch.no_grad()
+    def mesh(self, particle: int, resolution: int | None = None, threshold: float | None = None) -> Mesh:
+        """One particle's mesh, coloured at its vertices.
+
+        Args:
+            particle: its index.
+            resolution: lattice points along each axis at which its grid is read, >= 2; None: the grid's own.
+            threshold: signed distance at the surface, in units of the half-side of the particle's box; None: 0.
+
+        Raises:
+            NoSurfaceError: if there is none, proposing a threshold.
+        """
+        mesh = self.geometry.mesh(particle, resolution, threshold or 0.0)
+        return replace(mesh, colors=(self.colour(mesh.vertices, particle) + 1) / 2)
+
+    @torch.no_grad()
+    def colour(self, points: Tensor, particle: int) -> Tensor:
+        place = points.to(self.texture.bias)
+        return self.texture(place, torch.full_like(place[:, 0], particle, dtype=torch.long)).to(points)
+
+    def start_from(self, other: Generator) -> None:
+        """Take over the meshes of another DMTet, of any grid, or the surfaces and colours of a NeRF.
+
+        Colours are copied where encoding and head are alike, and learned anew otherwise. Backgrounds are left alone.
+
+        Args:
+            other: of as many particles; it is moved to this one's device.
+
+        Raises:
+            ValueError: if it is of another kind or has another number of particles.
+            NoSurfaceError: if a NeRF has no surface, saying which densities there are.
+        """
+        if other.particles != self.particles or not isinstance(other, DMTet | NeRF):
+            raise ValueError(
+                f"a DMTet of {self.particles} particles starts from a DMTet or a NeRF of as many; this is a "
+                f"{type(other).__name__} of {other.particles or 'none'}"
+            )
+        other.to(self.texture.bias.device)
+        if isinstance(other, DMTet):
+            self.geometry.take(other.geometry)
+            self._take_colours(other.colour, other.texture)
+        else:
+            self.take_shape(other.density)
+            if not other.latents:
+                self._take_colours(other.colour, Texture.of(other.field, self.particles))
+
+    def take_shape(
+        self,
+        density: Callable[[Tensor, int], Tensor],
+        colour: Callable[[Tensor, int], Tensor] | None = None,
+        threshold: float | None = None,
+    ) -> None:
+        """Take over the surfaces, and the colours near them, of scenes that have a density; boxes are tightened.
+
+        Args:
+            density: of points (P, 3) in [-1, 1]^3 and a particle's index, (P,) per world unit.
+            colour: of the same, (P, 3) in [-1, 1]; None: the texture is left alone.
+            threshold: density at the surface; None: that which parts occupied from empty places best.
+
+        Raises:
+            NoSurfaceError: if a particle has none, proposing a threshold.
+        """
+        self.geometry.take_density(density, threshold)
+        if colour is not None:
+            self._take_colours(colour)
+
+    def _take_colours(self, colour: Callable[[Tensor, int], Tensor], source: Texture | None = None) -> None:
+        with torch.no_grad():
+            surface = self.geometry.placed(self.geometry.surface())
+        near = surface.vertices.split(surface.vertex_counts)
+        if source is None or not self.texture.copy(source, surface.vertices, surface.particle):
+            self.texture.fit(colour, near, surface.cell * float(self.geometry.scale.mean()))
+
+    def _looking(self, camera: Camera, height: int, width: int) -> tuple[Camera, Tensor]:
+        """The camera in the parameters' dtype and device, and its rays' directions (V, H W, 3)."""
+        like = self.geometry.grid.distance
+        camera = Camera(camera.pose.to(like), camera.fov.to(like))
+        return camera, camera.rays(height, width)[1].flatten(1, 2)
+
+    def _shown(self, view: View) -> Tensor:
+        return view.normals if self.shading == "normals" else view.albedo(self.texture)
+
+    def _behind(self, directions: Tensor, drawn: Tensor | None, given: Tensor | None) -> Tensor:
+        """(n, V, 1 or HW, 3) colours of the background."""
+        if given is not None:
+            return given.to(directions)[None, :, None].expand(self.particles, -1, 1, 3)
+        return self.background(directions, self.particles, drawn)

@@ -1,0 +1,105 @@
+"""Penalties that a DMTet puts on its surfaces."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn.functional import binary_cross_entropy_with_logits
+
+from scoredistill.annealing import Annealed, at_progress
+from scoredistill.generators.dmtet.surface import Surface, face_vectors, unit
+
+
+class SurfaceRegulariser(ABC):
+    """A scalar penalty, averaged over a particle's surface and then over particles. A subclass implements `__call__`.
+
+    Args:
+        weight: factor in the total, constant or over training.
+    """
+
+    def __init__(self, weight: Annealed = 1.0) -> None:
+        self.weight = weight
+
+    @abstractmethod
+    def __call__(self, surface: Surface) -> Tensor:
+        """The penalty, without its weight.
+
+        Args:
+            surface: all particles' at this step.
+        """
+
+
+class SignChange(SurfaceRegulariser):
+    """Signs should not change: mean over the edges that the surface crosses, with ends of signed distances a and b, of
+
+        H(sigmoid(a), [b > 0]) + H(sigmoid(b), [a > 0]),    a and b in cells, H the binary cross entropy in nats.
+
+    It pulls both ends to one side, and so takes away surfaces that no picture holds in place, such as inner ones.
+    "Extracting Triangular 3D Models, Materials, and Lighting From Images" (2021), arXiv:2111.12503, equation 2.
+
+    Args:
+        weight: factor in the total, constant or over training.
+    """
+
+    def __call__(self, surface: Surface) -> Tensor:
+        ends = surface.ends
+        target = (ends.flip(1) > 0).to(ends)
+        entropy = binary_cross_entropy_with_logits(ends, target, reduction="none").sum(1)
+        return surface.mean(entropy, surface.particle)
+
+
+class Laplacian(SurfaceRegulariser):
+    """Vertices should lie amid their neighbours: mean over vertices of |mean_j v_j - v|^2, in cells, j running over the
+    vertices that share an edge with v.
+
+    The uniform Laplacian, as in arXiv:2111.12503; "Laplacian Surface Editing" (2004).
+
+    Args:
+        weight: factor in the total, constant or over training.
+    """
+
+    def __call__(self, surface: Surface) -> Tensor:
+        # Of a closed surface every edge is walked once in each direction: each neighbour counts once.
+        start, end = surface.faces.flatten(), surface.faces.roll(-1, dims=1).flatten()
+        vertices = surface.vertices / surface.cell
+        neighbours = torch.bincount(start, minlength=len(vertices)).to(vertices)
+        total = torch.zeros_like(vertices).index_add(0, start, vertices.index_select(0, end))
+        offset = total / neighbours[:, None] - vertices
+        return surface.mean(offset.square().sum(1), surface.particle)
+
+
+class NormalConsistency(SurfaceRegulariser):
+    """Neighbouring faces should be parallel: mean over edges of 1 - n · m, for the unit normals n and m of an edge's
+    two faces.
+
+    Args:
+        weight: factor in the total, constant or over training.
+    """
+
+    def __call__(self, surface: Surface) -> Tensor:
+        start, end = surface.faces.flatten(), surface.faces.roll(-1, dims=1).flatten()
+        # Sorted by edge, walks there and walks back stand side by side.
+        m = len(surface.vertices)
+        there, back = (start * m + end).argsort(), (end * m + start).argsort()
+        once = start[there] < end[there]
+        one, other = there[once] // 3, back[once] // 3
+        # A face a thousandth of a cell across has no direction to speak of, and would have an enormous gradient.
+        normals = unit(face_vectors(surface.vertices, surface.faces) / surface.cell**2, 1e-6)
+        cosine = (normals.index_select(0, one) * normals.index_select(0, other)).sum(1)
+        return surface.mean(1 - cosine, surface.face_particle[one])
+
+
+def total(regularisers: Sequence[SurfaceRegulariser], surface: Surface, progress: float) -> Tensor | None:
+    """The weighted sum of penalties on a surface, None where none has a weight.
+
+    Args:
+        regularisers: any number.
+        surface: all particles'.
+        progress: fraction of training done, at which weights are read.
+    """
+    weights = [(at_progress(regulariser.weight, progress), regulariser) for regulariser in regularisers]
+    penalties = [weight * regulariser(surface) for weight, regulariser in weights if weight != 0]
+    return torch.stack(penalties).sum() if penalties else None

@@ -1,0 +1,105 @@
+"""Triangles as several cameras see them: what the rasteriser is given."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from scoredistill.rendering.camera import Camera
+
+
+@dataclass(frozen=True)
+class Scene:
+    """P pictures of triangles, packed; the pictures may show different meshes.
+
+    Vertices that neighbouring faces share should be one row: an edge whose faces have rows of their own counts as a
+    border of the surface.
+
+    Args:
+        clip: (M, 4) clip coordinates of all pictures' vertices, of `project`; differentiable.
+        faces: (F, 3) int64 rows of `clip`, wound either way.
+        picture: (F,) int64, the picture in [0, P) that a face belongs to.
+        pictures: P, >= 0.
+
+    Raises:
+        ValueError: if the shapes do not fit one another, or the coordinates are of half precision.
+    """
+
+    clip: Tensor
+    faces: Tensor
+    picture: Tensor
+    pictures: int
+
+    def __post_init__(self) -> None:
+        if self.clip.shape[1:] != (4,) or self.faces.shape[1:] != (3,) or self.picture.shape != self.faces.shape[:1]:
+            shapes = ", ".join(str(tuple(value.shape)) for value in (self.clip, self.faces, self.picture))
+            raise ValueError(f"a scene needs clip (M, 4), faces (F, 3) and picture (F,), got {shapes}")
+        if self.clip.dtype not in (torch.float32, torch.float64):
+            raise ValueError(f"clip is {self.clip.dtype}, too coarse for pixels: project in float32, outside autocast")
+
+    @classmethod
+    def of(cls, clip: Tensor, faces: Tensor) -> Scene:
+        """One mesh in each of V pictures.
+
+        Args:
+            clip: (V, N, 4) of `project`.
+            faces: (F, 3) int64 indices of the N vertices.
+        """
+        views, vertices = clip.shape[:2]
+        view = torch.arange(views, device=faces.device)
+        rows = faces + vertices * view[:, None, None]
+        return cls(clip.flatten(0, 1), rows.flatten(0, 1), view.repeat_interleave(len(faces)), views)
+
+    @classmethod
+    def cat(cls, parts: Sequence[Scene]) -> Scene:
+        """The pictures of several scenes, one scene's after another's: meshes of different particles."""
+        rows = pictures = 0
+        faces, picture = [], []
+        for part in parts:
+            faces.append(part.faces + rows)
+            picture.append(part.picture + pictures)
+            rows, pictures = rows + len(part.clip), pictures + part.pictures
+        return cls(torch.cat([part.clip for part in parts]), torch.cat(faces), torch.cat(picture), pictures)
+
+
+def project(camera: Camera, vertices: Tensor, height: int, width: int, near: float = 1e-2) -> Tensor:
+    """Clip coordinates of vertices, consistent with `Camera.rays`.
+
+        (x, y, z, w) = (X / (a tan(fov / 2)), Y / tan(fov / 2), d - 2 near, d),    d = -Z,  a = width / height
+
+    of a point at (X, Y, Z) in the camera's axes: d is its distance along the viewing direction, x / w and y / w run
+    from -1 to 1 over the picture, to the right and up, and -w <= z exactly where d >= near. There is no far plane.
+
+    Args:
+        camera: V cameras.
+        vertices: (N, 3) world positions, or (V, N, 3) where each camera sees others.
+        height, width: of the pictures, in pixels.
+        near: nothing nearer to the camera than this is drawn; world units, > 0.
+
+    Returns:
+        (V, N, 4), differentiable in vertices and poses.
+
+    Raises:
+        ValueError: if `near` is not positive.
+    """
+    if near <= 0:
+        raise ValueError(f"near is a distance in front of the camera, > 0; got {near}")
+    # Sums instead of a matrix product, which autocast would carry out in half precision.
+    offset = vertices - camera.position[:, None]
+    x, y, z = ((offset[..., None] * camera.pose[:, None, :3, :3]).sum(dim=-2)).unbind(-1)
+    half = torch.tan(torch.deg2rad(camera.fov) / 2)[:, None]
+    return torch.stack([x * (height / width) / half, y / half, -z - 2 * near, -z], dim=-1)
+
+
+def to_pixels(clip: Tensor, height: int, width: int) -> Tensor:
+    """Clip coordinates in units of pixels, homogeneous: (.., 4) to (.., 4) of (column w, row w, z + w, w).
+
+    The centre of the top left pixel is column 0, row 0. The third is negative in front of the near plane.
+    """
+    x, y, z, w = clip.unbind(-1)
+    column = 0.5 * (width * x + (width - 1) * w)
+    row = 0.5 * ((height - 1) * w - height * y)
+    return torch.stack([column, row, z + w, w], dim=-1)

@@ -1,0 +1,120 @@
+"""Marching tetrahedra: topology, orientation, volume, gradients."""
+
+from itertools import pairwise
+from math import log2
+
+import pytest
+import torch
+from generators.dmtet.shapes import SHAPES, lattice, shifted, sphere, torus, volume
+
+from scoredistill.generators.dmtet.grid import Grid
+from scoredistill.generators.dmtet.marching import marching_tetrahedra
+from scoredistill.generators.dmtet.surface import Surface
+from scoredistill.rendering.mesh import Mesh
+
+
+def meshes(surface: Surface) -> list[Mesh]:
+    vertices = surface.vertices.detach().split(surface.vertex_counts)
+    return [Mesh(v, faces) for v, faces in zip(vertices, surface.faces_of(), strict=True)]
+
+
+def euler(mesh: Mesh) -> int:
+    assert len(mesh.faces.unique()) == len(mesh.vertices)
+    return len(mesh.vertices) - len(mesh.faces) // 2
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_topology_and_volume_at_every_resolution(shape):
+    distance, characteristic, true = SHAPES[shape]
+    errors = []
+    for cells in (16, 32, 64, 128):
+        (mesh,) = meshes(marching_tetrahedra(Grid(distance(cells)[None], 0.15)))
+        assert mesh.watertight
+        assert euler(mesh) == characteristic
+        errors.append(1 - volume(mesh) / true)
+    orders = [log2(a / b) for a, b in pairwise(errors)]
+    assert all(error > 0 for error in errors)
+    assert errors[-1] < 1e-3
+    assert all(abs(order - 2) < 0.1 for order in orders), orders
+
+
+def test_several_particles_are_what_each_is_alone():
+    distances = torch.stack([sphere(20), torus(20), torch.ones(21, 21, 21), sphere(20, 0.3)])
+    surface = marching_tetrahedra(shifted(distances))
+    assert surface.face_counts[2] == surface.vertex_counts[2] == 0
+    assert torch.equal(surface.face_particle.unique_consecutive(), torch.tensor([0, 1, 3]))
+    raw = shifted(distances).raw.detach()
+    for i, mesh in enumerate(meshes(surface)):
+        alone = Grid(distances[i : i + 1], 0.16)
+        with torch.no_grad():
+            alone.raw.copy_(raw[i : i + 1])
+        (own,) = meshes(marching_tetrahedra(alone))
+        assert torch.equal(own.faces, mesh.faces)
+        torch.testing.assert_close(own.vertices, mesh.vertices)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_noise_is_watertight_and_stays_in_the_box(seed):
+    rng = torch.Generator().manual_seed(seed)
+    values = torch.randn(2, 13, 13, 13, generator=rng).round(decimals=1)  # zeros among them
+    for mesh in meshes(marching_tetrahedra(shifted(values, 3.0, seed))):
+        assert mesh.watertight
+        assert volume(mesh) > 0
+        assert mesh.vertices.abs().max() <= 1
+
+
+def test_a_surface_that_leaves_the_box_is_closed_half_a_cell_before_it():
+    x, _, _ = lattice(16)
+    (mesh,) = meshes(marching_tetrahedra(Grid(x[None], 0.15)))  # all of x < 0
+    assert mesh.watertight
+    assert euler(mesh) == 2
+    assert volume(mesh) == pytest.approx((1 - 1 / 16) * (2 - 2 / 16) ** 2, rel=0.02)
+    (mesh,) = meshes(marching_tetrahedra(Grid(-torch.ones(1, 9, 9, 9), 0.15)))
+    assert mesh.watertight
+
+
+def test_a_level_moves_the_surface():
+    grid = Grid(sphere(32, 0.4)[None], 0.15)
+    (mesh,) = meshes(marching_tetrahedra(grid, 0.2))
+    # On the longest edge, a cell's diagonal d, the linear interpolation is off by d^2 / (8 r) at most.
+    assert (mesh.vertices.norm(dim=1) - 0.6).abs().max() < 3 / 16**2 / (8 * 0.5)
+
+
+def test_distances_of_exactly_zero():
+    values = sphere(8, 0.5)
+    values[values.abs() < 0.05] = 0.0
+    assert (values == 0).any()
+    (mesh,) = meshes(marching_tetrahedra(Grid(values[None], 0.15)))
+    assert mesh.watertight
+    assert euler(mesh) == 2
+    a, b, c = mesh.vertices[mesh.faces].unbind(1)
+    assert torch.linalg.cross(b - a, c - a).norm(dim=1).min() > 0
+
+
+def test_gradients_against_finite_differences():
+    grid = shifted(sphere(5, 0.55)[None] + 0.03 * torch.randn(1, 6, 6, 6))
+    weights = torch.randn(len(marching_tetrahedra(grid).vertices), 3)
+
+    def value(distance: torch.Tensor, raw: torch.Tensor) -> torch.Tensor:
+        other = Grid(distance.detach(), 0.16)
+        del other.distance, other.raw
+        other.distance, other.raw = distance, raw
+        surface = marching_tetrahedra(other)
+        return (surface.vertices * weights).sum() + (surface.normals * weights).sum()
+
+    assert torch.autograd.gradcheck(value, (grid.distance, grid.raw), eps=1e-7, atol=1e-5)
+
+
+def test_normals_point_outwards():
+    surface = marching_tetrahedra(Grid(sphere(24)[None], 0.15))
+    cosine = (surface.normals * surface.vertices).sum(1) / surface.vertices.norm(dim=1)
+    assert cosine.min() > 0.98
+    torch.testing.assert_close(surface.normals.norm(dim=1), torch.ones(len(surface.vertices)), atol=1e-4, rtol=0)
+
+
+def test_nothing_to_be_seen_has_a_gradient_of_zero():
+    grid = Grid(torch.ones(2, 5, 5, 5), 0.15)
+    surface = marching_tetrahedra(grid)
+    assert surface.vertices.shape == surface.faces.shape == (0, 3)
+    (surface.vertices.sum() + surface.normals.sum()).backward()
+    assert not grid.distance.grad.any()
