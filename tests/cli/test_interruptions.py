@@ -73,6 +73,18 @@ trainer: {max_steps: 60, accelerator: cpu}
 checkpoint_every: 7
 """  # noqa: E501
 
+MESHES = """\
+model:
+  generator: {class_path: DMTet, init_args: {particles: 2, grid: 10, resolution: 12, regularisers: [Laplacian], encoding: {class_path: DenseGrid, init_args: {resolution: 8, channels: 4}}}}
+  teacher: {class_path: Gallery, init_args: {supersample: 1}}
+  loss: {class_path: VSD, init_args: {critic: ParticleCritic}}
+  generator_optimizer: {optimizer: {class_path: Adam, init_args: {lr: .01}}}
+  ema: 0.9
+data: {class_path: PromptAndCameras, init_args: {prompt: a mug, views: 1}}
+trainer: {max_steps: 60, accelerator: cpu}
+checkpoint_every: 7
+"""  # noqa: E501
+
 SLOWLY = '''\
 """Gives the killer time."""
 
@@ -136,8 +148,12 @@ def differing(a: Any, b: Any, where: str = "") -> list[str]:
 @pytest.mark.skipif(sys.platform == "win32", reason="no SIGKILL")
 @pytest.mark.parametrize(
     ("recipe", "average"),
-    [(LEARNED, "average.module.values"), (STUDENT, "average.module.denoiser.network.out.weight")],
-    ids=["particles", "student"],
+    [
+        (LEARNED, "average.module.values"),
+        (STUDENT, "average.module.denoiser.network.out.weight"),
+        (MESHES, "average.module.geometry.grid.distance"),
+    ],
+    ids=["particles", "student", "meshes"],
 )
 def test_a_killed_and_resumed_run_ends_in_the_same_bits(recipe, average, tmp_path):
     (tmp_path / "learned.yaml").write_text(recipe)

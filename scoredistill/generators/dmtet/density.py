@@ -45,7 +45,8 @@ def shape_of(density: Callable[[Tensor], Tensor], points: int, threshold: float 
     """The surface of a density in [-1, 1]^3.
 
     The density is read once everywhere, which gives the threshold and the box, and once more in the box alone, where
-    the lattice is finer. Pieces of less than a hundredth of what is occupied are dropped.
+    the lattice is finer. Pieces of less than a hundredth of what is occupied are dropped; cavities are filled,
+    for no camera sees into them, and what density is there is chance.
 
     Args:
         density: of points (P, 3) in [-1, 1]^3, (P,) per world unit.
@@ -59,11 +60,11 @@ def shape_of(density: Callable[[Tensor], Tensor], points: int, threshold: float 
     """
     everywhere = _lattice(density, torch.zeros(3), 1.0, points, like)
     threshold = _checked(everywhere, threshold)
-    occupied = (_without_specks(everywhere, threshold) > threshold).nonzero() * (2 / (points - 1)) - 1
+    occupied = (_solid(everywhere, threshold) > threshold).nonzero() * (2 / (points - 1)) - 1
     low, high = occupied.amin(0), occupied.amax(0)
     half = min(1.0, MARGIN * (float((high - low).max()) / 2 + 2 / (points - 1)))
     centre = ((low + high) / 2).clamp(half - 1, 1 - half)
-    values = _without_specks(_lattice(density, centre, half, points, like), threshold)
+    values = _solid(_lattice(density, centre, half, points, like), threshold)
     # Density grows exponentially through a surface: its logarithm is what interpolates well between points.
     mesh = marching_cubes((values / threshold).clamp(min=1e-6, max=1e6).log(), 0.0)
     return Shape(signed_distance(mesh, points), centre, half)
@@ -124,11 +125,14 @@ def _checked(values: Tensor, threshold: float | None) -> float:
     return threshold
 
 
-def _without_specks(values: Tensor, threshold: float) -> Tensor:
-    """The densities, 0 in pieces that are too small; the largest piece is always kept."""
-    from scipy.ndimage import label
+def _solid(values: Tensor, threshold: float) -> Tensor:
+    """The densities, 0 in pieces that are too small, and high in cavities; the largest piece is always kept."""
+    from scipy.ndimage import binary_fill_holes, label
 
     pieces = torch.from_numpy(label((values > threshold).numpy())[0]).long()
     sizes = torch.bincount(pieces.flatten())
     sizes[0] = 0
-    return torch.where((sizes < min(SPECK * int(sizes.sum()), int(sizes.max())))[pieces] & (pieces > 0), 0, values)
+    specks = (sizes < min(SPECK * int(sizes.sum()), int(sizes.max())))[pieces] & (pieces > 0)
+    kept = (pieces > 0) & ~specks
+    cavities = torch.from_numpy(binary_fill_holes(kept.numpy())) & ~kept
+    return torch.where(cavities, values.max(), torch.where(specks, 0, values))

@@ -49,6 +49,21 @@ def test_fog_and_specks_are_left_out():
     assert abs(spoilt.half - clean.half) < 0.05
 
 
+def test_cavities_are_filled_and_openings_are_not():
+    def hollow(points: torch.Tensor) -> torch.Tensor:
+        return ball()(points) - ball(radius=0.25)(points)
+
+    solid, filled = shape_of(ball(), 33, None, LIKE), shape_of(hollow, 33, None, LIKE)
+    assert ((filled.distance < 0) == (solid.distance < 0)).double().mean() > 0.995
+
+    def opened(points: torch.Tensor) -> torch.Tensor:
+        beside = (points[:, :2] - torch.tensor([0.3, -0.2])).norm(dim=1)
+        return torch.where((beside < 0.1) & (points[:, 2] > 0.1), 0.0, hollow(points))
+
+    cup = shape_of(opened, 33, None, LIKE)
+    assert cup.distance[16, 16, 16] > 0  # the middle is outside still
+
+
 def test_a_box_stays_in_the_world():
     shape = shape_of(ball((0.7, 0.0, 0.0), 0.6), 25, None, LIKE)
     assert shape.centre.abs().max() + shape.half <= 1 + 1e-6
