@@ -115,14 +115,13 @@ class CommandLine(LightningCLI):
             help="what to start from: a checkpoint, a run folder, or `last`, the newest run under output. fit goes on "
             "in that run's folder; with another model, data or seed than that run's, in a new one.",
         )
-        if self.command == "fit":
-            add(
-                "--start_from",
-                type=str | None,
-                default=None,
-                help="what the generator has at the beginning: that of a run folder, of a checkpoint, or of the newest "
-                "run in a folder; a mesh can start from a radiance field. null: what the recipe says.",
-            )
+        add(
+            "--start_from",
+            type=str | None,
+            default=None,
+            help="for fit: the run, checkpoint or folder of runs whose generator this one begins as, a mesh from a "
+            "radiance field for one. null: as the recipe says.",
+        )
         if self.command == "predict":
             parser.add_argument("--separate", action="store_true", help="write each picture by itself, not a grid.")
         parser.add_argument("--debug", action="store_true", help="show the traceback of an error.")

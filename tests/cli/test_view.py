@@ -295,13 +295,17 @@ def test_command_says_what_is_wrong(cli, folder, run):
 
 def test_ctrl_c_ends_quietly(run):
     words = [sys.executable, "-m", "scoredistill", "view", str(run.path), "--no-browser"]
-    started = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    line = started.stdout.readline()
-    address = re.search(r"http://(127\.0\.0\.1):(\d+)/", line)
-    connection = HTTPConnection(address[1], int(address[2]), timeout=30)
-    connection.request("GET", "/run.json")
-    assert connection.getresponse().status == 200
-    connection.close()
-    started.send_signal(signal.SIGINT)
-    out, err = started.communicate(timeout=30)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    # A shell's background jobs ignore Ctrl-C, and so would their children.
+    with subprocess.Popen(words, **pipes, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)) as started:
+        try:
+            address = re.search(r"http://(127\.0\.0\.1):(\d+)/", started.stdout.readline())
+            connection = HTTPConnection(address[1], int(address[2]), timeout=60)
+            connection.request("GET", "/run.json")
+            assert connection.getresponse().status == 200
+            connection.close()
+            started.send_signal(signal.SIGINT)
+            out, err = started.communicate(timeout=60)
+        finally:
+            started.kill()
     assert (started.returncode, out.strip(), err) == (0, "", "")
