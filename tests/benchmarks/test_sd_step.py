@@ -64,6 +64,7 @@ def _fill(critic: nn.Module) -> None:
         weight.data = 0.1 * torch.randn(weight.shape, generator=rng, dtype=weight.dtype)
 
 
+@pytest.mark.slow
 def test_arithmetic_is_counted_for_what_a_step_needs() -> None:
     from sd_bound import counted, step_flops
     from sd_networks import SIZES, TOKENS
@@ -92,6 +93,7 @@ def test_stages_do_not_count_what_others_took(monkeypatch: pytest.MonkeyPatch) -
     assert step.of("inner", "decode") == 3.0
 
 
+@pytest.mark.slow
 def test_the_tiny_size_measures_every_variant(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from sd_step import NETWORK, main
 

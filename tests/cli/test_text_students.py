@@ -66,6 +66,7 @@ def stock(folder: Path) -> Any:
     return pipeline
 
 
+@pytest.mark.slow
 def test_the_recipe_runs_predicts_and_exports(cli: Cli, folder: Path, model: str, pictures: Path) -> None:
     (folder / "tiny.yaml").write_text(TINY.format(model=model, pictures=pictures))
     result = cli("fit", "--config", "f_distill/sd15", "--config", "tiny.yaml", "--output", "out")
@@ -112,6 +113,7 @@ def test_prompts_of_a_file_train_a_student_of_several_steps_without_data(cli: Cl
     assert made.images.shape == (1, 16, 16, 3)
 
 
+@pytest.mark.slow
 def test_latents_are_the_teachers_own(model: str) -> None:
     x = 2 * torch.rand(2, 3, 16, 16) - 1
     teacher = DiffusersTeacher(model, resolution=16, prompts=PromptSettings(cache=None))

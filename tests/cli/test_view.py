@@ -293,6 +293,7 @@ def test_command_says_what_is_wrong(cli, folder, run):
     assert "--no-browser" in cli("view", "--help").out
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_quietly(run):
     words = [sys.executable, "-m", "scoredistill", "view", str(run.path), "--no-browser"]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}

@@ -10,6 +10,8 @@ from scoredistill.cli.viewer.report import last_checkpoint
 from scoredistill.cli.viewer.server import Server
 from scoredistill.training.run_folder import RunFolder
 
+pytestmark = pytest.mark.slow
+
 RUN = """\
 model:
   generator:

@@ -158,6 +158,7 @@ def trained(steps: int = 1500, batch: int = 512) -> tuple[DiscriminatorRatio, No
     return discriminator.eval(), draw(Q, times(4000, SCHEDULE, rng=noise))
 
 
+@pytest.mark.slow
 def test_a_trained_ratio_is_the_exact_one_and_so_is_its_gradient() -> None:
     """A Gaussian pair: r within 10% over the central 90% of q, the h-weighted gradient's cosine above .98."""
     discriminator, at = trained()

@@ -162,6 +162,7 @@ def test_bad_input_is_named() -> None:
         rasterise(scene, 4, 4, "cuda")  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_warp_is_not_imported_before_it_is_asked_for() -> None:
     code = "import sys, scoredistill.rendering.raster; sys.exit('warp' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

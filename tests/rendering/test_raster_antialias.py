@@ -57,6 +57,7 @@ def test_the_derivative_of_coverage_is_that_of_the_area(name: str, side: tuple[f
     assert bool(((ours - reference)[1, 0][~large].abs() < 0.03 * reference.abs().max()).all())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "names", [("sphere5", "torus"), ("torus", "sphere5"), ("cube", "sphere1"), ("sphere1", "cube")]
 )

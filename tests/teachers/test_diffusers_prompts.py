@@ -145,6 +145,7 @@ for _ in range(60):
 """
 
 
+@pytest.mark.slow
 def test_two_processes_may_write_at_once(tmp_path: Path) -> None:
     jobs = [
         subprocess.Popen(
