@@ -130,7 +130,11 @@ def add_mesh_options(parser: argparse.ArgumentParser) -> None:
         type=at_least(2),
         help="lattice points along each axis of the mesh; the generator's own by default",
     )
-    add("--threshold", type=between(0, math.inf), help="density at the surface; the generator's own by default")
+    add(
+        "--threshold",
+        type=between(0, math.inf),
+        help="density at the surface, of a DMTet signed distance; the generator's own by default",
+    )
 
 
 def _texture(generator: Generator, options: argparse.Namespace) -> int:

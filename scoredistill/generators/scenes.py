@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from abc import abstractmethod
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
+from scoredistill.annealing import Piecewise, at_progress, require_at_least
 from scoredistill.generators.base import Generator
 from scoredistill.rendering.camera import Camera
 from scoredistill.rendering.mesh import Mesh
@@ -16,17 +18,44 @@ class SceneGenerator(Generator):
     """n scenes in [-1, 1]^3 that cameras look at: radiance fields or meshes.
 
     The rows of a batch are particle-major: row = particle · V + view. A subclass implements `forward`, `render`, `mesh`
-    and `colour`.
+    and `colour`, and has a `background`.
+
+    Args:
+        particles: number of scenes n, >= 1.
+        resolution: height and width of the training pictures, >= 1, constant or over training.
     """
 
     particles: int
+    background: nn.Module
+    _progress: Tensor
     latents: int | None = None
     """Channels of an autoencoder's latents that the scenes are made of in place of colours; None: colours."""
 
+    def __init__(self, particles: int, resolution: int | Piecewise) -> None:
+        super().__init__()
+        require_at_least(1, particles=particles, resolution=resolution)
+        self.particles, self._resolution = particles, resolution
+        self.register_buffer("_progress", torch.zeros((), dtype=torch.float64))
+
+    def on_progress(self, step: int, progress: float, rng: torch.Generator | None = None) -> None:
+        self._progress.fill_(progress)
+
     @property
-    @abstractmethod
+    def progress(self) -> float:
+        """Fraction of training done, on which schedules depend; a buffer, to be resumed."""
+        return float(self._progress)
+
+    @property
     def resolution(self) -> int:
         """Height and width of the training pictures at present."""
+        return round(at_progress(self._resolution, self.progress))
+
+    def _behind(self, directions: Tensor, drawn: Tensor | None, given: Tensor | None) -> Tensor:
+        """(n, V, 1 or HW, C) colours of the background, or of the one that is given, (V, 3)."""
+        if given is not None:
+            return given.to(directions)[None, :, None].expand(self.particles, -1, 1, 3)
+        behind: Tensor = self.background(directions, self.particles, drawn)
+        return behind
 
     @abstractmethod
     def render(self, camera: Camera, height: int, width: int, background: Tensor | None = None) -> Render:

@@ -9,7 +9,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from scoredistill.annealing import Piecewise, at_progress, require_at_least
+from scoredistill.annealing import Piecewise, require_at_least
 from scoredistill.generators.base import Generator
 from scoredistill.generators.dmtet.geometry import Geometry
 from scoredistill.generators.dmtet.initial import Ellipsoid, InitialShape
@@ -54,8 +54,7 @@ class DMTet(SceneGenerator):
         ValueError: for a setting outside its range, or one that has no effect beside the others.
     """
 
-    particles: int
-    _progress: Tensor
+    background: Background
 
     def __init__(
         self,
@@ -74,13 +73,12 @@ class DMTet(SceneGenerator):
         seed: int = 0,
         identical: bool = False,
     ) -> None:
-        super().__init__()
-        require_at_least(1, particles=particles, resolution=resolution)
+        super().__init__(particles, resolution)
         require_at_least(2, grid=grid)
         require_at_least(0, colour_variation=colour_variation)
         require_effect(train, shading, bool(regularisers))
-        self.particles, self.shading = particles, shading
-        self.regularisers, self._resolution = tuple(regularisers), resolution
+        self.shading = shading
+        self.regularisers = tuple(regularisers)
         rng = torch.Generator().manual_seed(seed)
         axis = torch.linspace(-1, 1, grid + 1)
         self.geometry = Geometry((initial or Ellipsoid())(axis, particles, rng), shift)
@@ -91,26 +89,12 @@ class DMTet(SceneGenerator):
         self.texture = Texture(encoding, head, colour_variation * torch.randn(particles, 3, generator=rng))
         self.background = deepcopy(background or RandomBackground())
         self.background.allocate(particles, rng)
-        self.register_buffer("_progress", torch.zeros((), dtype=torch.float64))
         if identical:
             parts = (self.geometry, self.texture, self.background)
             for tensor in (t for part in parts for t in (*part.parameters(), *part.buffers())):
                 tensor.data[1:] = tensor.data[:1]
         self.geometry.requires_grad_(train != "texture")
         self.texture.requires_grad_(train != "geometry")
-
-    def on_progress(self, step: int, progress: float, rng: torch.Generator | None = None) -> None:
-        self._progress.fill_(progress)
-
-    @property
-    def progress(self) -> float:
-        """Fraction of training done, on which resolution and regularisers depend; a buffer, to be resumed."""
-        return float(self._progress)
-
-    @property
-    def resolution(self) -> int:
-        """Height and width of the training pictures at present."""
-        return round(at_progress(self._resolution, self.progress))
 
     def forward(self, batch: Batch, rng: torch.Generator | None = None) -> Sample:
         """Render every particle from every camera of the batch.
@@ -241,9 +225,3 @@ class DMTet(SceneGenerator):
 
     def _shown(self, view: View) -> Tensor:
         return view.normals if self.shading == "normals" else view.albedo(self.texture)
-
-    def _behind(self, directions: Tensor, drawn: Tensor | None, given: Tensor | None) -> Tensor:
-        """(n, V, 1 or HW, 3) colours of the background."""
-        if given is not None:
-            return given.to(directions)[None, :, None].expand(self.particles, -1, 1, 3)
-        return self.background(directions, self.particles, drawn)

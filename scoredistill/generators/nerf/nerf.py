@@ -54,8 +54,7 @@ class NeRF(SceneGenerator):
             pictures that they render go to the teacher as they are. null: colours.
     """
 
-    particles: int
-    _progress: Tensor
+    background: Background
 
     def __init__(
         self,
@@ -75,10 +74,10 @@ class NeRF(SceneGenerator):
         identical: bool = False,
         latents: int | None = None,
     ) -> None:
-        super().__init__()
-        require_at_least(1, particles=particles, resolution=resolution, samples=samples, chunk=chunk)
+        super().__init__(particles, resolution)
+        require_at_least(1, samples=samples, chunk=chunk)
         require_at_least(4, latents=4 if latents is None else latents)
-        self.particles, self.chunk, self.latents = particles, chunk, latents
+        self.chunk, self.latents = chunk, latents
         # Copies, so that one configured part can serve several NeRFs without their sharing its parameters.
         encoding = deepcopy(encoding or DenseGrid())
         head = deepcopy(head or (DirectHead() if encoding.features == 1 + (latents or 3) else MLPHead()))
@@ -86,8 +85,7 @@ class NeRF(SceneGenerator):
         self.background = deepcopy(background or RandomBackground())
         self.occupancy = deepcopy(occupancy or Occupancy()) if skip else None
         self.regularisers = tuple(regularisers)
-        self._resolution, self._samples = resolution, samples
-        self.register_buffer("_progress", torch.zeros((), dtype=torch.float64))
+        self._samples = samples
         self._allocate(torch.Generator().manual_seed(seed), identical)
 
     def _allocate(self, rng: torch.Generator, identical: bool) -> None:
@@ -103,19 +101,9 @@ class NeRF(SceneGenerator):
             self.occupancy.allocate(n, rng)
 
     def on_progress(self, step: int, progress: float, rng: torch.Generator | None = None) -> None:
-        self._progress.fill_(progress)
+        super().on_progress(step, progress, rng)
         if self.occupancy is not None and step % self.occupancy.every == 0:
             self.occupancy.update(self._density, rng, self.chunk)
-
-    @property
-    def progress(self) -> float:
-        """Fraction of training done, on which resolution, samples and regularisers depend; a buffer, to be resumed."""
-        return float(self._progress)
-
-    @property
-    def resolution(self) -> int:
-        """Height and width of the training pictures at present."""
-        return round(at_progress(self._resolution, self.progress))
 
     @property
     def samples(self) -> int:
@@ -237,9 +225,3 @@ class NeRF(SceneGenerator):
         penalty, count = torch.stack(list(blocks)).sum(0).unbind(1)
         weights = penalty.new_tensor([at_progress(r.weight, self.progress) for r in active])
         return (weights * penalty / count.clamp(min=1)).sum()
-
-    def _behind(self, directions: Tensor, drawn: Tensor | None, given: Tensor | None) -> Tensor:
-        """(n, V, 1 or HW, C) colours of the background."""
-        if given is not None:
-            return given.to(directions)[None, :, None].expand(self.particles, -1, 1, 3)
-        return self.background(directions, self.particles, drawn)
