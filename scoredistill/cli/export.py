@@ -8,7 +8,7 @@ import math
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import yaml  # type: ignore[import-untyped]
 
@@ -18,8 +18,8 @@ from scoredistill.cli.numbers import at_least, between
 from scoredistill.cli.pipelines import save_pipeline
 from scoredistill.cli.trained import load_generator
 from scoredistill.cli.workspace import Start, Workspace, find_start
-from scoredistill.generators.base import Generator
 from scoredistill.generators.one_step import OneStepUNet
+from scoredistill.generators.scenes import SceneGenerator
 from scoredistill.networks.storage import find_trained
 from scoredistill.rendering.turntable import save_animation, to_bytes, turntable_cameras
 from scoredistill.teachers.diffusers.loading import Source
@@ -51,8 +51,11 @@ def export(argv: Sequence[str]) -> None:
     generator = load_generator(run.config, checkpoint)
     if isinstance(generator, OneStepUNet):
         names, write = _student(generator, options, run.config)
-    else:
+    elif isinstance(generator, SceneGenerator):
         names, write = _particles(generator, options)
+    else:
+        what = type(generator).__name__
+        raise UsageError(f"{what} has nothing to export; generators of 3D scenes and one-step students have")
     workspace = _workspace(options.output, run.path, names)
     try:
         write(workspace.folder)
@@ -83,7 +86,7 @@ def _base_of(config: Path) -> Source | None:
     return Source(str(found or settings["model"]), settings["revision"], settings["variant"])
 
 
-def _particles(generator: Any, options: argparse.Namespace) -> Plan:
+def _particles(generator: SceneGenerator, options: argparse.Namespace) -> Plan:
     meshes = _checked(generator, options)
     particles = _chosen(options.particles, generator)
     names = []
@@ -134,16 +137,13 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _checked(generator: Generator, options: argparse.Namespace) -> MeshFiles | None:
+def _checked(generator: SceneGenerator, options: argparse.Namespace) -> MeshFiles | None:
     """What has to be written of meshes, everything checked before anything is rendered."""
     if not options.format and not options.turntable:
         raise UsageError("nothing to write: name a --format or a --turntable")
     if "mp4" in options.turntable and importlib.util.find_spec("av") is None:
         raise UsageError("MP4 needs PyAV: install scoredistill[video], or write a webp")
-    for wanted, method, what in ((options.format, "mesh", "meshes"), (options.turntable, "render", "turntables")):
-        if wanted and not hasattr(generator, method):
-            raise UsageError(f"{type(generator).__name__} has no {what} to export; generators of 3D scenes have")
-    if options.turntable and getattr(generator, "latents", None) is not None:
+    if options.turntable and generator.latents is not None:
         raise UsageError(
             "--turntable: the scenes are made of latents, which their teacher decodes; "
             "scoredistill predict --ckpt_path RUN writes pictures"
@@ -151,7 +151,7 @@ def _checked(generator: Generator, options: argparse.Namespace) -> MeshFiles | N
     return MeshFiles.of(generator, options) if options.format else None
 
 
-def _chosen(asked: Sequence[int] | None, generator: Generator) -> list[int]:
+def _chosen(asked: Sequence[int] | None, generator: SceneGenerator) -> list[int]:
     count = generator.particles or 0
     wrong = [particle for particle in asked or () if not 0 <= particle < count]
     if wrong:
@@ -172,7 +172,9 @@ def _workspace(output: str | None, run: Path, names: Sequence[str]) -> Workspace
     return Workspace(folder, Start(), made=())
 
 
-def _write_turntables(generator: Any, options: argparse.Namespace, particles: Sequence[int], folder: Path) -> None:
+def _write_turntables(
+    generator: SceneGenerator, options: argparse.Namespace, particles: Sequence[int], folder: Path
+) -> None:
     cameras = turntable_cameras(options.frames, options.elevation, options.radius, options.fov)
     rgb = generator.render(cameras, options.size, options.size).rgb  # (n, V, 3, H, W)
     for particle in particles:

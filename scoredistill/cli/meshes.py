@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import inspect
-import math
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from scoredistill.cli.errors import UsageError
-from scoredistill.cli.numbers import at_least, between
-from scoredistill.generators.base import Generator
-from scoredistill.rendering.assets import Colours, TexturedMesh, VertexColours, count_pieces, decimate, keep_largest
+from scoredistill.cli.numbers import at_least, finite
+from scoredistill.generators.scenes import SceneGenerator
+from scoredistill.rendering.assets import TexturedMesh, count_pieces, decimate, keep_largest
 from scoredistill.rendering.assets.textured import TEXTURED_SUFFIXES, companions
 from scoredistill.rendering.mesh import SUFFIXES, Mesh, NoSurfaceError
 
@@ -31,31 +28,29 @@ class MeshFiles:
         texture: height and width of the texture of those that have one, 0: colours at the vertices instead.
         faces: the most that a mesh may have; None: any number.
         largest: whether only the largest piece is kept.
-        extraction: options of the generator's `mesh`.
+        resolution: lattice points along each axis; None: the generator's own choice.
+        threshold: value of its field at the surface; None: its own choice.
     """
 
     kinds: tuple[str, ...]
     texture: int
     faces: int | None
     largest: bool
-    extraction: dict[str, float]
+    resolution: int | None
+    threshold: float | None
 
     @classmethod
-    def of(cls, generator: Any, options: argparse.Namespace) -> MeshFiles:
+    def of(cls, generator: SceneGenerator, options: argparse.Namespace) -> MeshFiles:
         """What the options ask for.
 
         Raises:
-            UsageError: if the generator has no such thing, or a library is missing.
+            UsageError: if the scenes have no such thing, or a library is missing.
         """
-        extraction = {name: value for name in ("resolution", "threshold") if (value := getattr(options, name))}
-        known = inspect.signature(generator.mesh).parameters
-        unknown = next((name for name in extraction if name not in known), None)
-        if unknown is not None:
-            raise UsageError(f"--{unknown}: the meshes of {type(generator).__name__} have none")
         texture = _texture(generator, options)
         if options.faces is not None and importlib.util.find_spec("fast_simplification") is None:
             raise UsageError("--faces needs fast-simplification: install scoredistill[mesh]")
-        return cls(tuple(dict.fromkeys(options.format)), texture, options.faces, options.keep_largest, extraction)
+        kinds = tuple(dict.fromkeys(options.format))
+        return cls(kinds, texture, options.faces, options.keep_largest, options.resolution, options.threshold)
 
     def names(self, particle: int) -> list[str]:
         """The files' names."""
@@ -64,17 +59,15 @@ class MeshFiles:
             names += [path.name for path in companions(Path(f"particle_{particle}.obj"))]
         return names
 
-    def write(self, generator: Any, particle: int, folder: Path) -> str:
+    def write(self, generator: SceneGenerator, particle: int, folder: Path) -> str:
         """Write them, and say what the mesh is like.
 
         Raises:
             NoSurfaceError: if there is none.
-            ValueError: if a place is not finite, or a texture asked for and there are no colours.
+            ValueError: if a place is not finite.
         """
-        mesh = _sound(generator.mesh(particle, **self.extraction), particle)
-        colours = _colours(generator, particle, mesh)
-        if self.texture and colours is None:
-            raise UsageError(f"--texture: the meshes of {type(generator).__name__} have no colours; give --texture 0")
+        mesh = _sound(generator.mesh(particle, self.resolution, self.threshold), particle)
+        colours = None if generator.latents is not None else partial(generator.colour, particle=particle)
         pieces, found = count_pieces(mesh), len(mesh.faces)
         mesh = keep_largest(mesh) if self.largest else mesh
         mesh = mesh if self.faces is None else decimate(mesh, self.faces)
@@ -132,19 +125,19 @@ def add_mesh_options(parser: argparse.ArgumentParser) -> None:
     )
     add(
         "--threshold",
-        type=between(0, math.inf),
+        type=finite,
         help="density at the surface, of a DMTet signed distance; the generator's own by default",
     )
 
 
-def _texture(generator: Generator, options: argparse.Namespace) -> int:
+def _texture(generator: SceneGenerator, options: argparse.Namespace) -> int:
     """The texture's size; 0 where no format has one, and where scenes without colours were not asked for it."""
     wanted = options.texture
     if not any(f".{kind}" in TEXTURED_SUFFIXES for kind in options.format):
         if wanted:
             raise UsageError("--texture: only glb and obj have one; ply has colours at its vertices")
         return 0
-    if getattr(generator, "latents", None) is not None:
+    if generator.latents is not None:
         if wanted:
             raise UsageError("--texture: the scenes are made of latents, which have no colours")
         return 0
@@ -152,13 +145,6 @@ def _texture(generator: Generator, options: argparse.Namespace) -> int:
     if texture and importlib.util.find_spec("xatlas") is None:
         raise UsageError("a texture needs xatlas: install scoredistill[mesh], or give --texture 0 for vertex colours")
     return texture
-
-
-def _colours(generator: Any, particle: int, mesh: Mesh) -> Colours | None:
-    """The generator's own colour of any point, or what lies between the mesh's vertices, or none."""
-    if hasattr(generator, "colour") and getattr(generator, "latents", None) is None:
-        return partial(generator.colour, particle=particle)
-    return None if mesh.colors is None else VertexColours(mesh)
 
 
 def _sound(mesh: Mesh, particle: int) -> Mesh:

@@ -36,3 +36,14 @@ def between(low: float, high: float) -> Callable[[str], float]:
         return value
 
     return read
+
+
+def finite(text: str) -> float:
+    """Any finite number."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"expected a finite number, got {text}")
+    return value

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 
 from scoredistill.critics.base import Critic
-from scoredistill.critics.latest import Latest
 from scoredistill.diffusion.mixture import Covariance, MixturePosterior, diffused_mixture
 from scoredistill.diffusion.prediction import Prediction
 from scoredistill.diffusion.schedule import Schedule
+from scoredistill.latest import Latest
 from scoredistill.types import Condition, Sample
 
 

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from scoredistill.critics.base import Critic
-from scoredistill.critics.latest import Latest
 from scoredistill.diffusion.prediction import Prediction
 from scoredistill.diffusion.schedule import Schedule
+from scoredistill.latest import Latest
 from scoredistill.networks.modes import evaluating
 from scoredistill.types import Condition, Noised, Sample
 

@@ -64,15 +64,6 @@ def test_meshes_and_turntables(cli, folder, run):
     assert {path.name for path in (run / "export").iterdir()} == {"0", "1"}
 
 
-def test_points_have_no_meshes(cli, folder):
-    assert cli("fit", "--config", "points.yaml").code == 0
-    result = cli("export", "runs/points/0")
-    assert result.code == 2
-    assert "ImageParticles has no meshes to export" in result.err
-    result = cli("export", "runs/points/0", "--format", "--turntable", "gif")
-    assert "ImageParticles has no turntables to export" in result.err
-
-
 def test_exported_is_what_is_evaluated(cli, folder, run):
     from scoredistill.cli.trained import load_generator
 
@@ -90,6 +81,7 @@ def test_exported_is_what_is_evaluated(cli, folder, run):
         ("--fps", "0", "at least 1, got 0"),
         ("--frames", "many", "at least 1, got many"),
         ("--radius", "nan", "above 0, got nan"),
+        ("--threshold", "inf", "a finite number, got inf"),
         ("--fov", "180", "between 0 and 180, got 180"),
     ],
 )

@@ -12,17 +12,29 @@ from scoredistill.cli.export import _parser
 from scoredistill.cli.meshes import MeshFiles
 from scoredistill.generators import NeRF
 from scoredistill.generators.nerf import DenseGrid, LearnedBackground
+from scoredistill.generators.scenes import SceneGenerator
+from scoredistill.rendering.camera import Camera
 from scoredistill.rendering.mesh import Mesh, NoSurfaceError
+from scoredistill.rendering.picture import Render
+from scoredistill.types import Batch, Sample
 
 
-class Shapes:
-    """A generator of one given mesh, which knows the colour of every point."""
+class Shapes(SceneGenerator):
+    """Scenes of one given mesh, which know the colour of every point."""
 
     def __init__(self, mesh: Mesh) -> None:
+        super().__init__(particles=4, resolution=8)
         self.given = mesh
 
-    def mesh(self, particle: int, resolution: int = 8) -> Mesh:
-        del particle, resolution
+    def forward(self, batch: Batch, rng: torch.Generator | None = None) -> Sample:
+        raise NotImplementedError
+
+    def render(self, camera: Camera, height: int, width: int, background: torch.Tensor | None = None) -> Render:
+        raise NotImplementedError
+
+    def mesh(self, particle: int, resolution: int | None = None, threshold: float | None = None) -> Mesh:
+        del particle
+        self.asked = resolution, threshold
         return self.given
 
     def colour(self, points: torch.Tensor, particle: int) -> torch.Tensor:
@@ -30,21 +42,7 @@ class Shapes:
         return rainbow(points)
 
 
-class Uncoloured:
-    def mesh(self, particle: int) -> Mesh:
-        del particle
-        return Mesh(sphere(9).vertices, sphere(9).faces)
-
-
-class Coloured(Uncoloured):
-    """Colours at the vertices alone."""
-
-    def mesh(self, particle: int) -> Mesh:
-        del particle
-        return sphere(9)
-
-
-def files(generator: object, *words: str) -> MeshFiles:
+def files(generator: SceneGenerator, *words: str) -> MeshFiles:
     return MeshFiles.of(generator, _parser().parse_args(["run", *words]))
 
 
@@ -89,16 +87,6 @@ def test_a_texture_is_the_default_where_there_are_colours():
         files(Shapes(sphere(9)), "--format", "ply", "--texture", "64")
 
 
-def test_colours_at_vertices_become_a_texture_none_do_not(tmp_path):
-    files(Coloured(), "--texture", "64").write(Coloured(), 0, tmp_path)
-    assert len(content(tmp_path / "particle_0.glb")[0]["textures"]) == 1
-    with pytest.raises(UsageError, match="the meshes of Uncoloured have no colours; give --texture 0"):
-        files(Uncoloured()).write(Uncoloured(), 1, tmp_path)
-    assert names(tmp_path) == {"particle_0.glb"}
-    files(Uncoloured(), "--texture", "0").write(Uncoloured(), 1, tmp_path)
-    assert Mesh.load(tmp_path / "particle_1.glb").colors is None
-
-
 def test_what_floats_is_left_out_on_demand(tmp_path):
     shapes = Shapes(two_balls())
     said = files(shapes, "--texture", "0").write(shapes, 0, tmp_path)
@@ -116,10 +104,20 @@ def test_a_missing_library_is_named_before_anything_is_made(library, words, monk
     assert files(Shapes(sphere(9)), "--texture", "0").texture == 0
 
 
-def test_an_option_that_a_generator_has_not_is_refused():
-    with pytest.raises(UsageError, match="--threshold: the meshes of Shapes have none"):
-        files(Shapes(sphere(9)), "--threshold", "1")
-    assert files(Shapes(sphere(9)), "--resolution", "9").extraction == {"resolution": 9}
+def test_resolution_and_threshold_reach_the_generator(tmp_path):
+    shapes = Shapes(sphere(9))
+    files(shapes, "--resolution", "9", "--threshold", "0", "--texture", "0").write(shapes, 0, tmp_path)
+    assert shapes.asked == (9, 0.0)
+    files(shapes, "--texture", "0").write(shapes, 1, tmp_path)
+    assert shapes.asked == (None, None)
+
+
+def test_what_has_no_scenes_has_nothing_to_export(cli, folder):
+    assert cli("fit", "--config", "points.yaml").code == 0
+    result = cli("export", "runs/points/0")
+    assert result.code == 2
+    assert "ImageParticles has nothing to export; generators of 3D scenes and one-step students have" in result.err
+    assert not (folder / "runs/points/0/export").exists()
 
 
 @pytest.mark.parametrize(

@@ -211,3 +211,48 @@ class Slowly(Callback):
     def on_train_batch_end(self, *rest):
         time.sleep(0.1)
 """
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("write", [1, 2, 3, 4])
+def test_stages_killed_between_two_go_on_bit_by_bit(cli, folder, chain, write):
+    """Killed before a stage begins, or between its end and the note that it has ended."""
+    (folder / "colder.yaml").write_text(COLDER)
+    (folder / "killed.py").write_text(KILLED)
+    words = ["chain.yaml", "--output", "killed"]
+    environment = dict(os.environ, PYTHONPATH=str(Path(scoredistill.__file__).parents[1]))
+    process = subprocess.run([sys.executable, "killed.py", str(write), *words], env=environment, capture_output=True)
+    assert process.returncode == -signal.SIGKILL, process.stderr.decode()
+    ended = sorted(path.parents[1].name for path in folder.glob("killed/*/0/config.yaml"))
+    assert ended == [[], ["first"], ["first"], ["first", "second"]][write - 1]
+
+    assert cli("stages", *words).code == 0
+    assert cli("stages", "chain.yaml", "--output", "whole").code == 0
+    for stage in ("first", "second"):
+        assert torch.equal(particles(f"killed/{stage}/0"), particles(f"whole/{stage}/0"))
+        assert [path.name for path in (folder / "killed" / stage).iterdir()] == ["0"]
+
+
+KILLED = """\
+import os, signal, sys
+
+import torch
+
+from scoredistill.__main__ import main
+from scoredistill.cli import stages
+
+at, written, write = int(sys.argv[1]), [], stages.write_json_atomically
+
+
+def killed(*given):
+    written.append(given)
+    if len(written) == at:
+        os.kill(os.getpid(), signal.SIGKILL)
+    write(*given)
+
+
+torch.set_default_dtype(torch.float64)  # as in the tests
+stages.write_json_atomically = killed
+stages._run = lambda words: main(words[3:])
+main(["stages", *sys.argv[2:]])
+"""

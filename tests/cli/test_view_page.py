@@ -31,6 +31,22 @@ trainer:
   callbacks:
   - {class_path: ParticleGrid, init_args: {every: 2, resolution: 8, views: 2}}
 """
+MESHES = RUN.replace(
+    """\
+    class_path: NeRF
+    init_args:
+      particles: 2
+      resolution: 8
+      samples: 16
+""",
+    """\
+    class_path: DMTet
+    init_args:
+      particles: 2
+      resolution: 8
+      grid: 8
+""",
+)
 QUIET = ("--no-sandbox", "--disable-background-networking")
 SOFTWARE = ("--disable-gpu", "--use-angle=swiftshader", "--enable-unsafe-swiftshader")
 LOADED = """() => {
@@ -52,12 +68,17 @@ def browser():
 
 
 @pytest.fixture
-def run(cli, folder):
-    """Two tiny NeRFs, trained for four steps."""
-    (folder / "nerf.yaml").write_text(RUN)
-    result = cli("fit", "--config", "nerf.yaml")
+def recipe():
+    return RUN
+
+
+@pytest.fixture
+def run(cli, folder, recipe):
+    """Two tiny scenes, trained for four steps."""
+    (folder / "scenes.yaml").write_text(recipe)
+    result = cli("fit", "--config", "scenes.yaml")
     assert result.code == 0, result.err
-    return RunFolder(folder / "runs/nerf/0")
+    return RunFolder(folder / "runs/scenes/0")
 
 
 @pytest.fixture
@@ -84,6 +105,7 @@ def page(browser, server):
     assert not [url for url in asked if not url.startswith((server.address, "blob:", "data:"))]
 
 
+@pytest.mark.parametrize("recipe", [RUN, MESHES], ids=["NeRF", "DMTet"])
 def test_page(page, run):
     page.wait_for_function(LOADED, timeout=120_000)
     _settings_are_said(page)
@@ -96,7 +118,7 @@ def test_page(page, run):
 
 
 def _settings_are_said(page):
-    assert page.inner_text("#name") == "nerf/0"
+    assert page.inner_text("#name") == "scenes/0"
     assert page.inner_text("#prompt") == "a red mug"
     assert "a tree" in page.inner_text("#asked")
     assert "finished: 4 steps" in page.inner_text("#step")

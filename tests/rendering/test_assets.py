@@ -12,7 +12,6 @@ from torch.nn.functional import avg_pool2d, grid_sample
 
 from scoredistill.rendering.assets import (
     TexturedMesh,
-    VertexColours,
     bake,
     count_pieces,
     decimate,
@@ -117,21 +116,6 @@ def test_blocks_of_faces_give_the_same_texture(monkeypatch):
     monkeypatch.setattr("scoredistill.rendering.assets.baking._PAIRS", 500)
     monkeypatch.setattr("scoredistill.rendering.assets.baking._POINTS", 300)
     assert torch.equal(bake(mesh, layout, rainbow, 128), whole)
-
-
-def test_colours_between_vertices_are_linear_over_the_faces():
-    torch.manual_seed(0)
-    mesh = torus()
-    mesh = Mesh(mesh.vertices, mesh.faces, (rainbow(mesh.vertices) + 1) / 2)
-    face = torch.arange(len(mesh.faces))
-    weights = surface_weights(len(face), on_edges=False)
-    points = torch.einsum("pc,pcd->pd", weights, mesh.vertices.double()[mesh.faces])
-    expected = torch.einsum("pc,pcd->pd", weights, 2 * mesh.colors.double()[mesh.faces] - 1)
-    torch.testing.assert_close(VertexColours(mesh)(points), expected, atol=1e-5, rtol=0)
-    lifted = points + 0.01 * mesh.normals.double()[mesh.faces].mean(1)
-    assert psnr(VertexColours(mesh)(lifted), expected) > 40
-    with pytest.raises(ValueError, match="without vertex colours"):
-        VertexColours(Mesh(mesh.vertices, mesh.faces))
 
 
 @pytest.mark.parametrize("name", ["ring.glb", "ring.obj", "a ring, #1.obj"])

@@ -6,6 +6,8 @@ import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from scoredistill.generators.scenes import SceneGenerator
+
 
 @dataclass(frozen=True)
 class Scenes:
@@ -28,7 +30,10 @@ def find_scenes(recipe: Mapping[str, object]) -> Scenes | None:
     """
     model = recipe.get("model")
     generator = model.get("generator") if isinstance(model, dict) else None
-    if not isinstance(generator, dict) or not hasattr(_class(str(generator.get("class_path"))), "mesh"):
+    if not isinstance(generator, dict):
+        return None
+    found = _class(str(generator.get("class_path")))
+    if not isinstance(found, type) or not issubclass(found, SceneGenerator):
         return None
     settings = generator.get("init_args") or {}
     return Scenes(int(settings.get("particles") or 1), settings.get("latents") is None)

@@ -13,6 +13,7 @@ from scoredistill.generators.dmtet.density import shape_of
 from scoredistill.generators.dmtet.grid import Grid
 from scoredistill.generators.dmtet.marching import marching_tetrahedra
 from scoredistill.generators.dmtet.surface import Surface
+from scoredistill.latest import Latest
 from scoredistill.rendering.mesh import Mesh, NoSurfaceError
 
 
@@ -32,10 +33,15 @@ class Geometry(nn.Module):
         self.grid = Grid(distance, shift)
         self.register_buffer("centre", distance.new_zeros(len(distance), 3))
         self.register_buffer("scale", distance.new_ones(len(distance)))
+        self._latest = Latest[Surface]()
 
     def surface(self) -> Surface:
-        """Every particle's surface in its box's units, differentiable."""
-        return marching_tetrahedra(self.grid)
+        """Every particle's surface in its box's units, differentiable; a fixed one is made once."""
+        parameters = tuple(self.grid.parameters())
+        if any(parameter.requires_grad for parameter in parameters):
+            return marching_tetrahedra(self.grid)
+        where = (self.centre.device, self.centre.dtype)
+        return self._latest.of(where, parameters, lambda: marching_tetrahedra(self.grid))
 
     def placed(self, surface: Surface) -> Surface:
         """From the boxes' units to the world's."""

@@ -1,7 +1,6 @@
 """Finished assets: fewer faces, a texture, files for other programs."""
 
-from scoredistill.rendering.assets.baking import bake
-from scoredistill.rendering.assets.colours import Colours, VertexColours
+from scoredistill.rendering.assets.baking import Colours, bake
 from scoredistill.rendering.assets.pieces import count_pieces, keep_largest
 from scoredistill.rendering.assets.simplify import decimate
 from scoredistill.rendering.assets.textured import TexturedMesh
@@ -11,7 +10,6 @@ __all__ = [
     "Colours",
     "TexturedMesh",
     "Unwrapped",
-    "VertexColours",
     "bake",
     "count_pieces",
     "decimate",

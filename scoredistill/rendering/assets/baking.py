@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
 
-from scoredistill.rendering.assets.colours import Colours
 from scoredistill.rendering.assets.unwrapping import Unwrapped
 from scoredistill.rendering.mesh import Mesh
 from scoredistill.rendering.turntable import to_bytes
+
+Colours = Callable[[Tensor], Tensor]
+"""From points (P, 3) on a surface, world units, to colours (P, 3) in [-1, 1]."""
 
 _BLEED = 1.0
 """Texels by which a chart is continued in its border faces' planes, for bilinear filtering reads that far."""

@@ -10,8 +10,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from scoredistill.rendering.assets.baking import bake
-from scoredistill.rendering.assets.colours import Colours
+from scoredistill.rendering.assets.baking import Colours, bake
 from scoredistill.rendering.assets.unwrapping import Unwrapped, unwrap
 from scoredistill.rendering.files import write_atomically, write_together
 from scoredistill.rendering.gltf import to_glb

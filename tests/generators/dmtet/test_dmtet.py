@@ -344,3 +344,18 @@ def nearest(meshes: DMTet, teacher: Gallery) -> float:
     ours = meshes.render(orbit(), 16, 16, behind).rgb
     true = teacher.renders("a donut", orbit(), 16, 16, behind).rgb.transpose(0, 1)
     return (ours[:, None] - true).square().mean(dim=(2, 3, 4, 5)).min(dim=1).values.mean().item()
+
+
+def test_a_fixed_surface_is_made_once_and_follows_its_weights():
+    fixed, free = small(train="texture"), small()
+    assert fixed.geometry.surface() is fixed.geometry.surface()
+    assert free.geometry.surface() is not free.geometry.surface()
+    before = fixed.geometry.surface()
+    fixed.start_from(small(initial=Ellipsoid((0.3, 0.6, 0.4))))
+    after = fixed.geometry.surface()
+    assert after.vertices[:, 0].max() < before.vertices[:, 0].max() - 0.1
+    single = fixed.float().geometry.surface()
+    assert single.vertices.dtype == torch.float32
+    torch.testing.assert_close(single.vertices.double(), after.vertices, atol=1e-5, rtol=0)
+    fixed.load_state_dict(small().state_dict())
+    torch.testing.assert_close(fixed.geometry.surface().vertices.double(), before.vertices, atol=1e-5, rtol=0)

@@ -8,7 +8,7 @@ import weakref
 
 import torch
 
-from scoredistill.critics.latest import Latest
+from scoredistill.latest import Latest
 
 
 class Counted:
