@@ -82,6 +82,53 @@ def test_a_small_recipe_runs(cli, folder, pipelines, name, monkeypatch) -> None:
     assert (folder / "out" / "0" / "grid.png").is_file()
 
 
+MESHES = """\
+model:
+  generator:
+    init_args:
+      particles: 2
+      grid: 8
+      resolution: 16
+      encoding: {{class_path: DenseGrid, init_args: {{resolution: 8, channels: 4}}}}
+      head: DirectHead
+{teacher}
+data: {{init_args: {{prompt: a red mug, evaluation_views: 2}}}}
+trainer:
+  max_steps: 2
+  accelerator: cpu
+  enable_progress_bar: false
+  callbacks:
+  - {{class_path: ParticleGrid, init_args: {{every: 0, resolution: 16, views: 2}}}}
+"""
+TEACHER = "  teacher: {{init_args: {{model: {model}, trained_by: null, dtype: float32, prompts: {{cache: null}}}}}}"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("small", [False, True], ids=["published", "small"])
+def test_the_stages_of_meshes_run(cli, folder, pipelines, small) -> None:
+    teacher = TEACHER.format(model=pipelines["sd"])
+    (folder / "nerf.yaml").write_text(
+        tiny("small/prolificdreamer/nerf" if small else "prolificdreamer/nerf", pipelines["sd"])
+    )
+    (folder / "geometry.yaml").write_text(MESHES.format(teacher="" if small else teacher))
+    (folder / "texture.yaml").write_text(MESHES.format(teacher=teacher))
+    for former, stage in ((None, "nerf"), ("nerf", "geometry"), ("geometry", "texture")):
+        name = f"prolificdreamer/{stage}"
+        words = ["--config", name, *(["--config", f"small/{name}"] if small else []), "--config", f"{stage}.yaml"]
+        words += [] if former is None else ["--start_from", former]
+        if not small and stage != "geometry":
+            base = "--model.loss.init_args.critic.init_args.base.init_args"
+            words += [f"{base}.model", pipelines["sd-v"], f"{base}.dtype", "float32"]
+        elif small and stage == "nerf":
+            words += ["--model.teacher.init_args.trained_by", "null"]
+        result = cli("fit", *words, "--output", stage)
+        assert result.code == 0, result.err
+        assert (folder / stage / "0" / "grid.png").is_file()
+    result = cli("export", "texture/0", "--texture", "16")
+    assert result.code == 0, result.err
+    assert "watertight, a texture of 16 x 16" in result.out
+
+
 def test_the_objective_is_switched_by_one_override(cli, folder, pipelines) -> None:
     (folder / "tiny.yaml").write_text(tiny("small/prolificdreamer/nerf", pipelines["sd"]))
     words = ["--config", "prolificdreamer/nerf", "--config", "small/prolificdreamer/nerf", "--config", "tiny.yaml"]
