@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -57,3 +57,17 @@ def with_errors(
     """
     figures = dict(statistic(torch.arange(n)))
     return figures | (standard_errors(statistic, n, resamples, rng) if resamples else {})
+
+
+def mean_over_sets(figures: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Means of the figures of independent sets, with their standard errors from the spread between the sets.
+
+    Args:
+        figures: of at least two sets, the same ones of each.
+
+    Returns:
+        `name` and `name_se` for each of their names.
+    """
+    values = {name: torch.tensor([each[name] for each in figures], dtype=torch.float64) for name in figures[0]}
+    means = {name: float(value.mean()) for name, value in values.items()}
+    return means | {f"{name}_se": float(value.std()) / len(figures) ** 0.5 for name, value in values.items()}

@@ -7,11 +7,12 @@ import torch
 from torch import Tensor, nn
 
 from scoredistill.evaluation import ClassifierFeatures, PCAFeatures
+from scoredistill.evaluation.classes import even_labels
 from scoredistill.generators import Generator, ImageParticles
 from scoredistill.losses import SDS
 from scoredistill.teachers import GaussianMixture
 from scoredistill.training import Conditions, Distillation, Labels, Prompts
-from scoredistill.training.callbacks.quality import MixtureQuality, SampleQuality, asked_texts, draw_samples
+from scoredistill.training.callbacks.quality import MixtureQuality, SampleQuality, asked_texts, classes, draw_samples
 from scoredistill.types import Batch, Sample
 
 MEANS = torch.tensor([[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0]], dtype=torch.float64)
@@ -98,6 +99,24 @@ def test_features_are_chosen_and_fitted_once() -> None:
     assert callback._known[1] is report
     callback.interim = True
     assert callback.evaluate(module, data, final=False) == first
+
+
+def test_figures_of_several_sets_are_their_means() -> None:
+    module, _ = distillation()
+    data = Data(module.distiller.teacher, [3, 4])
+    settings = {"extractor": ClassifierFeatures(steps=50), "resamples": 0, "batch": 20}
+    with torch.no_grad():
+        single = SampleQuality(50, **settings).evaluate(module, data, final=True)
+        several = SampleQuality(50, **settings, sets=3).evaluate(module, data, final=True)
+        sets = [
+            draw_samples(module, 50, classes(even_labels(50, CLASSES.unique())), 20, 0, number) for number in range(3)
+        ]
+    known = SampleQuality(50, **settings)._report(module, data)
+    each = [known(made, even_labels(50, CLASSES.unique()), 0)["frechet"] for made in sets]
+    assert each[0] == single["frechet"]
+    assert len(set(each)) == 3
+    assert several["frechet"] == pytest.approx(sum(each) / 3)
+    assert several["frechet_se"] == pytest.approx(torch.tensor(each).std().item() / 3**0.5)
 
 
 def test_the_teacher_is_judged_too(monkeypatch: pytest.MonkeyPatch) -> None:

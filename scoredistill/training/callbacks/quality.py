@@ -7,11 +7,12 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from scoredistill.annealing import require_at_least
 from scoredistill.evaluation.classes import even_labels
 from scoredistill.evaluation.features import ClassifierFeatures, FeatureExtractor, PCAFeatures
 from scoredistill.evaluation.modes import mode_divergences, mode_statistics
 from scoredistill.evaluation.report import SampleReport
-from scoredistill.evaluation.resampling import with_errors
+from scoredistill.evaluation.resampling import mean_over_sets, with_errors
 from scoredistill.evaluation.transport import wasserstein2
 from scoredistill.networks.modes import evaluating
 from scoredistill.teachers.analytic import GaussianMixture
@@ -30,7 +31,7 @@ TRANSPORT_SAMPLES = 1000
 
 
 def draw_samples(
-    module: Training, count: int, condition: Condition | None = None, batch: int = 256, seed: int = 0
+    module: Training, count: int, condition: Condition | None = None, batch: int = 256, seed: int = 0, number: int = 0
 ) -> Tensor:
     """Samples (count, *D) of the evaluated generator, on the CPU, as a function of its weights and the seed alone.
 
@@ -42,6 +43,7 @@ def draw_samples(
         condition: count rows that are asked for, or None.
         batch: samples at a time.
         seed: of the noise.
+        number: of the set of samples; others are independent.
 
     Raises:
         TypeError: if the generator does not sample from noise.
@@ -58,7 +60,7 @@ def draw_samples(
             return module.decoded(generator(module.asked(Batch(condition, size).to(module.device)), rng).x)
 
     with evaluating(generator):
-        return in_batches(made, count, condition, batch, seed, SAMPLES_STREAM)
+        return in_batches(made, count, condition, batch, seed, SAMPLES_STREAM, number)
 
 
 def in_batches(
@@ -68,8 +70,9 @@ def in_batches(
     batch: int,
     seed: int,
     stream: int,
+    number: int = 0,
 ) -> Tensor:
-    """`count` samples, made batch by batch, each batch with random numbers of its own.
+    """`count` samples, made batch by batch, each batch of each set with random numbers of its own.
 
     Args:
         made: samples of a condition, as many as asked, with a CPU generator.
@@ -78,11 +81,12 @@ def in_batches(
         batch: samples at a time.
         seed: of the random numbers.
         stream: of the random numbers.
+        number: of the set.
     """
-    parts = []
-    for number, rows in enumerate(torch.arange(count).split(batch)):
+    parts, pieces = [], torch.arange(count).split(batch)
+    for step, rows in enumerate(pieces, number * len(pieces)):
         part = None if condition is None else condition[rows]
-        parts.append(made(part, len(rows), generator_at(seed, number, stream)).detach().cpu())
+        parts.append(made(part, len(rows), generator_at(seed, step, stream)).detach().cpu())
     return torch.cat(parts)
 
 
@@ -114,11 +118,16 @@ class SampleQuality(Evaluation):
     evenly over the classes of the data, which adds to the distances where the data themselves are uneven; otherwise
     for the prompts of its evaluation batches, or without any. Looking changes neither weights nor random states.
 
+    The Frechet distance falls with the number of samples, and one set's is uncertain by a tenth of itself or more:
+    compare means over several sets of the same size.
+
     Args:
-        samples: how many are generated, >= 4.
+        samples: how many are generated for one set, >= 4.
         extractor: features in which samples are compared, fitted to the data at the first look; null: a
             `ClassifierFeatures` where the data are labelled, else `PCAFeatures`.
-        resamples: half-samples from which standard errors are computed; 0: no standard errors.
+        resamples: half-samples from which standard errors of a single set's figures are computed; 0: no standard
+            errors.
+        sets: independent sets, >= 1; the figures of several are their means, with standard errors from their spread.
         neighbours: k of precision, recall, density and coverage.
         reference_teacher: steps of Heun's method with which the teacher itself is sampled, guided as in training, and
             judged as teacher/NAME at the end; 0: not at all.
@@ -132,6 +141,7 @@ class SampleQuality(Evaluation):
         samples: int = 2000,
         extractor: FeatureExtractor | None = None,
         resamples: int = 20,
+        sets: int = 1,
         neighbours: int = 5,
         reference_teacher: int = 0,
         interim: bool = False,
@@ -140,7 +150,9 @@ class SampleQuality(Evaluation):
     ) -> None:
         if samples < 4:
             raise ValueError(f"samples must be at least 4; got {samples}")
-        self.samples, self.extractor, self.resamples, self.neighbours = samples, extractor, resamples, neighbours
+        require_at_least(1, sets=sets)
+        self.samples, self.extractor, self.neighbours = samples, extractor, neighbours
+        self.resamples, self.sets = resamples, sets
         self.reference_teacher, self.interim, self.batch, self.seed = reference_teacher, interim, batch, seed
         self._known: tuple[Conditions, SampleReport] | None = None
 
@@ -152,12 +164,17 @@ class SampleQuality(Evaluation):
         if report.labels is not None and asks_for_classes(data):
             labels = even_labels(self.samples, report.labels.unique())
         asked = asked_texts(data, self.samples) if labels is None else classes(labels)
-        made = draw_samples(module, self.samples, asked, self.batch, self.seed)
-        figures = report(made, labels, self.resamples)
+
+        def judged(draw: Callable[[int], Tensor]) -> dict[str, float]:
+            if self.sets == 1:
+                return report(draw(0), labels, self.resamples)
+            return mean_over_sets([report(draw(number), labels, 0) for number in range(self.sets)])
+
+        figures = judged(lambda number: draw_samples(module, self.samples, asked, self.batch, self.seed, number))
         if isinstance(report.extractor, ClassifierFeatures) and report.extractor.accuracy is not None:
             figures["classifier_accuracy"] = report.extractor.accuracy
         if final and self.reference_teacher:
-            own = report(self._teacher_samples(module, report.shape, asked), labels, self.resamples)
+            own = judged(lambda number: self._teacher_samples(module, report.shape, asked, number))
             figures |= {f"teacher/{name}": value for name, value in own.items()}
         return figures
 
@@ -177,7 +194,7 @@ class SampleQuality(Evaluation):
             self._known = data, SampleReport(real, labels, extractor, self.neighbours)
         return self._known[1]
 
-    def _teacher_samples(self, module: Distillation, shape: torch.Size, asked: Condition | None) -> Tensor:
+    def _teacher_samples(self, module: Distillation, shape: torch.Size, asked: Condition | None, number: int) -> Tensor:
         teacher, guidance = module.distiller.teacher, module.distiller.guidance
         shape = getattr(module.evaluated, "shape", shape)
 
@@ -187,7 +204,7 @@ class SampleQuality(Evaluation):
             return teacher.decode(sample(teacher, size, shape, there, steps=steps, guidance=guidance, rng=rng))
 
         with torch.no_grad(), evaluating(teacher):
-            return in_batches(made, self.samples, asked, self.batch, self.seed, TEACHER_STREAM)
+            return in_batches(made, self.samples, asked, self.batch, self.seed, TEACHER_STREAM, number)
 
 
 class MixtureQuality(Evaluation):
