@@ -12,6 +12,8 @@ from scoredistill.version import __version__
 COMMANDS = {
     "fit": "train a generator by a recipe",
     "stages": "run recipes one after the other, each from the former's result",
+    "ablate": "run a recipe under all combinations of some settings, and compare",
+    "report": "write the report of such a study anew",
     "validate": "validate a checkpoint",
     "test": "test a checkpoint",
     "predict": "write what a checkpoint generates",

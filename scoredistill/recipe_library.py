@@ -12,6 +12,7 @@ import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 SUFFIXES = (".yaml", ".yml")
 
@@ -160,6 +161,27 @@ def find(name: str | Path, folder: Path | None = None) -> Path:
     if recipe is None:
         raise RecipeError(f"{str(name)!r} is neither a file nor a shipped recipe. {_hint(str(name), folder)}")
     return recipe.path
+
+
+def read(path: Path) -> Any:
+    """What a YAML file holds.
+
+    Args:
+        path: of the file.
+
+    Raises:
+        RecipeError: if it cannot be read, or is no YAML; the message names file and line.
+    """
+    import yaml  # type: ignore[import-untyped]  # only where a file is read: listing recipes needs none
+
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path} cannot be read: {error}") from error
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f", line {mark.line + 1}" if mark is not None else ""
+        raise RecipeError(f"{path}{where} is not YAML: {getattr(error, 'problem', None) or error}") from error
 
 
 def references(path: Path) -> list[str]:

@@ -24,7 +24,7 @@ from scoredistill.cli.words import Words
 from scoredistill.cli.workspace import Workspace, find_start, open_workspace
 from scoredistill.training.autoencoder import AutoencoderTraining
 from scoredistill.training.base import Training
-from scoredistill.training.callbacks import RunProgress, Summary
+from scoredistill.training.callbacks import Cost, RunProgress, Summary
 from scoredistill.training.checkpoints import AtomicCheckpointIO, LastCheckpoint
 from scoredistill.training.data import Conditions
 from scoredistill.training.denoising import DenoiserTraining
@@ -206,7 +206,8 @@ class CommandLine(LightningCLI):
 
     def _callbacks(self, given: list[Callback], checkpoints: bool, progress: bool) -> list[Callback]:
         """The recipe's callbacks, and those that every run has."""
-        callbacks = [callback for callback in given if not isinstance(callback, Summary)]
+        callbacks = [callback for callback in given if not isinstance(callback, (Cost, Summary))]
+        callbacks.append(Cost())  # which has a part in checkpoints, that every command reads
         if self.command == "predict":
             return callbacks
         if self.command != "fit":

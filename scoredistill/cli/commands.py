@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import signal
@@ -35,6 +36,15 @@ from scoredistill.training.module import Distillation
 from scoredistill.training.run_folder import RunFolder, write_json_atomically
 
 DEBUG = "SCOREDISTILL_DEBUG"
+OTHERS = {
+    "stages": ("stages", "stages"),
+    "ablate": ("ablate", "ablate"),
+    "report": ("report", "report"),
+    "export": ("export", "export"),
+    "view": ("viewer", "view"),
+}
+"""Commands that train nothing themselves: the module, imported when it is asked for, and its function."""
+
 FAILED, WRONG, INTERRUPTED, TERMINATED = 1, 2, 130, 143
 
 
@@ -51,14 +61,18 @@ class Interrupted(Exception):
         self.code = code
 
 
-OURS = (UsageError, Interrupted, FinalLookError)
+class FailedRuns(Exception):
+    """Runs of a study failed; the message names the first, and says where the rest is."""
+
+
+OURS = (UsageError, Interrupted, FinalLookError, FailedRuns)
 
 
 def run(command: str, argv: list[str]) -> int:
     """Run a command.
 
     Args:
-        command: fit, validate, test, predict, stages, export or view.
+        command: fit, validate, test, predict, stages, ablate, report, export or view.
         argv: its options.
 
     Returns:
@@ -70,18 +84,10 @@ def run(command: str, argv: list[str]) -> int:
             names.import_public_modules()
             register_tensors()
             give_loggers_folders()
-            if command == "export":
-                from scoredistill.cli.export import export
-
-                export([word for word in argv if word != "--debug"])
-            elif command == "stages":
-                from scoredistill.cli.stages import stages
-
-                stages([word for word in argv if word != "--debug"])
-            elif command == "view":
-                from scoredistill.cli.viewer import view
-
-                view([word for word in argv if word != "--debug"])
+            if command in OTHERS:
+                module, action = OTHERS[command]
+                words = [word for word in argv if word != "--debug"]
+                getattr(importlib.import_module(f"scoredistill.cli.{module}"), action)(words)
             else:
                 train(command, argv)
     except SystemExit as end:  # after --help and --print_config

@@ -12,9 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-import yaml  # type: ignore[import-untyped]
-
 from scoredistill import recipe_library
+from scoredistill.cli.attempts import Attempt
 from scoredistill.cli.commands import INTERRUPTED, TERMINATED, Interrupted
 from scoredistill.cli.errors import UsageError
 from scoredistill.training.run_folder import RunFolder, write_json_atomically
@@ -62,20 +61,17 @@ def stages(argv: Sequence[str]) -> None:
     todo, folder = _read(options.stages, options.output, words)
     record, former = _record(folder), None
     for number, stage in enumerate(todo, 1):
-        asked = {"words": stage.words, "start_from": former}
-        done = record.get(stage.name, {})
-        same = all(done.get(key) == value for key, value in asked.items())
-        if same and "run" in done and RunFolder(Path(done["run"])).config.is_file():
-            former = done["run"]
+        attempt = Attempt({"words": stage.words, "start_from": former}, record.get(stage.name, {}), stage.folder)
+        if attempt.finished is not None:
+            former = attempt.finished
             _say(f"stage {number} of {len(todo)}: {stage.name} is there, {former}")
             continue
         _say(f"stage {number} of {len(todo)}: {stage.name}")
-        # A run of these very words is gone on with; one that was there before is another's.
-        before = done.get("after") if same else stage.newest
-        record[stage.name] = asked | {"after": before}
+        goes_on = attempt.goes_on
+        record[stage.name] = attempt.begun
         write_json_atomically(folder / RECORD, record)
-        former = _fit(stage, former, goes_on=stage.newest != before)
-        record[stage.name] = asked | {"run": former}
+        former = _fit(stage, former, goes_on)
+        record[stage.name] = attempt.ended(former)
         write_json_atomically(folder / RECORD, record)
     _say(f"to have it as files: scoredistill export {former}")
 
@@ -97,9 +93,9 @@ def _read(name: str, output: str | None, words: list[str]) -> tuple[list[Stage],
     """The stages of a file, and the folder of them all."""
     try:
         path = recipe_library.find(name)
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (recipe_library.RecipeError, OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UsageError(" ".join(str(error).split())) from error
+        content = recipe_library.read(path)
+    except recipe_library.RecipeError as error:
+        raise UsageError(str(error)) from error
     named = content.get("stages") if isinstance(content, dict) else None
     if not isinstance(named, dict) or not named or not all(_are_recipes(value) for value in named.values()):
         raise UsageError(f"{path}: needs `stages:`, each a name with the list of its recipes, [nerf.yaml] for example")

@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml  # type: ignore[import-untyped]
-
 from scoredistill import recipe_library
 from scoredistill.cli.errors import UsageError
 from scoredistill.training.run_folder import RunFolder
@@ -93,19 +91,17 @@ def _resolved(word: str) -> str:
 
 
 def _content(path: Path) -> dict[str, Any]:
-    """What a recipe holds; say which file is wrong, which the parser does not."""
+    """What a recipe holds."""
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path} cannot be read: {error}") from error
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f", line {mark.line + 1}" if mark is not None else ""
-        raise UsageError(f"{path}{where} is not YAML: {getattr(error, 'problem', None) or error}") from error
+        content = recipe_library.read(path)
+    except recipe_library.RecipeError as error:
+        raise UsageError(str(error)) from error
     if isinstance(content, dict) and "class_path" in content:
         raise UsageError(f"{path} is the value of one field, not a recipe: give it as in --model.loss {path}")
     if isinstance(content, dict) and "stages" in content:
         raise UsageError(f"{path} names several recipes: run them by `scoredistill stages {path}`")
+    if isinstance(content, dict) and "axes" in content:
+        raise UsageError(f"{path} is a study: run it by `scoredistill ablate {path}`")
     if not isinstance(content, dict):
         raise UsageError(f"{path} is not a recipe: it has to hold keys such as `model:`, and has {content!r:.60}")
     return content

@@ -118,7 +118,10 @@ def test_a_shipped_recipe_goes_by_its_name(cli, folder, monkeypatch):
 STAGES = [recipe.name for recipe in recipes() if recipe.path.stem == "stages"]
 
 
-@pytest.mark.parametrize("name", [recipe.name for recipe in recipes() if recipe.name not in STAGES])
+STUDIES = [recipe.name for recipe in recipes() if recipe.name.startswith("studies/")]
+
+
+@pytest.mark.parametrize("name", [recipe.name for recipe in recipes() if recipe.name not in (*STAGES, *STUDIES)])
 def test_every_shipped_recipe_resolves(cli, folder, name):
     base = ["points/sds", "--model.loss"] if name.startswith("losses/") else []
     overlaid = [name.removeprefix("small/"), "--config"] if name.startswith("small/") else []
@@ -138,12 +141,21 @@ def test_every_shipped_stage_resolves(cli, folder, name, monkeypatch):
         (run / "checkpoints/last.ckpt").touch()
         (run / "config.yaml").touch()
         record = json.loads((folder / "out/stages.json").read_text())
-        record[stage]["run"] = f"out/{stage}/0"
+        record[stage]["run"] = "0"
         (folder / "out/stages.json").write_text(json.dumps(record))
         result = cli(*asked[-1], "--print_config")
         assert result.code == 0, result.err
         start = yaml.safe_load(result.out)["start_from"]
         assert start == {"nerf": None, "geometry": "out/nerf/0", "texture": "out/geometry/0"}[stage]
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_every_shipped_study_resolves(cli, folder, name):
+    result = cli("ablate", name, "--dry_run")
+    assert result.code == 0, result.err
+    assert "seed 0: scoredistill fit --config=" in result.out
+    assert not (folder / "runs").exists()
+    assert "is a study: run it by `scoredistill ablate" in cli("fit", "--config", name).err
 
 
 def test_stages_are_no_recipe(cli, folder):

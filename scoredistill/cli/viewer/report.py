@@ -12,9 +12,9 @@ from typing import Any
 
 import yaml  # type: ignore[import-untyped]
 
-from scoredistill.cli.viewer.curves import read_curves
 from scoredistill.cli.viewer.scenes import Scenes, find_scenes
 from scoredistill.training.checkpoints import read_checkpoint
+from scoredistill.training.curves import read_curves
 from scoredistill.training.run_folder import RunFolder
 
 ASKED = ("prompt", "prompts", "negative_prompt", "labels")

@@ -18,10 +18,10 @@ from urllib.parse import unquote, urlsplit
 import yaml  # type: ignore[import-untyped]
 
 from scoredistill.cli.commands import describe
-from scoredistill.cli.viewer.curves import read_curves
 from scoredistill.cli.viewer.report import files, last_checkpoint, report
 from scoredistill.cli.viewer.scenes import find_scenes
 from scoredistill.cli.viewer.workshop import MakingError, Workshop
+from scoredistill.training.curves import read_curves
 from scoredistill.training.run_folder import RunFolder
 
 PAGE = ("index.html", "page.js", "curve.js", "scenes.js", "page.css", "model-viewer.min.js")

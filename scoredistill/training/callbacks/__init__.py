@@ -1,6 +1,7 @@
 """What looks at a run: figures, pictures, progress."""
 
 from scoredistill.training.callbacks.base import Evaluation, merge_figures, run_folder
+from scoredistill.training.callbacks.cost import Cost
 from scoredistill.training.callbacks.gallery import GalleryFidelity
 from scoredistill.training.callbacks.modes import ModeStatistics, mode_statistics
 from scoredistill.training.callbacks.pictures import MeshExport, ParticleGrid, Turntable
@@ -12,6 +13,7 @@ from scoredistill.training.callbacks.reconstruction import ReconstructionQuality
 from scoredistill.training.callbacks.summary import Summary
 
 __all__ = [
+    "Cost",
     "Evaluation",
     "GalleryFidelity",
     "MeshExport",

@@ -1,0 +1,171 @@
+"""scoredistill ablate: a recipe under all combinations of some settings, and what that says."""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import shlex
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from jsonargparse import ArgumentParser, Namespace
+
+from scoredistill.cli import help as cli_help
+from scoredistill.cli.cell import attempt_at
+from scoredistill.cli.commands import INTERRUPTED, TERMINATED, FailedRuns, Interrupted
+from scoredistill.cli.errors import UsageError, explain
+from scoredistill.cli.report import print_figures
+from scoredistill.cli.resolved import Resolver
+from scoredistill.rendering.files import write_atomically
+from scoredistill.studies.axes import StudyError
+from scoredistill.studies.cells import Cell, cells_of
+from scoredistill.studies.launchers import Launcher
+from scoredistill.studies.launchers.base import LOG
+from scoredistill.studies.live import Display
+from scoredistill.studies.report import Content, write_report
+from scoredistill.studies.runner import Runner
+from scoredistill.studies.study import Study, read_study
+
+COPY = "study.yaml"
+"""The study's file, in its folder."""
+
+
+def ablate(argv: Sequence[str]) -> None:
+    """Run what is left of a study, and write its report.
+
+    Args:
+        argv: the options.
+
+    Raises:
+        UsageError: if the file or an option is wrong; nothing has been written then.
+        FailedRuns: if runs failed; the others and the report are there.
+        Interrupted: after Ctrl-C or SIGTERM.
+    """
+    name = next((word for word in argv if not word.startswith("-")), None)
+    if name is None and not {"-h", "--help"} & set(argv):
+        raise UsageError("name the study's file, studies/points for one; see `scoredistill ablate --help`")
+    try:
+        study = None if name is None else read_study(name)
+        options = _options(argv, study)
+        assert study is not None
+        study = replace(study, output=options.output)
+        cells = _resolved(study, cells_of(study))
+    except StudyError as error:
+        raise UsageError(str(error)) from error
+    if options.dry_run:
+        _list(study, cells)
+        return
+    launcher = _launcher(options)
+    folder = Path(study.output)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with _alone(folder):
+            text = study.path.read_bytes()
+            write_atomically(folder / COPY, lambda file: file.write(text))
+            _run(study, cells, folder, launcher)
+    except OSError as error:
+        raise UsageError(f"{error.filename or folder}: {error.strerror or error}; choose another --output") from error
+
+
+def _options(argv: Sequence[str], study: Study | None) -> Namespace:
+    parser = ArgumentParser(
+        prog="scoredistill ablate",
+        usage="scoredistill ablate STUDY [--output FOLDER] [--launcher CLASS] [--launcher.OPTION VALUE] [--dry_run]",
+        description="Run a recipe under all combinations of a study's settings, each under the same seeds, and write a "
+        "report. The same command again goes on where it was stopped, and tries again what failed.",
+        exit_on_error=False,
+        formatter_class=cli_help.HelpFormatter,
+    )
+    parser.add_argument("study", help="a file with recipe, axes and seeds")
+    parser.add_argument("--output", type=str, default=study and study.output, help="folder for everything")
+    parser.add_argument("--dry_run", action="store_true", help="list the runs' commands, and run nothing")
+    parser.add_subclass_arguments(Launcher, "launcher", required=True, help="what starts the runs")
+    try:
+        parser.set_defaults(launcher={"class_path": "LocalProcesses", **((study and study.launcher) or {})})
+        return parser.parse_args(list(argv))
+    except (argparse.ArgumentError, ValueError) as error:
+        message = getattr(error, "message", None) or str(error)
+        raise UsageError(explain(message, [action.dest for action in parser._actions])) from error
+
+
+def _launcher(options: Namespace) -> Launcher:
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_subclass_arguments(Launcher, "launcher", required=True)
+    try:
+        built = parser.instantiate_classes(Namespace(launcher=options.launcher)).launcher
+    except (ValueError, ImportError) as error:
+        raise UsageError(f"launcher: {explain(str(error), ())}") from error
+    assert isinstance(built, Launcher)
+    return built
+
+
+def _resolved(study: Study, cells: Sequence[Cell]) -> list[Cell]:
+    """The cells with what their runs are known by: a misspelt key is to be found before hours of other cells."""
+    resolve = Resolver()
+    found = []
+    for cell in cells:
+        try:
+            found.append(replace(cell, key=resolve.key(cell.words)))
+        except UsageError as error:
+            raise UsageError(f"{study.path}: {cell.name}: {error}") from error
+    return found
+
+
+def _list(study: Study, cells: Sequence[Cell]) -> None:
+    for cell in cells:
+        for seed in study.seeds:
+            line = ["scoredistill", "fit", *cell.words_under(seed), "--output", f"{study.output}/{cell.folder(seed)}"]
+            sys.stdout.write(f"{cell.name} seed {seed}: {shlex.join(line)}\n")
+
+
+def _run(study: Study, cells: Sequence[Cell], folder: Path, launcher: Launcher) -> None:
+    def finished(place: Path, key: str) -> str | None:
+        run = attempt_at(place, key).finished
+        return None if run is None else Path(run).name
+
+    with Display(launcher.slots) as display, _signals():
+        runner = Runner(study, cells, folder, finished, display.look)
+        runner.run(launcher)
+    if runner.unwritten is not None:
+        raise runner.unwritten
+    print_figures(Content.of(folder))
+    sys.stdout.write(f"report: {write_report(folder)}\n")
+    failed = [run for run in runner.runs if run.state == "failed"]
+    if failed:
+        first = f"{failed[0].cell.name} seed {failed[0].seed}: {failed[0].message}"
+        raise FailedRuns(
+            f"{len(failed)} of {len(runner.runs)} runs failed; {first} (all that it said: {failed[0].folder / LOG}). "
+            "The same command tries them again"
+        )
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    with (folder / ".lock").open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UsageError(
+                f"another ablate is at work in {folder}: wait for it, or choose another --output"
+            ) from error
+        yield
+
+
+@contextmanager
+def _signals() -> Iterator[None]:
+    """Both ways of being told to stop end in one message."""
+
+    def terminate(*_: object) -> None:
+        raise Interrupted("stopped; the same command goes on", TERMINATED)
+
+    before = signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        raise Interrupted("interrupted; the same command goes on", INTERRUPTED) from error
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,87 @@
+"""python -m scoredistill.cli.cell FOLDER KEY WORDS...: one run of a study, in a process of its own.
+
+The same key again goes on where a run was stopped, and does nothing once it has finished. FOLDER holds the numbered run
+folder, run.json with what was asked, and a lock, by which no two processes are at the same run.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from scoredistill.cli.attempts import Attempt
+from scoredistill.studies.files import read_note
+from scoredistill.studies.launchers.base import BOUND
+from scoredistill.training.run_folder import write_json_atomically
+
+NOTE = "run.json"
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run it.
+
+    Args:
+        argv: the folder, the key, and the options of `fit` but --output and --ckpt_path.
+
+    Returns:
+        The exit code of `fit`.
+    """
+    folder, key, words = Path(argv[0]), argv[1], argv[2:]
+    if os.environ.get(BOUND):
+        threading.Thread(target=_end_with_the_starter, daemon=True).start()
+    with _alone(folder):
+        attempt = attempt_at(folder, key)
+        if attempt.finished is not None:
+            return 0
+        line = ["fit", *words, "--output", str(folder), *(["--ckpt_path", "last"] if attempt.goes_on else [])]
+        write_json_atomically(folder / NOTE, attempt.begun)
+        code = _fit(line)
+        if code == 0 and (run := newest(folder)) is not None:
+            write_json_atomically(folder / NOTE, attempt.ended(run))
+    return code
+
+
+def attempt_at(folder: Path, key: str) -> Attempt:
+    """What is known of a run of a study.
+
+    Args:
+        folder: its own.
+        key: of what is asked for.
+    """
+    return Attempt({"key": key}, read_note(folder / NOTE), folder)
+
+
+def newest(folder: Path) -> Path | None:
+    """The numbered run folder of the highest number, whatever is in it; None where there is none."""
+    return max((path for path in folder.glob("*/") if path.name.isdecimal()), key=lambda p: int(p.name), default=None)
+
+
+def _fit(line: list[str]) -> int:
+    from scoredistill.cli import main as run  # takes seconds
+
+    return run(line)
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Wait until no other process is at this run: one of a study that was killed may take a moment to end."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _end_with_the_starter(*_: Any) -> None:
+    while os.read(0, 1):
+        pass
+    os._exit(137)  # as by SIGKILL: nothing more is written
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,57 @@
+"""scoredistill report: the report of a study, written anew."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from rich.console import Console
+from rich.table import Table
+
+from scoredistill.cli.errors import UsageError
+from scoredistill.studies.report import Content, write_report
+from scoredistill.studies.report.tables import mean_text
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message}; see `scoredistill report --help`")
+
+
+def report(argv: Sequence[str]) -> None:
+    """Write a study's report, print its figures and say where it is.
+
+    Args:
+        argv: the options.
+
+    Raises:
+        UsageError: if there is no study, or its record cannot be read.
+    """
+    parser = _Parser(
+        prog="scoredistill report",
+        description="Write the report of a study, finished or not: report.html, which opens offline, report.md, and "
+        "the figures as CSV.",
+    )
+    parser.add_argument("folder", metavar="FOLDER", help="of the study: its output")
+    folder = Path(parser.parse_args(argv).folder)
+    if not (folder / "study.json").is_file():
+        raise UsageError(f"{folder} has no study.json: it is no folder of `scoredistill ablate`")
+    try:
+        content = Content.of(folder)
+        path = write_report(folder)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    print_figures(content)
+    sys.stdout.write(f"report: {path}\n")
+
+
+def print_figures(content: Content) -> None:
+    """The means, a row a cell, on the terminal."""
+    metrics, console = content.results.metrics, Console(highlight=False)
+    table = Table("cell", *metrics, title=f"{content.results.record.name}: {content.state}")
+    for cell in content.results.cells:
+        table.add_row(cell, *(mean_text(content.row(cell, metric).mean) for metric in metrics))
+    console.print(table)

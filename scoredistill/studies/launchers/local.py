@@ -1,0 +1,64 @@
+"""Runs as processes of this machine."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+from scoredistill.annealing import require_at_least
+from scoredistill.studies.launchers.base import Job, Launched, Launcher
+from scoredistill.studies.launchers.fork import Fork
+
+GRACE = 30.0
+"""Seconds in which a process that was told to end may write what it has to."""
+
+
+class LocalProcesses(Launcher):
+    """Processes on this machine, side by side.
+
+    On a CPU they are forks of this process, for to import torch and Lightning takes longer than a small run. CUDA does
+    not survive a fork, and a Mac's frameworks forbid it: there each is started anew.
+
+    Args:
+        processes: how many at a time, >= 1; null: one for each GPU, or where there is none for each `threads` cores.
+        threads: of each process, >= 1: threads that wait for a busy core cost more than they bring.
+    """
+
+    def __init__(self, processes: int | None = None, threads: int = 1) -> None:
+        import torch
+
+        require_at_least(1, threads=threads, processes=1 if processes is None else processes)
+        self.devices, self.threads = torch.cuda.device_count(), threads
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        self.slots = processes or self.devices or max(1, cores // threads)
+
+    def launch(self, job: Job, slot: int) -> Launched:
+        environment = {"OMP_NUM_THREADS": str(self.threads), **job.environment}
+        if not self.devices and hasattr(os, "fork") and sys.platform != "darwin":
+            return _Process(Fork(replace(job, environment=environment), self.threads))
+        if self.devices and "CUDA_VISIBLE_DEVICES" not in os.environ:
+            environment["CUDA_VISIBLE_DEVICES"] = str(slot % self.devices)
+        return _Process(replace(job, environment=environment).start())
+
+
+class _Process(Launched):
+    def __init__(self, process: subprocess.Popen[bytes] | Fork) -> None:
+        self.process = process
+
+    def code(self) -> int | None:
+        code = self.process.poll()
+        if code is not None and self.process.stdin is not None:
+            self.process.stdin.close()
+        return code
+
+    def stop(self) -> None:
+        self.process.send_signal(signal.SIGTERM)
+        late = time.monotonic() + GRACE
+        while self.code() is None:
+            if time.monotonic() > late:
+                self.process.send_signal(signal.SIGKILL)
+            time.sleep(0.05)

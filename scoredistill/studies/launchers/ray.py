@@ -1,0 +1,58 @@
+"""Runs as tasks of a Ray cluster, or of a local one."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from scoredistill.annealing import require_at_least
+from scoredistill.studies.launchers.base import Job, Launched, Launcher
+
+
+class Ray(Launcher):
+    """Tasks of Ray, each of which runs a process. All machines have to see the study's folder under the same path.
+
+    Args:
+        address: of a cluster, `auto` for the one of this machine; null: a local one, which ends with the study.
+        cpus: CPUs of a run, > 0, which is its number of threads too.
+        gpus: GPUs of a run, >= 0; a share of one is possible.
+
+    Raises:
+        ImportError: if Ray is not installed.
+    """
+
+    def __init__(self, address: str | None = None, cpus: float = 1, gpus: float = 0) -> None:
+        try:
+            import ray
+        except ImportError as error:
+            raise ImportError("Ray is not installed: install scoredistill[ray]") from error
+        require_at_least(0, gpus=gpus)
+        self._ray: Any = ray
+        ray.init(address=address, include_dashboard=False, log_to_driver=False, configure_logging=False)
+        self.slots = max(1, int(ray.cluster_resources().get("CPU", 1) // cpus))
+        self._run = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=0)(Job.run)
+        self._environment = {"OMP_NUM_THREADS": str(max(1, int(cpus)))}
+
+    def launch(self, job: Job, slot: int) -> Launched:
+        bound = replace(job, environment={**self._environment, **job.environment})
+        return _Task(self._ray, self._run.remote(bound))
+
+    def close(self) -> None:
+        self._ray.shutdown()
+
+
+class _Task(Launched):
+    def __init__(self, ray: Any, reference: Any) -> None:
+        self.ray, self.reference = ray, reference
+
+    def code(self) -> int | None:
+        ready, _ = self.ray.wait([self.reference], timeout=0)
+        if not ready:
+            return None
+        try:
+            return int(self.ray.get(self.reference))
+        except self.ray.exceptions.RayError as error:
+            raise RuntimeError(" ".join(str(error).split())) from error
+
+    def stop(self) -> None:
+        self.ray.cancel(self.reference, force=True)  # its process ends with the worker

@@ -1,0 +1,88 @@
+"""What is known of a study's runs: the file that `ablate` keeps and the report reads.
+
+runs/studies/points/  study.yaml  study.json  runs/<cell>/seed-0/0/ ...  report.html  report.md  *.csv
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+from scoredistill.training.run_folder import RunFolder, write_json_atomically
+
+RECORD = "study.json"
+"""In the study's folder."""
+
+State = Literal["waiting", "running", "done", "failed"]
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """One run of a study.
+
+    Args:
+        cell: its cell's name, `objective=VSD,guidance=7.5` for example.
+        settings: by axis, the name of the cell's value.
+        seed: which the runs of all cells under that seed share.
+        state: what has become of it. Only what is done has figures in its folder's metrics.json.
+        folder: parent of its run folder, relative to the study's.
+        run: its run folder, relative to the study's; None where there is none yet.
+        message: why it failed, on one line; None where it did not.
+    """
+
+    cell: str
+    settings: Mapping[str, str]
+    seed: int
+    state: State
+    folder: str
+    run: str | None = None
+    message: str | None = None
+
+    def run_folder(self, study: str | Path) -> RunFolder | None:
+        """Its run folder in the study's folder, or None where there is none yet."""
+        return None if self.run is None else RunFolder(Path(study) / self.run)
+
+
+@dataclass(frozen=True)
+class StudyRecord:
+    """A study as it stands.
+
+    Args:
+        name: of the study.
+        source: its file.
+        axes: by axis, its values' names, in order.
+        seeds: of every cell.
+        baseline: by axis, the value that the others are compared with.
+        metrics: names of the figures in metrics.json that the report is about, in order; empty: all that there are.
+        runs: every run, cell by cell, in the order of the axes.
+    """
+
+    name: str
+    source: str
+    axes: Mapping[str, Sequence[str]]
+    seeds: Sequence[int]
+    baseline: Mapping[str, str]
+    metrics: Sequence[str]
+    runs: Sequence[RunRecord]
+
+    @classmethod
+    def read(cls, study: str | Path) -> StudyRecord:
+        """Read a study's folder.
+
+        Raises:
+            OSError: if it has no record.
+            ValueError: if that is none.
+        """
+        path = Path(study) / RECORD
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            return cls(**content | {"runs": [RunRecord(**run) for run in content["runs"]]})
+        except (KeyError, TypeError, json.JSONDecodeError) as error:
+            raise ValueError(f"{path} is no record of a study: {error}") from error
+
+    def write(self, study: str | Path) -> None:
+        """Write it into a study's folder, atomically."""
+        write_json_atomically(Path(study) / RECORD, asdict(self))

@@ -1,0 +1,39 @@
+"""The report of a study: a page that opens offline, and the same as Markdown and CSV."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from scoredistill.rendering.files import write_together
+from scoredistill.studies.report.content import Content
+from scoredistill.studies.report.page import page
+from scoredistill.studies.report.tables import comparisons_csv, markdown, results_csv, summary_csv
+
+__all__ = ["Content", "write_report"]
+
+
+def write_report(folder: str | Path) -> Path:
+    """Write report.html, report.md, summary.csv, comparisons.csv and results.csv into a study's folder.
+
+    Args:
+        folder: of the study, finished or not.
+
+    Returns:
+        The page.
+
+    Raises:
+        OSError: if there is no study, or the folder cannot be written.
+        ValueError: if its record cannot be read.
+    """
+    content = Content.of(folder)
+    path = Path(folder) / "report.html"
+    write_together(
+        {
+            path.with_name("summary.csv"): summary_csv(content).encode(),
+            path.with_name("comparisons.csv"): comparisons_csv(content).encode(),
+            path.with_name("results.csv"): results_csv(content).encode(),
+            path.with_name("report.md"): markdown(content).encode(),
+            path: page(content).encode(),
+        }
+    )
+    return path

@@ -1,0 +1,77 @@
+"""Learning curves: the logged figures of every cell over the steps, as bands over its seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+from statistics import fmean
+
+from scoredistill.studies.report.content import Content
+from scoredistill.studies.report.plots import COLOURS, TOP, WIDTH, legend
+from scoredistill.studies.report.svg import Scale, picture, tag
+from scoredistill.training.curves import read_curves
+
+POINTS = 120
+"""Most points of a curve that are drawn: a point stands for the mean of those around it."""
+HEIGHT = 250.0
+
+Band = list[tuple[float, float, float, float]]
+"""Step, mean, lowest and highest over the seeds."""
+
+
+def bands_of(content: Content) -> dict[str, dict[str, Band]]:
+    """By logged figure and cell, its band; figures with one point or none have no curve."""
+    found: dict[str, dict[str, Band]] = {}
+    for cell in content.results.cells:
+        runs = [read_curves(folder) for folder in content.results.finished_folders(cell)]
+        for name in dict.fromkeys(name for run in runs for name in run):
+            band = _band([run[name] for run in runs if name in run])
+            if len(band) > 1:
+                found.setdefault(name, {})[cell] = band
+    return dict(sorted(found.items(), key=lambda pair: (pair[0] != "loss", pair[0])))
+
+
+def _band(curves: Sequence[tuple[list[int], list[float | None]]]) -> Band:
+    by_step: dict[int, list[float]] = {}
+    for steps, values in curves:
+        for step, value in zip(steps, values, strict=True):
+            if value is not None:
+                by_step.setdefault(step, []).append(value)
+    steps = sorted(by_step)
+    size = -(-len(steps) // POINTS) or 1
+    band = []
+    for start in range(0, len(steps), size):
+        part = steps[start : start + size]
+        each = [by_step[step] for step in part]
+        columns = (fmean(map(fmean, each)), fmean(map(min, each)), fmean(map(max, each)))
+        band.append((fmean(part), *columns))
+    return band
+
+
+def curve(name: str, bands: dict[str, Band], cells: Sequence[str]) -> str:
+    """One figure's curves, a colour a cell.
+
+    Args:
+        name: of the figure.
+        bands: by cell.
+        cells: all of the study's, whose order gives the colours.
+    """
+    points = [point for band in bands.values() for point in band]
+    across = Scale.around([point[0] for point in points], 60, WIDTH - 14)
+    edges = [value for point in points for value in point[2:]]
+    up = Scale.around(edges, HEIGHT, TOP, log=min(edges) > 0 and max(edges) > 50 * min(edges))
+    parts = []
+    for tick in across.ticks():
+        parts.append(tag("line", x1=across(tick), x2=across(tick), y1=TOP, y2=HEIGHT, class_="grid"))
+        parts.append(tag("text", f"{tick:.6g}", x=across(tick), y=HEIGHT + 16, text_anchor="middle"))
+    for tick in up.ticks():
+        parts.append(tag("line", x1=60.0, x2=WIDTH - 14, y1=up(tick), y2=up(tick), class_="grid"))
+        parts.append(tag("text", f"{tick:.3g}", x=52, y=up(tick) + 4, text_anchor="end"))
+    for cell, band in bands.items():
+        colour = f"c{list(cells).index(cell) % COLOURS}"
+        top = [f"{across(step):.1f},{up(high):.1f}" for step, _, _, high in band]
+        bottom = [f"{across(step):.1f},{up(low):.1f}" for step, _, low, _ in reversed(band)]
+        parts.append(tag("polygon", points=" ".join(top + bottom), class_=f"band {colour}"))
+        middle = " ".join(f"{across(step):.1f},{up(mean):.1f}" for step, mean, _, _ in band)
+        parts.append(tag("polyline", tag("title", escape(cell)), points=middle, class_=f"line {colour}"))
+    return picture(WIDTH, HEIGHT + 24, f"{name} over the steps", parts) + legend(list(cells))

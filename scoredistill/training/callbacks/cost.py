@@ -1,0 +1,94 @@
+"""What a run costs: time, memory, calls of networks."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from pytorch_lightning import Callback, LightningModule, Trainer
+from torch import Tensor, nn
+
+from scoredistill.networks.base import Backbone
+from scoredistill.training.callbacks.base import run_folder
+from scoredistill.training.run_folder import write_json_atomically
+
+
+class Cost(Callback):
+    """Writes cost.json when training ends: what training alone has cost, evaluation and set-up left out.
+
+    `seconds` of training; `network_calls` and `network_rows`, how often networks (teacher's, critic's, student's,
+    discriminator's) were called in it and on how many samples altogether, 0 where teacher and critic are exact;
+    `steps` of the generator; `memory_mb`, the most that the process held (not on Windows), and on a GPU
+    `gpu_memory_mb`. A resumed run adds up its parts.
+    """
+
+    def __init__(self) -> None:
+        self._seconds, self._calls, self._rows = 0.0, 0, 0
+        self._since: float | None = None
+        self._hooks: list[Any] = []
+
+    def state_dict(self) -> dict[str, Any]:
+        """What is added up so far."""
+        return {"seconds": self._elapsed(), "calls": self._calls, "rows": self._rows}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on adding up."""
+        self._seconds = float(state_dict["seconds"])
+        self._calls, self._rows = int(state_dict["calls"]), int(state_dict["rows"])
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start clock and counters."""
+        self._since = time.monotonic()
+        self._hooks = [network.register_forward_pre_hook(self._count) for network in outermost(pl_module)]
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Stop them, and write."""
+        self._stop()
+        if not trainer.is_global_zero:
+            return
+        cost = {
+            "seconds": self._seconds,
+            "steps": trainer.global_step,
+            "network_calls": self._calls,
+            "network_rows": self._rows,
+        }
+        if sys.platform != "win32":
+            cost["memory_mb"] = _peak_memory()
+        if pl_module.device.type == "cuda":
+            cost["gpu_memory_mb"] = torch.cuda.max_memory_allocated(pl_module.device) / 2**20
+        write_json_atomically(run_folder(trainer) / "cost.json", cost)
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Leave the networks as they were."""
+        self._stop()
+
+    def _elapsed(self) -> float:
+        return self._seconds + (0.0 if self._since is None else time.monotonic() - self._since)
+
+    def _stop(self) -> None:
+        self._seconds, self._since = self._elapsed(), None
+        for hook in self._hooks:
+            hook.remove()
+        self._hooks = []
+
+    def _count(self, network: nn.Module, given: tuple[Any, ...]) -> None:
+        self._calls += 1
+        self._rows += next((len(value) for value in given if isinstance(value, Tensor)), 0)
+
+
+def outermost(module: nn.Module) -> Iterator[Backbone]:
+    """The networks in a module that are in no other network, each once."""
+    networks = [child for child in module.modules() if isinstance(child, Backbone)]
+    inner = {id(child) for network in networks for child in network.modules() if child is not network}
+    return (network for network in networks if id(network) not in inner)
+
+
+def _peak_memory() -> float:
+    """The process' largest resident set in MB."""
+    import resource  # not on Windows
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10  # bytes there, kilobytes here

@@ -1,0 +1,316 @@
+"""scoredistill ablate, from the file to the report; runs are run in this process unless they are to be killed."""
+
+import csv
+import fcntl
+import importlib.util
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+import scoredistill
+from scoredistill.studies.record import StudyRecord
+
+STUDY = """\
+recipe: points.yaml
+output: out
+options:
+  trainer.logger: true
+  trainer.log_every_n_steps: 1
+  trainer.callbacks: [ModeStatistics]
+axes:
+  objective:
+    SDS: {model.loss: SDS}
+    VSD: {model.loss: VSD, model.loss.critic: ParticleCritic}
+seeds: 2
+launcher: inline.Inline
+"""
+INLINE = """\
+from contextlib import redirect_stderr, redirect_stdout
+
+from scoredistill.cli.cell import main
+from scoredistill.studies.launchers import Launched, Launcher
+
+
+class Ended(Launched):
+    def __init__(self, code):
+        self.ended = code
+
+    def code(self):
+        return self.ended
+
+    def stop(self):
+        pass
+
+
+class Inline(Launcher):
+    slots = 1
+
+    def launch(self, job, slot):
+        job.folder.mkdir(parents=True, exist_ok=True)
+        with open(job.folder / "log.txt", "a") as log, redirect_stdout(log), redirect_stderr(log):
+            return Ended(main([str(job.folder), job.key, *job.words]))
+"""
+FAILING = """\
+from pytorch_lightning import Callback
+
+
+class Fail(Callback):
+    def on_train_batch_end(self, trainer, module, *rest):
+        if type(module.distiller.loss).__name__ == "VSD":
+            raise FloatingPointError("the gradient is not finite")
+"""
+SLOWLY = """\
+import time
+
+from pytorch_lightning import Callback
+
+
+class Slowly(Callback):
+    def on_train_batch_end(self, *rest):
+        time.sleep(0.1)
+"""
+
+
+@pytest.fixture
+def study(folder):
+    (folder / "study.yaml").write_text(STUDY)
+    (folder / "inline.py").write_text(INLINE)
+    return folder / "out"
+
+
+def runs(study: Path) -> dict[str, str]:
+    return {f"{run.cell} {run.seed}": run.state for run in StudyRecord.read(study).runs}
+
+
+def particles(run: Path) -> torch.Tensor:
+    return torch.load(run / "checkpoints/last.ckpt")["state_dict"]["distiller.generator.values"]
+
+
+def test_a_study_from_its_file_to_its_report(cli, folder, study):
+    result = cli("ablate", "study.yaml")
+    assert result.code == 0, result.err
+    assert set(runs(study).values()) == {"done"}
+    assert "4/4 objective=VSD seed 1 done" in result.out
+    assert "report: out/report.html" in result.out
+    assert (study / "report.html").is_file()
+    assert (study / "study.yaml").read_text() == STUDY
+    # Each is an ordinary run, and the same as by hand.
+    run = study / "runs/objective=VSD/seed-1/0"
+    assert {"config.yaml", "metrics.json", "versions.json", "cost.json", "checkpoints"} <= {
+        p.name for p in run.iterdir()
+    }
+    words = ["--trainer.logger", "true", "--trainer.log_every_n_steps", "1", "--model.loss", "VSD"]
+    words += ["--model.loss.critic", "ParticleCritic", "--seed_everything", "1", "--output", "hand"]
+    assert cli("fit", "--config", "points.yaml", *words).code == 0
+    assert torch.equal(particles(run), particles(folder / "hand/0"))
+    # Again: nothing is run.
+    before = {path: path.stat().st_mtime_ns for path in study.glob("runs/*/*/0/metrics.json")}
+    result = cli("ablate", "study.yaml")
+    assert result.code == 0
+    assert "done (" not in result.out
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    with (study / "results.csv").open() as file:
+        assert {row["state"] for row in csv.DictReader(file)} == {"done"}
+    assert cli("report", "out").code == 0
+
+
+def test_what_has_changed_is_run_anew_and_the_old_is_kept(cli, folder, study):
+    assert cli("ablate", "study.yaml").code == 0
+    changed = STUDY.replace(
+        "{model.loss: SDS}", "{model.loss: SDS, model.timesteps: UniformTimesteps, model.timesteps.low: 0.1}"
+    )
+    (folder / "study.yaml").write_text(changed)
+    result = cli("ablate", "study.yaml")
+    assert result.code == 0, result.err
+    assert result.out.count("done (") == 2
+    assert sorted(path.name for path in (study / "runs/objective=SDS/seed-0").glob("[0-9]")) == ["0", "1"]
+    assert [path.name for path in (study / "runs/objective=VSD/seed-0").glob("[0-9]")] == ["0"]
+    # A recipe whose content has changed is another one too.
+    (folder / "points.yaml").write_text((folder / "points.yaml").read_text().replace("max_steps: 3", "max_steps: 4"))
+    assert cli("ablate", "study.yaml").out.count("done (") == 4
+    # The study can be moved.
+    study.rename(folder / "moved")
+    assert "done (" not in cli("ablate", "study.yaml", "--output", "moved").out
+
+
+def test_a_failing_cell_leaves_the_others_alone(cli, folder, study):
+    (folder / "failing.py").write_text(FAILING)
+    (folder / "study.yaml").write_text(STUDY.replace("[ModeStatistics]", "[ModeStatistics, failing.Fail]"))
+    result = cli("ablate", "study.yaml")
+    assert result.code == 1
+    assert result.err.splitlines()[-1].startswith(
+        "scoredistill ablate: 2 of 4 runs failed; objective=VSD seed 0: the gradient is not finite (all that it said"
+    )
+    assert list(runs(study).values()) == ["done", "done", "failed", "failed"]
+    assert "the gradient is not finite" in (study / "report.md").read_text()
+    # Tried again by the same command, once what was wrong is mended.
+    (folder / "failing.py").write_text(FAILING.replace("raise FloatingPointError", "FloatingPointError"))
+    sys.modules.pop("failing", None)
+    result = cli("ablate", "study.yaml")
+    assert result.code == 0, result.err
+    assert result.out.count("done (") == 2
+
+
+def test_a_full_disk_is_a_failure_of_its_run(cli, folder, study, monkeypatch):
+    from scoredistill.training import checkpoints
+
+    write = checkpoints.write_atomically
+
+    def full(path, writer):
+        if "seed-1" in str(path):
+            raise OSError(28, "No space left on device", str(path))
+        write(path, writer)
+
+    monkeypatch.setattr(checkpoints, "write_atomically", full)
+    result = cli("ablate", "study.yaml")
+    assert result.code == 1
+    assert list(runs(study).values()) == ["done", "failed", "done", "failed"]
+    messages = [run.message for run in StudyRecord.read(study).runs if run.state == "failed"]
+    assert all(message.endswith("No space left on device") for message in messages)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (("{model.loss: SDS}", "{model.los: SDS}"), "model.los: model has no key 'los'. Did you mean 'loss'"),
+        (("{model.loss: SDS}", "{model.loss: SDD}"), "there is no class 'SDD'"),
+        (("{model.loss: SDS}", "nowhere.yaml"), "'nowhere.yaml' is neither a file nor a shipped recipe"),
+        (("inline.Inline", "LocalProcess"), "there is no class 'LocalProcess'. Did you mean 'LocalProcesses'"),
+        (("inline.Inline", "{class_path: LocalProcesses, init_args: {processes: 0}}"), "processes must be at least 1"),
+        (("inline.Inline", "{class_path: LocalProcesses, init_args: {cores: 1}}"), "has no option 'cores'"),
+        (("recipe: points.yaml", "recipe: point.yaml"), "point.yaml' is neither a file nor a shipped recipe"),
+    ],
+)
+def test_what_is_wrong_is_said_before_anything_is_run(cli, folder, study, change, said):
+    text = STUDY.replace(*change)
+    assert text != STUDY
+    (folder / "study.yaml").write_text(text)
+    result = cli("ablate", "study.yaml")
+    assert result.code == 2
+    assert said in result.err
+    assert len(result.err.splitlines()) == 1
+    assert not study.exists()
+
+
+def test_a_missing_library_is_named(cli, folder, study, monkeypatch):
+    for library, name in (("ray", "Ray"), ("submitit", "Slurm")):
+        monkeypatch.setitem(sys.modules, library, None)
+        result = cli("ablate", "study.yaml", "--launcher", name)
+        assert result.code == 2
+        assert f"install scoredistill[{name.lower()}]" in result.err
+        assert not study.exists()
+
+
+def test_two_at_once_are_refused(cli, study):
+    study.mkdir()
+    with (study / ".lock").open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        result = cli("ablate", "study.yaml")
+    assert result.code == 2
+    assert "another ablate is at work in out" in result.err
+
+
+def test_its_commands_can_be_listed(cli, study):
+    result = cli("ablate", "study.yaml", "--dry_run")
+    assert result.code == 0
+    assert len(result.out.splitlines()) == 4
+    assert "objective=VSD seed 1: scoredistill fit --config=points.yaml" in result.out
+    assert not study.exists()
+    assert "name the study's file" in cli("ablate").err
+    assert cli("ablate", "--help").code == 0
+    assert cli("report", "nowhere").code == 2
+
+
+def started(*words: str) -> subprocess.Popen[bytes]:
+    environment = dict(os.environ, PYTHONPATH=str(Path(scoredistill.__file__).parents[1]))
+    line = [sys.executable, "-m", "scoredistill", "ablate", "study.yaml", *words]
+    return subprocess.Popen(
+        line, env=environment, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    )
+
+
+def complete(*words: str) -> None:
+    process = started(*words)
+    said = process.communicate()[1].decode()
+    assert process.returncode == 0, said
+
+
+def until(happened, process) -> None:
+    while not happened():
+        assert process.poll() is None
+        time.sleep(0.02)
+
+
+def finished(place: Path) -> bool:
+    note = place / "run.json"
+    return note.is_file() and "run" in json.loads(note.read_text())
+
+
+SLOW = STUDY.replace("launcher: inline.Inline", "launcher: {class_path: LocalProcesses, init_args: {processes: 1}}")
+SLOW = SLOW.replace(
+    "[ModeStatistics]", "[ModeStatistics, slowly.Slowly]\n  trainer.max_steps: 16\n  checkpoint_every: 2"
+)
+
+
+@pytest.mark.slow
+def test_a_study_that_was_stopped_goes_on_bit_by_bit(folder, study):
+    """Told to stop in its second run, and killed in its third, without a word to its runs."""
+    (folder / "study.yaml").write_text(SLOW)
+    (folder / "slowly.py").write_text(SLOWLY)
+    places = [
+        study / "runs" / name for name in ("objective=SDS/seed-0", "objective=SDS/seed-1", "objective=VSD/seed-0")
+    ]
+    for number, stop in enumerate((signal.SIGTERM, signal.SIGKILL), 1):
+        process = started()
+        until((places[number] / "0/checkpoints/last.ckpt").exists, process)
+        before = {path: path.stat().st_mtime_ns for place in places[:number] for path in place.glob("0/*.json")}
+        process.send_signal(stop)
+        said = process.communicate()[1].decode()
+        assert process.returncode == {signal.SIGTERM: 143}.get(stop, -stop)
+        assert ("the same command goes on" in said) == (stop == signal.SIGTERM)
+        with (places[number] / ".lock").open("a") as file:  # which is free as soon as the run has ended
+            waited = time.monotonic()
+            fcntl.flock(file, fcntl.LOCK_EX)
+            assert time.monotonic() - waited < 5
+        assert [finished(place) for place in places[: number + 1]] == [True] * number + [False]
+    complete()
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    for place in places[1:]:
+        assert [path.name for path in place.glob("[0-9]")] == ["0"]
+        assert len(json.loads((place / "0/versions.json").read_text())) == 2
+
+    complete("--output", "whole")
+    for place in study.glob("runs/*/*/0"):
+        whole = folder / "whole" / place.relative_to(study)
+        assert torch.equal(particles(place), particles(whole))
+        assert figures(place) == figures(whole)
+
+
+def figures(run: Path) -> dict[str, float]:
+    known = json.loads((run / "metrics.json").read_text())
+    return {name: value for name, value in known.items() if name != "seconds"}
+
+
+@pytest.mark.slow
+def test_every_launcher_gives_the_same(folder, study):
+    (folder / "study.yaml").write_text(
+        STUDY.replace("inline.Inline", "LocalProcesses").replace("seeds: 2", "seeds: [3]")
+    )
+    complete()
+    others = {"ray": ["--launcher", "Ray"], "submitit": ["--launcher", "Slurm", "--launcher.cluster", "local"]}
+    for library, words in others.items():
+        if importlib.util.find_spec(library) is None:
+            continue
+        complete("--output", library, *words)
+        assert set(runs(folder / library).values()) == {"done"}
+        for place in study.glob("runs/*/*/0"):
+            other = folder / library / place.relative_to(study)
+            assert torch.equal(particles(place), particles(other))
+            assert figures(place) == figures(other)

@@ -1,0 +1,54 @@
+"""What is shown while a study runs."""
+
+import io
+
+import pytest
+from rich.console import Console
+
+from scoredistill.studies.cells import Cell
+from scoredistill.studies.live import Display
+from scoredistill.studies.runner import Run
+
+
+@pytest.fixture
+def runs(tmp_path):
+    def run(cell: str, seed: int, **state) -> Run:
+        folder = tmp_path / f"{cell}{seed}"
+        folder.mkdir()
+        return Run(Cell(cell, {}, []), seed, folder, **state)
+
+    runs = [
+        run("a", 0, state="done", began=1.0, ended=76.0),
+        run("a", 1, state="running", began=80.0),
+        run("b", 0, state="failed", message="[red]the gradient is not finite", began=1.0, ended=3.0),
+        run("b", 1),
+    ]
+    (runs[1].folder / "log.txt").write_text("step 20/300 loss 1\nstep 40/300 loss .5\nsomething else\n")
+    return runs
+
+
+def test_a_table_on_a_terminal(runs):
+    text = io.StringIO()
+    console = Console(file=text, force_terminal=True, width=100)
+    with Display(2, console) as display:
+        display.look(runs)
+    said = text.getvalue()
+    for words in ("2 of 4 runs", "seed 1", "done", "failed", "40/300", "left"):
+        assert words in said
+
+
+def test_a_line_for_each_ended_run_elsewhere(runs):
+    text = io.StringIO()
+    display = Display(2, Console(file=text, width=40))
+    display.look(runs)
+    display.look(runs)
+    assert text.getvalue().splitlines() == [
+        "2/4 a seed 0 done (1 min 15 s)",
+        "2/4 b seed 0 failed: [red]the gradient is not finite (2 s)",
+    ]
+
+
+def test_a_run_without_a_log_is_starting(runs):
+    (runs[1].folder / "log.txt").unlink()
+    table = Display(1, Console(file=io.StringIO())).table(runs)
+    assert next(iter(table.columns[2].cells)) == "starting"

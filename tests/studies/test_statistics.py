@@ -1,0 +1,116 @@
+"""Intervals, paired differences and the correction for many comparisons, against closed forms and simulation."""
+
+from math import sqrt
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from scoredistill.studies.statistics import holm, mean_of, paired
+
+
+def test_a_mean_and_its_error():
+    found = mean_of([1.0, 2.0, 6.0])
+    assert found.n == 3
+    assert found.mean == 3.0
+    assert found.error == pytest.approx(np.std([1, 2, 6], ddof=1) / sqrt(3))
+    assert 1.0 <= found.low < 3.0 < found.high <= 6.0
+    assert mean_of([1.0, 2.0, 6.0]) == found
+
+
+def test_too_few_seeds_have_no_interval():
+    assert mean_of([2.0]) == type(mean_of([2.0]))(1, 2.0, None, None, None)
+    assert mean_of([2.0, 4.0]).error == pytest.approx(1.0)
+    assert mean_of([2.0, 4.0]).low is None
+    assert mean_of([2.0, 2.0, 2.0]).low == mean_of([2.0, 2.0, 2.0]).high == 2.0
+    with pytest.raises(ValueError, match="at least one seed"):
+        mean_of([])
+
+
+def test_many_seeds_give_the_usual_interval():
+    """For many values the bootstrap of a mean is Student's interval."""
+    x = np.random.default_rng(0).normal(size=400)
+    found = mean_of(x)
+    low, high = stats.t.interval(0.95, 399, x.mean(), stats.sem(x))
+    assert found.low == pytest.approx(low, abs=0.1 * (high - low) / 2)
+    assert found.high == pytest.approx(high, abs=0.1 * (high - low) / 2)
+
+
+@pytest.mark.parametrize("draw", ["normal", "exponential"])
+def test_how_often_an_interval_holds_the_mean(draw):
+    """Ten seeds. Of normal figures 95%; of skewed ones less, as for every interval around a mean, Student's too."""
+    rng, trials = np.random.default_rng(1), 400
+    held, students = 0, 0
+    for _ in range(trials):
+        x = rng.normal(size=10) if draw == "normal" else rng.exponential(size=10) - 1
+        found = mean_of(x)
+        held += found.low <= 0 <= found.high
+        low, high = stats.t.interval(0.95, 9, x.mean(), stats.sem(x))
+        students += low <= 0 <= high
+    error = sqrt(0.95 * 0.05 / trials)
+    if draw == "normal":
+        assert abs(held / trials - 0.95) < 3 * error
+    assert abs(held - students) / trials < 3 * error  # never far from Student's
+
+
+def test_three_seeds_hold_the_centre_three_times_in_four_at_most():
+    rng, trials = np.random.default_rng(2), 400
+    held = 0
+    for _ in range(trials):
+        found = mean_of(rng.normal(size=3))
+        held += found.low <= 0 <= found.high
+    assert held / trials < 0.75 + 3 * sqrt(0.75 * 0.25 / trials)
+
+
+def test_pairs_are_compared_seed_by_seed():
+    rng = np.random.default_rng(3)
+    luck = 10 * rng.normal(size=8)  # of the seeds: in both cells
+    a, b = luck + 1 + 0.1 * rng.normal(size=8), luck
+    found = paired(a, b)
+    assert found.mean == pytest.approx(1, abs=0.1)
+    assert found.p == pytest.approx(2 / 2**8) == found.least_p
+    d = a - b
+    assert found.effect == pytest.approx(d.mean() / d.std(ddof=1) * (1 - 3 / 27))
+    reverse = paired(b, a)
+    assert (reverse.mean, reverse.effect, reverse.p) == (-found.mean, -found.effect, found.p)
+
+
+def test_the_sign_flip_test_is_scipys():
+    rng = np.random.default_rng(4)
+    for n in (2, 5, 9):
+        a, b = rng.normal(size=n), rng.normal(size=n)
+        reference = stats.permutation_test(
+            (a, b), lambda x, y, axis: np.mean(x - y, axis=axis), permutation_type="samples", n_resamples=np.inf,
+            vectorized=True,
+        )  # fmt: skip
+        assert paired(a, b).p == pytest.approx(reference.pvalue)
+    many = rng.normal(0.2, size=40)
+    exact = stats.ttest_1samp(many, 0).pvalue  # what it comes close to for many seeds
+    assert paired(many, np.zeros(40)).p == pytest.approx(exact, abs=0.03)
+
+
+def test_differences_without_a_spread():
+    assert paired([2.0, 2.0, 2.0], [1.0, 1.0, 1.0]).effect is None
+    same = paired([1.0, 2.0, 3.0], [1.0, 2.0, 3.0])
+    assert (same.mean, same.effect, same.p) == (0.0, None, 1.0)
+    single = paired([2.0], [1.0])
+    assert (single.mean, single.p, single.effect, single.low) == (1.0, None, None, None)
+    with pytest.raises(ValueError, match="as many values"):
+        paired([1.0], [1.0, 2.0])
+
+
+def test_holm_by_hand():
+    """.01 x 4, .02 x 3, .03 x 2 which may not be below the one before, .5 x 1."""
+    assert holm([0.03, 0.01, 0.5, 0.02]) == pytest.approx([0.06, 0.04, 0.5, 0.06])
+    assert holm([0.4, 0.9]) == pytest.approx([0.8, 0.9])
+    assert holm([]) == []
+
+
+def test_false_alarms_among_many_comparisons_are_rare():
+    """Four cells that are all alike, against one baseline: a corrected p below .05 in at most 5% of studies."""
+    rng, trials = np.random.default_rng(5), 300
+    alarms = 0
+    for _ in range(trials):
+        base, cells = rng.normal(size=9), rng.normal(size=(4, 9))
+        alarms += min(holm([paired(cell, base).p for cell in cells])) <= 0.05
+    assert alarms / trials <= 0.05 + 3 * sqrt(0.05 * 0.95 / trials)

@@ -1,0 +1,129 @@
+"""A study's file: what it asks for, and what may be wrong in it."""
+
+from pathlib import Path
+
+import pytest
+
+from scoredistill.studies.axes import StudyError
+from scoredistill.studies.cells import cells_of
+from scoredistill.studies.study import read_study
+
+STUDY = """\
+recipe: points.yaml
+options: {trainer.max_steps: 5, model.generator_optimizer: {optimizer: Adam}}
+axes:
+  objective:
+    SDS: {model.loss: SDS}
+    VSD: vsd.yaml
+  model.guidance.scale: [1, 7.5]
+seeds: 2
+baseline: {objective: VSD, model.guidance.scale: 7.5}
+leave_out: [{objective: SDS, scale: 7.5}]
+metrics: spread
+launcher: {class_path: LocalProcesses, init_args: {processes: 1}}
+"""
+
+
+@pytest.fixture
+def write(tmp_path, monkeypatch):
+    (tmp_path / "points.yaml").write_text("model: {}\n")
+    (tmp_path / "vsd.yaml").write_text("model: {}\n")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+
+    def write(text: str) -> Path:
+        (tmp_path / "study.yaml").write_text(text)
+        return tmp_path / "study.yaml"
+
+    return write
+
+
+def test_cells_are_all_combinations_but_what_is_left_out(write, tmp_path):
+    study = read_study(write(STUDY))
+    assert [axis.name for axis in study.axes] == ["objective", "scale"]
+    assert list(study.seeds) == [0, 1]
+    assert study.baseline == {"objective": "VSD", "scale": "7.5"}
+    assert study.output == "runs/studies/study"
+    assert study.metrics == ["spread"]
+    cells = cells_of(study)
+    assert [cell.name for cell in cells] == [
+        "objective=SDS,scale=1",
+        "objective=VSD,scale=1",
+        "objective=VSD,scale=7.5",
+    ]
+    assert cells[0].words_under(1) == [
+        f"--config={tmp_path}/points.yaml",
+        "--trainer.max_steps=5",
+        "--model.generator_optimizer={optimizer: Adam}",
+        "--model.loss=SDS",
+        "--model.guidance.scale=1",
+        "--seed_everything=1",
+    ]
+    assert list(cells[2].words)[:2] == [f"--config={tmp_path}/points.yaml", f"--config={tmp_path}/vsd.yaml"]
+    assert cells[2].folder(1) == "runs/objective=VSD,scale=7.5/seed-1"
+
+
+def test_values_on_one_line(write):
+    text = "recipe: points.yaml\naxes: {model.x: [null, true, [1, 2], {a: {b: c}}, 1.0e-3, text with words]}\n"
+    cells = cells_of(read_study(write(text)))
+    words = [cell.words[-1] for cell in cells]
+    assert words == [
+        f"--model.x={value}" for value in ("null", "true", "[1, 2]", "{a: {b: c}}", "0.001", "text with words")
+    ]
+    assert cells[3].folder(0) == "runs/x=_a_b_c_/seed-0"
+
+
+def test_axes_that_end_alike_keep_their_whole_names(write):
+    study = read_study(write("recipe: points.yaml\naxes: {a.lr: [1, 2], b.lr: [3]}\nseeds: [4, 7]\n"))
+    assert [axis.name for axis in study.axes] == ["a.lr", "b.lr"]
+    assert study.baseline == {"a.lr": "1", "b.lr": "3"}
+    assert cells_of(study)[0].words_under(7)[-1] == "--seed_everything=7"
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (("recipe: points.yaml", ""), "needs `recipe:`"),
+        (("seeds: 2", "seed: 2"), "a study has no key 'seed'. Did you mean 'seeds'?"),
+        (("seeds: 2", "trainer: {max_steps: 2}"), "Settings of its runs belong under options"),
+        (("seeds: 2", "seeds: [1, 1]"), "seeds: one stands there twice"),
+        (("seeds: 2", "seeds: three"), "seeds: expected a number of seeds, or a list of them, got 'three'"),
+        (("seeds: 2", "seeds: 0"), "seeds: expected"),
+        (("{objective: VSD, ", "{objectiv: VSD, "), "baseline: there is no axis 'objectiv'. Did you mean 'objective'?"),
+        (("{objective: VSD, ", "{objective: VDS, "), "the axis objective has no value 'VDS'. Did you mean 'VSD'"),
+        (("scale: 7.5}]", "scale: 8}]"), "leave_out: the axis model.guidance.scale has no value '8'"),
+        (("[{objective: SDS, scale: 7.5}]", "[{objective: VSD}]"), "leave_out leaves out the baseline"),
+        (("[1, 7.5]", "[]"), "axes.model.guidance.scale: needs a list of values, or names"),
+        (("[1, 7.5]", "[7.5, 7.5]"), "'7.5' stands there twice"),
+        (("{model.loss: SDS}", "3"), "axes.objective.SDS: expected dotted keys with values"),
+        (
+            ("trainer.max_steps: 5", "seed_everything: 5"),
+            "options: seed_everything is the study's own: set the study's seeds",
+        ),
+        (("trainer.max_steps: 5", "output: out"), "output is the study's own"),
+        (("launcher: {", "launcher: [{"), "is not YAML"),
+        (("launcher: {class_path: LocalProcesses, init_args: {processes: 1}}", "launcher: 3"), "launcher: expected"),
+    ],
+)
+def test_what_is_wrong_is_named(write, change, said):
+    text = STUDY.replace(*change)
+    assert text != STUDY
+    path = write(text)
+    with pytest.raises(StudyError) as error:
+        cells_of(read_study(path))
+    assert said in str(error.value)
+    assert "study.yaml" in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_two_cells_never_share_a_folder(write):
+    text = "recipe: points.yaml\naxes: {objective: {a b: {model.loss: SDS}, a/b: {model.loss: VSD}}}\n"
+    with pytest.raises(StudyError, match="two cells would be in one folder"):
+        cells_of(read_study(write(text)))
+
+
+def test_a_file_that_is_not_there_or_is_none(write, tmp_path):
+    with pytest.raises(StudyError, match="neither a file nor a shipped recipe"):
+        read_study(tmp_path / "nowhere.yaml")
+    with pytest.raises(StudyError, match="is no study"):
+        read_study(write("- a\n"))
