@@ -1,0 +1,52 @@
+"""What the pages name is there: files, headings, tests, recipes."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *ROOT.glob("docs/*.md")])
+pages = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+
+
+def anchors(page: Path) -> set[str]:
+    """As GitHub makes them of headings."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(), flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pages
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
+        if re.match(r"https?:", target):
+            continue
+        name, _, anchor = target.partition("#")
+        linked = page if not name else page.parent / name
+        assert linked.exists(), target
+        assert not anchor or anchor in anchors(linked), target
+
+
+@pages
+def test_recipes_that_are_named_are_there(page: Path) -> None:
+    text = page.read_text()
+    named = re.findall(r"\brecipes/[\w./-]*\w", text)
+    missing = [name for name in named if not (ROOT / name).exists() and not (ROOT / f"{name}.yaml").exists()]
+    assert not missing
+
+
+def test_every_law_names_tests_that_are_there() -> None:
+    text = (ROOT / "docs/theory.md").read_text()
+    rows = re.findall(r"^\| (\d+) \|.*\| (.+) \|$", text, flags=re.MULTILINE)
+    sources = "".join(path.read_text() for path in (ROOT / "tests/laws").glob("*.py"))
+    defined = set(re.findall(r"^def (test_\w+)", sources, flags=re.MULTILINE))
+    for _, tests in rows:
+        names = re.findall(r"`(test_\w+)`", tests)
+        assert names
+        assert set(names) <= defined
+    # Each law is either there or said not to be tested.
+    untested = re.search(r"Not tested yet.*?: (.*?)\n\n", text, flags=re.DOTALL)[1]
+    told = [int(number) for number, _ in rows] + [int(n) for n in re.findall(r"(\d+) \(", untested)]
+    assert sorted(told) == list(range(1, 20))
+    # And every test of a law is named.
+    assert {name for name in defined if name.startswith("test_law_")} <= set(re.findall(r"`(test_law_\w+)`", text))
