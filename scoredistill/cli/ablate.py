@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import IO
 
 from jsonargparse import ArgumentParser, Namespace
 
@@ -42,12 +43,12 @@ def ablate(argv: Sequence[str]) -> None:
 
     Raises:
         UsageError: if the file or an option is wrong; nothing has been written then.
-        FailedRuns: if runs failed; the others and the report are there.
+        FailedRuns: if runs failed, the others and the report are there; or if there is no room left for the report.
         Interrupted: after Ctrl-C or SIGTERM.
     """
-    name = next((word for word in argv if not word.startswith("-")), None)
+    name = argv[0] if argv and not argv[0].startswith("-") else None
     if name is None and not {"-h", "--help"} & set(argv):
-        raise UsageError("name the study's file, studies/points for one; see `scoredistill ablate --help`")
+        raise UsageError("name the study's file first, studies/points for one; see `scoredistill ablate --help`")
     try:
         study = None if name is None else read_study(name)
         options = _options(argv, study)
@@ -61,14 +62,20 @@ def ablate(argv: Sequence[str]) -> None:
         return
     launcher = _launcher(options)
     folder = Path(study.output)
+    text = study.path.read_bytes()
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with _alone(folder):
-            text = study.path.read_bytes()
-            write_atomically(folder / COPY, lambda file: file.write(text))
-            _run(study, cells, folder, launcher)
+        lock = (folder / ".lock").open("a")
     except OSError as error:
         raise UsageError(f"{error.filename or folder}: {error.strerror or error}; choose another --output") from error
+    with lock:
+        _hold(lock, folder)
+        try:
+            write_atomically(folder / COPY, lambda file: file.write(text))
+            _run(study, cells, folder, launcher)
+        except OSError as error:
+            where = error.filename or folder
+            raise FailedRuns(f"{where}: {error.strerror or error}; mend that, and the same command goes on") from error
 
 
 def _options(argv: Sequence[str], study: Study | None) -> Namespace:
@@ -143,16 +150,12 @@ def _run(study: Study, cells: Sequence[Cell], folder: Path, launcher: Launcher) 
         )
 
 
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    with (folder / ".lock").open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise UsageError(
-                f"another ablate is at work in {folder}: wait for it, or choose another --output"
-            ) from error
-        yield
+def _hold(lock: IO[str], folder: Path) -> None:
+    """Make sure that no other process is at this study."""
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise UsageError(f"another ablate is at work in {folder}: wait for it, or choose another --output") from error
 
 
 @contextmanager

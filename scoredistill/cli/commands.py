@@ -62,7 +62,7 @@ class Interrupted(Exception):
 
 
 class FailedRuns(Exception):
-    """Runs of a study failed; the message names the first, and says where the rest is."""
+    """A study is not complete; the message says what failed first, and how to go on."""
 
 
 OURS = (UsageError, Interrupted, FinalLookError, FailedRuns)

@@ -8,13 +8,13 @@ import math
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NoReturn
 
 import yaml  # type: ignore[import-untyped]
 
 from scoredistill.cli.errors import UsageError
 from scoredistill.cli.meshes import MeshFiles, add_mesh_options
 from scoredistill.cli.numbers import at_least, between
+from scoredistill.cli.parsers import OptionParser
 from scoredistill.cli.pipelines import save_pipeline
 from scoredistill.cli.trained import load_generator
 from scoredistill.cli.workspace import Start, Workspace, find_start
@@ -27,11 +27,6 @@ from scoredistill.training.run_folder import make_folder, numbered_folder
 
 Plan = tuple[list[str], Callable[[Path], None]]
 """The names of what will be written, and what writes it into a folder."""
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(f"{message}; see `scoredistill export --help`")
 
 
 def export(argv: Sequence[str]) -> None:
@@ -105,7 +100,7 @@ def _particles(generator: SceneGenerator, options: argparse.Namespace) -> Plan:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+    parser = OptionParser(
         prog="scoredistill export",
         description="Write each particle's mesh, textured, and pictures from all around it; or, of a student, a folder "
         "that diffusers' DiffusionPipeline.from_pretrained loads, and how it is called. Meshes have y up and the front "

@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
 from rich.console import Console
 from rich.table import Table
 
 from scoredistill.cli.errors import UsageError
+from scoredistill.cli.parsers import OptionParser
 from scoredistill.studies.report import Content, write_report
 from scoredistill.studies.report.tables import mean_text
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(f"{message}; see `scoredistill report --help`")
 
 
 def report(argv: Sequence[str]) -> None:
@@ -30,7 +24,7 @@ def report(argv: Sequence[str]) -> None:
     Raises:
         UsageError: if there is no study, or its record cannot be read.
     """
-    parser = _Parser(
+    parser = OptionParser(
         prog="scoredistill report",
         description="Write the report of a study, finished or not: report.html, which opens offline, report.md, and "
         "the figures as CSV.",

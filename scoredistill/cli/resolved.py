@@ -11,8 +11,8 @@ import yaml  # type: ignore[import-untyped]
 from scoredistill.cli.command_line import CommandLine
 from scoredistill.cli.words import Words, read_words
 
-WHERE = ("output", "start_from", "checkpoint_every")
-"""What does not decide what a run makes, or is said elsewhere."""
+WHERE = ("output", "checkpoint_every")
+"""What does not decide what a run makes."""
 
 
 class _Parsed(CommandLine):

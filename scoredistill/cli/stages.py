@@ -10,21 +10,17 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from scoredistill import recipe_library
 from scoredistill.cli.attempts import Attempt
 from scoredistill.cli.commands import INTERRUPTED, TERMINATED, Interrupted
 from scoredistill.cli.errors import UsageError
+from scoredistill.cli.parsers import OptionParser
 from scoredistill.training.run_folder import RunFolder, write_json_atomically
 
 RECORD = "stages.json"
 """In the folder of all stages: by stage, what it was asked and the run that finished it."""
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(f"{message}; see `scoredistill stages --help`")
 
 
 @dataclass(frozen=True)
@@ -77,7 +73,7 @@ def stages(argv: Sequence[str]) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+    parser = OptionParser(
         prog="scoredistill stages",
         usage="scoredistill stages STAGES [--output FOLDER] [--OPTION VALUE ...] [--STAGE.OPTION VALUE ...]",
         description="Run recipes one after the other, each from the former one's result. The same command again goes "

@@ -74,7 +74,8 @@ def read_axis(key: str, given: Any, path: Path) -> Axis:
     if isinstance(given, list) and given:
         values = [Value(_named(value), (), words_of({key: value}, path, key)) for value in given]
     elif isinstance(given, dict) and given:
-        values = [_value(str(name), options, path, f"axes.{key}.{name}") for name, options in given.items()]
+        named = {_named(name): options for name, options in given.items()}  # YAML reads `on` as true
+        values = [_value(name, options, path, f"axes.{key}.{name}") for name, options in named.items()]
     else:
         raise StudyError(f"axes.{key}: needs a list of values, or names with what each changes; got {given!r}")
     names = [value.name for value in values]

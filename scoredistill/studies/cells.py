@@ -60,7 +60,7 @@ def cells_of(study: Study) -> list[Cell]:
         cells.append(Cell(",".join(f"{axis}={value}" for axis, value in settings.items()), settings, words))
     if not any(cell.settings == study.baseline for cell in cells):
         raise StudyError(f"{study.path}: leave_out leaves out the baseline, {dict(study.baseline)}")
-    folders = [cell.folder(0) for cell in cells]
+    folders = [cell.folder(0).casefold() for cell in cells]  # some file systems do not tell a from A
     same = next((cell.name for cell, folder in zip(cells, folders, strict=True) if folders.count(folder) > 1), None)
     if same is not None:
         raise StudyError(f"{study.path}: two cells would be in one folder, that of {same}: name their values apart")

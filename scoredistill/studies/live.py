@@ -10,8 +10,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
+from rich.text import Text
 
-from scoredistill.studies.launchers.base import LOG
+from scoredistill.studies.launchers.base import LOG, PROMPT
 from scoredistill.studies.runner import Run
 
 EVERY = 1.0
@@ -59,7 +60,7 @@ class Display:
         table = Table("cell", *(f"seed {seed}" for seed in seeds), title=self._summary(runs))
         for name in dict.fromkeys(run.cell.name for run in runs):
             known = {run.seed: run for run in runs if run.cell.name == name}
-            table.add_row(name, *(_state(known[seed]) for seed in seeds))
+            table.add_row(Text(name), *(_state(known[seed]) for seed in seeds))
         return table
 
     def _summary(self, runs: Sequence[Run]) -> str:
@@ -91,7 +92,8 @@ def _step(log: Path) -> str:
     try:
         with log.open("rb") as file:
             file.seek(max(0, log.stat().st_size - TAIL))
-            said = re.findall(rb"step (\d+)/(\d+)", file.read())
+            attempt = file.read().rpartition(PROMPT.encode())[2]
+            said = re.findall(rb"step (\d+)/(\d+)", attempt)
     except OSError:
         said = []
     return f"{int(said[-1][0])}/{int(said[-1][1])}" if said else "starting"

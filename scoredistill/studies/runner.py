@@ -6,12 +6,13 @@ import re
 import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from scoredistill.studies.cells import Cell
-from scoredistill.studies.launchers.base import LOG, Job, Launched, Launcher
+from scoredistill.studies.launchers.base import LOG, PROMPT, Job, Launched, Launcher
 from scoredistill.studies.record import RunRecord, State, StudyRecord
 from scoredistill.studies.study import Study
 
@@ -94,9 +95,7 @@ class Runner:
                 self.look(self.runs)
                 time.sleep(PAUSE if active else 0)
         finally:
-            for run, launched in active.values():
-                launched.stop()
-                self._settle(run, None)
+            self._stop(active.values())
             launcher.close()
             self.record()
             self.look(self.runs)
@@ -107,11 +106,24 @@ class Runner:
         run.state, run.began = "running", time.monotonic()
         try:
             launched = launcher.launch(job, free[0])
+        except RuntimeError as error:
+            run.state, run.message = "failed", str(error)
         except OSError as error:  # no room for its folder or its log
             run.state, run.message = "failed", f"{error.filename or run.folder}: {error.strerror or error}"
         else:
             active[free.pop(0)] = run, launched
         self.record()
+
+    def _stop(self, active: Collection[tuple[Run, Launched]]) -> None:
+        """Tell all of them to end before waiting for the first: each may be in a long step."""
+        for _, launched in active:
+            with suppress(RuntimeError):  # what it ran on has gone
+                launched.stop()
+        for run, launched in active:
+            with suppress(RuntimeError):
+                while launched.code() is None:
+                    time.sleep(PAUSE)
+            self._settle(run, None)
 
     def _ended(self, run: Run, launched: Launched) -> bool:
         try:
@@ -161,13 +173,14 @@ class Runner:
 
 
 def _message(log: Path, code: int) -> str:
-    """Why a run failed: the message that the command ended with, or else the last thing that it said."""
+    """Why a run failed: the message that its last attempt ended with, or else the last thing that it said."""
     if code < 0:
         return f"killed by {signal.Signals(-code).name}" + (" (out of memory?)" if code == -signal.SIGKILL else "")
     try:
-        lines = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines()[-200:]]
+        lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         lines = []
-    said = [line for line in lines if line]
+    begun = max((number for number, line in enumerate(lines) if line.startswith(PROMPT)), default=-1)
+    said = [line.strip() for line in lines[begun + 1 :] if line.strip()]
     own = [re.sub(r"^scoredistill fit: ", "", line) for line in said if line.startswith("scoredistill fit: ")]
     return (own or said or [f"ended with code {code} without a word"])[-1]

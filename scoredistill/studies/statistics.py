@@ -39,7 +39,7 @@ class Difference:
         n: number of seeds that both have.
         mean: of the differences.
         low, high: bootstrap interval; None for fewer than three seeds.
-        effect: paired effect size, see `paired`; None for one seed, and where all differences are the same.
+        effect: paired effect size, see `paired`; None for fewer than three seeds, and where all are the same.
         p: of the sign-flip test; None for one seed.
         least_p: the smallest that the test can give for so many seeds.
     """
@@ -142,9 +142,8 @@ def _interval(x: np.ndarray, level: float, seed: int) -> tuple[float | None, flo
 
 def _effect(d: np.ndarray) -> float | None:
     n = len(d)
-    if n < 2 or np.ptp(d) == 0:
+    if n < 3 or np.ptp(d) == 0:  # with two seeds Hedges' correction is 0: they say nothing about the spread
         return None
-    # With two seeds the correction is 0: nothing is known of the spread.
     return float(d.mean() / d.std(ddof=1) * (1 - 3 / (4 * (n - 1) - 1)))
 
 

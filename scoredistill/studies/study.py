@@ -106,8 +106,8 @@ def _axes(given: Any, path: Path) -> list[Axis]:
 
 
 def _seeds(given: Any) -> list[int]:
-    seeds = list(range(given)) if isinstance(given, int) else given
-    if not isinstance(seeds, list) or not seeds or not all(isinstance(seed, int) and seed >= 0 for seed in seeds):
+    seeds = list(range(given)) if type(given) is int else given
+    if not isinstance(seeds, list) or not seeds or not all(type(seed) is int and seed >= 0 for seed in seeds):
         raise StudyError(f"seeds: expected a number of seeds, or a list of them, got {given!r}")
     if len(set(seeds)) < len(seeds):
         raise StudyError(f"seeds: one stands there twice: {seeds}")

@@ -140,6 +140,16 @@ def test_what_has_changed_is_run_anew_and_the_old_is_kept(cli, folder, study):
     assert "done (" not in cli("ablate", "study.yaml", "--output", "moved").out
 
 
+def test_another_start_is_another_run(cli, folder, study):
+    """`start_from` decides what a run makes, as any other option does."""
+    from scoredistill.cli.resolved import Resolver
+
+    keys = [Resolver().key(["--config=points.yaml", *words]) for words in ([], ["--start_from=a"], ["--start_from=b"])]
+    assert len(set(keys)) == 3
+    others = (["--output=other"], ["--checkpoint_every=7"])
+    assert {Resolver().key(["--config=points.yaml", *words]) for words in others} == {keys[0]}
+
+
 def test_a_failing_cell_leaves_the_others_alone(cli, folder, study):
     (folder / "failing.py").write_text(FAILING)
     (folder / "study.yaml").write_text(STUDY.replace("[ModeStatistics]", "[ModeStatistics, failing.Fail]"))
@@ -174,6 +184,24 @@ def test_a_full_disk_is_a_failure_of_its_run(cli, folder, study, monkeypatch):
     assert list(runs(study).values()) == ["done", "failed", "done", "failed"]
     messages = [run.message for run in StudyRecord.read(study).runs if run.state == "failed"]
     assert all(message.endswith("No space left on device") for message in messages)
+
+
+def test_a_disk_that_fills_up_before_the_report(cli, study, monkeypatch):
+    def full(folder):
+        raise OSError(28, "No space left on device", str(folder / "report.html"))
+
+    monkeypatch.setattr("scoredistill.cli.ablate.write_report", full)
+    result = cli("ablate", "study.yaml")
+    assert result.code == 1
+    assert "out/report.html: No space left on device; mend that, and the same command goes on" in result.err
+    assert set(runs(study).values()) == {"done"}
+
+
+def test_a_folder_that_cannot_be_made(cli, folder, study):
+    (folder / "taken").touch()
+    result = cli("ablate", "study.yaml", "--output", "taken/out")
+    assert result.code == 2
+    assert "choose another --output" in result.err
 
 
 @pytest.mark.parametrize(
@@ -223,7 +251,8 @@ def test_its_commands_can_be_listed(cli, study):
     assert len(result.out.splitlines()) == 4
     assert "objective=VSD seed 1: scoredistill fit --config=points.yaml" in result.out
     assert not study.exists()
-    assert "name the study's file" in cli("ablate").err
+    for words in ([], ["--output", "out", "study.yaml"]):
+        assert "name the study's file first" in cli("ablate", *words).err
     assert cli("ablate", "--help").code == 0
     assert cli("report", "nowhere").code == 2
 

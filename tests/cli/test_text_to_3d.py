@@ -17,6 +17,15 @@ pytestmark = [
 NAMES = ["dreamfusion", "sjc", "prolificdreamer/nerf", "prolificdreamer/scene"]
 LATENT = "sjc"
 
+SHORT = """\
+data: {init_args: {prompt: a red mug, evaluation_views: 2}}
+trainer:
+  max_steps: 2
+  accelerator: cpu
+  enable_progress_bar: false
+  callbacks:
+  - {class_path: ParticleGrid, init_args: {every: 0, resolution: 16, views: 2}}
+"""
 TINY = """\
 model:
   generator:
@@ -27,13 +36,6 @@ model:
       resolution: {resolution}
       samples: 8
   teacher: {{init_args: {{model: {model}, dtype: float32, prompts: {{cache: null}}}}}}
-data: {{init_args: {{prompt: a red mug, evaluation_views: 2}}}}
-trainer:
-  max_steps: 2
-  accelerator: cpu
-  enable_progress_bar: false
-  callbacks:
-  - {{class_path: ParticleGrid, init_args: {{every: 0, resolution: 16, views: 2}}}}
 """
 FIDELITY = "  - {class_path: PromptFidelity, init_args: {candidates: [a red mug, a mushroom], resolution: 16}}\n"
 
@@ -50,7 +52,7 @@ def tiny(name: str, model: str) -> str:
     grid = f"{{class_path: DenseGrid, init_args: {{resolution: 8, channels: {5 if latent else 4}}}}}"
     hashed = "{class_path: HashGrid, init_args: {levels: 2, log2_size: 6, base: 4, finest: 8}}"
     encoding = grid if latent or name.startswith("small/") else hashed
-    return TINY.format(encoding=encoding, resolution=8 if name.endswith(LATENT) else 16, model=model)
+    return TINY.format(encoding=encoding, resolution=8 if latent else 16, model=model) + SHORT
 
 
 def figures(run: Path) -> dict[str, float]:
@@ -92,13 +94,6 @@ model:
       encoding: {{class_path: DenseGrid, init_args: {{resolution: 8, channels: 4}}}}
       head: DirectHead
 {teacher}
-data: {{init_args: {{prompt: a red mug, evaluation_views: 2}}}}
-trainer:
-  max_steps: 2
-  accelerator: cpu
-  enable_progress_bar: false
-  callbacks:
-  - {{class_path: ParticleGrid, init_args: {{every: 0, resolution: 16, views: 2}}}}
 """
 TEACHER = "  teacher: {{init_args: {{model: {model}, trained_by: null, dtype: float32, prompts: {{cache: null}}}}}}"
 
@@ -110,8 +105,8 @@ def test_the_stages_of_meshes_run(cli, folder, pipelines, small) -> None:
     (folder / "nerf.yaml").write_text(
         tiny("small/prolificdreamer/nerf" if small else "prolificdreamer/nerf", pipelines["sd"])
     )
-    (folder / "geometry.yaml").write_text(MESHES.format(teacher="" if small else teacher))
-    (folder / "texture.yaml").write_text(MESHES.format(teacher=teacher))
+    (folder / "geometry.yaml").write_text(MESHES.format(teacher="" if small else teacher) + SHORT)
+    (folder / "texture.yaml").write_text(MESHES.format(teacher=teacher) + SHORT)
     for former, stage in ((None, "nerf"), ("nerf", "geometry"), ("geometry", "texture")):
         name = f"prolificdreamer/{stage}"
         words = ["--config", name, *(["--config", f"small/{name}"] if small else []), "--config", f"{stage}.yaml"]

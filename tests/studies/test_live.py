@@ -48,6 +48,17 @@ def test_a_line_for_each_ended_run_elsewhere(runs):
     ]
 
 
+def test_names_are_no_markup_and_steps_are_the_last_attempts(runs):
+    log = runs[1].folder / "log.txt"
+    log.write_text(log.read_text() + "$ scoredistill fit --config=points.yaml\n")
+    runs[1].cell = runs[0].cell = Cell("lr=[1]", {}, [])
+    table = Display(1, Console(file=io.StringIO())).table(runs)
+    assert next(iter(table.columns[2].cells)) == "starting"
+    text = io.StringIO()
+    Console(file=text, width=100).print(table)
+    assert "lr=[1]" in text.getvalue()
+
+
 def test_a_run_without_a_log_is_starting(runs):
     (runs[1].folder / "log.txt").unlink()
     table = Display(1, Console(file=io.StringIO())).table(runs)

@@ -1,6 +1,7 @@
 """What runs a study: order, failures, interruptions, and the record; no process is started here."""
 
 import json
+import signal
 from pathlib import Path
 
 import pytest
@@ -14,12 +15,18 @@ from scoredistill.studies.study import Study
 
 
 class Pretended(Launched):
-    """A run that ends at the second look."""
+    """A run that ends at the second look, and three looks after it was told to stop."""
 
     def __init__(self, launcher: "Pretender", job: Job) -> None:
-        self.launcher, self.job, self.looks = launcher, job, 0
+        self.launcher, self.job, self.looks, self.left = launcher, job, 0, None
 
     def code(self) -> int | None:
+        if self.left is not None:
+            self.left -= 1
+            if self.job.key in self.launcher.lost:
+                raise RuntimeError("the machine is gone")
+            self.launcher.events.append(f"waits for {self.job.key}")
+            return None if self.left else -signal.SIGTERM
         self.looks += 1
         if self.looks < 2:
             return None
@@ -29,13 +36,17 @@ class Pretended(Launched):
         if name in self.launcher.lost:
             raise RuntimeError("the machine is gone")
         code = self.launcher.codes.get(name, 0)
-        (self.job.folder / "log.txt").write_text(f"step 1/3\nscoredistill fit: {name} went wrong\n")
+        with self.job.log(), (self.job.folder / "log.txt").open("a") as log:
+            log.write(
+                "step 1/3\n" if name in self.launcher.silent else f"step 1/3\nscoredistill fit: {name} went wrong\n"
+            )
         if code == 0:
             (self.job.folder / "done").touch()
         return code
 
     def stop(self) -> None:
-        self.launcher.stopped.append(self.job.key)
+        self.left = 3
+        self.launcher.events.append(f"stops {self.job.key}")
 
 
 class Pretender(Launcher):
@@ -43,19 +54,23 @@ class Pretender(Launcher):
 
     def __init__(self) -> None:
         self.started: list[str] = []
-        self.stopped: list[str] = []
+        self.events: list[str] = []
         self.codes: dict[str, int] = {}
         self.lost: set[str] = set()
         self.interrupted_at: set[str] = set()
         self.full: set[str] = set()
+        self.refused: set[str] = set()
+        self.silent: set[str] = set()
         self.at_once: list[set[int]] = []
         self.closed = False
 
     def launch(self, job: Job, slot: int) -> Launched:
         if job.key in self.full:
             raise OSError(28, "No space left on device", str(job.folder))
+        if job.key in self.refused:
+            raise RuntimeError("too many jobs")
         self.started.append(job.key)
-        job.folder.mkdir(parents=True)
+        job.folder.mkdir(parents=True, exist_ok=True)
         self.at_once.append({slot})
         return Pretended(self, job)
 
@@ -107,14 +122,37 @@ def test_failures_are_kept_apart_and_tried_again(study, tmp_path):
     assert set(states(tmp_path).values()) == {"failed"}
 
 
-def test_an_interruption_tells_what_is_under_way(study, tmp_path):
+def test_a_run_that_cannot_be_started_has_failed(study, tmp_path):
     launcher = Pretender()
-    launcher.interrupted_at = {"x seed 1"}
+    launcher.refused = {"x seed 0"}
+    made(study, tmp_path).run(launcher)
+    assert launcher.started == ["x seed 1", "y seed 0", "y seed 1"]
+    assert StudyRecord.read(tmp_path).runs[0].message == "too many jobs"
+    assert list(states(tmp_path).values()) == ["failed", "done", "done", "done"]
+
+
+def test_a_failures_message_is_its_last_attempts(study, tmp_path):
+    launcher = Pretender()
+    launcher.codes = {"x seed 0": 1}
+    made(study, tmp_path).run(launcher)
+    launcher.silent = {"x seed 0"}
+    made(study, tmp_path).run(launcher)
+    assert StudyRecord.read(tmp_path).runs[0].message == "step 1/3"
+    assert "x seed 0 went wrong" in (tmp_path / "runs/a=x/seed-0/log.txt").read_text()  # the first is there still
+
+
+@pytest.mark.parametrize("lost", [set(), {"x seed 0"}])
+def test_an_interruption_tells_all_that_is_under_way_at_once(study, tmp_path, lost):
+    launcher = Pretender()
+    launcher.slots = 3
+    launcher.interrupted_at, launcher.lost = {"x seed 0"}, lost
     with pytest.raises(KeyboardInterrupt):
         made(study, tmp_path).run(launcher)
-    assert launcher.stopped == ["x seed 1"]
+    under_way = ["x seed 0", "x seed 1", "y seed 0"]
+    assert launcher.events[:3] == [f"stops {name}" for name in under_way]
+    assert launcher.events[3:] == [f"waits for {name}" for name in under_way if name not in lost for _ in range(3)]
     assert launcher.closed
-    assert states(tmp_path) == {"x seed 0": "done", "x seed 1": "waiting", "y seed 0": "waiting", "y seed 1": "waiting"}
+    assert set(states(tmp_path).values()) == {"waiting"}
 
 
 def test_a_record_that_cannot_be_written_stops_nothing(study, tmp_path, monkeypatch, capsys):

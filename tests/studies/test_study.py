@@ -89,6 +89,8 @@ def test_axes_that_end_alike_keep_their_whole_names(write):
         (("seeds: 2", "seeds: [1, 1]"), "seeds: one stands there twice"),
         (("seeds: 2", "seeds: three"), "seeds: expected a number of seeds, or a list of them, got 'three'"),
         (("seeds: 2", "seeds: 0"), "seeds: expected"),
+        (("seeds: 2", "seeds: true"), "seeds: expected"),
+        (("seeds: 2", "seeds: [0, true]"), "seeds: expected"),
         (("{objective: VSD, ", "{objectiv: VSD, "), "baseline: there is no axis 'objectiv'. Did you mean 'objective'?"),
         (("{objective: VSD, ", "{objective: VDS, "), "the axis objective has no value 'VDS'. Did you mean 'VSD'"),
         (("scale: 7.5}]", "scale: 8}]"), "leave_out: the axis model.guidance.scale has no value '8'"),
@@ -116,8 +118,17 @@ def test_what_is_wrong_is_named(write, change, said):
     assert "\n" not in str(error.value)
 
 
-def test_two_cells_never_share_a_folder(write):
-    text = "recipe: points.yaml\naxes: {objective: {a b: {model.loss: SDS}, a/b: {model.loss: VSD}}}\n"
+def test_words_that_yaml_reads_as_truth_are_names(write):
+    text = "recipe: points.yaml\naxes: {objective: {on: {model.loss: SDS}, off: {model.loss: VSD}}}\n"
+    study = read_study(write(text + "baseline: {objective: off}\n"))
+    assert [value.name for value in study.axes[0].values] == ["true", "false"]
+    assert study.baseline == {"objective": "false"}
+
+
+@pytest.mark.parametrize("names", [("a b", "a/b"), ("sds", "SDS")])  # some file systems do not tell a from A
+def test_two_cells_never_share_a_folder(write, names):
+    values = ", ".join(f"{name}: {{model.loss: SDS}}" for name in names)
+    text = f"recipe: points.yaml\naxes: {{objective: {{{values}}}}}\n"
     with pytest.raises(StudyError, match="two cells would be in one folder"):
         cells_of(read_study(write(text)))
 

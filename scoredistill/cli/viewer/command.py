@@ -9,17 +9,12 @@ import sys
 import webbrowser
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
 from scoredistill.cli.errors import UsageError
 from scoredistill.cli.numbers import at_least
+from scoredistill.cli.parsers import OptionParser
 from scoredistill.cli.viewer.server import Server
 from scoredistill.training.run_folder import RunFolder
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(f"{message}; see `scoredistill view --help`")
 
 
 def view(argv: Sequence[str]) -> None:
@@ -85,7 +80,7 @@ def _loopback(text: str) -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+    parser = OptionParser(
         prog="scoredistill view",
         description="Show a run in the browser: curves, pictures, settings, and every particle's mesh to turn. "
         "A run that is still training is followed.",

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 LOG = "log.txt"
 """What a run prints, beside its folder."""
+PROMPT = "$ scoredistill fit "
+"""How each attempt at a run begins in its log, with the options after it."""
 MODULE = "scoredistill.cli.cell"
 BOUND = "SCOREDISTILL_BOUND"
 """Environment variable: a process ends when its standard input does, so that it does not outlive who started it."""
@@ -37,8 +41,7 @@ class Job:
 
     def start(self) -> subprocess.Popen[bytes]:
         """Start it in a process of its own, which ends when this one does."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with (self.folder / LOG).open("ab") as log:
+        with self.log() as log:
             return subprocess.Popen(
                 [sys.executable, "-m", MODULE, str(self.folder), self.key, *self.words],
                 cwd=self.directory,
@@ -48,6 +51,18 @@ class Job:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,  # Ctrl-C reaches this process alone, which then tells its runs
             )
+
+    @contextmanager
+    def log(self) -> Iterator[int]:
+        """Its log, open for what a new attempt says.
+
+        Raises:
+            OSError: if it cannot be written.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with (self.folder / LOG).open("ab", buffering=0) as file:
+            file.write(f"{PROMPT}{shlex.join(self.words)}\n".encode())
+            yield file.fileno()
 
     def run(self) -> int:
         """Start it and wait: its exit code. The same for all launchers, wherever it is called."""
@@ -67,7 +82,7 @@ class Launched(ABC):
 
     @abstractmethod
     def stop(self) -> None:
-        """Tell it to end, and come back when it has."""
+        """Tell it to end; `code` says when it has."""
 
 
 class Launcher(ABC):
@@ -83,6 +98,9 @@ class Launcher(ABC):
         Args:
             job: the run.
             slot: which of the slots it takes, from 0 on.
+
+        Raises:
+            OSError, RuntimeError: if it cannot be started.
         """
 
     def close(self) -> None:  # noqa: B027  # most have nothing to give back

@@ -9,7 +9,7 @@ import signal
 import sys
 from typing import BinaryIO, NoReturn
 
-from scoredistill.studies.launchers.base import BOUND, LOG, MODULE, Job
+from scoredistill.studies.launchers.base import BOUND, MODULE, Job
 
 
 class Fork:
@@ -24,17 +24,13 @@ class Fork:
     """
 
     def __init__(self, job: Job, threads: int) -> None:
-        job.folder.mkdir(parents=True, exist_ok=True)
-        log = os.open(job.folder / LOG, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-        reading, writing = os.pipe()  # never written to: its end tells the process that this one has ended
-        for stream in (sys.stdout, sys.stderr):
-            stream.flush()  # or the fork would write it once more
-        self.pid = os.fork()
-        if self.pid == 0:
-            os.close(writing)
-            _become(job, threads, reading, log)
+        with job.log() as log:
+            reading, writing = os.pipe()  # never written to: its end tells the process that this one has ended
+            self.pid = os.fork()
+            if self.pid == 0:
+                os.close(writing)
+                _become(job, threads, reading, log)
         os.close(reading)
-        os.close(log)
         self.stdin: BinaryIO = os.fdopen(writing, "wb")
         self._code: int | None = None
 
@@ -60,6 +56,8 @@ def _become(job: Job, threads: int, stdin: int, log: int) -> NoReturn:
             signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
         for source, target in ((stdin, 0), (log, 1), (log, 2)):
             os.dup2(source, target)
+        # Not this process's own: they may hold what it has not written yet, or draw its table.
+        sys.stdout, sys.stderr = (os.fdopen(stream, "w", 1, encoding="utf-8", closefd=False) for stream in (1, 2))
         os.chdir(job.directory)
         os.environ.update({BOUND: "1", **job.environment})
         gc.freeze()  # what is shared with the other processes stays so: the collector would write into it

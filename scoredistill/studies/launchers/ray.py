@@ -19,6 +19,7 @@ class Ray(Launcher):
 
     Raises:
         ImportError: if Ray is not installed.
+        ValueError: if `cpus` or `gpus` is too small.
     """
 
     def __init__(self, address: str | None = None, cpus: float = 1, gpus: float = 0) -> None:
@@ -27,6 +28,8 @@ class Ray(Launcher):
         except ImportError as error:
             raise ImportError("Ray is not installed: install scoredistill[ray]") from error
         require_at_least(0, gpus=gpus)
+        if not cpus > 0:
+            raise ValueError(f"cpus must be more than 0, got {cpus}")
         self._ray: Any = ray
         ray.init(address=address, include_dashboard=False, log_to_driver=False, configure_logging=False)
         self.slots = max(1, int(ray.cluster_resources().get("CPU", 1) // cpus))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -47,7 +48,7 @@ class Slurm(Launcher):
             raise ImportError("submitit is not installed: install scoredistill[slurm]") from error
         require_at_least(1, minutes=minutes, cpus=cpus, jobs=jobs, memory=1 if memory is None else memory)
         require_at_least(0, gpus=gpus)
-        self.slots = jobs
+        self.slots, self._refused = jobs, submitit.core.utils.FailedJobError
         self._executor: Any = submitit.AutoExecutor(folder=Path(folder), cluster=cluster)
         given: dict[str, Any] = {"timeout_min": minutes, "cpus_per_task": cpus, "gpus_per_node": gpus, "mem_gb": memory}
         given |= {"slurm_partition": partition, "slurm_additional_parameters": dict(parameters or {}) or None}
@@ -56,14 +57,19 @@ class Slurm(Launcher):
 
     def launch(self, job: Job, slot: int) -> Launched:
         bound = replace(job, environment={**self._environment, **job.environment})
-        return _Submitted(self._executor.submit(bound.run))
+        try:
+            return _Submitted(self._executor.submit(bound.run))
+        except self._refused as error:  # by sbatch: too many jobs, or an account that it does not know
+            raise RuntimeError(" ".join(str(error).split())[-500:]) from error
 
 
 class _Submitted(Launched):
     def __init__(self, job: Any) -> None:
-        self.job = job
+        self.job, self.stopped = job, False
 
     def code(self) -> int | None:
+        if self.stopped:  # Slurm may take a minute to say so
+            return -signal.SIGTERM
         if not self.job.done():
             return None
         error = self.job.exception()
@@ -73,3 +79,4 @@ class _Submitted(Launched):
 
     def stop(self) -> None:
         self.job.cancel()
+        self.stopped = True

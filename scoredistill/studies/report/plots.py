@@ -78,16 +78,8 @@ def _lines(content: Content, metric: str, axis: str, numbers: Mapping[str, float
             x = across(value)
             if mean.low is not None and mean.high is not None:
                 parts.append(tag("line", x1=x, x2=x, y1=up(mean.low), y2=up(mean.high), class_=f"bar {colour}"))
-            parts.append(
-                tag(
-                    "circle",
-                    tag("title", escape(f"{rest}: {mean.mean:.6g}")),
-                    cx=x,
-                    cy=up(mean.mean),
-                    r=3.0,
-                    class_=colour,
-                )
-            )
+            title = tag("title", escape(f"{rest}: {mean.mean:.6g}"))
+            parts.append(tag("circle", title, cx=x, cy=up(mean.mean), r=3.0, class_=colour))
     return picture(WIDTH, 252, f"{metric} over {axis}", parts) + legend(list(groups))
 
 

@@ -52,10 +52,9 @@ class Scale:
 
     def __call__(self, value: float) -> float:
         """The pixel of a value."""
-        low, high, value = (
-            (math.log(v) for v in (self.low, self.high, value)) if self.log else (self.low, self.high, value)
-        )
-        return self.start + (self.end - self.start) * (value - low) / (high - low)
+        ends = [self.low, self.high, value]
+        low, high, x = [math.log(end) for end in ends] if self.log else ends
+        return self.start + (self.end - self.start) * (x - low) / (high - low)
 
     def ticks(self, count: int = 5) -> list[float]:
         """Round numbers between the ends, about so many."""
