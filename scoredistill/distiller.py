@@ -11,6 +11,7 @@ from scoredistill.critics.base import Critic
 from scoredistill.diffusion.guidance import CFG, Guidance
 from scoredistill.diffusion.prediction import noise_like
 from scoredistill.diffusion.timesteps import TimestepSampler, UniformTimesteps
+from scoredistill.distributed import of_all
 from scoredistill.generators.base import Generator
 from scoredistill.losses.base import Gradient, ScoreDistillation
 from scoredistill.ratios.discriminator import DiscriminatorRatio
@@ -72,6 +73,7 @@ class Distiller(nn.Module):
         # Found once: to look through the thousands of modules of a large network takes longer than a small step may.
         self.critics = [m for m in loss.modules() if isinstance(m, Critic) and m.trainable]
         self.discriminators = [m for m in loss.modules() if isinstance(m, DiscriminatorRatio)]
+        self._looks_at_all = any(isinstance(m, Critic) and m.looks_at_all for m in loss.modules())
 
     def gradient(
         self, x: Tensor, *, t: Tensor, epsilon: Tensor, condition: Condition | None = None, sample: Sample | None = None
@@ -102,6 +104,8 @@ class Distiller(nn.Module):
             rng: CPU generator; None: torch's global one.
         """
         sample = self.generator(self.asked(batch or Batch()), rng)
+        if self.generator.share is not None and sample.particle is not None:
+            sample = replace(sample, particle=sample.particle + self.generator.share.first)
         with torch.no_grad():
             population = None if sample.population is None else self.teacher.encode(sample.population)
         condition = self.teacher.embedded(sample.condition, len(sample.x))
@@ -228,10 +232,24 @@ class Distiller(nn.Module):
         rng: torch.Generator | None = None,
     ) -> Noised:
         """x_t = alpha_t x + sigma_t epsilon, with t and epsilon drawn where they are not given."""
-        x, schedule = sample.x, self.teacher.schedule
+        sample = self._among_all(sample)
+        x, schedule, share = sample.x, self.teacher.schedule, self.generator.share
+        # Where other processes hold the other particles, each draws for all of them, and keeps its own.
+        rows = len(x) if share is None else len(x) * share.processes
         if t is None:
-            t = timesteps(len(x), schedule, progress, rng).to(x)
-        return Noised.diffuse(sample, t, noise_like(x, rng) if epsilon is None else epsilon, schedule)
+            drawn = timesteps(rows, schedule, progress, rng)
+            t = (drawn if share is None else share.of(drawn)).to(x)
+        if epsilon is None:
+            noise = noise_like(x if share is None else x.new_empty(rows, *x.shape[1:]), rng)
+            epsilon = noise if share is None else share.of(noise)
+        return Noised.diffuse(sample, t, epsilon, schedule)
+
+    def _among_all(self, sample: Sample) -> Sample:
+        """The sample with other processes' particles as its population, where a critic looks at them."""
+        if self.generator.share is None or not self._looks_at_all or sample.population is not None:
+            return sample
+        views = sample.views
+        return replace(sample, population=of_all(sample.x), population_view=None if views is None else of_all(views))
 
     def _as_sample(self, x: Tensor, condition: Condition | None) -> Sample:
         own = self.generator.population()

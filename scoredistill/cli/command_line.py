@@ -18,6 +18,7 @@ from pytorch_lightning.loggers import CSVLogger, Logger
 
 from scoredistill.cli import help as cli_help
 from scoredistill.cli.errors import UsageError, explain
+from scoredistill.cli.processes import one_folder
 from scoredistill.cli.recipes import difference
 from scoredistill.cli.teachers import train_what_is_missing
 from scoredistill.cli.words import Words
@@ -153,12 +154,14 @@ class CommandLine(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """Keep the recipe as it is, make the folder, and let relative paths of loggers lie in it."""
         self.recipe = self._as_recipe(self.config)
-        if self.command == "fit":
-            train_what_is_missing(self.config.model)
-        start = find_start(self.config.output, self.config.ckpt_path)
-        if self.command == "fit" and start.run is not None and start.run.config.is_file():
-            self.changed = difference(start.run.config, self.recipe, self._resolved)
-        self.workspace = open_workspace(self.command, self.config.output, start, goes_on=self.changed is None)
+        with one_folder() as opened:
+            if self.command == "fit":
+                train_what_is_missing(self.config.model)
+            start = find_start(self.config.output, self.config.ckpt_path)
+            if self.command == "fit" and start.run is not None and start.run.config.is_file():
+                self.changed = difference(start.run.config, self.recipe, self._resolved)
+            self.workspace = open_workspace(self.command, self.config.output, start, goes_on=self.changed is None)
+            opened.append(self.workspace.folder)
         loggers = self.config.trainer.logger
         for logger in loggers if isinstance(loggers, list) else [loggers]:
             settings = logger.get("init_args") if isinstance(logger, Namespace) else None

@@ -23,12 +23,13 @@ from scoredistill.cli.command_line import CommandLine
 from scoredistill.cli.errors import UsageError
 from scoredistill.cli.loggers import give_loggers_folders
 from scoredistill.cli.predictions import write_predictions
+from scoredistill.cli.processes import is_first, sharing
 from scoredistill.cli.provenance import provenance
 from scoredistill.cli.quiet import quiet
 from scoredistill.cli.tensors import register_tensors
 from scoredistill.cli.trained import find_former, load_generator
 from scoredistill.cli.words import read_words
-from scoredistill.cli.workspace import SHARED, Start
+from scoredistill.cli.workspace import Start
 from scoredistill.rendering.files import write_atomically
 from scoredistill.training.base import Training
 from scoredistill.training.callbacks.base import FinalLookError
@@ -107,7 +108,7 @@ def train(command: str, argv: list[str]) -> None:
     line = _build(lambda: CommandLine(command, read_words(argv)))
     actions = {"fit": _fit, "validate": _validate, "test": _test, "predict": _predict}
     try:
-        with _signals(line):
+        with _signals(line), sharing(line.workspace.folder):
             actions[command](line, [command, *argv])
     except FinalLookError:
         raise  # the other results are there
@@ -141,11 +142,7 @@ def _fit(line: CommandLine, command: list[str]) -> None:
             sys.stdout.write(f"{line.changed} is not as in {start.run.path}: this run gets {workspace.folder}\n")
         _write_recipe(workspace.run, line.recipe)
         _write_versions(workspace.run, provenance(command, trainer.strategy.root_device) | source)
-    os.environ[SHARED] = str(workspace.folder)
-    try:
-        trainer.fit(line.model, datamodule=line.datamodule, ckpt_path=start.checkpoint, weights_only=True)
-    finally:
-        del os.environ[SHARED]
+    trainer.fit(line.model, datamodule=line.datamodule, ckpt_path=start.checkpoint, weights_only=True)
 
 
 def _start_from(model: Training, former: Start) -> None:
@@ -255,7 +252,8 @@ def _report(command: str, error: Exception, debug: bool) -> int:
         traceback.print_exception(error)
     known = (*OURS, ValueError, TypeError, OSError, FloatingPointError, ImportError)
     hint = "" if debug or isinstance(error, known) else " (--debug shows where)"
-    sys.stderr.write(f"scoredistill {command}: {describe(error)}{hint}\n")
+    if is_first() or not isinstance(error, Interrupted):
+        sys.stderr.write(f"scoredistill {command}: {describe(error)}{hint}\n")
     if isinstance(error, Interrupted):
         return error.code
     return WRONG if isinstance(error, UsageError) else FAILED

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from jsonargparse import Namespace
 
 from scoredistill.cli.errors import UsageError
-from scoredistill.cli.workspace import SHARED
+from scoredistill.cli.processes import SHARED, alone
 from scoredistill.networks.storage import DESCRIPTION, find_trained
 from scoredistill.training.run_folder import RunFolder
 
@@ -67,7 +67,7 @@ def _train(part: str, folder: str, recipe: str) -> None:
     words = ["fit", "--config", recipe, "--output", folder]
     if RunFolder.newest(folder) is not None:
         words += ["--ckpt_path", "last"]
-    if subprocess.run([sys.executable, "-m", "scoredistill", *words], check=False).returncode != 0:
+    if subprocess.run([sys.executable, "-m", "scoredistill", *words], check=False, env=alone()).returncode != 0:
         raise UsageError(f"the {part} could not be trained by {recipe}: see above")
     sys.stdout.write(f"the {part} is trained: now what needs it\n")
     sys.stdout.flush()

@@ -9,14 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from scoredistill.cli.errors import UsageError
+from scoredistill.cli.processes import SHARED
 from scoredistill.training.checkpoints import read_checkpoint
 from scoredistill.training.run_folder import RunFolder, make_folder, numbered_folder
 
 RESULTS = {"validate": "validation", "test": "test", "predict": "predictions"}
 """Folders in the run folder that evaluations write into, each into a numbered one of its own."""
-
-SHARED = "SCOREDISTILL_RUN_FOLDER"
-"""Environment variable that tells the processes that Lightning starts for further devices the first one's folder."""
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,8 @@ class Critic(nn.Module, ABC):
 
     trainable = False
     """Whether the critic has parameters of its own and a `training_error`."""
+    looks_at_all = False
+    """Whether it looks at the generator's whole population, other processes' particles among it."""
 
     def __init__(self, schedule: Schedule | None = None) -> None:
         super().__init__()

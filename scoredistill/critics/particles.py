@@ -26,6 +26,8 @@ class ParticleCritic(Critic):
         schedule: noise schedule; None: the teacher's.
     """
 
+    looks_at_all = True
+
     def __init__(self, bandwidth: float = 0.0, schedule: Schedule | None = None) -> None:
         super().__init__(schedule)
         if bandwidth < 0:

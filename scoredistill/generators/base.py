@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import nn
 
+from scoredistill.generators.share import Share
 from scoredistill.teachers.base import Teacher
 from scoredistill.types import Batch, Sample
 
@@ -18,6 +19,8 @@ class Generator(nn.Module, ABC):
     """
 
     particles: int | None = None
+    share: Share | None = None
+    """Which of the particles these are, where other processes hold the others; None: all of them."""
 
     @abstractmethod
     def forward(self, batch: Batch, rng: torch.Generator | None = None) -> Sample:
@@ -48,6 +51,28 @@ class Generator(nn.Module, ABC):
         except RuntimeError as error:
             mine, theirs = type(self).__name__, type(other).__name__
             raise ValueError(f"a {mine} cannot start from this {theirs}: {' '.join(str(error).split())}") from error
+
+    def split(self, share: Share) -> None:
+        """Keep a share of the particles only: one process's of several. Each keeps its memory, in place.
+
+        Every parameter, and every buffer that is saved, has a leading axis of n particles, scalars excepted.
+
+        Args:
+            share: of this generator's particles.
+
+        Raises:
+            ValueError: if there are no particles, or a tensor has no such axis.
+        """
+        if self.particles != share.particles:
+            raise ValueError(f"{type(self).__name__} has no {share.particles} particles to be split over processes")
+        saved = self.state_dict().keys()
+        for name, value in (*self.named_parameters(), *self.named_buffers()):
+            if name not in saved or value.ndim == 0 or len(value) == share.held:
+                continue  # what a moving average shares with its network has been cut already
+            if len(value) != share.particles:
+                raise ValueError(f"{name} of {type(self).__name__} has no row for each particle, {tuple(value.shape)}")
+            value.data = share.of(value.data).clone()
+        self.particles, self.share = share.held, share
 
     def population(self) -> Sample | None:
         """Every particle, without gradient, where particles are samples themselves; None where they are rendered."""

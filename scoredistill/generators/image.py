@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from scoredistill.generators.base import Generator
+from scoredistill.generators.share import Share
 from scoredistill.types import Batch, Condition, Sample
 
 
@@ -69,6 +70,11 @@ class ImageParticles(Generator):
         self.per_step = per_step
         self.register_buffer("labels", None if labels is None else torch.as_tensor(labels))
 
+    def split(self, share: Share) -> None:
+        if self.per_step is not None:
+            raise ValueError("per_step: particles that take part by chance cannot be split over processes: set null")
+        super().split(share)
+
     def forward(self, batch: Batch, rng: torch.Generator | None = None) -> Sample:
         n, device = self.particles, self.values.device
         condition = self._condition(batch.condition)
@@ -90,6 +96,8 @@ class ImageParticles(Generator):
     def _condition(self, condition: Condition | None) -> Condition | None:
         """One row a particle: a condition of one row is shared by all."""
         n, device = self.particles, self.values.device
+        if self.share is not None and condition is not None and condition.rows == self.share.particles:
+            condition = condition[self.share.of(torch.arange(condition.rows, device=device))]
         if condition is not None and condition.rows not in (None, n):
             if condition.rows != 1:
                 raise ValueError(f"ImageParticles holds {n} particles; the condition has {condition.rows} rows")

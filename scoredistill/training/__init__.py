@@ -1,5 +1,7 @@
 """Lightning modules, data, callbacks: the only place with Lightning beside the command line."""
 
+from pytorch_lightning.strategies import StrategyRegistry
+
 from scoredistill.training.autoencoder import AutoencoderTraining
 from scoredistill.training.data import Conditions, PromptAndCameras
 from scoredistill.training.denoising import DenoiserTraining
@@ -8,9 +10,15 @@ from scoredistill.training.module import Distillation
 from scoredistill.training.optimizers import NetworkOptimizer
 from scoredistill.training.plan import UpdatePlan
 from scoredistill.training.prompts import Prompts
+from scoredistill.training.strategies.fsdp import FSDP2
+from scoredistill.training.strategies.split import SplitParticles
 from scoredistill.training.text_to_image import TextToImageTraining
 
+for strategy in (FSDP2, SplitParticles):
+    strategy.register_strategies(StrategyRegistry)
+
 __all__ = [
+    "FSDP2",
     "AutoencoderTraining",
     "Conditions",
     "DenoiserTraining",
@@ -20,6 +28,7 @@ __all__ = [
     "NetworkOptimizer",
     "PromptAndCameras",
     "Prompts",
+    "SplitParticles",
     "TextToImageTraining",
     "UpdatePlan",
 ]

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
+from scoredistill.training.gradients import local
+
 
 class MovingAverage(nn.Module):
     """theta_bar <- decay theta_bar + (1 - decay) theta after every step; the first step's weights are the beginning.
@@ -39,11 +41,12 @@ class MovingAverage(nn.Module):
     def update(self, network: nn.Module) -> None:
         """Take in the network's weights, and its buffers as they are."""
         pairs = zip(self.module.parameters(), network.parameters(), strict=True)
-        own, new = (list(each) for each in zip(*((a, b.detach()) for a, b in pairs if a is not b), strict=True))
+        # Of shards of a network, each process averages its own.
+        own, new = zip(*((local(a), local(b.detach())) for a, b in pairs if a is not b), strict=True)
         if int(self.updates) == 0:
-            torch._foreach_copy_(own, new)
+            torch._foreach_copy_(list(own), list(new))
         else:
-            self._average(own, new, cast(Any, self.updates))
+            self._average(list(own), list(new), cast(Any, self.updates))
         for buffer, value in zip(self.module.buffers(), network.buffers(), strict=True):
             buffer.copy_(value)
         self.updates += 1

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from pytorch_lightning import LightningModule
 from pytorch_lightning.core.optimizer import LightningOptimizer
+from pytorch_lightning.strategies import DDPStrategy, SingleDeviceStrategy, Strategy
 from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
 
+from scoredistill.distributed import several
 from scoredistill.generators.base import Generator
-from scoredistill.training.optimizers import NetworkOptimizer
+from scoredistill.training import gradients
+from scoredistill.training.optimizers import NetworkOptimizer, trained
 from scoredistill.training.randomness import generator_at
 from scoredistill.types import Batch
 
@@ -29,6 +35,10 @@ class Training(LightningModule, ABC):
     ticks: Tensor
     frozen = ""
     """Prefix of the parameters that are never trained."""
+    strategies: tuple[type[Strategy], ...] = ()
+    """Lightning's strategies that it can be trained by, beside a single device and ddp."""
+    split_particles = False
+    """Whether this process holds a share of the particles only."""
 
     def __init__(self, seed: int) -> None:
         super().__init__()
@@ -41,6 +51,29 @@ class Training(LightningModule, ABC):
     @abstractmethod
     def evaluated(self) -> Generator:
         """The generator that is looked at."""
+
+    @contextmanager
+    def whole(self) -> Iterator[bool]:
+        """Inside the block `evaluated` holds all particles; it says whether this process is to look at them.
+
+        All processes have to come here.
+        """
+        yield True
+
+    def setup(self, stage: str) -> None:
+        """Know how several processes work together.
+
+        Raises:
+            ValueError: for a strategy that would leave gradients apart.
+        """
+        strategy = self.trainer.strategy
+        if isinstance(strategy, DDPStrategy):
+            # A step's several losses are of different networks each.
+            strategy._ddp_kwargs.setdefault("find_unused_parameters", True)
+        elif not isinstance(strategy, (SingleDeviceStrategy, *self.strategies)):
+            raise ValueError(
+                f"trainer.strategy: {type(strategy).__name__} is not known here; choose ddp, split_particles or fsdp2"
+            )
 
     def asked(self, batch: Batch) -> Batch:
         """A batch as the evaluated generator wants it, with prompts as embeddings for example."""
@@ -68,10 +101,13 @@ class Training(LightningModule, ABC):
         return every > 0 and -(int(self.ticks) + 1) % every < ticks
 
     def rng_of_tick(self) -> torch.Generator:
-        """The tick's own random numbers; torch's global ones, which dropout in networks draws from, follow them."""
-        rng = generator_at(self.seed, int(self.ticks), self.global_rank)
-        torch.manual_seed(rng.initial_seed())
-        return rng
+        """The tick's own random numbers; torch's global ones, which dropout in networks draws from, are the process's.
+
+        Processes draw different numbers, but where they hold the particles of one batch.
+        """
+        own = generator_at(self.seed, int(self.ticks), self.global_rank)
+        torch.manual_seed(own.initial_seed())
+        return generator_at(self.seed, int(self.ticks)) if self.split_particles else own
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Nothing: evaluation callbacks look at the whole generator."""
@@ -109,10 +145,24 @@ class Training(LightningModule, ABC):
         settings.prepare(optimizer.optimizer, self.global_step, self.progress)
         optimizer.zero_grad()
         self.manual_backward(loss)
-        norm = settings.clip_gradient(optimizer.optimizer, self.loss_scale)
+        norm = self.finished_gradient(settings, optimizer.optimizer)
         self.require_finite(norm, network, self.global_step)
         optimizer.step()
         return norm
+
+    def finished_gradient(
+        self, settings: NetworkOptimizer, optimizer: torch.optim.Optimizer, own: bool = False
+    ) -> Tensor:
+        """Average over processes what no strategy averages, and clip: the norm that the gradient had.
+
+        Args:
+            settings: of the optimiser.
+            optimizer: whose parameters' gradients are there.
+            own: whether they are this process's own particles.
+        """
+        if several() and not own and not isinstance(self.trainer.strategy.model, DistributedDataParallel):
+            gradients.average(trained(optimizer))
+        return settings.clip_gradient(optimizer, self.loss_scale, own)
 
     @property
     def loss_scale(self) -> float:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from typing import cast
 
 import torch
@@ -14,6 +15,7 @@ from scoredistill.diffusion.time_bins import TimeBins
 from scoredistill.diffusion.timesteps import TimestepSampler
 from scoredistill.distiller import Distiller, Step, surrogate
 from scoredistill.generators.base import Generator
+from scoredistill.generators.share import Share
 from scoredistill.losses.base import ScoreDistillation
 from scoredistill.teachers.base import Teacher
 from scoredistill.training.average import MovingAverage
@@ -21,6 +23,9 @@ from scoredistill.training.base import Training
 from scoredistill.training.optimizers import NetworkOptimizer
 from scoredistill.training.plan import UpdatePlan
 from scoredistill.training.randomness import generator_at
+from scoredistill.training.sharding import shard
+from scoredistill.training.strategies.fsdp import FSDP2
+from scoredistill.training.whole import Whole
 from scoredistill.types import Batch, Noised, Sample
 
 LEVELS = 4
@@ -50,6 +55,7 @@ class Distillation(Training):
 
     critic_steps: Tensor
     frozen = "distiller.teacher."
+    strategies = (FSDP2,)
 
     def __init__(
         self,
@@ -75,11 +81,56 @@ class Distillation(Training):
         self.plan = plan or UpdatePlan()
         self.average = None if ema is None else MovingAverage(generator, ema)
         self.register_buffer("critic_steps", torch.zeros((), dtype=torch.long))
+        self._whole: Whole | None = None
+        self._looked_at: Generator | None = None
+        self._sharded = False
 
     @property
     def evaluated(self) -> Generator:
         """The generator that is looked at: the moving average where there is one."""
+        if self._looked_at is not None:
+            return self._looked_at
         return self.distiller.generator if self.average is None else cast(Generator, self.average.module)
+
+    @contextmanager
+    def whole(self) -> Iterator[bool]:
+        if self._whole is None:
+            yield True
+            return
+        with self._whole.of(self.evaluated) as self._looked_at:
+            try:
+                yield self._looked_at is not None
+            finally:
+                self._looked_at = None
+
+    def split(self, share: Share) -> None:
+        """Keep one process's share of the particles; the first one can still look at all of them (`whole`).
+
+        Args:
+            share: of this process.
+
+        Raises:
+            ValueError: if the generator cannot be split.
+        """
+        whole = Whole(self.evaluated, share)
+        self.distiller.generator.split(share)
+        if self.average is not None:
+            cast(Generator, self.average.module).split(share)
+        self._whole = whole
+
+    @property
+    def split_particles(self) -> bool:  # type: ignore[override]
+        """Whether this process holds a share of the particles only."""
+        return self._whole is not None
+
+    def configure_model(self) -> None:
+        """Shard the networks, where the strategy has a mesh of processes."""
+        if self.device_mesh is None or self._sharded:
+            return
+        averaged = [] if self.average is None else [self.average]
+        distiller = self.distiller
+        shard([distiller.generator, *averaged, distiller.loss], distiller.teacher, self.device_mesh["data_parallel"])
+        self._sharded = True
 
     def asked(self, batch: Batch) -> Batch:
         return self.distiller.asked(batch)
@@ -123,10 +174,10 @@ class Distillation(Training):
         if self.plan.accumulate == 1:
             sample = self.distiller.generate(batch, generator_at(rng.initial_seed(), 0))
             step = self.distiller.evaluate(sample, progress=self.progress, rng=rng)
-            self.manual_backward(_with_regulariser(step.loss, step.noised.sample))
+            self.manual_backward(self._of_all * _with_regulariser(step.loss, step.noised.sample))
         else:
             step = self._accumulated(batch, rng)
-        norm = self.generator_optimizer.clip_gradient(optimizer.optimizer, self.loss_scale)
+        norm = self.finished_gradient(self.generator_optimizer, optimizer.optimizer, self.split_particles)
         self.require_finite(norm, "generator", self.global_step)
         if self.reports(self.plan.ticks):
             self._report(step, norm)
@@ -158,8 +209,14 @@ class Distillation(Training):
         for part, g in zip(parts, shares.split([len(s.x) for s in samples]), strict=True):
             sample = generate(part, generator_at(seed, 0))
             share = len(sample.x) / len(whole.x)
-            self.manual_backward(share * _with_regulariser(surrogate(sample.x, g), sample))
+            self.manual_backward(self._of_all * share * _with_regulariser(surrogate(sample.x, g), sample))
         return Step(surrogate(whole.x, gradient.g), noised, gradient)
+
+    @property
+    def _of_all(self) -> float:
+        """This process's share of the samples over which the objective is a mean."""
+        share = self.distiller.generator.share
+        return 1.0 if share is None else 1 / share.processes
 
     def _update_critics(self, batch: Batch, noised: Noised | None, rng: torch.Generator) -> None:
         """A step of critics and discriminators.
@@ -196,7 +253,7 @@ class Distillation(Training):
         settings = {"critic": self.critic_optimizer, "discriminator": self.discriminator_optimizer}[name]
         optimizer = self.optimizer_at(index).optimizer
         settings.prepare(optimizer, int(self.critic_steps), self.progress)
-        norm = settings.clip_gradient(optimizer, self.loss_scale)
+        norm = self.finished_gradient(settings, optimizer)
         self.require_finite(norm, name, int(self.critic_steps))
         # Through the strategy and not the wrapped optimiser, which would count this as a generator step.
         self.trainer.strategy.optimizer_step(optimizer, lambda: None)
@@ -204,12 +261,12 @@ class Distillation(Training):
 
     def _report_critic(self, name: str, error: Tensor, norm: Tensor, noised: Noised) -> None:
         """Losses by noise level too: level_0 is the noisiest quarter of the times."""
-        self.log_dict({f"{name}/loss": error.mean(), f"{name}/gradient_norm": norm})
+        self.log_dict({f"{name}/loss": error.mean(), f"{name}/gradient_norm": norm}, sync_dist=True)
         means = self.levels.means(error, noised.t, noised.schedule)
         self.log_dict({f"{name}/loss/level_{level}": mean for level, mean in means.items()})
 
     def _report(self, step: Step, norm: Tensor) -> None:
-        self.log_dict({"loss": step.loss.detach(), "gradient_norm": norm}, prog_bar=True)
+        self.log_dict({"loss": step.loss.detach(), "gradient_norm": norm}, prog_bar=True, sync_dist=True)
         self.log_dict({f"objective/{key}": value for key, value in step.gradient.report().items()})
         self.log("objective/t", step.noised.t.mean())
         if step.noised.sample.regulariser is not None:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from scoredistill.annealing import Annealed, at_progress
+from scoredistill.training import gradients
 
 OptimizerCallable = Callable[[Iterable], torch.optim.Optimizer]
 
@@ -77,16 +78,24 @@ class NetworkOptimizer:
         for group in optimizer.param_groups:
             group["lr"] = group["initial_lr"] * warm * at_progress(self.factor, progress)
 
-    def clip_gradient(self, optimizer: torch.optim.Optimizer, scale: float = 1.0) -> Tensor:
-        """Clip, and return the norm that the gradient had.
+    def clip_gradient(self, optimizer: torch.optim.Optimizer, scale: float = 1.0, own: bool = False) -> Tensor:
+        """Clip, and return the norm that the gradient had, over all processes that have parts of it.
 
         Args:
             optimizer: from `build`.
             scale: what the loss was multiplied by for fp16; the norm returned is without it.
+            own: whether every process has its own particles.
         """
-        parameters = [p for group in optimizer.param_groups for p in group["params"]]
-        clip = scale * self.clip if self.clip is not None else float("inf")
-        return nn.utils.clip_grad_norm_(parameters, clip) / scale
+        parameters = trained(optimizer)
+        norm = gradients.total_norm(parameters, own)
+        if self.clip is not None:
+            gradients.clip(parameters, norm, scale * self.clip)
+        return norm / scale
+
+
+def trained(optimizer: torch.optim.Optimizer) -> list[Tensor]:
+    """An optimiser's parameters, in the order of its state."""
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
 
 
 def _keep_settings(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> dict[str, Any]:

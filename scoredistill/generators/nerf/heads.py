@@ -31,7 +31,9 @@ class ParticleLinear(nn.Module):
         return torch.baddbmm(self.bias, x, self.weight)
 
 
-def particle_mlp(particles: int, inputs: int, width: int, depth: int, outputs: int, rng: torch.Generator) -> nn.Module:
+def particle_mlp(
+    particles: int, inputs: int, width: int, depth: int, outputs: int, rng: torch.Generator
+) -> nn.Sequential:
     """`depth` hidden layers of `width` units with SiLU for each particle: (n, P, inputs) -> (n, P, outputs)."""
     layers: list[nn.Module] = []
     for _ in range(depth):
@@ -82,16 +84,16 @@ class MLPHead(Head):
         self.width, self.depth = width, depth
 
     def allocate(self, particles: int, features: int, rng: torch.Generator, channels: int = 3) -> None:
-        self.particles = particles
         self.net = particle_mlp(particles, features, self.width, self.depth, 1 + channels, rng)
 
     def forward(self, features: Tensor, particle: Tensor) -> Tensor:
-        if self.particles == 1:
+        n = len(next(self.net.parameters()))
+        if n == 1:
             return self.net(features[None])[0]
         # Ragged segments become one padded batch, so that n networks are one product.
-        counts = torch.bincount(particle, minlength=self.particles)
+        counts = torch.bincount(particle, minlength=n)
         slot = torch.arange(len(particle), device=particle.device) - (counts.cumsum(0) - counts)[particle]
         longest = int(counts.max())
         place = particle * longest + slot
-        padded = features.new_zeros(self.particles * longest, features.shape[1]).index_copy(0, place, features)
-        return self.net(padded.view(self.particles, longest, features.shape[1])).flatten(0, 1).index_select(0, place)
+        padded = features.new_zeros(n * longest, features.shape[1]).index_copy(0, place, features)
+        return self.net(padded.view(n, longest, features.shape[1])).flatten(0, 1).index_select(0, place)

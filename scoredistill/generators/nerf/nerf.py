@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from scoredistill.annealing import Piecewise, at_progress, require_at_least
+from scoredistill.distributed import over_processes
 from scoredistill.generators.nerf.background import Background, RandomBackground
 from scoredistill.generators.nerf.encodings import DenseGrid, Encoding
 from scoredistill.generators.nerf.field import Activation, Field
@@ -224,4 +225,8 @@ class NeRF(SceneGenerator):
             return None
         penalty, count = torch.stack(list(blocks)).sum(0).unbind(1)
         weights = penalty.new_tensor([at_progress(r.weight, self.progress) for r in active])
-        return (weights * penalty / count.clamp(min=1)).sum()
+        if self.share is None:
+            return (weights * penalty / count.clamp(min=1)).sum()
+        # The mean of this over the processes is the penalty over the count of all of them.
+        count = over_processes(count.detach().clone()).clamp(min=1) / self.share.processes
+        return (weights * penalty / count).sum()

@@ -34,7 +34,7 @@ def merge_figures(trainer: Trainer, figures: Mapping[str, float]) -> None:
 
 
 class Interval:
-    """Tells once in every so many generator steps that something is due, on the first process.
+    """Tells once in every so many generator steps that something is due.
 
     Args:
         every: steps; 0: never.
@@ -47,7 +47,7 @@ class Interval:
     def due(self, trainer: Trainer) -> bool:
         """Whether it is now; the ticks of one generator step after the first are not."""
         step = trainer.global_step
-        if not trainer.is_global_zero or not self.every or step % self.every or step == self._last:
+        if not self.every or step % self.every or step == self._last:
             return False
         self._last = step
         return True
@@ -101,8 +101,10 @@ class Evaluation(Callback, ABC):
 
     def _look(self, trainer: Trainer, pl_module: LightningModule, final: bool) -> None:
         module, data = cast(Distillation, pl_module), cast(Conditions, trainer.datamodule)  # type: ignore[attr-defined]
-        with torch.no_grad():
-            figures = self.evaluate(module, data, final)
+        with module.whole() as looks, torch.no_grad():
+            figures = self.evaluate(module, data, final) if looks else {}
+        if not looks:
+            return
         for logger in trainer.loggers:
             logger.log_metrics(figures, step=module.global_step)
         if final:

@@ -59,15 +59,19 @@ class ParticleGrid(Callback):
     ) -> None:
         """Draw, at intervals of generator steps."""
         if self.interval.due(trainer):
-            name = f"step_{trainer.global_step:06d}.png"
-            save_picture(self.draw(pl_module, trainer), run_folder(trainer) / "pictures" / name)
+            self._draw(trainer, pl_module, f"pictures/step_{trainer.global_step:06d}.png")
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draw the last picture."""
-        if not trainer.is_global_zero:
-            return
         with isolated(trainer, self):
-            save_picture(self.draw(pl_module, trainer), run_folder(trainer) / "grid.png")
+            self._draw(trainer, pl_module, "grid.png")
+
+    def _draw(self, trainer: Trainer, pl_module: LightningModule, name: str) -> None:
+        """All processes draw, because a network may be sharded over them; the first one writes."""
+        with cast(Training, pl_module).whole() as looks:
+            picture = self.draw(pl_module, trainer) if looks else None
+        if picture is not None and trainer.is_global_zero:
+            save_picture(picture, run_folder(trainer) / name)
 
     def draw(self, pl_module: LightningModule, trainer: Trainer) -> Tensor:
         """The picture, (H, W, 3) uint8."""
@@ -123,10 +127,10 @@ class Turntable(Callback):
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Render one turn and write it."""
         module = cast(Distillation, pl_module)
-        if not isinstance(module.evaluated, SceneGenerator) or not trainer.is_global_zero:
-            return
-        with isolated(trainer, self):
-            self._write(module.evaluated, module.distiller.teacher, trainer)
+        with module.whole():
+            if isinstance(module.evaluated, SceneGenerator) and trainer.is_global_zero:
+                with isolated(trainer, self):
+                    self._write(module.evaluated, module.distiller.teacher, trainer)
 
     def _write(self, generator: SceneGenerator, teacher: Teacher, trainer: Trainer) -> None:
         data = cast(PromptAndCameras, trainer.datamodule)  # type: ignore[attr-defined]
@@ -157,9 +161,12 @@ class MeshExport(Callback):
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Extract and write the meshes."""
-        generator = cast(Distillation, pl_module).evaluated
-        if not isinstance(generator, SceneGenerator) or not trainer.is_global_zero:
-            return
+        module = cast(Distillation, pl_module)
+        with module.whole():
+            if isinstance(module.evaluated, SceneGenerator) and trainer.is_global_zero:
+                self._write(module.evaluated, trainer)
+
+    def _write(self, generator: SceneGenerator, trainer: Trainer) -> None:
         folder: Path = run_folder(trainer) / "meshes"
         for i in range(generator.particles or 0):
             with isolated(trainer, self):

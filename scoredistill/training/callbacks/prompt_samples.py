@@ -61,9 +61,10 @@ class PromptSamples(Evaluation):
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Figures and the last picture."""
         super().on_fit_end(trainer, pl_module)
-        if trainer.is_global_zero and self._seen is not None:
+        if self._seen is not None:
             with isolated(trainer, self):
                 self._save(self._seen, trainer, "grid.png")
 
     def _save(self, pictures: Tensor, trainer: Trainer, name: str) -> None:
-        save_picture(picture_grid(pictures, columns=self.samples), run_folder(trainer) / name)
+        if trainer.is_global_zero:
+            save_picture(picture_grid(pictures, columns=self.samples), run_folder(trainer) / name)

@@ -1,0 +1,158 @@
+"""Networks trained by several processes, as copies (ddp) or as shards (fsdp2)."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from critics.lora_networks import text_teacher
+from training.processes import Made, compare, train
+
+from scoredistill.critics import LoRACritic, NetworkCritic
+from scoredistill.data import TeacherSamples
+from scoredistill.diffusion import EDMSchedule
+from scoredistill.divergences import JensenShannon
+from scoredistill.generators import OneStepUNet
+from scoredistill.losses import GAN, VSD, FDistill
+from scoredistill.networks import Backbone, DiffusersBackbone, EDM2UNet, EDMUNet, LoRA, MLPBackbone
+from scoredistill.ratios import ClampRatio, DiscriminatorRatio
+from scoredistill.teachers import EDMTeacher, GaussianMixture
+from scoredistill.training import Distillation, Images, Labels, NetworkOptimizer, UpdatePlan, sharding
+from scoredistill.training.base import Training
+from scoredistill.types import Batch, Condition
+
+SCHEDULE = EDMSchedule(0.05, 20.0)
+STRATEGIES = pytest.mark.parametrize("strategy", ["ddp", "fsdp2"])
+
+
+def sgd() -> NetworkOptimizer:
+    return NetworkOptimizer(lambda groups: torch.optim.SGD(groups, lr=0.05))
+
+
+def mixture() -> GaussianMixture:
+    means, labels = torch.tensor([[1.0, 0.0], [-1.0, 0.5], [0.0, -1.0]]), torch.arange(3)
+    return GaussianMixture(means, 0.2, labels=labels, schedule=SCHEDULE)
+
+
+def perceptron(seed: int) -> MLPBackbone:
+    torch.manual_seed(seed)
+    return MLPBackbone((2,), hidden=16, layers=2, classes=3)
+
+
+def student() -> Made:
+    """A student, its average, a critic and a discriminator, updated in every tick."""
+    with torch.random.fork_rng():
+        ratio = DiscriminatorRatio(perceptron(2), hidden=8)
+        loss = GAN(FDistill(JensenShannon(), NetworkCritic(perceptron(1), "edm"), ratio, [ClampRatio()]))
+        one_step = OneStepUNet((2,), perceptron(0))
+    plan = UpdatePlan(noise="shared")
+    settings = {f"{name}_optimizer": sgd() for name in ("generator", "critic", "discriminator")}
+    module = Distillation(one_step, mixture(), loss, ema=0.5, seed=7, plan=plan, **settings)
+    return module, Images(TeacherSamples(mixture(), 64), size=8)
+
+
+class Texts(Labels):
+    """Embedded texts, other ones on every process."""
+
+    def batch_at(self, tick: int) -> Batch:
+        rank = 0 if self.trainer is None else int(self.trainer.lightning_module.global_rank)
+        return Batch(Condition(embeddings=torch.full((4, 5, 6), 1.0 + rank)))
+
+
+def adapters() -> Made:
+    """A LoRA student and a LoRA critic over one teacher's weights."""
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        one_step = OneStepUNet((2, 8, 8), lora=LoRA(rank=2), times=[0.9])
+        settings = {f"{name}_optimizer": sgd() for name in ("generator", "critic")}
+        return Distillation(one_step, text_teacher(), VSD(LoRACritic(LoRA(rank=2))), seed=7, **settings), Texts(size=4)
+
+
+def first_step(make: Callable[[], Made], rank: int, folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """What a process alone would do with the random numbers of another rank."""
+    with monkeypatch.context() as patched:
+        patched.setattr(Training, "global_rank", property(lambda self: rank))
+        patched.setattr("scoredistill.training.images._rank", lambda data: rank)
+        return train(make, folder)["state_dict"]
+
+
+@pytest.mark.parametrize("make", [student, adapters], ids=lambda case: case.__name__)
+@STRATEGIES
+def test_a_step_is_the_mean_of_the_processes_steps(make, strategy, tmp_path: Path, monkeypatch) -> None:
+    """Plain gradient descent is linear in the gradient: of generator, average, critic and discriminator alike."""
+    alone = [first_step(make, rank, tmp_path / str(rank), monkeypatch) for rank in (0, 1)]
+    together = train(make, tmp_path / "both", 2, strategy)["state_dict"]
+    assert together.keys() == alone[0].keys()
+    differing = 0
+    for name, value in together.items():
+        if value.is_floating_point():
+            differing += int((alone[0][name] - alone[1][name]).abs().max() > 1e-9)
+            torch.testing.assert_close(value, (alone[0][name] + alone[1][name]) / 2, rtol=1e-9, atol=1e-11, msg=name)
+    assert differing > 8
+
+
+def adam(make: Callable[[], Made]) -> Callable[[], Made]:
+    """The same under optimisers that remember, and clipped."""
+
+    def made() -> Made:
+        module, data = make()
+        for name in ("generator", "critic", "discriminator"):
+            setattr(module, f"{name}_optimizer", NetworkOptimizer(lambda g: torch.optim.Adam(g, lr=0.01), clip=0.01))
+        return module, data
+
+    return made
+
+
+def test_shards_and_copies_compute_the_same_and_read_each_others_checkpoints(tmp_path: Path) -> None:
+    make = adam(student)
+    whole = train(make, tmp_path / "whole", 2, "ddp", steps=4)
+    train(make, tmp_path / "a", 2, "fsdp2", steps=2)
+    train(make, tmp_path / "b", 2, "ddp", steps=3, resume=tmp_path / "a" / "last.ckpt")
+    compare(train(make, tmp_path / "c", 2, "fsdp2", steps=4, resume=tmp_path / "b" / "last.ckpt"), whole)
+
+
+def test_a_sharded_run_goes_on_with_other_numbers_of_processes(tmp_path: Path) -> None:
+    """Nothing is lost on the way: weights, averages and optimisers are read as they were written."""
+    make = adam(student)
+    two = train(make, tmp_path / "two", 2, "fsdp2", steps=2)
+    one = train(make, tmp_path / "one", steps=2, resume=tmp_path / "two" / "last.ckpt")
+    compare(one, two)
+    compare(train(make, tmp_path / "three", 3, "fsdp2", steps=2, resume=tmp_path / "one" / "last.ckpt"), two)
+    train(make, tmp_path / "four", 3, "fsdp2", steps=3, resume=tmp_path / "three" / "last.ckpt")
+
+
+def diffusers_unet() -> Backbone:
+    from diffusers import UNet2DModel
+
+    unet = UNet2DModel(
+        sample_size=8, in_channels=3, out_channels=3, layers_per_block=1, block_out_channels=(8, 8), norm_num_groups=4,
+        down_block_types=("DownBlock2D", "AttnDownBlock2D"), up_block_types=("AttnUpBlock2D", "UpBlock2D"),
+        attention_head_dim=4,
+    )  # fmt: skip
+    return DiffusersBackbone(unet)
+
+
+BACKBONES: dict[str, Callable[[], Backbone]] = {
+    "edm": lambda: EDMUNet("ddpm++", 8, 3, 8, (1, 2), 1, (4,)),
+    "edm2": lambda: EDM2UNet(8, 3, 8, (1, 2), 1, (4,)),
+    "diffusers": diffusers_unet,
+    "mlp": lambda: MLPBackbone((3, 8, 8), hidden=16, layers=3),
+}
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_networks_in_blocks(name, tmp_path: Path, monkeypatch) -> None:
+    """Every family, cut into its blocks, with a discriminator on the critic's features."""
+    monkeypatch.setattr(sharding, "SMALL", 1)
+
+    def make() -> Made:
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            teacher = EDMTeacher(BACKBONES[name]())
+            loss = FDistill(JensenShannon(), NetworkCritic(), DiscriminatorRatio("critic", hidden=8), [ClampRatio()])
+            module = Distillation(OneStepUNet((3, 8, 8)), teacher, loss, seed=7, ema=0.5)
+        return module, Images(TeacherSamples(GaussianMixture(torch.zeros(1, 3, 8, 8), 1.0), 16), size=2)
+
+    assert len(list(sharding.blocks(BACKBONES[name]()))) > 2
+    compare(train(make, tmp_path / "f", 2, "fsdp2", 2), train(make, tmp_path / "d", 2, "ddp", 2), rtol=1e-7, atol=1e-9)
