@@ -19,6 +19,9 @@ class Backbone(nn.Module, ABC):
     discriminator does, also `bottleneck` and `width`.
     """
 
+    shardable = True
+    """Whether its weights may be cut over processes: not where its forward pass changes them."""
+
     @abstractmethod
     def forward(self, x: Tensor, log_snr: Tensor, condition: Condition | None) -> Tensor:
         """The raw output.

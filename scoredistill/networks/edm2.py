@@ -179,6 +179,8 @@ class EDM2UNet(StagedUNet):
         ValueError: if the resolution cannot be halved often enough, or the weights do not fit.
     """
 
+    shardable = False  # in training it keeps its weights normalised
+
     def __init__(
         self,
         resolution: int = 64,

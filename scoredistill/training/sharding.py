@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Iterator
 
+import torch
 from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
@@ -22,7 +24,12 @@ def shard(parts: Iterable[nn.Module], teacher: nn.Module, mesh: DeviceMesh) -> N
         parts: that are trained, and their moving average.
         teacher: whose weights stay whole.
         mesh: of one dimension, the processes.
+
+    Raises:
+        ValueError: if a network cannot be sharded, or torch is too old to do it on a CPU.
     """
+    if mesh.device_type == "cpu" and not hasattr(torch.cpu.Stream, "record_event"):
+        raise ValueError(f"trainer.strategy: torch {torch.__version__} shards on GPUs alone: use ddp, or a newer torch")
     known = {id(parameter) for parameter in teacher.parameters()}
     for part in parts:
         for denoiser in part.modules():
@@ -32,9 +39,12 @@ def shard(parts: Iterable[nn.Module], teacher: nn.Module, mesh: DeviceMesh) -> N
 
 
 def _shard(network: Backbone, mesh: DeviceMesh) -> None:
-    for block in blocks(network):
-        fully_shard(block, mesh=mesh)
-    fully_shard(network, mesh=mesh)
+    if not network.shardable:
+        raise ValueError(f"trainer.strategy: {type(network).__name__} cannot be sharded by fsdp2: use ddp")
+    # torch's warning is of changes in place to what a network returns, which nobody makes.
+    warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view tensor")
+    for part in (*blocks(network), network):
+        fully_shard(part, mesh=mesh)
     register_fsdp_forward_method(network, "features")
 
 
