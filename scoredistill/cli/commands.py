@@ -202,6 +202,10 @@ def _signals(line: CommandLine) -> Iterator[None]:
         yield
     except SIGTERMException as end:
         raise Interrupted(_how_to_resume(line), TERMINATED) from end
+    except Exception as error:
+        if line.trainer.received_sigterm:  # another process of this run was quicker to end
+            raise Interrupted(_how_to_resume(line), TERMINATED) from error
+        raise
     except (SystemExit, KeyboardInterrupt) as end:
         if isinstance(end, KeyboardInterrupt) or line.trainer.state.status == TrainerStatus.INTERRUPTED:
             raise Interrupted(_how_to_resume(line), INTERRUPTED) from end

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -74,6 +76,19 @@ class Training(LightningModule, ABC):
             raise ValueError(
                 f"trainer.strategy: {type(strategy).__name__} is not known here; choose ddp, split_particles or fsdp2"
             )
+
+    def on_train_start(self) -> None:
+        """Let SIGTERM only be noted: Lightning's own handler sends a message to the other processes, whatever they are
+        saying to each other at that moment, and all of them may wait for ever.
+        """
+        if self.trainer.world_size > 1 and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, self._note_the_end)
+
+    def _note_the_end(self, number: int, _: object) -> None:
+        known, launcher = self.trainer._signal_connector, self.trainer.strategy.launcher
+        if launcher is not None and not known.received_sigterm:
+            launcher.kill(number)
+        known.received_sigterm = True
 
     def asked(self, batch: Batch) -> Batch:
         """A batch as the evaluated generator wants it, with prompts as embeddings for example."""

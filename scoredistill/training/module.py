@@ -13,20 +13,22 @@ from scoredistill.critics.trained import TrainedCritic, sharing
 from scoredistill.diffusion.guidance import Guidance
 from scoredistill.diffusion.time_bins import TimeBins
 from scoredistill.diffusion.timesteps import TimestepSampler
-from scoredistill.distiller import Distiller, Step, surrogate
+from scoredistill.distiller import Distiller
 from scoredistill.generators.base import Generator
 from scoredistill.generators.share import Share
 from scoredistill.losses.base import ScoreDistillation
 from scoredistill.teachers.base import Teacher
+from scoredistill.training.accumulation import accumulated, with_regulariser
 from scoredistill.training.average import MovingAverage
 from scoredistill.training.base import Training
 from scoredistill.training.optimizers import NetworkOptimizer
 from scoredistill.training.plan import UpdatePlan
 from scoredistill.training.randomness import generator_at
+from scoredistill.training.reports import report_critic, report_step
 from scoredistill.training.sharding import shard
 from scoredistill.training.strategies.fsdp import FSDP2
 from scoredistill.training.whole import Whole
-from scoredistill.types import Batch, Noised, Sample
+from scoredistill.types import Batch, Noised
 
 LEVELS = 4
 """Noise levels by which the losses of critics and discriminators are told apart in the logs."""
@@ -174,46 +176,21 @@ class Distillation(Training):
         if self.plan.accumulate == 1:
             sample = self.distiller.generate(batch, generator_at(rng.initial_seed(), 0))
             step = self.distiller.evaluate(sample, progress=self.progress, rng=rng)
-            self.manual_backward(self._of_all * _with_regulariser(step.loss, step.noised.sample))
+            self.manual_backward(self.share_of_batch * with_regulariser(step.loss, step.noised.sample))
         else:
-            step = self._accumulated(batch, rng)
+            step = accumulated(self, batch, rng)
         norm = self.finished_gradient(self.generator_optimizer, optimizer.optimizer, self.split_particles)
         self.require_finite(norm, "generator", self.global_step)
         if self.reports(self.plan.ticks):
-            self._report(step, norm)
+            report_step(self, step, norm)
         optimizer.step()
         self.distiller.loss.observe(step.noised, step.gradient)
         if self.average is not None:
             self.average.update(self.distiller.generator)
         return step.noised
 
-    def _accumulated(self, batch: Batch, rng: torch.Generator) -> Step:
-        """The objective on the whole batch, the generator's graph one micro-batch at a time.
-
-        Samples are made twice: first without a graph, to evaluate g on all of them together, so that batch statistics
-        and particle critics see the whole batch; then from the same random numbers again, to give each its share of g.
-        Those are a stream of their own, so that nothing random depends on the number of micro-batches.
-        """
-        parts = batch.split(self.plan.accumulate)
-        seed, generate = rng.initial_seed(), self.distiller.generate
-        with torch.no_grad():
-            samples = [generate(part, generator_at(seed, 0)) for part in parts]
-        whole = Sample.cat(samples)
-        # In the order of an unsplit batch, particle by particle, so that each sample gets the same t and epsilon.
-        none = torch.zeros(len(whole.x), device=whole.x.device)
-        order = torch.argsort(none if whole.particle is None else whole.particle, stable=True)
-        whole = whole[order]
-        noised = self.distiller.diffuse(whole, self.distiller.timesteps, progress=self.progress, rng=rng)
-        gradient = self.distiller.loss.gradient(noised, self.distiller.teacher, self.distiller.guidance)
-        shares = torch.empty_like(gradient.g).index_copy(0, order, gradient.g)
-        for part, g in zip(parts, shares.split([len(s.x) for s in samples]), strict=True):
-            sample = generate(part, generator_at(seed, 0))
-            share = len(sample.x) / len(whole.x)
-            self.manual_backward(self._of_all * share * _with_regulariser(surrogate(sample.x, g), sample))
-        return Step(surrogate(whole.x, gradient.g), noised, gradient)
-
     @property
-    def _of_all(self) -> float:
+    def share_of_batch(self) -> float:
         """This process's share of the samples over which the objective is a mean."""
         share = self.distiller.generator.share
         return 1.0 if share is None else 1 / share.processes
@@ -246,7 +223,7 @@ class Distillation(Training):
         for index, (name, error) in enumerate(errors.items(), 1):
             norm = self._critic_step(index, name)
             if self.reports(self.plan.ticks):
-                self._report_critic(name, error.detach(), norm, noised)
+                report_critic(self, name, error.detach(), norm, noised, self.levels)
         self.critic_steps += 1
 
     def _critic_step(self, index: int, name: str) -> Tensor:
@@ -258,20 +235,3 @@ class Distillation(Training):
         # Through the strategy and not the wrapped optimiser, which would count this as a generator step.
         self.trainer.strategy.optimizer_step(optimizer, lambda: None)
         return norm
-
-    def _report_critic(self, name: str, error: Tensor, norm: Tensor, noised: Noised) -> None:
-        """Losses by noise level too: level_0 is the noisiest quarter of the times."""
-        self.log_dict({f"{name}/loss": error.mean(), f"{name}/gradient_norm": norm}, sync_dist=True)
-        means = self.levels.means(error, noised.t, noised.schedule)
-        self.log_dict({f"{name}/loss/level_{level}": mean for level, mean in means.items()})
-
-    def _report(self, step: Step, norm: Tensor) -> None:
-        self.log_dict({"loss": step.loss.detach(), "gradient_norm": norm}, prog_bar=True, sync_dist=True)
-        self.log_dict({f"objective/{key}": value for key, value in step.gradient.report().items()})
-        self.log("objective/t", step.noised.t.mean())
-        if step.noised.sample.regulariser is not None:
-            self.log("regulariser", step.noised.sample.regulariser.detach())
-
-
-def _with_regulariser(loss: Tensor, sample: Sample) -> Tensor:
-    return loss if sample.regulariser is None else loss + sample.regulariser

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from critics.lora_networks import text_teacher
+from pytorch_lightning.strategies import ModelParallelStrategy
 from training.processes import Made, compare, train
 
 from scoredistill.critics import LoRACritic, NetworkCritic
@@ -134,6 +135,13 @@ def test_a_sharded_run_goes_on_with_other_numbers_of_processes(tmp_path: Path) -
     compare(one, two)
     compare(train(make, tmp_path / "three", 3, "fsdp2", steps=2, resume=tmp_path / "one" / "last.ckpt"), two)
     train(make, tmp_path / "four", 3, "fsdp2", steps=3, resume=tmp_path / "three" / "last.ckpt")
+
+
+def test_other_strategies_are_refused() -> None:
+    """They would leave the processes' gradients apart."""
+    module, fsdp = student()[0], ModelParallelStrategy()
+    with pytest.raises(ValueError, match="ModelParallelStrategy is not known here; choose ddp, split_particles or"):
+        Distillation.setup(SimpleNamespace(trainer=SimpleNamespace(strategy=fsdp), strategies=module.strategies), "fit")
 
 
 def test_a_network_that_keeps_its_weights_normalised_cannot_be_sharded() -> None:

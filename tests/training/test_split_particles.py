@@ -122,7 +122,7 @@ def test_two_processes_compute_what_one_does(make, tmp_path: Path) -> None:
     assert (one["state_dict"][f"distiller.generator.{name}"] - before[f"distiller.generator.{name}"]).abs().max() > 1e-4
 
 
-@named
+@pytest.mark.parametrize("make", CASES[:-1], ids=lambda case: case.__name__)
 def test_a_checkpoint_goes_on_with_another_number_of_processes(make, tmp_path: Path) -> None:
     whole = train(make, tmp_path / "whole", steps=4)
     train(make, tmp_path / "a", 2, "split_particles", steps=2)
