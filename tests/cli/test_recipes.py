@@ -149,6 +149,7 @@ def test_every_shipped_stage_resolves(cli, folder, name, monkeypatch):
         assert start == {"nerf": None, "geometry": "out/nerf/0", "texture": "out/geometry/0"}[stage]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", STUDIES)
 def test_every_shipped_study_resolves(cli, folder, name):
     result = cli("ablate", name, "--dry_run")

@@ -51,7 +51,7 @@ def test_a_student_trains_the_teacher_that_is_missing_and_only_then(cli, folder,
     asked = []
     assert cli("fit", "--config", "teacher.yaml", "--output", "ready").code == 0
 
-    def run(words, check):
+    def run(words, check, env):
         asked.append(words[words.index("fit") :])
         (folder / "ready").rename(folder / "teachers")
         return SimpleNamespace(returncode=0)
@@ -82,7 +82,7 @@ def test_an_interrupted_teacher_is_gone_on_with_and_a_failed_one_stops_the_stude
     (folder / "teachers/0/checkpoints").mkdir(parents=True)
     (folder / "teachers/0/checkpoints/last.ckpt").touch()
     asked = []
-    fails = SimpleNamespace(run=lambda words, check: asked.append(words) or SimpleNamespace(returncode=1))
+    fails = SimpleNamespace(run=lambda words, check, env: asked.append(words) or SimpleNamespace(returncode=1))
     monkeypatch.setattr("scoredistill.cli.teachers.subprocess", fails)
     result = cli("fit", "--config", "student.yaml")
     assert result.code == 2
@@ -102,7 +102,7 @@ def test_an_interrupted_teacher_is_gone_on_with_and_a_failed_one_stops_the_stude
 @pytest.mark.parametrize("nested", [True, False])
 def test_whatever_is_trained_by_a_recipe_is_trained_where_it_is_missing(folder, monkeypatch, key, part, marker, nested):
     asked = []
-    ends_well = SimpleNamespace(run=lambda words, check: asked.append(words[2:]) or SimpleNamespace(returncode=0))
+    ends_well = SimpleNamespace(run=lambda words, check, env: asked.append(words[2:]) or SimpleNamespace(returncode=0))
     monkeypatch.setattr("scoredistill.cli.teachers.subprocess", ends_well)
     settings = Namespace({key: "runs/it", "trained_by": "it.yaml"})
     model = Namespace(teacher=Namespace(init_args=settings)) if nested else settings

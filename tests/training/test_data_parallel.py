@@ -127,6 +127,7 @@ def test_shards_and_copies_compute_the_same_and_read_each_others_checkpoints(tmp
 
 
 @shards
+@pytest.mark.slow
 def test_a_sharded_run_goes_on_with_other_numbers_of_processes(tmp_path: Path) -> None:
     """Nothing is lost on the way: weights, averages and optimisers are read as they were written."""
     make = adam(student)
@@ -170,6 +171,7 @@ BACKBONES: dict[str, Callable[[], Backbone]] = {
 
 
 @shards
+@pytest.mark.slow
 @pytest.mark.parametrize("name", BACKBONES)
 def test_networks_in_blocks(name, tmp_path: Path, monkeypatch) -> None:
     """Every family, cut into its blocks, with a discriminator on the critic's features."""

@@ -108,11 +108,13 @@ def adapters() -> Made:
         return Distillation(ImageParticles(start), teacher, VSD(critic), seed=1), Texts()
 
 
-CASES = [radiance_fields, hashed_fields_in_parts, meshes, textures, points, trained_critic, adapters]
-named = pytest.mark.parametrize("make", CASES, ids=lambda case: case.__name__)
+CASES = [radiance_fields, hashed_fields_in_parts, meshes, textures, points, trained_critic]
 
 
-@named
+ALL = [*CASES, pytest.param(adapters, marks=pytest.mark.slow)]
+
+
+@pytest.mark.parametrize("make", ALL, ids=lambda case: case.__name__)
 def test_two_processes_compute_what_one_does(make, tmp_path: Path) -> None:
     one = train(make, tmp_path / "one", steps=3)
     two = train(make, tmp_path / "two", 2, "split_particles", steps=3)
@@ -122,7 +124,8 @@ def test_two_processes_compute_what_one_does(make, tmp_path: Path) -> None:
     assert (one["state_dict"][f"distiller.generator.{name}"] - before[f"distiller.generator.{name}"]).abs().max() > 1e-4
 
 
-@pytest.mark.parametrize("make", CASES[:-1], ids=lambda case: case.__name__)
+@pytest.mark.slow
+@pytest.mark.parametrize("make", CASES, ids=lambda case: case.__name__)
 def test_a_checkpoint_goes_on_with_another_number_of_processes(make, tmp_path: Path) -> None:
     whole = train(make, tmp_path / "whole", steps=4)
     train(make, tmp_path / "a", 2, "split_particles", steps=2)
