@@ -1,19 +1,17 @@
 """Runs that are stopped, killed and resumed."""
 
-import os
 import random
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from forks import Forked
 
-import scoredistill
+from scoredistill.__main__ import main
 
 STOP = '''\
 """Stops a run, as Ctrl-C does."""
@@ -123,15 +121,6 @@ def test_ctrl_c_before_the_first_checkpoint_says_so(cli, folder):
     assert "before the first checkpoint" in result.err
 
 
-def environment(folder: Path) -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": str(Path(scoredistill.__file__).parent.parent), "OMP_NUM_THREADS": "1"}
-
-
-def command(output: str, *words: str) -> list[str]:
-    main = [sys.executable, "-m", "scoredistill", "fit", "--config", "learned.yaml", "--output", output]
-    return [*main, "--trainer.callbacks", "slowly.Slowly", *words]
-
-
 def differing(a: Any, b: Any, where: str = "") -> list[str]:
     """Where two checkpoints are not the same, bit for bit."""
     if isinstance(a, Mapping):
@@ -155,23 +144,27 @@ def differing(a: Any, b: Any, where: str = "") -> list[str]:
     ],
     ids=["particles", "student", "meshes"],
 )
-def test_a_killed_and_resumed_run_ends_in_the_same_bits(recipe, average, tmp_path):
+def test_a_killed_and_resumed_run_ends_in_the_same_bits(recipe, average, tmp_path, monkeypatch):
     (tmp_path / "learned.yaml").write_text(recipe)
     (tmp_path / "slowly.py").write_text(SLOWLY)
-    settings = {"cwd": tmp_path, "env": environment(tmp_path), "stdout": subprocess.DEVNULL}
-    subprocess.run(command("whole"), check=True, timeout=300, **settings)
-    with subprocess.Popen(command("cut"), **settings) as process:
-        last = tmp_path / "cut/0/checkpoints/last.ckpt"
-        deadline = time.monotonic() + 200
-        while not last.exists():
-            assert process.poll() is None
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
-        time.sleep(random.uniform(0, 1.2))
-        process.send_signal(signal.SIGKILL)
-    assert process.returncode == -signal.SIGKILL
+    monkeypatch.chdir(tmp_path)
+
+    def started(output: str, *words: str) -> Forked:
+        line = ["fit", "--config", "learned.yaml", "--output", output, "--trainer.callbacks", "slowly.Slowly", *words]
+        return Forked(lambda: main(line), tmp_path / "log.txt", dtype=torch.float32)
+
+    whole = started("whole")
+    assert whole.wait() == 0, whole.said
+    process, last = started("cut"), tmp_path / "cut/0/checkpoints/last.ckpt"
+    while not last.exists():
+        assert process.poll() is None, process.said
+        time.sleep(0.01)
+    time.sleep(random.uniform(0, 1.2))
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
     assert torch.load(last)["global_step"] < 60
-    subprocess.run(command("cut", "--ckpt_path", "last"), check=True, timeout=300, **settings)
+    resumed = started("cut", "--ckpt_path", "last")
+    assert resumed.wait() == 0, resumed.said
     whole, cut = (torch.load(tmp_path / name / "0/checkpoints/last.ckpt") for name in ("whole", "cut"))
     assert whole["global_step"] == cut["global_step"] == 60
     assert average in whole["state_dict"]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from ranks import torchrun
+from forks import torchrun
 
 from scoredistill.__main__ import main
 

@@ -3,15 +3,13 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 import torch
+from forks import Forked
 
-import scoredistill
 from scoredistill.__main__ import main
 from scoredistill.cli import stages as command
 
@@ -174,17 +172,14 @@ def test_a_missing_file_or_recipe_is_named(cli, folder, chain):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("chain")
 def test_killed_stages_go_on_bit_by_bit(folder):
     """Killed in the first stage, and in the second one."""
-    (folder / "chain.yaml").write_text(STAGES)
-    (folder / "colder.yaml").write_text(COLDER)
     (folder / "slowly.py").write_text(SLOWLY)
     words = ["chain.yaml", "--checkpoint_every", "2", "--trainer.max_steps", "20", "--trainer.callbacks+=slowly.Slowly"]
-    environment = dict(os.environ, PYTHONPATH=str(Path(scoredistill.__file__).parents[1]))
 
-    def start(output: str) -> subprocess.Popen[bytes]:
-        line = [sys.executable, "-m", "scoredistill", "stages", *words, "--output", output]
-        return subprocess.Popen(line, env=environment, start_new_session=True, stdout=subprocess.DEVNULL)
+    def start(output: str) -> Forked:
+        return Forked(lambda: main(["stages", *words, "--output", output]), folder / "log.txt")
 
     assert start("whole").wait() == 0
     for stage in ("first", "second"):
@@ -192,7 +187,7 @@ def test_killed_stages_go_on_bit_by_bit(folder):
         while not (folder / f"killed/{stage}/0/checkpoints/last.ckpt").exists():
             assert process.poll() is None
             time.sleep(0.01)
-        os.killpg(process.pid, signal.SIGKILL)
+        process.send_signal(signal.SIGKILL)
         process.wait()
     assert start("killed").wait() == 0
     for stage in ("first", "second"):
@@ -213,16 +208,24 @@ class Slowly(Callback):
 """
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("write", [1, 2, 3, 4])
 def test_stages_killed_between_two_go_on_bit_by_bit(cli, folder, chain, write):
     """Killed before a stage begins, or between its end and the note that it has ended."""
     (folder / "colder.yaml").write_text(COLDER)
-    (folder / "killed.py").write_text(KILLED)
-    words = ["chain.yaml", "--output", "killed"]
-    environment = dict(os.environ, PYTHONPATH=str(Path(scoredistill.__file__).parents[1]))
-    process = subprocess.run([sys.executable, "killed.py", str(write), *words], env=environment, capture_output=True)
-    assert process.returncode == -signal.SIGKILL, process.stderr.decode()
+    words, written, kept = ["chain.yaml", "--output", "killed"], [], command.write_json_atomically
+
+    def killed(*given: object) -> None:
+        written.append(given)
+        if len(written) == write:
+            os.kill(os.getpid(), signal.SIGKILL)
+        kept(*given)
+
+    def stages() -> int:
+        command.write_json_atomically = killed
+        return main(["stages", *words])
+
+    process = Forked(stages, folder / "log.txt")
+    assert process.wait() == -signal.SIGKILL, process.said
     ended = sorted(path.parents[1].name for path in folder.glob("killed/*/0/config.yaml"))
     assert ended == [[], ["first"], ["first"], ["first", "second"]][write - 1]
 
@@ -231,28 +234,3 @@ def test_stages_killed_between_two_go_on_bit_by_bit(cli, folder, chain, write):
     for stage in ("first", "second"):
         assert torch.equal(particles(f"killed/{stage}/0"), particles(f"whole/{stage}/0"))
         assert [path.name for path in (folder / "killed" / stage).iterdir()] == ["0"]
-
-
-KILLED = """\
-import os, signal, sys
-
-import torch
-
-from scoredistill.__main__ import main
-from scoredistill.cli import stages
-
-at, written, write = int(sys.argv[1]), [], stages.write_json_atomically
-
-
-def killed(*given):
-    written.append(given)
-    if len(written) == at:
-        os.kill(os.getpid(), signal.SIGKILL)
-    write(*given)
-
-
-torch.set_default_dtype(torch.float64)  # as in the tests
-stages.write_json_atomically = killed
-stages._run = lambda words: main(words[3:])
-main(["stages", *sys.argv[2:]])
-"""

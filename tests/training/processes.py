@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from forks import torchrun
 from pytorch_lightning import Callback, Trainer
-from ranks import torchrun
 from training.test_module import run
 
 from scoredistill.training import Conditions, Distillation
