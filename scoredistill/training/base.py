@@ -73,9 +73,8 @@ class Training(LightningModule, ABC):
             # A step's several losses are of different networks each.
             strategy._ddp_kwargs.setdefault("find_unused_parameters", True)
         elif not isinstance(strategy, (SingleDeviceStrategy, *self.strategies)):
-            raise ValueError(
-                f"trainer.strategy: {type(strategy).__name__} is not known here; choose ddp, split_particles or fsdp2"
-            )
+            choices = "ddp, split_particles or fsdp2" if self.strategies else "ddp"
+            raise ValueError(f"trainer.strategy: {type(strategy).__name__} is not known here; choose {choices}")
 
     def on_train_start(self) -> None:
         """Let SIGTERM only be noted: Lightning's own handler sends a message to the other processes, whatever they are

@@ -84,14 +84,13 @@ class Distillation(Training):
         self.average = None if ema is None else MovingAverage(generator, ema)
         self.register_buffer("critic_steps", torch.zeros((), dtype=torch.long))
         self._whole: Whole | None = None
-        self._looked_at: Generator | None = None
         self._sharded = False
 
     @property
     def evaluated(self) -> Generator:
         """The generator that is looked at: the moving average where there is one."""
-        if self._looked_at is not None:
-            return self._looked_at
+        if self._whole is not None and self._whole.shown is not None:
+            return self._whole.shown
         return self.distiller.generator if self.average is None else cast(Generator, self.average.module)
 
     @contextmanager
@@ -99,11 +98,8 @@ class Distillation(Training):
         if self._whole is None:
             yield True
             return
-        with self._whole.of(self.evaluated) as self._looked_at:
-            try:
-                yield self._looked_at is not None
-            finally:
-                self._looked_at = None
+        with self._whole.of(self.evaluated) as shows:
+            yield shows
 
     def split(self, share: Share) -> None:
         """Keep one process's share of the particles; the first one can still look at all of them (`whole`).

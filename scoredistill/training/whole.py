@@ -23,24 +23,32 @@ class Whole:
         share: of this process.
     """
 
+    shown: Generator | None = None
+    """It, while it is looked at."""
+
     def __init__(self, generator: Generator, share: Share) -> None:
         self._generator = deepcopy(generator).requires_grad_(False) if share.process == 0 else None
 
     @contextmanager
-    def of(self, own: Generator) -> Iterator[Generator | None]:
-        """Every process's particles together, on the first process; None on the others. All have to come here.
+    def of(self, own: Generator) -> Iterator[bool]:
+        """Inside the block the first process shows every process's particles together. All have to come here.
 
         Args:
             own: this process's generator.
+
+        Returns:
+            whether this process shows them.
         """
         state = {name: on_the_first(value) if value.ndim else value for name, value in own.state_dict().items()}
         whole = self._generator
         if whole is None:
-            yield None
+            yield False
             return
         device = next(own.parameters()).device
         whole.to(device).load_state_dict({name: value for name, value in state.items() if value is not None})
+        self.shown = whole
         try:
-            yield whole
+            yield True
         finally:
+            self.shown = None
             whole.to(torch.device("cpu"))

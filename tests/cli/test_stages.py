@@ -208,6 +208,7 @@ class Slowly(Callback):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("write", [1, 2, 3, 4])
 def test_stages_killed_between_two_go_on_bit_by_bit(cli, folder, chain, write):
     """Killed before a stage begins, or between its end and the note that it has ended."""

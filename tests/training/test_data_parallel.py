@@ -20,7 +20,16 @@ from scoredistill.losses import GAN, VSD, FDistill
 from scoredistill.networks import Backbone, DiffusersBackbone, EDM2UNet, EDMUNet, LoRA, MLPBackbone
 from scoredistill.ratios import ClampRatio, DiscriminatorRatio
 from scoredistill.teachers import EDMTeacher, GaussianMixture
-from scoredistill.training import Distillation, Images, Labels, NetworkOptimizer, UpdatePlan, images, sharding
+from scoredistill.training import (
+    DenoiserTraining,
+    Distillation,
+    Images,
+    Labels,
+    NetworkOptimizer,
+    UpdatePlan,
+    images,
+    sharding,
+)
 from scoredistill.training.base import Training
 from scoredistill.types import Batch, Condition
 
@@ -90,7 +99,9 @@ def first_step(make: Callable[[], Made], rank: int, folder: Path, monkeypatch: p
         return train(make, folder)["state_dict"]
 
 
-@pytest.mark.parametrize("make", [student, adapters], ids=lambda case: case.__name__)
+@pytest.mark.parametrize(
+    "make", [student, pytest.param(adapters, marks=pytest.mark.slow)], ids=lambda case: case.__name__
+)
 @STRATEGIES
 def test_a_step_is_the_mean_of_the_processes_steps(make, strategy, tmp_path: Path, monkeypatch) -> None:
     """Plain gradient descent is linear in the gradient: of generator, average, critic and discriminator alike."""
@@ -103,6 +114,23 @@ def test_a_step_is_the_mean_of_the_processes_steps(make, strategy, tmp_path: Pat
             differing += int((alone[0][name] - alone[1][name]).abs().max() > 1e-9)
             torch.testing.assert_close(value, (alone[0][name] + alone[1][name]) / 2, rtol=1e-9, atol=1e-11, msg=name)
     assert differing > (40 if make is student else 8)
+
+
+def teacher() -> Made:
+    """A teacher that learns the score from data."""
+    with torch.random.fork_rng():
+        module = DenoiserTraining(perceptron(0), (2,), optimizer=sgd(), ema=0.5, seed=7)
+    return module, Images(TeacherSamples(mixture(), 64), batch_size=8, labels="data")
+
+
+@pytest.mark.slow
+def test_a_teachers_step_is_the_mean_too(tmp_path: Path, monkeypatch) -> None:
+    test_a_step_is_the_mean_of_the_processes_steps(teacher, "ddp", tmp_path, monkeypatch)
+
+
+def test_only_distillations_are_sharded(tmp_path: Path) -> None:
+    with pytest.raises(AssertionError, match="FSDP2 is not known here; choose ddp\n"):
+        train(teacher, tmp_path, 2, "fsdp2")
 
 
 def adam(make: Callable[[], Made]) -> Callable[[], Made]:
@@ -118,6 +146,7 @@ def adam(make: Callable[[], Made]) -> Callable[[], Made]:
 
 
 @shards
+@pytest.mark.slow
 def test_shards_and_copies_compute_the_same_and_read_each_others_checkpoints(tmp_path: Path) -> None:
     make = adam(student)
     whole = train(make, tmp_path / "whole", 2, "ddp", steps=4)
