@@ -1,6 +1,10 @@
 """Every test runs in float64 on one CPU thread."""
 
+import os
 from collections.abc import Iterator
+
+# For the processes that tests start too: threads that wait for a busy core cost more than they bring.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 import torch
