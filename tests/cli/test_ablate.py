@@ -258,7 +258,8 @@ def test_its_commands_can_be_listed(cli, study):
 
 
 def started(folder: Path, *words: str) -> Forked:
-    environment = {"PYTHONPATH": str(Path(scoredistill.__file__).parents[1])}  # of Ray's and submitit's own processes
+    # Of Ray's and submitit's own processes, which Ray would start by `uv run` anew where the tests were.
+    environment = {"PYTHONPATH": str(Path(scoredistill.__file__).parents[1]), "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0"}
     return Forked(lambda: main(["ablate", "study.yaml", *words]), folder / "log.txt", environment, torch.float32)
 
 
