@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from laws.speaking import Speaking
 from laws.zoo import GUIDANCES, LOSSES, discriminator, mlp_critic
 from torch import Tensor, nn
 
@@ -30,7 +31,11 @@ def teacher() -> GaussianMixture:
 
 
 def distiller(loss: ScoreDistillation, n: int = 6) -> Distiller:
-    return Distiller(ImageParticles(torch.randn(n, 2, generator=rng(1))), teacher(), loss)
+    return Distiller(ImageParticles(torch.randn(n, 2, generator=rng(1))), Speaking(), loss)
+
+
+def asked(n: int = 6) -> Batch:
+    return Batch(Condition("asked"), n)
 
 
 def rows(n: int = 6) -> dict[str, Tensor]:
@@ -45,7 +50,7 @@ def test_a_gradient_changes_nothing(make: Make, guidance: Callable[[], CFG]) -> 
     x = torch.randn(6, 2, generator=rng(3))
     state = {key: value.clone() for key, value in ours.state_dict().items()}
     random, kept = torch.get_rng_state(), x.clone()
-    g = ours.gradient(x, **rows(), condition=Condition("a mug"))
+    g = ours.gradient(x, **rows(), condition=Condition("asked"))
     assert g.shape == x.shape
     assert not g.requires_grad
     assert torch.equal(x, kept)
@@ -53,14 +58,14 @@ def test_a_gradient_changes_nothing(make: Make, guidance: Callable[[], CFG]) -> 
     assert ours.state_dict().keys() == state.keys()
     assert all(torch.equal(value, state[key]) for key, value in ours.state_dict().items())
     assert all(parameter.grad is None for parameter in ours.parameters())
-    assert torch.equal(ours.gradient(x, **rows(), condition=Condition("a mug")), g)
+    assert torch.equal(ours.gradient(x, **rows(), condition=Condition("asked")), g)
 
 
 @pytest.mark.parametrize("make", LOSSES.values(), ids=LOSSES.keys())
 def test_a_step_is_a_function_of_its_generator(make: Make) -> None:
     ours = distiller(make())
     random = torch.get_rng_state()
-    first, again, other = (float(ours.generator_loss(rng=rng(seed)).detach()) for seed in (5, 5, 6))
+    first, again, other = (float(ours.generator_loss(asked(), rng=rng(seed)).detach()) for seed in (5, 5, 6))
     assert first == again
     assert first != other
     assert torch.equal(torch.get_rng_state(), random)
@@ -69,11 +74,12 @@ def test_a_step_is_a_function_of_its_generator(make: Make) -> None:
 @pytest.mark.parametrize("make", LOSSES.values(), ids=LOSSES.keys())
 def test_the_surrogates_gradient_is_g_over_the_batch(make: Make) -> None:
     ours = distiller(make())
-    step = ours.step(rng=rng(5))
+    step = ours.step(asked(), rng=rng(5))
     step.loss.backward()
     torch.testing.assert_close(ours.generator.values.grad, step.gradient.g / 6, rtol=1e-14, atol=0)
     assert float(step.loss.detach()) == pytest.approx(float((step.gradient.g**2).sum() / 12))
-    again = ours.gradient(ours.generator.values.detach(), t=step.noised.t, epsilon=step.noised.epsilon)
+    at = {"t": step.noised.t, "epsilon": step.noised.epsilon, "condition": step.noised.condition}
+    again = ours.gradient(ours.generator.values.detach(), **at)
     torch.testing.assert_close(again, step.gradient.g, rtol=1e-13, atol=1e-15)
 
 
@@ -87,9 +93,10 @@ def test_the_surrogate_goes_through_the_generator() -> None:
 @pytest.mark.parametrize("make", LOSSES.values(), ids=LOSSES.keys())
 def test_float32_agrees_with_float64(make: Make) -> None:
     double, x, at = distiller(make()), torch.randn(6, 2, generator=rng(3)), rows()
-    expected = double.gradient(x, **at)
+    expected = double.gradient(x, **at, condition=Condition("asked"))
     single = distiller(make()).float()
-    ours = single.gradient(x.float(), **{key: value.float() for key, value in at.items()})
+    at = {key: value.float() for key, value in at.items()}
+    ours = single.gradient(x.float(), **at, condition=Condition("asked"))
     assert ours.dtype == torch.float32
     # Rounding t, x_t and the noise moves h and A - B by some 1e-6 of the batch's largest.
     assert float((ours - expected).abs().max()) < 3e-5 * float(expected.abs().max())

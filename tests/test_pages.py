@@ -22,7 +22,7 @@ PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *ROOT.glob("docs/*
 PAGES = [page for page in PAGES if not {"_build", "reference"} & set(page.parts)]
 SHOWN = {"text", "mermaid", "{toctree}"}
 """Languages of blocks that are not for running."""
-TRAINED_FIRST = re.compile(r"digits|gallery_sd|small/|sd15|prolificdreamer|edm")
+TRAINED_FIRST = re.compile(r"digits|gallery_sd|small/|sd15|prolificdreamer|edm|recipes/dds")
 """Recipes with a teacher that takes minutes to train, or weights that are not here: parsed."""
 SHORT = ["--trainer.max_steps", "2", "--trainer.accelerator", "cpu"]
 SMALL = ["--model.generator.init_args.resolution", "8", "--model.generator.init_args.samples", "8"]

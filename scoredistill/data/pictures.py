@@ -41,6 +41,20 @@ def decode(file: Path | bytes, resolution: int | None, grey: bool, name: str) ->
         raise ValueError(f"{name}: not a readable picture ({error}); repair or remove it") from error
 
 
+def read_picture(path: Path) -> Tensor:
+    """A whole picture, (3, H, W) in [-1, 1]; transparent parts are white.
+
+    Args:
+        path: its file.
+
+    Raises:
+        ValueError: that names the file, if it is not there or cannot be read.
+    """
+    if not path.is_file():
+        raise ValueError(f"there is no picture {path}")
+    return decode(path, None, False, str(path)).to(torch.get_default_dtype()) / 127.5 - 1
+
+
 def square(image: Image, resolution: int | None, grey: bool) -> Tensor:
     """The central square of a picture, transparent parts on white.
 

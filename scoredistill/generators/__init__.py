@@ -2,7 +2,7 @@
 
 from scoredistill.generators.base import Generator
 from scoredistill.generators.dmtet import DMTet
-from scoredistill.generators.image import GaussianInit, ImageParticles, ParticleInit
+from scoredistill.generators.image import GaussianInit, ImageParticles, ParticleInit, PictureInit
 from scoredistill.generators.nerf import NeRF
 from scoredistill.generators.one_step import OneStepUNet
 from scoredistill.generators.sampler import SampledTeacher
@@ -15,5 +15,6 @@ __all__ = [
     "NeRF",
     "OneStepUNet",
     "ParticleInit",
+    "PictureInit",
     "SampledTeacher",
 ]

@@ -5,10 +5,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from scoredistill.data.pictures import read_picture
 from scoredistill.generators.base import Generator
 from scoredistill.generators.share import Share
 from scoredistill.types import Batch, Condition, Sample
@@ -42,6 +44,30 @@ class GaussianInit(ParticleInit):
     def draw(self) -> Tensor:
         rng = torch.Generator().manual_seed(self.seed)
         return self.mean + self.std * torch.randn(self.particles, *self.shape, generator=rng)
+
+
+class PictureInit(ParticleInit):
+    """Particles that start as pictures in [-1, 1], whole and in their own size, as editing begins.
+
+    Args:
+        files: a picture for each particle, all of one size.
+
+    Raises:
+        ValueError: if there is none, one cannot be read, or they differ in size.
+    """
+
+    def __init__(self, files: Sequence[str]) -> None:
+        if not files:
+            raise ValueError("PictureInit needs at least one file")
+        self.files = [Path(file) for file in files]
+
+    def draw(self) -> Tensor:
+        pictures = [read_picture(file) for file in self.files]
+        for file, picture in zip(self.files, pictures, strict=True):
+            if picture.shape != pictures[0].shape:
+                sizes = [f"{p.shape[2]} x {p.shape[1]}" for p in (pictures[0], picture)]
+                raise ValueError(f"{file} is {sizes[1]} pixels, {self.files[0]} {sizes[0]}: make them of one size")
+        return torch.stack(pictures)
 
 
 class ImageParticles(Generator):

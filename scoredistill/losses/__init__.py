@@ -1,9 +1,12 @@
 """Score-distillation objectives: choices of slots of one gradient.
 
 SDS = VSD with DiracCritic,   VSD = FDistill with ReverseKL,   FDistill = the trunk with a critic and a divergence
+CSD, DDS = the trunk with B the teacher's own, without the condition or at a reference
 """
 
 from scoredistill.losses.base import Gradient, Reweighting, ScoreDistillation
+from scoredistill.losses.csd import CSD
+from scoredistill.losses.dds import DDS
 from scoredistill.losses.fdistill import FDistill
 from scoredistill.losses.gan import GAN
 from scoredistill.losses.normalise import DMDNormaliser, GradientNormaliser
@@ -11,6 +14,8 @@ from scoredistill.losses.sds import SDS
 from scoredistill.losses.vsd import VSD
 
 __all__ = [
+    "CSD",
+    "DDS",
     "GAN",
     "SDS",
     "VSD",

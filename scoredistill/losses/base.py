@@ -99,6 +99,11 @@ class ScoreDistillation(nn.Module, ABC):
     def baseline(self, noised: Noised, teacher: Teacher) -> Tensor:
         """B, (B, *D) in epsilon units."""
 
+    def guided_baseline(self, noised: Noised, teacher: Teacher, guidance: Guidance) -> Tensor:
+        """B, for a subclass whose B is the teacher's as well and has to be asked in the same way."""
+        del guidance
+        return self.baseline(noised, teacher)
+
     def reweight(self, noised: Noised, teacher: Teacher) -> Reweighting:
         """h(r), (B,); 1 unless a subclass says otherwise."""
         del teacher
@@ -113,8 +118,9 @@ class ScoreDistillation(nn.Module, ABC):
             teacher: the model of p.
             guidance: how the teacher is asked; None: CFG of scale 1, the conditional model itself.
         """
-        target = (guidance or CFG())(teacher, noised.x_t, noised.t, noised.condition)
-        baseline = self.baseline(noised, teacher)
+        guidance = guidance or CFG()
+        target = guidance(teacher, noised.x_t, noised.t, noised.condition)
+        baseline = self.guided_baseline(noised, teacher, guidance)
         reweighting = self.reweight(noised, teacher)
         w = self.weight(noised.t, noised.schedule)
         factor = torch.ones_like(noised.t) if self.normaliser is None else self.normaliser(noised, target)

@@ -7,6 +7,7 @@ from scipy.optimize import root
 from torch import Tensor
 
 from laws.quadrature import normal, normal_nodes, time_at
+from laws.speaking import Speaking
 from laws.zoo import BATCH_STATISTICS, CRITICS, GUIDANCES, LOSSES, SCHEDULES, name
 from scoredistill import Condition, Distiller, Sample
 from scoredistill.critics import ParticleCritic
@@ -22,33 +23,9 @@ from scoredistill.diffusion import (
 from scoredistill.generators import ImageParticles
 from scoredistill.losses import SDS, VSD, DMDNormaliser
 from scoredistill.rendering.camera import Camera
-from scoredistill.teachers import GaussianMixture, Teacher
+from scoredistill.teachers import GaussianMixture
 
 PREDICTIONS: list[PredictionType] = ["epsilon", "x0", "v", "flow", "score"]
-DIRECTIONS = {"left": [-1.0, 0.5], "up": [0.3, 1.0], "asked": [1.0, 0.2]}
-DIRECTIONS |= {"asked, front view": [0.9, 0.4], "asked, side view": [0.2, 0.8], "asked, back view": [-0.4, 0.3]}
-
-
-class Speaking(Teacher):
-    """A labelled mixture that answers in any prediction type, and shifts with the prompt."""
-
-    exact = True
-
-    def __init__(self, kind: PredictionType = "epsilon", schedule: Schedule | None = None) -> None:
-        mixture = GaussianMixture(torch.tensor([[1.0, 0.0], [-1.0, 0.5], [0.0, -1.0]]), 0.4, schedule=schedule)
-        super().__init__(mixture.schedule)
-        self.mixture, self.kind = mixture, kind
-
-    def forward(self, x_t: Tensor, t: Tensor, condition: Condition | None = None) -> Prediction:
-        prompt = condition.prompt if condition is not None else None
-        texts = [prompt] * len(x_t) if prompt is None or isinstance(prompt, str) else prompt
-        shift = torch.tensor([DIRECTIONS[text] if text else [0.0, 0.0] for text in texts])
-        epsilon = self.mixture(x_t - shift, t).epsilon
-        value = getattr(Prediction(x_t, t, self.schedule, epsilon=epsilon), self.kind)
-        return Prediction.of(self.kind, value, x_t, t, self.schedule)
-
-    def log_prob(self, x_t: Tensor, t: Tensor, condition: Condition | None = None) -> Tensor:
-        return self.mixture.log_prob(x_t, t)
 
 
 def batch(n: int = 6) -> tuple[Tensor, Tensor, Tensor]:
@@ -77,7 +54,9 @@ def test_law_2_predictions_convert_into_one_another(
 def test_law_2_gradient_does_not_depend_on_the_prediction_type(loss, schedule: Schedule | None) -> None:  # type: ignore[no-untyped-def]
     x, t, epsilon = batch()
     first, *others = (
-        Distiller(ImageParticles(x), Speaking(kind, schedule), loss()).gradient(x, t=t, epsilon=epsilon)
+        Distiller(ImageParticles(x), Speaking(kind, schedule), loss()).gradient(
+            x, t=t, epsilon=epsilon, condition=Condition("asked")
+        )
         for kind in PREDICTIONS
     )
     for other in others:

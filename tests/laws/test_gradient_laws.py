@@ -23,7 +23,7 @@ from scoredistill.divergences import (
     SquaredHellinger,
 )
 from scoredistill.generators import ImageParticles
-from scoredistill.losses import SDS, VSD, FDistill, ScoreDistillation
+from scoredistill.losses import CSD, DDS, SDS, VSD, FDistill, ScoreDistillation
 from scoredistill.teachers import GaussianMixture, Teacher
 from scoredistill.types import Noised
 
@@ -108,6 +108,48 @@ def test_law_6_guidance_saturates_sds(std: float, scale: float, expected: float)
     distiller = one_dimension(SDS(), Prompted(std), CFG(scale))
     fixed = brentq(lambda x: moments(distiller, x, Condition(prompt="y"))[0], -200, 200, xtol=1e-13)
     assert fixed == pytest.approx(expected, abs=5e-6)
+
+
+@pytest.mark.parametrize("scale", [0.0, 7.5, 100.0])
+def test_sds_under_guidance_is_sds_and_csd(scale: float) -> None:
+    teacher = Prompted(0.5)
+    rows = {"x": torch.randn(64, 1), "t": torch.rand(64), "epsilon": torch.randn(64, 1), "condition": Condition("y")}
+    guided, plain = (one_dimension(SDS(), teacher, CFG(s)).gradient(**rows) for s in (scale, 1.0))
+    direction, scaled = (one_dimension(CSD(), teacher, CFG(s)).gradient(**rows) for s in (1.0, scale))
+    assert direction.abs().min() > 0
+    torch.testing.assert_close(guided, plain + (scale - 1) * direction, rtol=1e-11, atol=1e-12)
+    torch.testing.assert_close(scaled, scale * direction, rtol=1e-11, atol=1e-12)
+
+
+def test_csd_descends_the_teachers_classifier() -> None:
+    """Its noise-free fixed point is SDS' under unbounded guidance, (x - 1)/v = x with v = alpha^2 S^2 + sigma^2."""
+    x = torch.linspace(-2, 2, 9)[:, None].requires_grad_()
+    t = torch.full((9,), time_at(ALPHA))
+    teacher = Prompted(0.5)
+    x_t = ALPHA * x
+    log_p = [part.log_prob(x_t, t) for part in (teacher.conditional, teacher.unconditional)]
+    (slope,) = torch.autograd.grad((log_p[0] - log_p[1]).sum(), x)
+    distiller = one_dimension(CSD(UniformWeight()), teacher)
+    asked = Condition(prompt="y")
+    g = distiller.gradient(x.detach(), t=t, epsilon=torch.zeros(9, 1), condition=asked)
+    torch.testing.assert_close(g, -SIGMA / ALPHA * slope, rtol=1e-11, atol=1e-12)
+    fixed = brentq(lambda x: moments(distiller, x, asked)[0], -200, 200, xtol=1e-13)
+    assert fixed == pytest.approx(1 / (1 - ALPHA**2 * 0.5**2 - SIGMA**2), abs=1e-10)
+
+
+@pytest.mark.parametrize("x", [-1.0, 0.5, 3.0])
+def test_law_14_dds_with_equal_variances_has_none(x: float) -> None:
+    """g = sigma alpha (x - x_ref - mu_y + mu_ref)/v whatever the noise; SDS' varies by .4096 in the same place."""
+    mu_ref, mu_y, x_ref = -1.0, 0.5, -0.7
+    teacher = GaussianMixture(torch.tensor([[mu_ref], [mu_y]]), 1.0, labels=torch.tensor([0, 1]))
+    distiller = one_dimension(DDS(torch.tensor([[x_ref]]), label=0, weight=UniformWeight()), teacher)
+    asked = Condition(label=torch.ones(40, dtype=torch.long))
+    mean, variance = moments(distiller, x, asked)
+    assert mean == pytest.approx(0.48 * (x - x_ref - mu_y + mu_ref), abs=1e-12)
+    assert variance == pytest.approx(0, abs=1e-24)
+    assert moments(one_dimension(SDS(UniformWeight()), teacher), x, asked)[1] == pytest.approx(0.4096, abs=1e-12)
+    fixed = brentq(lambda x: moments(distiller, x, asked)[0], -50, 50, xtol=1e-13)
+    assert fixed == pytest.approx(x_ref + mu_y - mu_ref, abs=1e-10)
 
 
 def test_law_7_vsd_is_the_gradient_of_reverse_kl() -> None:

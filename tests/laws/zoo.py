@@ -18,7 +18,7 @@ from scoredistill.divergences import (
     SoftenedReverseKL,
     SquaredHellinger,
 )
-from scoredistill.losses import GAN, SDS, VSD, DMDNormaliser, FDistill, ScoreDistillation
+from scoredistill.losses import CSD, DDS, GAN, SDS, VSD, DMDNormaliser, FDistill, ScoreDistillation
 from scoredistill.networks import LoRA, MLPBackbone
 from scoredistill.ratios import BatchMeanNormaliser, ClampRatio, DiscriminatorRatio, ExactRatio, TimeBinNormaliser
 from scoredistill.teachers import EDMTeacher, GaussianMixture
@@ -80,6 +80,8 @@ def discriminator(shape: tuple[int, ...] = (2,)) -> DiscriminatorRatio:
 
 LOSSES: dict[str, Callable[[], ScoreDistillation]] = {
     "SDS": SDS,
+    "CSD": CSD,
+    "DDS": lambda: DDS(torch.tensor([[0.4, -0.2]]), prompt="left"),
     "SDS-DMD": lambda: SDS(normaliser=DMDNormaliser()),
     **{f"VSD-{key}": (lambda make=make: VSD(make())) for key, make in CRITICS.items()},
     **{

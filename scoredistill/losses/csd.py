@@ -1,0 +1,35 @@
+"""Classifier score distillation: the guidance direction alone."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from scoredistill.losses.base import ScoreDistillation
+from scoredistill.teachers.base import Teacher
+from scoredistill.types import Noised
+
+
+class CSD(ScoreDistillation):
+    """g = w(t) (epsilon_teacher(x_t; y) - epsilon_teacher(x_t))
+
+    It descends -log p_t(y | x_t), the teacher's own classifier. SDS under `CFG` of scale s is SDS + (s - 1) CSD, and
+    CSD under that guidance is s times CSD. A negative prompt takes the unconditional model's place.
+
+    Text-to-3D with Classifier Score Distillation, 2023, arXiv:2310.19415.
+
+    Args:
+        weight: w(t); None: `SigmaSquared`.
+        normaliser: rescales each sample's gradient; None: no rescaling.
+    """
+
+    def baseline(self, noised: Noised, teacher: Teacher) -> Tensor:
+        """The teacher's epsilon without the condition.
+
+        Raises:
+            ValueError: if there is no condition.
+        """
+        if noised.condition is None:
+            raise ValueError(
+                "CSD is what a condition changes in the teacher's score: give one, data.init_args.prompt or labels"
+            )
+        return teacher.predict_all(noised.x_t, noised.t, [noised.condition.negative()])[0].epsilon

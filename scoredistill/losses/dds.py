@@ -1,0 +1,94 @@
+"""Delta denoising score: what changes between two prompts, without what does not."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import chain
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from scoredistill.data.pictures import read_picture
+from scoredistill.diffusion.guidance import CFG, Guidance
+from scoredistill.diffusion.timesteps import TimestepSampler
+from scoredistill.diffusion.weights import TimeWeight
+from scoredistill.losses.base import ScoreDistillation
+from scoredistill.losses.normalise import GradientNormaliser
+from scoredistill.teachers.base import Teacher
+from scoredistill.types import Condition, Noised, right_pad_dims
+
+
+class DDS(ScoreDistillation):
+    """g = w(t) (epsilon_teacher(x_t; y) - epsilon_teacher(r_t; y_r)),    r_t = alpha_t r + sigma_t epsilon
+
+    with the same t, epsilon and guidance in both, and r a reference that shows what y_r says. What of the noise, and of
+    the teacher's own errors, is in both cancels, so that x leaves r only by what y and y_r differ in.
+
+    Delta Denoising Score, 2023, arXiv:2304.07090.
+
+    Args:
+        reference: r: (n, *D), one for each particle or one for all of them, or the path of a picture, as it is, in
+            place of one of them. Pictures are encoded where the teacher lives among latents.
+        prompt: y_r as a text.
+        label: y_r as a class.
+        weight: w(t); None: `SigmaSquared`.
+        normaliser: rescales each sample's gradient; None: no rescaling.
+
+    Raises:
+        ValueError: if neither prompt nor label says what the reference shows, or the picture cannot be read.
+    """
+
+    reference: Tensor
+
+    def __init__(
+        self,
+        reference: Tensor | str,
+        prompt: str | None = None,
+        label: int | None = None,
+        weight: TimeWeight | None = None,
+        normaliser: GradientNormaliser | None = None,
+    ) -> None:
+        super().__init__(weight, normaliser)
+        if prompt is None and label is None:
+            raise ValueError("DDS needs to be told what the reference shows: set prompt or label")
+        self.prompt, self.label = prompt, label
+        known = read_picture(Path(reference))[None] if isinstance(reference, str) else torch.as_tensor(reference)
+        self.register_buffer("reference", known.to(torch.get_default_dtype()), persistent=False)
+
+    @torch.no_grad()
+    def adopt(self, teacher: Teacher, timesteps: TimestepSampler) -> None:
+        super().adopt(teacher, timesteps)
+        there = next(chain(teacher.parameters(), teacher.buffers()), self.reference).device
+        self.reference = teacher.encode(self.reference.to(there))
+
+    def baseline(self, noised: Noised, teacher: Teacher) -> Tensor:
+        return self.guided_baseline(noised, teacher, CFG())
+
+    def guided_baseline(self, noised: Noised, teacher: Teacher, guidance: Guidance) -> Tensor:
+        """The guided teacher's epsilon at the reference, diffused as the samples were."""
+        r = self._of_each(noised)
+        alpha, sigma = noised.schedule.alpha(noised.t), noised.schedule.sigma(noised.t)
+        r_t = right_pad_dims(alpha, r) * r + right_pad_dims(sigma, r) * noised.epsilon
+        return guidance(teacher, r_t, noised.t, self._shown(noised, teacher)).epsilon
+
+    def _of_each(self, noised: Noised) -> Tensor:
+        """The reference of each sample, (B, *D)."""
+        r, x, particle = self.reference.to(noised.x_t), noised.x_t, noised.sample.particle
+        if r.shape[1:] != x.shape[1:]:
+            raise ValueError(
+                f"DDS: a reference is {tuple(r.shape[1:])}, a sample {tuple(x.shape[1:])}: make them alike"
+            )
+        if len(r) == 1:
+            return r.expand_as(x)
+        if particle is not None and int(particle.max()) < len(r):
+            return r[particle]
+        if particle is None and len(r) == len(x):
+            return r
+        raise ValueError(f"DDS: {len(r)} references for other particles: give one, or one for each particle")
+
+    def _shown(self, noised: Noised, teacher: Teacher) -> Condition | None:
+        """y_r, and whatever else the samples are asked."""
+        shown = (noised.condition or Condition()).with_prompt(self.prompt)
+        label = None if self.label is None else torch.full_like(noised.t, self.label, dtype=torch.long)
+        return teacher.embedded(replace(shown, label=label), len(noised.t))

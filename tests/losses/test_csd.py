@@ -1,0 +1,28 @@
+"""The teacher's classifier; its laws are in tests/laws."""
+
+import pytest
+import torch
+from laws.speaking import Speaking
+
+from scoredistill import Condition, Distiller
+from scoredistill.generators import ImageParticles
+from scoredistill.losses import CSD
+
+
+def gradient(condition: Condition | None) -> torch.Tensor:
+    x = torch.tensor([[0.3, -0.4], [1.0, 0.2]])
+    distiller = Distiller(ImageParticles(x), Speaking(), CSD())
+    return distiller.gradient(x, t=torch.full((2,), 0.4), epsilon=torch.zeros(2, 2), condition=condition)
+
+
+def test_a_negative_prompt_takes_the_unconditional_models_place() -> None:
+    assert torch.equal(gradient(Condition("left", negative_prompt="left")), torch.zeros(2, 2))
+    there, back = gradient(Condition("left", "up")), gradient(Condition("up", "left"))
+    assert there.abs().min() > 1e-3
+    assert torch.equal(there, -back)
+    torch.testing.assert_close(there, gradient(Condition("left")) - gradient(Condition("up")))
+
+
+def test_without_a_condition_there_is_nothing_to_descend() -> None:
+    with pytest.raises(ValueError, match=r"CSD is what a condition changes .* data\.init_args\.prompt or labels"):
+        gradient(None)
