@@ -14,6 +14,7 @@ from scoredistill.networks.pixart import PixArtBackbone
 from scoredistill.networks.published import load_published, read_tensors
 from scoredistill.networks.sd3 import SD3Backbone
 from scoredistill.networks.sdxl import SDXLBackbone
+from scoredistill.networks.storage import load_denoiser, save_denoiser
 
 __all__ = [
     "NO_LABEL",
@@ -31,6 +32,8 @@ __all__ = [
     "PixArtBackbone",
     "SD3Backbone",
     "SDXLBackbone",
+    "load_denoiser",
     "load_published",
     "read_tensors",
+    "save_denoiser",
 ]

@@ -73,13 +73,14 @@ class Display:
         return ", ".join(words)
 
     def _say(self, runs: Sequence[Run]) -> None:
-        for number, run in enumerate(runs):
-            if run.ended and run.state in ("done", "failed") and number not in self._said:
+        over = {number: run for number, run in enumerate(runs) if run.state in ("done", "failed")}
+        self._said |= {number for number, run in over.items() if not run.ended}  # of an earlier command
+        for number, run in over.items():
+            if number not in self._said:
                 self._said.add(number)
                 what = "done" if run.state == "done" else f"failed: {run.message}"
-                ended = sum(other.state in ("done", "failed") for other in runs)
                 took = _duration(run.ended - run.began)
-                line = f"{ended}/{len(runs)} {run.cell.name} seed {run.seed} {what} ({took})"
+                line = f"{len(self._said)}/{len(runs)} {run.cell.name} seed {run.seed} {what} ({took})"
                 self.console.print(line, soft_wrap=True, markup=False)
 
 

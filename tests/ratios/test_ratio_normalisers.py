@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
+from forks import torchrun
 from torch import Tensor
 
 from scoredistill import Distiller
@@ -122,20 +123,17 @@ def rows() -> tuple[Tensor, Tensor, Tensor]:
 SHARES = {"halves": (5, 5), "uneven": (3, 7)}
 
 
-def one_rank(rank: int, folder: str) -> None:
+def one_rank(rank: int, folder: Path) -> None:
     """Each share's gradient on two processes, into a file."""
-    torch.set_num_threads(1)
-    torch.set_default_dtype(torch.float64)
     dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
     for name, share in SHARES.items():
         mine = [tensor.split(share)[rank] for tensor in rows()]
-        torch.save(gradient(*mine), Path(folder) / f"{name}_{rank}.pt")
+        torch.save(gradient(*mine), folder / f"{name}_{rank}.pt")
     dist.destroy_process_group()
 
 
-@pytest.mark.slow
 def test_law_18_the_mean_is_taken_over_all_processes(tmp_path: Path) -> None:
-    torch.multiprocessing.spawn(one_rank, (str(tmp_path),), nprocs=2)
+    assert torchrun(2, lambda rank: one_rank(rank, tmp_path), tmp_path) == [0, 0]
     whole = gradient(*rows())
     for name, share in SHARES.items():
         ranks = torch.cat([torch.load(tmp_path / f"{name}_{rank}.pt") for rank in range(2)])

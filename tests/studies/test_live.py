@@ -40,11 +40,12 @@ def test_a_table_on_a_terminal(runs):
 def test_a_line_for_each_ended_run_elsewhere(runs):
     text = io.StringIO()
     display = Display(2, Console(file=text, width=40))
+    runs.append(Run(Cell("b", {}, []), 2, runs[0].folder, state="done"))  # by an earlier command
     display.look(runs)
     display.look(runs)
     assert text.getvalue().splitlines() == [
-        "2/4 a seed 0 done (1 min 15 s)",
-        "2/4 b seed 0 failed: [red]the gradient is not finite (2 s)",
+        "2/5 a seed 0 done (1 min 15 s)",
+        "3/5 b seed 0 failed: [red]the gradient is not finite (2 s)",
     ]
 
 

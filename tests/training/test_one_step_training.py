@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
+from forks import torchrun
 from pytorch_lightning import Callback
 from torch import Tensor
 from training.test_module import fit, trainer
@@ -218,21 +219,18 @@ def gradient(z: Tensor, t: Tensor, epsilon: Tensor, label: Tensor) -> tuple[Tens
     return found, objective.loss.ratio_normalisers[1].log_mean
 
 
-def one_rank(rank: int, folder: str) -> None:
+def one_rank(rank: int, folder: Path) -> None:
     """Half of the batch on each of two processes, whose gradients are averaged as data-parallel training does."""
-    torch.set_num_threads(1)
-    torch.set_default_dtype(torch.float64)
     dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
     halves = [tensor.chunk(2)[rank] for tensor in (*rows(), torch.arange(10) % 3)]
     found, means = gradient(*halves)
     dist.all_reduce(found)
-    torch.save({"gradient": found / 2, "means": means}, Path(folder) / f"{rank}.pt")
+    torch.save({"gradient": found / 2, "means": means}, folder / f"{rank}.pt")
     dist.destroy_process_group()
 
 
-@pytest.mark.slow
 def test_two_processes_give_the_gradient_of_one_batch_statistics_included(tmp_path: Path) -> None:
-    torch.multiprocessing.spawn(one_rank, (str(tmp_path),), nprocs=2)
+    assert torchrun(2, lambda rank: one_rank(rank, tmp_path), tmp_path) == [0, 0]
     whole, means = gradient(*rows(), torch.arange(10) % 3)
     alone = torch.stack([gradient(*(half.chunk(2)[k] for half in (*rows(), torch.arange(10) % 3)))[0] for k in (0, 1)])
     assert (alone.mean(0) - whole).abs().max() > 1e-6  # statistics of a half are others
