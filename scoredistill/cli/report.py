@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from scoredistill.cli.errors import UsageError
 from scoredistill.cli.parsers import OptionParser
@@ -45,7 +45,8 @@ def report(argv: Sequence[str]) -> None:
 def print_figures(content: Content) -> None:
     """The means, a row a cell, on the terminal."""
     metrics, console = content.results.metrics, Console(highlight=False)
-    table = Table("cell", *metrics, title=f"{content.results.record.name}: {content.state}")
+    # Folded where it is long: cells differ in what an ellipsis would hide.
+    table = Table(Column("cell", overflow="fold"), *metrics, title=f"{content.results.record.name}: {content.state}")
     for cell in content.results.cells:
         table.add_row(cell, *(mean_text(content.row(cell, metric).mean) for metric in metrics))
     console.print(table)

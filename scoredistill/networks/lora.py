@@ -70,7 +70,7 @@ def add_lora(network: nn.Module, lora: LoRA) -> None:
     names = [name for name, _ in network.named_modules()]
     if not any(name.endswith(target) for name in names for target in lora.targets):
         raise ValueError(f"lora: no layer of {type(network).__name__} ends in {', '.join(lora.targets)}")
-    config = LoraConfig(r=lora.rank, lora_alpha=lora.alpha, target_modules=list(lora.targets))  # type: ignore[arg-type]
+    config = LoraConfig(r=lora.rank, lora_alpha=lora.alpha, target_modules=list(lora.targets))
     inject_adapter_in_model(config, network, NAME)
     for weight in lora_weights(network).values():
         weight.data = weight.data.to(torch.promote_types(weight.dtype, torch.float32))
