@@ -51,7 +51,7 @@ def read_picture(path: Path) -> Tensor:
         ValueError: that names the file, if it is not there or cannot be read.
     """
     if not path.is_file():
-        raise ValueError(f"there is no picture {path}")
+        raise ValueError(f"there is no picture {path}: give the path of one")
     return decode(path, None, False, str(path)).to(torch.get_default_dtype()) / 127.5 - 1
 
 

@@ -59,7 +59,7 @@ class PictureInit(ParticleInit):
     def __init__(self, files: Sequence[str]) -> None:
         if not files:
             raise ValueError("PictureInit needs at least one file")
-        self.files = [Path(file) for file in files]
+        self.files = [Path(file) for file in ([files] if isinstance(files, str) else files)]
 
     def draw(self) -> Tensor:
         pictures = [read_picture(file) for file in self.files]

@@ -100,7 +100,13 @@ class ScoreDistillation(nn.Module, ABC):
         """B, (B, *D) in epsilon units."""
 
     def guided_baseline(self, noised: Noised, teacher: Teacher, guidance: Guidance) -> Tensor:
-        """B, for a subclass whose B is the teacher's as well and has to be asked in the same way."""
+        """B, (B, *D) in epsilon units, for a subclass whose B is the teacher's as well and has to be asked as A is.
+
+        Args:
+            noised: the diffused samples.
+            teacher: the model of p.
+            guidance: how the teacher was asked for A.
+        """
         del guidance
         return self.baseline(noised, teacher)
 

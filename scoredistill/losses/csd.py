@@ -26,10 +26,10 @@ class CSD(ScoreDistillation):
         """The teacher's epsilon without the condition.
 
         Raises:
-            ValueError: if there is no condition.
+            ValueError: if the condition has neither prompt nor label.
         """
-        if noised.condition is None:
+        if noised.condition is None or not noised.condition.named:
             raise ValueError(
-                "CSD is what a condition changes in the teacher's score: give one, data.init_args.prompt or labels"
+                "CSD is what a prompt or a class changes in the teacher's score: set data.init_args.prompt or labels"
             )
         return teacher.predict_all(noised.x_t, noised.t, [noised.condition.negative()])[0].epsilon

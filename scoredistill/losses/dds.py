@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from itertools import chain
 from pathlib import Path
 
 import torch
@@ -11,7 +10,6 @@ from torch import Tensor
 
 from scoredistill.data.pictures import read_picture
 from scoredistill.diffusion.guidance import CFG, Guidance
-from scoredistill.diffusion.timesteps import TimestepSampler
 from scoredistill.diffusion.weights import TimeWeight
 from scoredistill.losses.base import ScoreDistillation
 from scoredistill.losses.normalise import GradientNormaliser
@@ -29,7 +27,7 @@ class DDS(ScoreDistillation):
 
     Args:
         reference: r: (n, *D), one for each particle or one for all of them, or the path of a picture, as it is, in
-            place of one of them. Pictures are encoded where the teacher lives among latents.
+            place of one of them. Pictures are encoded as the samples are where the teacher lives among latents.
         prompt: y_r as a text.
         label: y_r as a class.
         weight: w(t); None: `SigmaSquared`.
@@ -51,33 +49,35 @@ class DDS(ScoreDistillation):
     ) -> None:
         super().__init__(weight, normaliser)
         if prompt is None and label is None:
-            raise ValueError("DDS needs to be told what the reference shows: set prompt or label")
+            raise ValueError("DDS: model.loss.init_args: set prompt or label to what the reference shows")
         self.prompt, self.label = prompt, label
         known = read_picture(Path(reference))[None] if isinstance(reference, str) else torch.as_tensor(reference)
         self.register_buffer("reference", known.to(torch.get_default_dtype()), persistent=False)
-
-    @torch.no_grad()
-    def adopt(self, teacher: Teacher, timesteps: TimestepSampler) -> None:
-        super().adopt(teacher, timesteps)
-        there = next(chain(teacher.parameters(), teacher.buffers()), self.reference).device
-        self.reference = teacher.encode(self.reference.to(there))
 
     def baseline(self, noised: Noised, teacher: Teacher) -> Tensor:
         return self.guided_baseline(noised, teacher, CFG())
 
     def guided_baseline(self, noised: Noised, teacher: Teacher, guidance: Guidance) -> Tensor:
-        """The guided teacher's epsilon at the reference, diffused as the samples were."""
-        r = self._of_each(noised)
+        """The guided teacher's epsilon at the reference, diffused as the samples were.
+
+        Raises:
+            ValueError: if the condition has neither prompt nor label, or no reference belongs to a sample.
+        """
+        if noised.condition is None or not noised.condition.named:
+            raise ValueError("DDS needs what the edit should show: set data.init_args.prompt or labels")
+        r = self._of_each(noised, teacher)
         alpha, sigma = noised.schedule.alpha(noised.t), noised.schedule.sigma(noised.t)
         r_t = right_pad_dims(alpha, r) * r + right_pad_dims(sigma, r) * noised.epsilon
         return guidance(teacher, r_t, noised.t, self._shown(noised, teacher)).epsilon
 
-    def _of_each(self, noised: Noised) -> Tensor:
-        """The reference of each sample, (B, *D)."""
-        r, x, particle = self.reference.to(noised.x_t), noised.x_t, noised.sample.particle
+    def _of_each(self, noised: Noised, teacher: Teacher) -> Tensor:
+        """The reference of each sample, (B, *D). Encoded here, where the samples just were: by the same arithmetic."""
+        x, particle = noised.x_t, noised.sample.particle
+        r = teacher.encode(self.reference.to(x.device)).to(x)
         if r.shape[1:] != x.shape[1:]:
             raise ValueError(
-                f"DDS: a reference is {tuple(r.shape[1:])}, a sample {tuple(x.shape[1:])}: make them alike"
+                f"DDS: model.loss.init_args.reference is {tuple(r.shape[1:])} where the teacher lives, and a sample "
+                f"{tuple(x.shape[1:])}: give a reference of the samples' size"
             )
         if len(r) == 1:
             return r.expand_as(x)

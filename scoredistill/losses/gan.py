@@ -65,6 +65,9 @@ class GAN(ScoreDistillation):
     def baseline(self, noised: Noised, teacher: Teacher) -> Tensor:
         return self.loss.baseline(noised, teacher)
 
+    def guided_baseline(self, noised: Noised, teacher: Teacher, guidance: Guidance) -> Tensor:
+        return self.loss.guided_baseline(noised, teacher, guidance)
+
     def reweight(self, noised: Noised, teacher: Teacher) -> Reweighting:
         return self.loss.reweight(noised, teacher)
 

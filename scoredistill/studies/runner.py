@@ -112,6 +112,8 @@ class Runner:
             run.state, run.message = "failed", f"{error.filename or run.folder}: {error.strerror or error}"
         else:
             active[free.pop(0)] = run, launched
+        if run.state == "failed":
+            run.ended = time.monotonic()
         self.record()
 
     def _stop(self, active: Collection[tuple[Run, Launched]]) -> None:

@@ -43,7 +43,7 @@ class Distillation(Training):
     Args:
         generator: what is trained: particles, a NeRF, a network.
         teacher: the frozen model of p.
-        loss: the objective: SDS, VSD, FDistill or a class of your own.
+        loss: the objective: SDS, VSD, FDistill, CSD, DDS or a class of your own.
         guidance: how the teacher is asked: CFG or PerpNeg; null: the conditional model itself.
         timesteps: distribution of the noise time t; null: uniform on [.02, .98].
         critic_timesteps: distribution of t for training the critic; null: as timesteps.

@@ -80,6 +80,11 @@ class Condition:
             rows = torch.cat([rows, self.label[:, None].to(rows)], 1)
         return torch.unique(rows, dim=0, return_inverse=True)[1]
 
+    @property
+    def named(self) -> bool:
+        """Whether it says what to make, by a prompt or a class; a camera alone does not."""
+        return self.prompt is not None or self.label is not None
+
     def negative(self) -> Condition:
         """The condition of guidance's other branch: same camera and background, negative prompt or none."""
         return Condition(prompt=self.negative_prompt, camera=self.camera, background=self.background)

@@ -7,6 +7,7 @@ from laws.speaking import Speaking
 from scoredistill import Condition, Distiller
 from scoredistill.generators import ImageParticles
 from scoredistill.losses import CSD
+from scoredistill.rendering.camera import Camera
 
 
 def gradient(condition: Condition | None) -> torch.Tensor:
@@ -23,6 +24,10 @@ def test_a_negative_prompt_takes_the_unconditional_models_place() -> None:
     torch.testing.assert_close(there, gradient(Condition("left")) - gradient(Condition("up")))
 
 
-def test_without_a_condition_there_is_nothing_to_descend() -> None:
-    with pytest.raises(ValueError, match=r"CSD is what a condition changes .* data\.init_args\.prompt or labels"):
-        gradient(None)
+CAMERA = Camera.orbit(*(torch.full((2,), value) for value in (30.0, 15.0, 2.5, 40.0)))
+
+
+@pytest.mark.parametrize("condition", [None, Condition(camera=CAMERA)], ids=["nothing", "a camera"])
+def test_without_prompt_and_class_there_is_nothing_to_descend(condition: Condition | None) -> None:
+    with pytest.raises(ValueError, match=r"CSD is what a prompt or a class changes .*: set data\.init_args\.prompt"):
+        gradient(condition)

@@ -68,9 +68,9 @@ class Doubling(Speaking):
         return 2 * x
 
 
-def test_the_reference_is_encoded_once_and_stays_out_of_checkpoints() -> None:
+def test_the_reference_is_encoded_and_stays_out_of_checkpoints() -> None:
     ours = distiller(DDS(X, prompt="left"), Doubling())
-    assert torch.equal(ours.loss.reference, 2 * X)
+    assert torch.equal(ours.gradient(2 * X, **AT, condition=Condition("left")), torch.zeros_like(X))
     assert not [key for key in ours.state_dict() if "reference" in key]
 
 
@@ -94,13 +94,19 @@ def test_a_picture_is_where_editing_starts(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("reference", "message"),
     [
-        (torch.zeros(1, 3), r"a reference is \(3,\), a sample \(2,\)"),
+        (torch.zeros(1, 3), r"reference is \(3,\) where the teacher lives, and a sample \(2,\)"),
         (torch.zeros(2, 2), "2 references for other particles"),
     ],
 )
 def test_a_reference_that_does_not_fit_is_one_clear_error(reference: Tensor, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         distiller(DDS(reference, prompt="left")).gradient(X, **AT, condition=Condition("up"))
+
+
+@pytest.mark.parametrize("condition", [None, Condition(negative_prompt="up")])
+def test_an_edit_shows_something(condition: Condition | None) -> None:
+    with pytest.raises(ValueError, match=r"what the edit should show: set data\.init_args\.prompt or labels"):
+        distiller(DDS(X, prompt="left")).gradient(X, **AT, condition=condition)
 
 
 def test_a_reference_shows_something() -> None:
