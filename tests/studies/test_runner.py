@@ -1,14 +1,17 @@
 """What runs a study: order, failures, interruptions, and the record; no process is started here."""
 
+import io
 import json
 import signal
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from scoredistill.studies import runner as module
 from scoredistill.studies.cells import Cell
 from scoredistill.studies.launchers import Job, Launched, Launcher
+from scoredistill.studies.live import Display
 from scoredistill.studies.record import StudyRecord
 from scoredistill.studies.runner import Runner
 from scoredistill.studies.study import Study
@@ -125,7 +128,10 @@ def test_failures_are_kept_apart_and_tried_again(study, tmp_path):
 def test_a_run_that_cannot_be_started_has_failed(study, tmp_path):
     launcher = Pretender()
     launcher.refused = {"x seed 0"}
-    made(study, tmp_path).run(launcher)
+    runner, text = made(study, tmp_path), io.StringIO()
+    runner.run(launcher)
+    Display(1, Console(file=text)).look(runner.runs)
+    assert "x seed 0 failed: too many jobs (0 s)" in text.getvalue()  # a failure of now, not of an earlier command
     assert launcher.started == ["x seed 1", "y seed 0", "y seed 1"]
     assert StudyRecord.read(tmp_path).runs[0].message == "too many jobs"
     assert list(states(tmp_path).values()) == ["failed", "done", "done", "done"]
