@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from scoredistill.data.base import floats
+
 if TYPE_CHECKING:
     from PIL.Image import Image
 
@@ -52,7 +54,7 @@ def read_picture(path: Path) -> Tensor:
     """
     if not path.is_file():
         raise ValueError(f"there is no picture {path}: give the path of one")
-    return decode(path, None, False, str(path)).to(torch.get_default_dtype()) / 127.5 - 1
+    return floats(decode(path, None, False, str(path)))
 
 
 def square(image: Image, resolution: int | None, grey: bool) -> Tensor:

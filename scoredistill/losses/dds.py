@@ -14,7 +14,7 @@ from scoredistill.diffusion.weights import TimeWeight
 from scoredistill.losses.base import ScoreDistillation
 from scoredistill.losses.normalise import GradientNormaliser
 from scoredistill.teachers.base import Teacher
-from scoredistill.types import Condition, Noised, right_pad_dims
+from scoredistill.types import Condition, Noised, Sample
 
 
 class DDS(ScoreDistillation):
@@ -51,7 +51,7 @@ class DDS(ScoreDistillation):
         if prompt is None and label is None:
             raise ValueError("DDS: model.loss.init_args: set prompt or label to what the reference shows")
         self.prompt, self.label = prompt, label
-        known = read_picture(Path(reference))[None] if isinstance(reference, str) else torch.as_tensor(reference)
+        known = read_picture(Path(reference))[None] if isinstance(reference, str) else reference
         self.register_buffer("reference", known.to(torch.get_default_dtype()), persistent=False)
 
     def baseline(self, noised: Noised, teacher: Teacher) -> Tensor:
@@ -65,10 +65,9 @@ class DDS(ScoreDistillation):
         """
         if noised.condition is None or not noised.condition.named:
             raise ValueError("DDS needs what the edit should show: set data.init_args.prompt or labels")
-        r = self._of_each(noised, teacher)
-        alpha, sigma = noised.schedule.alpha(noised.t), noised.schedule.sigma(noised.t)
-        r_t = right_pad_dims(alpha, r) * r + right_pad_dims(sigma, r) * noised.epsilon
-        return guidance(teacher, r_t, noised.t, self._shown(noised, teacher)).epsilon
+        r = Sample(self._of_each(noised, teacher), self._shown(noised.condition, teacher, len(noised.t)))
+        shown = Noised.diffuse(r, noised.t, noised.epsilon, noised.schedule)
+        return guidance(teacher, shown.x_t, shown.t, shown.condition).epsilon
 
     def _of_each(self, noised: Noised, teacher: Teacher) -> Tensor:
         """The reference of each sample, (B, *D). Encoded here, where the samples just were: by the same arithmetic."""
@@ -87,8 +86,7 @@ class DDS(ScoreDistillation):
             return r
         raise ValueError(f"DDS: {len(r)} references for other particles: give one, or one for each particle")
 
-    def _shown(self, noised: Noised, teacher: Teacher) -> Condition | None:
+    def _shown(self, condition: Condition, teacher: Teacher, rows: int) -> Condition | None:
         """y_r, and whatever else the samples are asked."""
-        shown = (noised.condition or Condition()).with_prompt(self.prompt)
-        label = None if self.label is None else torch.full_like(noised.t, self.label, dtype=torch.long)
-        return teacher.embedded(replace(shown, label=label), len(noised.t))
+        label = None if self.label is None else torch.full((rows,), self.label, device=self.reference.device)
+        return teacher.embedded(replace(condition.with_prompt(self.prompt), label=label), rows)
