@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 SUFFIXES = (".yaml", ".yml")
+LONGEST = 100
+"""Characters of a word that near matches are looked for; it takes a time that grows with the square."""
 
 
 class RecipeError(Exception):
@@ -51,6 +53,8 @@ def did_you_mean(word: str, choices: Iterable[str]) -> str:
     Returns:
         `Did you mean 'a' or 'b'?`, or nothing where no choice is near.
     """
+    if len(word) > LONGEST:
+        return ""
     return _either(difflib.get_close_matches(word, list(choices), n=3, cutoff=0.55))
 
 
@@ -174,8 +178,10 @@ def read(path: Path) -> Any:
     """
     import yaml  # type: ignore[import-untyped]  # only where a file is read: listing recipes needs none
 
+    from scoredistill import recipe_yaml
+
     try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
+        return recipe_yaml.load(path.read_text(encoding="utf-8-sig"))
     except (OSError, UnicodeDecodeError) as error:
         raise RecipeError(f"{path} cannot be read: {error}") from error
     except yaml.YAMLError as error:

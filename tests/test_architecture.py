@@ -20,7 +20,7 @@ PACKAGE = Path(scoredistill.__file__).parent
 # orders may import from each other, as long as no circle arises. A new part has to be given its place here.
 CHAINS = [
     [
-        {"types", "annealing", "latest", "version", "distributed", "recipe_library", "recipes_command"},
+        {"types", "annealing", "latest", "version", "distributed", "recipe_library", "recipe_yaml", "recipes_command"},
         {"diffusion", "divergences", "rendering"},
         {"networks"},
         {"teachers", "critics", "ratios"},
@@ -37,7 +37,7 @@ STRANGERS = [("generators", "losses")]  # neither imports the other
 LIGHTNING = {"pytorch_lightning", "lightning", "lightning_fabric"}
 LIGHTNING_USERS = {"training", "studies", "cli"}
 ONLY_IN_FUNCTIONS = {"diffusers", "transformers", "peft"}
-TORCH_FREE = {"__main__", "recipe_library", "recipes_command", "version"}
+TORCH_FREE = {"__main__", "recipe_library", "recipe_yaml", "recipes_command", "version"}
 
 
 @dataclass(frozen=True)

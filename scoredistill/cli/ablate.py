@@ -13,14 +13,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import IO
 
-from jsonargparse import ArgumentParser, Namespace
+from jsonargparse import Namespace
 
 from scoredistill.cli import help as cli_help
 from scoredistill.cli.cell import attempt_at
-from scoredistill.cli.commands import INTERRUPTED, TERMINATED, FailedRuns, Interrupted
-from scoredistill.cli.errors import UsageError, explain
+from scoredistill.cli.checking import Source, check
+from scoredistill.cli.commands import INTERRUPTED, TERMINATED, FailedRuns, Interrupted, describe
+from scoredistill.cli.errors import UsageError, essence
+from scoredistill.cli.recipe_parser import RecipeParser
 from scoredistill.cli.report import print_figures
 from scoredistill.cli.resolved import Resolver
+from scoredistill.cli.words import is_setting, joined, of_option
 from scoredistill.rendering.files import write_atomically
 from scoredistill.studies.axes import StudyError
 from scoredistill.studies.cells import Cell, cells_of
@@ -79,7 +82,23 @@ def ablate(argv: Sequence[str]) -> None:
 
 
 def _options(argv: Sequence[str], study: Study | None) -> Namespace:
-    parser = ArgumentParser(
+    parser = _parser(study)
+    given = joined(argv if study is None else argv[1:])
+    if study is not None:
+        default = {"class_path": "LocalProcesses", **study.launcher}
+        sources = [Source({"launcher": default}, study.path.parent, str(study.path))]
+        sources += [of_option(word) for word in given if is_setting(word)]
+        check(sources, parser.keys, (), {})
+        parser.set_defaults(launcher=default)
+        given = [argv[0], *given]
+    try:
+        return parser.parse_args(given)
+    except (argparse.ArgumentError, ValueError) as error:
+        raise UsageError(essence(error)) from error
+
+
+def _parser(study: Study | None) -> RecipeParser:
+    parser = RecipeParser(
         prog="scoredistill ablate",
         usage="scoredistill ablate STUDY [--output FOLDER] [--launcher CLASS] [--launcher.OPTION VALUE] [--dry_run]",
         description="Run a recipe under all combinations of a study's settings, each under the same seeds, and write a "
@@ -91,21 +110,16 @@ def _options(argv: Sequence[str], study: Study | None) -> Namespace:
     parser.add_argument("--output", type=str, default=study and study.output, help="folder for everything")
     parser.add_argument("--dry_run", action="store_true", help="list the runs' commands, and run nothing")
     parser.add_subclass_arguments(Launcher, "launcher", required=True, help="what starts the runs")
-    try:
-        parser.set_defaults(launcher={"class_path": "LocalProcesses", **((study and study.launcher) or {})})
-        return parser.parse_args(list(argv))
-    except (argparse.ArgumentError, ValueError) as error:
-        message = getattr(error, "message", None) or str(error)
-        raise UsageError(explain(message, [action.dest for action in parser._actions])) from error
+    return parser
 
 
 def _launcher(options: Namespace) -> Launcher:
-    parser = ArgumentParser(exit_on_error=False)
+    parser = RecipeParser(exit_on_error=False)
     parser.add_subclass_arguments(Launcher, "launcher", required=True)
     try:
         built = parser.instantiate_classes(Namespace(launcher=options.launcher)).launcher
     except (ValueError, ImportError) as error:
-        raise UsageError(f"launcher: {explain(str(error), ())}") from error
+        raise UsageError(f"launcher: {describe(error)}") from error
     assert isinstance(built, Launcher)
     return built
 

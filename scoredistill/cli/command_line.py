@@ -8,7 +8,7 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
-from jsonargparse import Namespace
+from jsonargparse import ActionConfigFile, Namespace  # type: ignore[attr-defined]
 from jsonargparse.typing import NonNegativeInt, PositiveInt
 from lightning_fabric.plugins import CheckpointIO
 from pytorch_lightning import Callback, Trainer
@@ -17,11 +17,14 @@ from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.loggers import CSVLogger, Logger
 
 from scoredistill.cli import help as cli_help
-from scoredistill.cli.errors import UsageError, explain
+from scoredistill.cli.checking import check
+from scoredistill.cli.errors import UsageError, essence
+from scoredistill.cli.kinds import parameters
 from scoredistill.cli.processes import one_folder
+from scoredistill.cli.recipe_parser import RecipeParser
 from scoredistill.cli.recipes import difference
 from scoredistill.cli.teachers import train_what_is_missing
-from scoredistill.cli.words import Words
+from scoredistill.cli.words import NOT_IN_RECIPES, Words
 from scoredistill.cli.workspace import Workspace, find_start, open_workspace
 from scoredistill.training.autoencoder import AutoencoderTraining
 from scoredistill.training.base import Training
@@ -51,7 +54,8 @@ TRAINER_DEFAULTS = {
     "enable_model_summary": False,
 }
 
-NOT_IN_RECIPES = {"help", "separate", "config", "ckpt_path", "debug", "print_config", "print_shtab"}
+LINKED = {"model.seed": "seed_everything", "data.init_args.seed": "seed_everything"}
+"""Keys that follow others."""
 
 
 class CommandLine(LightningCLI):
@@ -97,6 +101,12 @@ class CommandLine(LightningCLI):
             },
         )
 
+    def init_parser(self, **kwargs: Any) -> RecipeParser:
+        """The parser of recipes."""
+        parser = RecipeParser(**kwargs)
+        parser.add_argument("-c", "--config", action=ActionConfigFile)
+        return parser
+
     def add_default_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """What is neither model nor data nor trainer."""
         add = parser.add_argument
@@ -137,17 +147,23 @@ class CommandLine(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """One seed for everything."""
-        parser.link_arguments("seed_everything", "model.seed")
-        parser.link_arguments("seed_everything", "data.init_args.seed")
+        assert isinstance(parser, RecipeParser)
+        parser.keep_text()
+        self.keys = parser.keys
+        for target, source in LINKED.items():
+            parser.link_arguments(source, target)
         cli_help.tidy(parser)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse, with errors that can be read."""
+        if not self.given.asks_for_help:
+            arguments = parameters(TASKS[self.given.task])
+            required = [f"model.{name}" for name, each in arguments.items() if each.required]
+            check(self.given.sources, self.keys, required, LINKED)
         try:
             self.config = parser.parse_args(args)
         except argparse.ArgumentError as error:
-            keys = [action.dest for action in parser._actions if action.dest not in NOT_IN_RECIPES]
-            raise UsageError(explain(error.message or str(error), keys)) from error
+            raise UsageError(essence(error)) from error
         if self.config.trainer.default_root_dir is not None:
             raise UsageError("trainer.default_root_dir: results go into run folders; set output instead")
 

@@ -10,7 +10,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import cast
 
@@ -20,7 +20,7 @@ from torch import Tensor
 
 from scoredistill.cli import names
 from scoredistill.cli.command_line import CommandLine
-from scoredistill.cli.errors import UsageError
+from scoredistill.cli.errors import UsageError, cause, constructor
 from scoredistill.cli.loggers import give_loggers_folders
 from scoredistill.cli.predictions import write_predictions
 from scoredistill.cli.processes import is_first, sharing
@@ -45,6 +45,9 @@ OTHERS = {
     "view": ("viewer", "view"),
 }
 """Commands that train nothing themselves: the module, imported when it is asked for, and its function."""
+NAMES_CLASSES = ("fit", "validate", "test", "predict", "ablate")
+"""Commands that find the user's own classes in the working directory. The others only look at what runs have left
+behind, in folders that may come from somebody else."""
 
 FAILED, WRONG, INTERRUPTED, TERMINATED = 1, 2, 130, 143
 
@@ -81,7 +84,7 @@ def run(command: str, argv: list[str]) -> int:
     """
     debug = "--debug" in argv or bool(os.environ.get(DEBUG))
     try:
-        with importable_working_directory(), quiet():
+        with importable_working_directory() if command in NAMES_CLASSES else nullcontext(), quiet():
             names.import_public_modules()
             register_tensors()
             give_loggers_folders()
@@ -125,7 +128,8 @@ def _build(build: Callable[[], CommandLine]) -> CommandLine:
     except (UsageError, OSError):
         raise
     except Exception as error:
-        raise UsageError(describe(error)) from error
+        owner, message = constructor(cause(error)), describe(error)
+        raise UsageError(message if owner is None or owner in message else f"{owner}: {message}") from error
 
 
 def _fit(line: CommandLine, command: list[str]) -> None:
@@ -226,11 +230,11 @@ def _how_to_resume(line: CommandLine) -> str:
 
 @contextmanager
 def importable_working_directory() -> Iterator[None]:
-    """Let a recipe name the classes of a my_loss.py in the working directory."""
+    """Let a recipe name the classes of a my_loss.py in the working directory, which no library is looked for in."""
     here = str(Path.cwd())
     added = here not in sys.path
     if added:
-        sys.path.insert(0, here)
+        sys.path.append(here)
     try:
         yield
     finally:
@@ -240,12 +244,10 @@ def importable_working_directory() -> Iterator[None]:
 
 def describe(error: BaseException) -> str:
     """An error's message on one line, with its kind where the message does not speak for itself."""
+    error = cause(error)
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-    lines = [line.strip() for line in str(error).splitlines()]
-    # jsonargparse wraps a constructor's own message into a list of all that did not fit.
-    own = [line.removeprefix("- ") for line in lines if line.startswith("- ") and "Expected a " not in line]
-    text = own[0] if own and "Does not validate" in lines[0] else " ".join(line for line in lines if line)
+    text = " ".join(str(error).split())
     if isinstance(error, (*OURS, ValueError, FloatingPointError, ImportError)) and text:
         return text
     return f"{type(error).__name__}: {text}" if text else type(error).__name__

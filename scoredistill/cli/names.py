@@ -1,47 +1,170 @@
-"""The classes that recipes may name without their dotted path."""
+"""The classes that recipes name: found by a short name or a dotted path, and known for what they are before any use."""
 
 from __future__ import annotations
 
 import importlib
 import inspect
+import json
 import pkgutil
-import sys
+import traceback
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import torch
+from scoredistill.cli.errors import UsageError
+from scoredistill.recipe_library import SUFFIXES, did_you_mean
 
-NOT_FOR_RECIPES = {"__main__", "cli", "recipe_library", "recipes_command", "studies", "version"}
+NOT_FOR_RECIPES = {"__main__", "cli", "recipe_library", "recipe_yaml", "recipes_command", "studies", "version"}
+SHOWN = 8
+"""Classes that a message lists at most."""
 
 
 def import_public_modules() -> None:
-    """Import what recipes may name: jsonargparse knows a short name once its class has been imported."""
+    """Import what recipes may name: a short name is known once its class has been imported."""
     for module in pkgutil.iter_modules([str(Path(__file__).parent.parent)]):
         if module.name not in NOT_FOR_RECIPES:
             importlib.import_module(f"scoredistill.{module.name}")
     importlib.import_module("scoredistill.training.callbacks")
 
 
-def known_classes(optimizers: bool = False) -> dict[str, type]:
-    """Classes by their short names: ours, or torch's optimisers."""
-    if optimizers:
-        return {name: value for name, value in vars(torch.optim).items() if inspect.isclass(value)}
-    modules = [module for name, module in sys.modules.items() if name.startswith("scoredistill.")]
-    return {
-        name: value
-        for module in modules
-        for name in getattr(module, "__all__", ())
-        if inspect.isclass(value := getattr(module, name, None))
-    }
+def find_class(name: object, bases: Sequence[type]) -> type:
+    """The class that a recipe names.
+
+    Nothing is called. A dotted path is imported, as Python does it, and refused unless it leads to a class of the right
+    kind.
+
+    Args:
+        name: of a known class, or the dotted path of any.
+        bases: the class has to be one of these, or a subclass.
+
+    Raises:
+        UsageError: if there is no such class, it cannot be imported, or it is of another kind; without the key.
+    """
+    if not isinstance(name, str):
+        raise UsageError(f"expected the name of a class ({one_of(bases)}), got {shown(name)}")
+    found = _imported(name, bases) if "." in name else _known(name, bases)
+    if not inspect.isclass(found):
+        raise UsageError(f"{name} is {_kind(found)} and not a class: expected {one_of(bases)}")
+    if not issubclass(found, tuple(bases)):
+        raise UsageError(f"{name} is not {_a(bases)}: expected {one_of(bases)}")
+    if inspect.isabstract(found):
+        if found in bases:
+            raise UsageError(f"{name} is what {one_of(bases)} have in common: name one of these")
+        missing = ", ".join(sorted(vars(found)["__abstractmethods__"]))
+        raise UsageError(f"{name} lacks {missing}, which every {_or(bases)} has to define")
+    return found
 
 
-def parameters_of(class_path: str) -> list[str]:
-    """Names of a class's constructor parameters, by its short or dotted name; empty if it is not known."""
-    name = class_path.rpartition(".")[2]
-    known = known_classes().get(name) or known_classes(optimizers=True).get(name)
-    if known is None:
-        return []
-    names: list[str] = []
-    for base in known.__mro__:  # a constructor that hands **kwargs on has its bases' parameters too
-        parameters = inspect.signature(base.__init__).parameters.values()  # type: ignore[misc]
-        names += [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
-    return [name for name in dict.fromkeys(names) if name not in ("self", "params")]
+def subclasses(base: type) -> Iterator[type]:
+    """A class and all that are derived from it, each once."""
+    seen: dict[type, None] = {}
+    todo = [base]
+    while todo:
+        each = todo.pop(0)
+        if each not in seen:
+            seen[each] = None
+            todo += type.__subclasses__(each)
+    return iter(seen)
+
+
+def choices(bases: Sequence[type]) -> list[str]:
+    """Short names of the classes that a recipe may put for one of these."""
+    every = [each for base in bases for each in subclasses(base)]
+    # Another library's base is rarely of use itself.
+    every = [each for each in every if each not in bases or each.__module__.startswith("scoredistill.")] or every
+    usable = [each for each in every if not inspect.isabstract(each) and not each.__name__.startswith("_")]
+    return list(dict.fromkeys(each.__name__ for each in usable if "<locals>" not in each.__qualname__))
+
+
+def one_of(bases: Sequence[type]) -> str:
+    """The classes that a recipe may put for one of these, for messages."""
+    names = choices(bases)
+    if len(names) == 1:
+        return names[0]
+    listed = names[:SHOWN] + (["..."] if len(names) > SHOWN else [])
+    return f"one of {', '.join(listed)}" if names else f"a subclass of {_or(bases)}"
+
+
+def shown(value: object) -> str:
+    """A value as a message shows it: on one line, and not endless."""
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+    text = " ".join(text.split()) if text.strip() else repr(text)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _known(name: str, bases: Sequence[type]) -> type:
+    found = [each for base in bases for each in subclasses(base) if each.__name__ == name]
+    if found:
+        return found[0]
+    ours = (each for each in subclasses(object) if str(each.__module__).startswith("scoredistill."))
+    others = [each for each in ours if each.__name__ == name]
+    if others:
+        raise UsageError(f"{name} is {_a([_family(others[0])])} and not {_a(bases)}: expected {one_of(bases)}")
+    hint = did_you_mean(name, choices(bases)) or f"Expected {one_of(bases)}, or the dotted path of a class of yours."
+    raise UsageError(f"there is no {_or(bases)} called {shown(name)!r}. {hint}")
+
+
+def _imported(name: str, bases: Sequence[type]) -> object:
+    parts = name.split(".")
+    if not all(part.isidentifier() for part in parts):
+        raise UsageError(f"{shown(name)!r} is not the dotted path of a class: expected {one_of(bases)}")
+    module, rest = _module(parts, bases)
+    found: object = module
+    for number, part in enumerate(rest):
+        if not hasattr(found, part):
+            names = [key for key, value in vars(found).items() if inspect.isclass(value)] if number == 0 else []
+            hint = did_you_mean(part, names) or did_you_mean(part, choices(bases))
+            raise UsageError(f"{'.'.join(parts[: -len(rest)])} has no class {part!r}. {hint}".rstrip())
+        found = getattr(found, part)
+    return found
+
+
+def _module(parts: Sequence[str], bases: Sequence[type]) -> tuple[object, Sequence[str]]:
+    """The longest prefix that is a module, and what has to be looked for in it."""
+    for end in range(len(parts) - 1, 0, -1):
+        name = ".".join(parts[:end])
+        try:
+            return importlib.import_module(name), parts[end:]
+        except ModuleNotFoundError as error:
+            lost = error.name or ""
+            if name != lost and not name.startswith(f"{lost}."):
+                raise UsageError(f"{name} cannot be imported: it needs {lost}, which is not installed") from error
+        except BaseException as error:  # a module of the user's may do anything
+            if isinstance(error, KeyboardInterrupt):
+                raise
+            raise UsageError(f"{name} cannot be imported: {_where(error)}") from error
+    hint = did_you_mean(parts[-1], choices(bases))
+    remedy = hint or "It has to lie in the working directory or be installed."
+    raise UsageError(f"there is no module {parts[0]!r}. {remedy}")
+
+
+def _where(error: BaseException) -> str:
+    """An error inside a module, with the line that raised it."""
+    said = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    if isinstance(error, SyntaxError):
+        return said
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{said} ({Path(frame.filename).name}, line {frame.lineno})"
+
+
+def _kind(value: object) -> str:
+    return "a module" if inspect.ismodule(value) else "a function" if callable(value) else _a([type(value)])
+
+
+def _family(found: type) -> type:
+    """What a class of ours is: the last of its bases that is ours too."""
+    return [base for base in found.__mro__ if base.__module__.startswith("scoredistill.")][-1]
+
+
+def _or(bases: Sequence[type]) -> str:
+    return " or ".join(base.__name__ for base in bases)
+
+
+def _a(bases: Sequence[type]) -> str:
+    """With an article."""
+    name = _or(bases)
+    return f"an {name}" if name[0] in "AEIOUaeiou" else f"a {name}"
+
+
+def is_file(name: str) -> bool:
+    """Whether a string in a class's place is meant as a file that holds it."""
+    return name.endswith((*SUFFIXES, ".json")) or "/" in name

@@ -1,4 +1,4 @@
-"""Whether two resolved recipes make the same thing."""
+"""Resolved recipes: read from a run, and compared."""
 
 from __future__ import annotations
 
@@ -7,10 +7,29 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml  # type: ignore[import-untyped]
+from scoredistill import recipe_library, recipe_yaml
+from scoredistill.cli.errors import UsageError
 
 PARTS = ("model", "data", "seed_everything")
 """What decides what a run makes; the rest is how long it trains, where, and who looks on."""
+
+
+def read_recipe(path: Path) -> dict[str, Any]:
+    """The resolved recipe of a run.
+
+    Args:
+        path: its config.yaml.
+
+    Raises:
+        UsageError: if it cannot be read, or is no recipe.
+    """
+    try:
+        content = recipe_library.read(path)
+    except recipe_library.RecipeError as error:
+        raise UsageError(str(error)) from error
+    if not isinstance(content, dict) or not isinstance(content.get("model"), dict):
+        raise UsageError(f"{path} is not the recipe of a run: it has no `model:`")
+    return content
 
 
 def difference(stored: Path, recipe: str, resolve: Callable[[Path], str]) -> str | None:
@@ -32,7 +51,7 @@ def difference(stored: Path, recipe: str, resolve: Callable[[Path], str]) -> str
 
 
 def _parts(recipe: str) -> dict[str, Any]:
-    content = yaml.safe_load(recipe)
+    content = recipe_yaml.load(recipe)
     return {part: content.get(part) for part in PARTS}
 
 

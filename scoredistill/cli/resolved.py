@@ -6,8 +6,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 
-import yaml  # type: ignore[import-untyped]
-
+from scoredistill import recipe_yaml
 from scoredistill.cli.command_line import CommandLine
 from scoredistill.cli.words import Words, read_words
 
@@ -41,7 +40,7 @@ class Resolver:
             UsageError: if `fit` would not take them.
         """
         read = read_words(list(words))
-        recipe = yaml.safe_load(self._recipe(read))
+        recipe = recipe_yaml.load(self._recipe(read))
         parts = {name: value for name, value in recipe.items() if name not in WHERE}
         return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:16]
 

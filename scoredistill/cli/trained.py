@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml  # type: ignore[import-untyped]
-from jsonargparse import ArgumentParser
 
-from scoredistill.cli.errors import UsageError, explain
+from scoredistill.cli.checking import Source, check
+from scoredistill.cli.errors import UsageError, essence
+from scoredistill.cli.recipe_parser import RecipeParser
+from scoredistill.cli.recipes import read_recipe
 from scoredistill.cli.workspace import Start, find_start
 from scoredistill.generators.base import Generator
 from scoredistill.generators.one_step import OneStepUNet
@@ -31,7 +32,7 @@ def load_generator(config: Path, checkpoint: Path) -> Generator:
     Raises:
         UsageError: if the checkpoint is of another generator.
     """
-    recipe = yaml.safe_load(config.read_text(encoding="utf-8"))["model"]
+    recipe = read_recipe(config)["model"]
     generator: Generator = _built(Generator, "generator", recipe, config)
     if isinstance(generator, OneStepUNet):
         generator.adopt(_built(Teacher, "teacher", recipe, config))
@@ -63,10 +64,12 @@ def find_former(source: str) -> Start:
     return start
 
 
-def _built(kind: Any, name: str, recipe: dict[str, Any], config: Path) -> Any:
-    parser = ArgumentParser(exit_on_error=False)
+def _built(kind: type, name: str, recipe: dict[str, Any], config: Path) -> Any:
+    parser = RecipeParser(exit_on_error=False)
     parser.add_subclass_arguments(kind, name, fail_untyped=False)
+    content = {name: recipe.get(name)}
+    check([Source(content, config.parent, str(config))], parser.keys, [name], {})
     try:
-        return parser.instantiate_classes(parser.parse_object({name: recipe[name]}))[name]
+        return parser.instantiate_classes(parser.parse_object(content))[name]
     except (argparse.ArgumentError, KeyError, TypeError) as error:
-        raise UsageError(f"{config}: {explain(str(error), [name])}") from error
+        raise UsageError(f"{config}: {essence(error)}") from error

@@ -7,9 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml  # type: ignore[import-untyped]
-
-from scoredistill import recipe_library
+from scoredistill import recipe_library, recipe_yaml
 from scoredistill.recipe_library import did_you_mean
 
 
@@ -74,7 +72,7 @@ def read_axis(key: str, given: Any, path: Path) -> Axis:
     if isinstance(given, list) and given:
         values = [Value(_named(value), (), words_of({key: value}, path, key)) for value in given]
     elif isinstance(given, dict) and given:
-        named = {_named(name): options for name, options in given.items()}  # YAML reads `on` as true
+        named = {_named(name): options for name, options in given.items()}  # 1 and true may be names
         values = [_value(name, options, path, f"axes.{key}.{name}") for name, options in named.items()]
     else:
         raise StudyError(f"axes.{key}: needs a list of values, or names with what each changes; got {given!r}")
@@ -110,7 +108,14 @@ def words_of(options: Any, path: Path, where: str) -> list[str]:
         if key in options:
             hint = f": set the study's {instead}" if instead else ""
             raise StudyError(f"{where}: {key} is the study's own{hint}")
-    return [f"--{key}={_text(value, path)}" for key, value in options.items()]
+    return [_option(str(key), value, path) for key, value in options.items()]
+
+
+def _option(key: str, value: Any, path: Path) -> str:
+    above, _, name = key.rpartition(".")
+    if value == "null" and above:  # as an option's whole value it would be null, and not text
+        return f"--{above}={recipe_yaml.dump_line({name: value})}"
+    return f"--{key}={_text(value, path)}"
 
 
 def _text(value: Any, path: Path) -> str:
@@ -123,8 +128,7 @@ def _named(value: Any) -> str:
     """A value on one line of YAML."""
     if isinstance(value, str):
         return value
-    text: str = yaml.safe_dump(value, default_flow_style=True, width=float("inf"), sort_keys=False)
-    return text.removesuffix("\n").removesuffix("\n...")
+    return recipe_yaml.dump_line(value)
 
 
 def _beside(name: str, path: Path) -> str:

@@ -118,11 +118,13 @@ def test_what_is_wrong_is_named(write, change, said):
     assert "\n" not in str(error.value)
 
 
-def test_words_that_yaml_reads_as_truth_are_names(write):
-    text = "recipe: points.yaml\naxes: {objective: {on: {model.loss: SDS}, off: {model.loss: VSD}}}\n"
-    study = read_study(write(text + "baseline: {objective: off}\n"))
-    assert [value.name for value in study.axes[0].values] == ["true", "false"]
-    assert study.baseline == {"objective": "false"}
+@pytest.mark.parametrize("words", [("on", "off"), ("true", "false"), ("yes", "no"), ("1", "2")])
+def test_words_that_yaml_may_read_as_something_else_are_names(write, words):
+    values = f"{{{words[0]}: {{model.loss: SDS}}, {words[1]}: {{model.loss: VSD}}}}"
+    text = f"recipe: points.yaml\naxes: {{objective: {values}}}\n"
+    study = read_study(write(text + f"baseline: {{objective: {words[1]}}}\n"))
+    assert tuple(value.name for value in study.axes[0].values) == words
+    assert study.baseline == {"objective": words[1]}
 
 
 @pytest.mark.parametrize("names", [("a b", "a/b"), ("sds", "SDS")])  # some file systems do not tell a from A

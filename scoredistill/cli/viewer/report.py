@@ -10,8 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import yaml  # type: ignore[import-untyped]
-
+from scoredistill.cli.recipes import read_recipe
 from scoredistill.cli.viewer.scenes import Scenes, find_scenes
 from scoredistill.training.checkpoints import read_checkpoint
 from scoredistill.training.curves import read_curves
@@ -70,7 +69,7 @@ def report(run: RunFolder) -> dict[str, object]:
     Raises:
         OSError, ValueError: if a file of the run cannot be read.
     """
-    recipe = yaml.safe_load(run.config.read_text(encoding="utf-8"))
+    recipe = read_recipe(run.config)
     made_with = (_read(run.versions) or [{}])[-1]
     figures = _read(run.path / "metrics.json") or {}
     checkpoint = last_checkpoint(run)

@@ -15,9 +15,8 @@ from pathlib import Path
 from typing import cast
 from urllib.parse import unquote, urlsplit
 
-import yaml  # type: ignore[import-untyped]
-
 from scoredistill.cli.commands import describe
+from scoredistill.cli.recipes import read_recipe
 from scoredistill.cli.viewer.report import files, last_checkpoint, report
 from scoredistill.cli.viewer.scenes import find_scenes
 from scoredistill.cli.viewer.workshop import MakingError, Workshop
@@ -62,7 +61,7 @@ class Server(ThreadingHTTPServer):
         self.run = run
         self.workshop: Workshop | None = None
         super().__init__((host, port), _Handler)
-        scenes = find_scenes(yaml.safe_load(run.config.read_text(encoding="utf-8")))
+        scenes = find_scenes(read_recipe(run.config))
         if scenes is not None:
             self.workshop = Workshop(run.path, scenes.particles)
 

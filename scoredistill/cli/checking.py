@@ -1,0 +1,305 @@
+"""Checks what a recipe holds against what its keys take, before anything of it is used.
+
+jsonargparse, which builds what a recipe describes, tries each type that a key may have and reports everything that did
+not fit, as text. Here the key, the type and the value are still at hand. So a mistake is one sentence, and no name in a
+recipe leads to a call unless it is the name of a class of the right kind.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, get_args, get_origin
+
+from scoredistill import recipe_library
+from scoredistill.cli import kinds
+from scoredistill.cli.errors import UsageError
+from scoredistill.cli.kinds import Word, bases_of, described, members
+from scoredistill.cli.names import choices, find_class, is_file, shown
+from scoredistill.recipe_library import did_you_mean
+
+SPEC = ("class_path", "init_args", "dict_kwargs")
+"""Keys of a class in a recipe."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """Part of what a command was given.
+
+    Args:
+        content: keys with values, nested as in a recipe.
+        folder: beside which files are looked for.
+        name: of the file, for messages; None: the command line.
+    """
+
+    content: Mapping[str, Any]
+    folder: Path = Path()
+    name: str | None = None
+
+
+@dataclass(frozen=True)
+class Spec:
+    """A class in a recipe, with the arguments that are given so far."""
+
+    kind: type
+    given: Mapping[str, Any]
+    passed: int
+
+
+@dataclass(frozen=True)
+class _Field:
+    """Where a value belongs: its key and type, what earlier sources gave, and the files that led to it."""
+
+    key: str
+    hint: Any
+    before: Any
+    folder: Path
+    files: tuple[Path, ...] = ()
+
+
+class Checker:
+    """Reads sources one after the other, as the parser will: later ones override or complete earlier ones.
+
+    Args:
+        keys: every key of a command, dotted, with its type.
+        linked: keys that follow others.
+    """
+
+    def __init__(self, keys: Mapping[str, Any], linked: Mapping[str, str]) -> None:
+        self.keys, self.linked = keys, linked
+        self.known: dict[str, Any] = {}
+
+    def read(self, source: Source) -> None:
+        """Take in one more source.
+
+        Raises:
+            UsageError: if a key is not known, or its value is not what it takes.
+        """
+        try:
+            self._group(source.content, "", source.folder)
+        except UsageError as error:
+            raise UsageError(f"{source.name}: {error}" if source.name else str(error)) from error
+
+    def finish(self, required: Sequence[str]) -> None:
+        """Look for what is missing.
+
+        Args:
+            required: keys without a default.
+
+        Raises:
+            UsageError: if one of them, or an argument of a class, was not given.
+        """
+        missing = [key for key in required if self.known.get(key) is None]
+        if missing:
+            raise UsageError(f"{', '.join(missing)} missing: give it in a recipe (--config RECIPE) or as an option")
+        for key, value in self.known.items():
+            self._complete(value, key)
+
+    def _group(self, content: Mapping[str, Any], prefix: str, folder: Path) -> None:
+        for name, value in content.items():
+            key = f"{prefix}{name}".removesuffix("+")
+            if key in self.linked:
+                raise _wrong(key, f"follows {self.linked[key]}: set that instead")
+            if key in self.keys:
+                field = _Field(key, self.keys[key], self.known.get(key), folder)
+                self.known[key] = self._value(value, field, append=str(name).endswith("+"))
+            elif any(other.startswith(f"{key}.") for other in self.keys):
+                inner = kinds.of_word(value, ()) if isinstance(value, Word) else value
+                if isinstance(inner, str) and is_file(inner):
+                    file = _file(inner, _Field(key, Any, None, folder))
+                    inner, folder = _content(file, key), file.parent
+                if not isinstance(inner, Mapping):
+                    raise _wrong(key, f"expected keys with values, got {shown(inner)}")
+                self._group(inner, f"{key}.", folder)
+            else:
+                siblings = {other[len(prefix) :].split(".")[0] for other in self.keys if other.startswith(prefix)}
+                hint = did_you_mean(str(name), siblings) or f"There are {', '.join(sorted(siblings))}."
+                where = prefix.removesuffix(".") or "a recipe"
+                raise _wrong(shown(key), f"{where} has no key {shown(name)!r}. {hint}")
+
+    def _value(self, value: Any, field: _Field, append: bool = False) -> Any:
+        """A value as the parser will understand it. A type that is not known here is left to the parser."""
+        hint, options = field.hint, members(field.hint)
+        if isinstance(value, Word):
+            value = kinds.of_word(value, options)
+        sequence = next((kind for kind in options if get_origin(kind) in kinds.SEQUENCES), None)
+        if append:
+            if sequence is None:
+                raise _wrong(field.key, "is not a list, so that nothing can be appended to it")
+            new = self._list(value if isinstance(value, list) else [value], replace(field, hint=sequence, before=None))
+            return [*(field.before if isinstance(field.before, list) else []), *new]
+        if any(kinds.accepts(value, kind) for kind in options):
+            return value
+        of_last = isinstance(value, Mapping) and isinstance(field.before, list) and "class_path" not in value
+        if sequence is not None and (isinstance(value, list) or of_last):
+            return self._list(value, replace(field, hint=sequence))
+        bases, passed = bases_of(hint)
+        if bases and isinstance(value, str) and is_file(value):
+            file = _file(value, field)
+            inside = replace(field, folder=file.parent, files=(*field.files, file))
+            return self._value(_content(file, field.key), inside)
+        if bases and isinstance(value, (str, Mapping)):
+            return self._class(value, bases, passed, field)
+        mapping = next((kind for kind in options if kinds.is_mapping(kind)), None)
+        if mapping is not None and isinstance(value, Mapping):
+            of = (*get_args(mapping), Any, Any)[1]
+            fields = {name: replace(field, key=f"{field.key}.{name}", hint=of, before=None) for name in value}
+            return {name: self._value(each, fields[name]) for name, each in value.items()}
+        if any(kinds.is_unknown(kind) for kind in options):
+            _refuse_classes(value, field.key)
+            return value
+        raise _wrong(field.key, f"expected {described(hint)}, got {shown(value)}{kinds.remedy(value, options)}")
+
+    def _list(self, value: Any, field: _Field) -> list[Any]:
+        hint, before = field.hint, field.before
+        if isinstance(value, Mapping):  # options of the last element
+            last = replace(field, key=f"{field.key}[{len(before) - 1}]", hint=get_args(hint)[0], before=before[-1])
+            return [*before[:-1], self._value(value, last)]
+        hints = kinds.of_elements(hint, len(value))
+        if hints is None:
+            raise _wrong(field.key, f"expected {described(hint)}, got {shown(value)}")
+        fields = [replace(field, key=f"{field.key}[{i}]", hint=each, before=None) for i, each in enumerate(hints)]
+        return [self._value(each, own) for each, own in zip(value, fields, strict=True)]
+
+    def _class(self, value: Any, bases: Sequence[type], passed: int, field: _Field) -> Spec:
+        """A class with its arguments: by name, or as class_path and init_args."""
+        if isinstance(value, str):
+            value = {"class_path": value}
+        earlier = field.before if isinstance(field.before, Spec) else None
+        kind, given = _named(value, bases, field, earlier)
+        known = kinds.parameters(kind, passed)
+        kept = {name: each for name, each in earlier.given.items() if name in known} if earlier else {}
+        for name, each in given.items():
+            kept |= self._argument(Spec(kind, kept, passed), str(name), each, field)
+        return Spec(kind, kept, passed)
+
+    def _argument(self, spec: Spec, name: str, value: Any, field: _Field) -> dict[str, Any]:
+        append, name = name.endswith("+"), name.removesuffix("+")
+        name, _, rest = name.partition(".")
+        key, known = f"{field.key}.{name}", kinds.parameters(spec.kind, spec.passed)
+        source = self.linked.get(f"{field.key}.init_args.{name}")
+        if source is not None:
+            raise _wrong(key, f"follows {source}: set that instead")
+        if name not in known:
+            there_are = f"There are {', '.join(known)}." if known else "It has none."
+            hint = did_you_mean(name, [*known, *SPEC[:2]]) or there_are
+            raise _wrong(field.key, f"{spec.kind.__name__} has no option {shown(name)!r}. {hint}")
+        if not known[name].typed:
+            raise _wrong(field.key, _untyped(spec.kind, name))
+        own = replace(field, key=key, hint=known[name].hint, before=spec.given.get(name))
+        return {name: self._value(nested(rest, value) if rest else value, own, append)}
+
+    def _complete(self, value: Any, key: str) -> None:
+        """Refuse a class that lacks an argument."""
+        if isinstance(value, list):
+            for i, each in enumerate(value):
+                self._complete(each, f"{key}[{i}]")
+        if not isinstance(value, Spec):
+            return
+        known = kinds.parameters(value.kind, value.passed)
+        given = value.given.keys() | {name for name in known if f"{key}.init_args.{name}" in self.linked}
+        lacking = [name for name, each in known.items() if each.required and name not in given]
+        untyped = [name for name in lacking if not known[name].typed]
+        if untyped:
+            raise _wrong(key, _untyped(value.kind, untyped[0]))
+        if lacking:
+            raise _wrong(key, f"{value.kind.__name__} needs {', '.join(lacking)}")
+        for name, each in value.given.items():
+            self._complete(each, f"{key}.{name}")
+
+
+def check(
+    sources: Sequence[Source], keys: Mapping[str, Any], required: Iterable[str], linked: Mapping[str, str]
+) -> None:
+    """Read sources in order, and look for what is missing.
+
+    Args:
+        sources: the recipes and options of a command.
+        keys: every key that it has, dotted, with its type.
+        required: keys without a default.
+        linked: keys that follow others, with these.
+
+    Raises:
+        UsageError: naming the first key that is wrong, what it takes, and what it was given.
+    """
+    checker = Checker(keys, linked)
+    for source in sources:
+        checker.read(source)
+    checker.finish(list(required))
+
+
+def nested(key: str, value: Any) -> dict[str, Any]:
+    """`{"a": {"b": value}}` of the key "a.b"."""
+    for part in reversed(key.split(".")):
+        value = {part: value}
+    return dict(value)
+
+
+def _file(name: str, field: _Field) -> Path:
+    """A file that is named in a recipe: beside it."""
+    path = field.folder / name
+    if not path.is_file():
+        raise _wrong(field.key, f"there is no file {shown(name)} beside the recipe, nor from the working directory")
+    if any(path.samefile(other) for other in field.files):
+        raise _wrong(field.key, f"{path} leads to itself")
+    return path
+
+
+def _content(path: Path, key: str) -> Any:
+    try:
+        content = recipe_library.read(path)
+    except recipe_library.RecipeError as error:
+        raise _wrong(key, str(error)) from error
+    if not isinstance(content, (Mapping, list)):
+        raise _wrong(key, f"{path} has to hold class_path and init_args, and has {shown(content)}")
+    return content
+
+
+def _wrong(key: str, message: str) -> UsageError:
+    return UsageError(f"{key}: {message}")
+
+
+def _named(
+    value: Mapping[str, Any], bases: Sequence[type], field: _Field, earlier: Spec | None
+) -> tuple[type, Mapping[str, Any]]:
+    """The class that a mapping is about, and the arguments in it."""
+    kind = earlier.kind if earlier else bases[0] if len(bases) == 1 and not inspect.isabstract(bases[0]) else None
+    explicit = "class_path" in value or "init_args" in value
+    if "class_path" in value:
+        try:
+            kind = find_class(value["class_path"], bases)
+        except UsageError as error:
+            name = str(value["class_path"])
+            if "." not in name and kinds.takes_more_than_classes(field.hint) and not did_you_mean(name, choices(bases)):
+                raise _wrong(field.key, f"expected {described(field.hint)}, got {shown(name)}") from error
+            raise _wrong(field.key, str(error)) from error
+    for name in value:
+        if explicit and name not in SPEC:
+            hint = did_you_mean(str(name), SPEC[:2]) or "Arguments of the class belong under init_args."
+            raise _wrong(field.key, f"has no key {shown(name)!r} beside class_path and init_args. {hint}")
+    if kind is None:
+        name = shown(next(iter(value), ""))
+        hint = did_you_mean(name, SPEC[:2]) or f"Name one, as in --{field.key} {kinds.with_option(name, bases)}"
+        raise _wrong(field.key, f"it has no class yet whose option {name!r} could be. {hint}")
+    given = value.get("init_args", {}) if explicit else value
+    if not isinstance(given, Mapping):
+        raise _wrong(f"{field.key}.init_args", f"expected arguments with values, or no such key, got {shown(given)}")
+    return kind, given
+
+
+def _refuse_classes(value: Any, key: str) -> None:
+    """Where any value may stand nothing says which classes may: none."""
+    if isinstance(value, Mapping):
+        if "class_path" in value:
+            raise _wrong(key, "takes no class: its type does not say which kinds it could be")
+        for name, each in value.items():
+            _refuse_classes(each, f"{key}.{name}")
+    elif isinstance(value, list):
+        for i, each in enumerate(value):
+            _refuse_classes(each, f"{key}[{i}]")
+
+
+def _untyped(kind: type, name: str) -> str:
+    return f"{kind.__name__} does not say what its argument {name!r} is: annotate it, as in `{name}: float`"

@@ -1,0 +1,245 @@
+"""The types that keys of recipes have: what each takes, and how a message describes it."""
+
+from __future__ import annotations
+
+import inspect
+import types
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal, Union, get_args, get_origin
+
+import torch
+import yaml  # type: ignore[import-untyped]
+from jsonargparse._parameter_resolvers import get_signature_parameters
+from jsonargparse.typing import get_registered_type
+
+from scoredistill import recipe_library, recipe_yaml
+from scoredistill.cli.names import choices, find_class, one_of
+from scoredistill.cli.tensors import read_tensor
+from scoredistill.recipe_library import SUFFIXES
+
+SEQUENCES = (list, tuple, Sequence, set, frozenset)
+NUMBERS = (int, float)
+
+
+class Word(str):
+    """A value from the command line: YAML, where its key does not take text. jsonargparse leaves it for us to read."""
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """An argument of a constructor.
+
+    Args:
+        hint: its type.
+        required: whether it has no default.
+        typed: whether it is annotated.
+    """
+
+    hint: Any
+    required: bool
+    typed: bool
+
+
+@cache
+def parameters(kind: type, passed: int = 0) -> dict[str, Parameter]:
+    """The arguments of a class's constructor by name, those that it hands on to its bases too.
+
+    Args:
+        kind: the class.
+        passed: positional arguments that a recipe does not give: an optimizer's parameters.
+    """
+    empty = inspect.Parameter.empty
+    return {
+        each.name: Parameter(
+            Any if each.annotation is empty else each.annotation, each.default is empty, each.annotation is not empty
+        )
+        for each in get_signature_parameters(kind, "__init__")[passed:]
+    }
+
+
+def members(hint: Any) -> tuple[Any, ...]:
+    """The types of a union, or the one type."""
+    return get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
+
+
+def bases_of(hint: Any) -> tuple[list[type], int]:
+    """The classes that a type takes subclasses of, and how many arguments the code passes to them itself.
+
+    `Callable[[A], B]` takes a class that is made from an A: a B.
+    """
+    bases, passed = [], 0
+    for kind in members(hint):
+        if get_origin(kind) is Callable and _is_class(get_args(kind)[1]):
+            bases.append(get_args(kind)[1])
+            passed = len(get_args(kind)[0])
+        elif _is_class(kind):
+            bases.append(kind)
+    return bases, passed
+
+
+def takes_text(hint: Any) -> bool:
+    """Whether a string is that string to this type: `str`, `str | None`, `str | Path`, `str | Sequence[str]`."""
+    kinds = members(hint)
+    return str in kinds and all(kind in (str, Path, type(None)) or get_origin(kind) in SEQUENCES for kind in kinds)
+
+
+def takes_more_than_classes(hint: Any) -> bool:
+    """Whether a type takes something that is written otherwise than a class: a number, a list, a word."""
+    return any(kind is not type(None) and not bases_of(kind)[0] for kind in members(hint))
+
+
+def is_mapping(kind: Any) -> bool:
+    """Whether a type is that of names with values."""
+    origin = get_origin(kind) or kind
+    return inspect.isclass(origin) and issubclass(origin, Mapping)
+
+
+def is_unknown(kind: Any) -> bool:
+    """Whether nothing can be said of a value for this type."""
+    plain = (*NUMBERS, bool, str, type(None), Path, torch.Tensor)
+    judged = kind in plain or get_origin(kind) in (*SEQUENCES, Literal, Callable) or is_mapping(kind) or _is_class(kind)
+    return not judged and not _restricted(kind)
+
+
+def of_word(word: Word, kinds: Sequence[Any]) -> Any:
+    """A value of the command line: text where only text may stand, else YAML, or a file with YAML.
+
+    Args:
+        word: the value.
+        kinds: the types that its key may have.
+    """
+    text = str(word)
+    if word == "null" and type(None) in kinds:
+        return None
+    if str in kinds and not (text.startswith("[") and any(get_origin(kind) in SEQUENCES for kind in kinds)):
+        return text
+    if text.endswith(SUFFIXES):
+        return file_of_word(text)
+    try:
+        return recipe_yaml.load(text)
+    except yaml.YAMLError:
+        return text
+
+
+def file_of_word(text: str) -> str:
+    """The file that an option names: the user's, or else a shipped one."""
+    if not text.endswith(SUFFIXES) or Path(text).exists():
+        return text
+    try:
+        return str(recipe_library.shipped(text).path)
+    except recipe_library.RecipeError:
+        return text
+
+
+def accepts(value: Any, kind: Any) -> bool:
+    """Whether a value that holds no class is what a type takes."""
+    if kind is type(None):
+        return value is None
+    if get_origin(kind) is Literal:
+        return any(value == each and type(value) is type(each) for each in get_args(kind))
+    if kind is bool or isinstance(value, bool):
+        return kind is bool and (isinstance(value, bool) or value in ("true", "false"))
+    if kind is str or kind is Path:
+        return isinstance(value, str)
+    if kind in NUMBERS or _restricted(kind):
+        return _is_number(value, kind)
+    if kind is torch.Tensor:
+        return isinstance(value, list) and not _why_no_tensor(value)
+    return False
+
+
+def of_elements(kind: Any, count: int) -> Sequence[Any] | None:
+    """The type of each of so many elements, or None where there cannot be so many."""
+    of = get_args(kind)
+    if not of:
+        return [Any] * count
+    if get_origin(kind) is tuple and of[-1] is not Ellipsis:
+        return of if len(of) == count else None
+    return [of[0]] * count
+
+
+def described(hint: Any) -> str:
+    """What a type takes, for messages."""
+    parts = [each for kind in members(hint) for each in _described(kind)]
+    return " or ".join(dict.fromkeys(parts))
+
+
+def remedy(value: Any, kinds: Sequence[Any]) -> str:
+    """What to do about a value of another type, where that is known."""
+    if str in kinds and isinstance(value, (int, float, bool)):
+        return ": put it in quotes"
+    if torch.Tensor in kinds and isinstance(value, list):
+        return f", which is {_why_no_tensor(value)}"
+    return ""
+
+
+def with_option(option: str, bases: Sequence[type]) -> str:
+    """A class that has an option of this name, or else any of the right kind."""
+    found = {name: find_class(name, bases) for name in choices(bases)}
+    fitting = [name for name, kind in found.items() if option.split(".")[0] in parameters(kind)]
+    return next(iter(fitting or found), "CLASS")
+
+
+def _why_no_tensor(value: Any) -> str:
+    try:
+        read_tensor(value)
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
+def _described(kind: Any) -> list[str]:
+    if kind is type(None):
+        return ["null"]
+    if get_origin(kind) is Literal:
+        return [str(each) for each in get_args(kind)]
+    if get_origin(kind) is tuple and get_args(kind)[-1:] != (Ellipsis,):
+        return [f"[{', '.join(described(each) for each in get_args(kind))}]"]
+    if get_origin(kind) in SEQUENCES:
+        return [f"a list of {described(get_args(kind)[0])}" if get_args(kind) else "a list"]
+    if is_mapping(kind):
+        return ["names with values"]
+    if kind is torch.Tensor:
+        return ["a list of numbers"]
+    if get_origin(kind) is Callable:
+        return [one_of(bases_of(kind)[0])] if bases_of(kind)[0] else ["nothing that a recipe can give"]
+    if _restricted(kind):
+        return [str(getattr(kind, "_restrictions_str", None) or kind.__name__)]
+    return [one_of([kind]) if _is_class(kind) else getattr(kind, "__name__", str(kind))]
+
+
+def _is_number(value: Any, kind: Any) -> bool:
+    if isinstance(value, str):
+        try:
+            value = int(value) if issubclass(kind, int) else float(value)
+        except ValueError:
+            return False
+    if not isinstance(value, NUMBERS) or (issubclass(kind, int) and not isinstance(value, int)):
+        return False
+    if not _restricted(kind):
+        return True
+    try:
+        kind(value)
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
+def _restricted(kind: Any) -> bool:
+    """Whether a type is one of jsonargparse's numbers in a range."""
+    return inspect.isclass(kind) and issubclass(kind, NUMBERS) and kind not in (*NUMBERS, bool)
+
+
+def _is_class(kind: Any) -> bool:
+    return (
+        inspect.isclass(kind)
+        and kind.__module__ != "builtins"
+        and get_registered_type(kind) is None
+        and not issubclass(kind, (int, float, str, Enum, Path, Mapping))
+        and get_origin(kind) is None
+        and kind is not Any
+    )

@@ -1,0 +1,144 @@
+"""Text stays the text that was given: in options, recipes, studies, and from config.yaml again."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from scoredistill import recipe_yaml
+from scoredistill.cli.kinds import Word
+from scoredistill.cli.quiet import quiet
+from scoredistill.cli.recipe_parser import RecipeParser
+from scoredistill.cli.resolved import _Parsed
+from scoredistill.cli.tensors import register_tensors
+from scoredistill.cli.words import read_words
+from scoredistill.studies.axes import words_of
+
+NASTY = ["#1 dad mug", "a red mug, 8k: best quality", "1e3", "null", "~", "no", "5", "-1", "true", "[x, y]", "{a: 1}",
+         "a: b", "x #y", " x ", "'q'", '"null"', "", "-", "12:30", "2026-01-01", "0x10", "1_000", "a\nb", "\x85",
+         "sds.yaml", "points/sds.yaml", "os.system", "é😀"]  # fmt: skip
+
+
+class Text:
+    """Every way in which an argument takes text.
+
+    Args:
+        plain: text.
+        optional: text or null.
+        path: of a file.
+        texts: several.
+        one_or_more: text or several.
+        inner: more of it.
+    """
+
+    def __init__(
+        self,
+        plain: str = "",
+        optional: str | None = None,
+        path: str | Path = "",
+        texts: Sequence[str] = (),
+        one_or_more: str | Sequence[str] = "",
+        inner: "Text | None" = None,
+    ) -> None:
+        self.all = [plain, optional, path, list(texts), one_or_more, None if inner is None else inner.all]
+
+
+FIELDS = ("plain", "optional", "path", "one_or_more")
+
+
+@pytest.fixture(scope="module")
+def parser():
+    with quiet():
+        yield make_parser()
+
+
+def make_parser():
+    parser = RecipeParser(exit_on_error=False)
+    parser.add_subclass_arguments(Text, "text")
+    parser.add_argument("--name", type=str | None)
+    parser.keep_text()
+    return parser
+
+
+def texts(function):
+    for text in NASTY:
+        function = example(text)(function)
+    return settings(max_examples=40, deadline=None, database=None)(given(st.text())(function))
+
+
+def spec(value):
+    return {"class_path": f"{__name__}.Text", "init_args": value}
+
+
+@texts
+def test_a_file_gives_text_as_it_is(parser, text):
+    fields = dict.fromkeys(FIELDS, text) | {"texts": [text, text]}
+    written = {"text": spec(fields | {"inner": spec(fields)}), "name": text}
+    for dump in (yaml.safe_dump, recipe_yaml.dump):
+        config = parser.parse_object(recipe_yaml.load(dump(written)))
+        again = parser.parse_object(recipe_yaml.load(parser.dump(config, "yaml")))
+        for each in (config, again):
+            built = parser.instantiate_classes(each)
+            own = [text, text, text, [text, text], text]
+            assert built.text.all == [*own, [*own, None]]
+            assert built.name == text
+
+
+@texts
+def test_an_option_gives_text_as_it_is(parser, text):
+    given = {name: text for name in FIELDS if not (name == "one_or_more" and text.startswith("["))}
+    words = [f"--text={__name__}.Text", f"--text.inner={__name__}.Text", f"--name={text}"]
+    words += [f"--text.{name}={text}" for name in given] + [f"--text.inner.{name}={text}" for name in given]
+    config = parser.parse_args(words)
+    again = parser.parse_object(recipe_yaml.load(parser.dump(config, "yaml")))
+    wanted = {name: None if (name, text) == ("optional", "null") else text for name in given}
+    for each in (config, again):
+        own = each.text.init_args
+        assert {name: own[name] for name in given} == wanted
+        assert {name: own.inner.init_args[name] for name in given} == wanted
+        assert each.name == (None if text == "null" else text)
+
+
+@texts
+def test_a_study_gives_text_as_it_is(parser, text):
+    values = {f"text.{name}": text for name in FIELDS if not (name == "one_or_more" and text.startswith("["))}
+    words = words_of(values | {"text.texts": [text]}, Path("nowhere/study.yaml"), "axes")
+    own = parser.parse_args([f"--text={__name__}.Text", *words]).text.init_args
+    assert all(own[key.removeprefix("text.")] == text for key in values)
+    assert own.texts == [text]
+
+
+def test_a_list_can_be_an_option(parser):
+    own = parser.parse_args([f"--text={__name__}.Text", "--text.one_or_more=[a, b]", "--text.texts=[c]"]).text.init_args
+    assert (own.one_or_more, own.texts) == (["a", "b"], ["c"])
+
+
+@pytest.mark.parametrize("text", ["#1 dad mug", "a red mug, 8k: best quality", "1e3", "null", "[x]", "5"])
+def test_prompts_and_folders_of_a_run_come_back_from_its_recipe(folder, text):
+    register_tensors()
+
+    def parsed(*words):
+        line = _Parsed("fit", read_words(["--config", "points.yaml", "--data", "PromptAndCameras", *words]))
+        data = line.config.data.init_args
+        (folder / "config.yaml").write_text(line._as_recipe(line.config))
+        return data.prompt, data.negative_prompt, line.config.output
+
+    first = parsed(f"--data.prompt={text}", f"--data.negative_prompt={text}", f"--output={text}")
+    assert first == (text, None if text == "null" else text, text)
+    assert parsed("--config", "config.yaml") == first
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("1e-3", 1e-3), ("5", 5.0), (".5", 0.5), ("-.inf", float("-inf")), ("1.0e+22", 1e22)],
+)
+def test_numbers_are_numbers_where_a_number_is_taken(text, value):
+    parser = RecipeParser(exit_on_error=False)
+    parser.add_argument("--x", type=float)
+    parser.keep_text()
+    assert parser.parse_args([f"--x={text}"]).x == value
+    assert parser.parse_object(recipe_yaml.load(f"x: {text}")).x == value
+    assert Word(text) == text
