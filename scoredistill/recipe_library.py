@@ -55,7 +55,9 @@ def did_you_mean(word: str, choices: Iterable[str]) -> str:
     """
     if len(word) > LONGEST:
         return ""
-    return _either(difflib.get_close_matches(word, list(choices), n=3, cutoff=0.55))
+    known = list(choices)
+    by_case = [choice for choice in known if choice.casefold() == word.casefold()]
+    return _either(by_case or difflib.get_close_matches(word, known, n=3, cutoff=0.55))
 
 
 def root() -> Path:

@@ -17,7 +17,7 @@ from scoredistill import recipe_library
 from scoredistill.cli import kinds
 from scoredistill.cli.errors import UsageError
 from scoredistill.cli.kinds import Word, bases_of, described, members
-from scoredistill.cli.names import choices, find_class, is_file, shown
+from scoredistill.cli.names import choices, find_class, is_file, shown, there_are
 from scoredistill.recipe_library import did_you_mean
 
 SPEC = ("class_path", "init_args", "dict_kwargs")
@@ -115,7 +115,7 @@ class Checker:
                 self._group(inner, f"{key}.", folder)
             else:
                 siblings = {other[len(prefix) :].split(".")[0] for other in self.keys if other.startswith(prefix)}
-                hint = did_you_mean(str(name), siblings) or f"There are {', '.join(sorted(siblings))}."
+                hint = did_you_mean(str(name), siblings) or there_are(sorted(siblings))
                 where = prefix.removesuffix(".") or "a recipe"
                 raise _wrong(shown(key), f"{where} has no key {shown(name)!r}. {hint}")
 
@@ -183,8 +183,7 @@ class Checker:
         if source is not None:
             raise _wrong(key, f"follows {source}: set that instead")
         if name not in known:
-            there_are = f"There are {', '.join(known)}." if known else "It has none."
-            hint = did_you_mean(name, [*known, *SPEC[:2]]) or there_are
+            hint = did_you_mean(name, [*known, *SPEC[:2]]) or there_are(list(known))
             raise _wrong(field.key, f"{spec.kind.__name__} has no option {shown(name)!r}. {hint}")
         if not known[name].typed:
             raise _wrong(field.key, _untyped(spec.kind, name))

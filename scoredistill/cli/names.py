@@ -15,7 +15,7 @@ from scoredistill.recipe_library import SUFFIXES, did_you_mean
 
 NOT_FOR_RECIPES = {"__main__", "cli", "recipe_library", "recipe_yaml", "recipes_command", "studies", "version"}
 SHOWN = 8
-"""Classes that a message lists at most."""
+"""Classes that a message lists at most, and half of the keys."""
 
 
 def import_public_modules() -> None:
@@ -82,6 +82,13 @@ def one_of(bases: Sequence[type]) -> str:
         return names[0]
     listed = names[:SHOWN] + (["..."] if len(names) > SHOWN else [])
     return f"one of {', '.join(listed)}" if names else f"a subclass of {_or(bases)}"
+
+
+def there_are(names: Sequence[str]) -> str:
+    """What could have been written, for messages."""
+    if not names:
+        return "It has none."
+    return f"There are {', '.join(names[: 2 * SHOWN])}{', ...' if len(names) > 2 * SHOWN else ''}."
 
 
 def shown(value: object) -> str:

@@ -117,13 +117,13 @@ MUTATIONS = {
     "mapping for a number": replaced(is_number, {"a": 1}),
     "word for a truth": replaced(lambda _, value: isinstance(value, bool), "maybe", 2.5),
     "truth for a class": replaced(is_class, True, False),
-    "list for a class": replaced(is_class, [], [1], ["SDS"]),
+    "list for a class": replaced(is_class, ["SDS"]),
     "stranger for a class": replaced(is_class, "torch.nn.Linear", "os.system", "nowhere.Mine", "no/file.yaml", "Zzz"),
     "stranger's path": replaced(
         lambda key, _: key == "class_path", "torch.nn.Linear", "os.system", 7, None, [], "a..b"
     ),
     "no arguments": replaced(lambda key, _: key == "init_args", None, 3, "text", []),
-    "number for a group": replaced(lambda key, _: key in ("model", "trainer"), 5, "text", True, [1]),
+    "number for a group": replaced(lambda _, value: isinstance(value, dict) and "max_steps" in value, 5, "text", True, [1]),
     "key twice": doubled,
 }
 
