@@ -202,7 +202,7 @@ def references(path: Path) -> list[str]:
         The references as written, in order, each once; only those that lead to a file.
     """
     code = re.sub(r"(^|\s)#.*", "", path.read_text(encoding="utf-8"), flags=re.MULTILINE)
-    found = re.findall(r"[\w./-]+\.ya?ml\b", code)
+    found = [word for word in re.split(r"[^\w./-]+", code) if word.endswith(SUFFIXES)]
     return [name for name in dict.fromkeys(found) if (path.parent / name).is_file()]
 
 

@@ -49,6 +49,8 @@ NAMES_CLASSES = ("fit", "validate", "test", "predict", "ablate")
 """Commands that find the user's own classes in the working directory. The others only look at what runs have left
 behind, in folders that may come from somebody else."""
 
+LONGEST_WORD = 400
+"""Characters of a word in a message: longer than any path that somebody types."""
 FAILED, WRONG, INTERRUPTED, TERMINATED = 1, 2, 130, 143
 
 
@@ -259,7 +261,10 @@ def _report(command: str, error: Exception, debug: bool) -> int:
     known = (*OURS, ValueError, TypeError, OSError, FloatingPointError, ImportError)
     hint = "" if debug or isinstance(error, known) else " (--debug shows where)"
     if is_first() or not isinstance(error, Interrupted):
-        sys.stderr.write(f"scoredistill {command}: {describe(error)}{hint}\n")
+        message = " ".join(
+            word if len(word) <= LONGEST_WORD else f"{word[:40]}..." for word in describe(error).split(" ")
+        )
+        sys.stderr.write(f"scoredistill {command}: {message}{hint}\n")
     if isinstance(error, Interrupted):
         return error.code
     return WRONG if isinstance(error, UsageError) else FAILED

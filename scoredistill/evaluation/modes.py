@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from scoredistill.teachers.analytic import GaussianMixture
+from scoredistill.types import right_pad_dims
 
 
 def responsibilities(x: Tensor, teacher: GaussianMixture, sigma: float = 0.01) -> Tensor:
@@ -16,10 +17,9 @@ def responsibilities(x: Tensor, teacher: GaussianMixture, sigma: float = 0.01) -
         teacher: the mixture.
         sigma: noise at which they are taken, so that Diracs have some; small beside the components' own deviations.
     """
-    flat = x.flatten(1)
     log_snr = torch.full((len(x),), -2.0).to(x) * torch.log(torch.tensor(sigma)).to(x)
     t = teacher.schedule.t_at_log_snr(log_snr)
-    return teacher.posterior(teacher.schedule.alpha(t)[:, None].to(x) * flat, t).responsibilities
+    return teacher.posterior(right_pad_dims(teacher.schedule.alpha(t), x).to(x) * x, t).responsibilities
 
 
 def mode_statistics(x: Tensor, teacher: GaussianMixture, sigma: float = 0.01) -> dict[str, float]:

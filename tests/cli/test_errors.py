@@ -137,3 +137,69 @@ def test_a_failed_command_leaves_folders_that_were_there(cli, folder):
     for output in ("mine/empty", "mine/empty/new/runs"):
         assert cli("fit", *wrong, "--output", output).code == 2
         assert [path.name for path in (folder / "mine").rglob("*")] == ["empty"]
+
+
+LONG = 100_000
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--model.loss", "x" * LONG],
+        ["--model.loss", "x." * (LONG // 2) + "y"],
+        ["--model.loss", "(" * LONG],
+        ["--model.loss", "[" * LONG],
+        ["--model.loss", "a/" * (LONG // 2)],
+        ["--model.loss." + "x" * LONG, "1"],
+        ["--model.loss" + ".x" * 500, "1"],
+        ["--" + "x" * LONG, "1"],
+        ["--model.ema", "1" * LONG],
+        ["--model.ema", "1e" + "9" * LONG],
+        ["--ckpt_path", "x" * LONG],
+        ["--config", "x" * LONG],
+        ["--task", "x" * LONG],
+        ["x" * LONG],
+    ],
+    ids=lambda words: words[0][:30] + "=" + words[-1][:8],
+)
+def test_what_is_endless_is_refused_shortly(cli, folder, words):
+    result = cli("fit", "--config", "points.yaml", *words)
+    assert result.code in (1, 2)
+    assert len(result.err.splitlines()) == 1
+    assert len(result.err) < 1000
+
+
+def test_a_recipe_that_includes_itself_is_refused(cli, folder):
+    (folder / "own.yaml").write_text("class_path: GAN\ninit_args: {loss: own.yaml}\n")
+    result = cli("fit", "--config", "points.yaml", "--model.loss", "own.yaml")
+    assert result.code == 2
+    assert "model.loss.loss: own.yaml leads to itself" in result.err
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("model: {loss: SDS, loss: CSD}\n", "bad.yaml, line 1 is not YAML: the key 'loss' stands twice"),
+        ("model: &m {loss: *m}\n", "bad.yaml, line 1 is not YAML: an alias contains itself"),
+        ("model: {guidance: {class_path: CFG, init_args: }}\n", "model.guidance.init_args: expected arguments"),
+        ("model: {guidance: {class_path: [CFG]}}\n", "model.guidance: expected the name of a class"),
+        ("model: {guidance: {clas_path: CFG}}\n", "Did you mean 'class_path'?"),
+        ("model: {guidance: {class_path: CFG, init_arg: {scale: 2}}}\n", "Did you mean 'init_args'?"),
+        ("model: {guidance: {class_path: CFG, scale: 2}}\n", "Arguments of the class belong under init_args"),
+        ("model: {guidance: SDS}\n", "SDS is a ScoreDistillation and not a Guidance"),
+        ("model: {timesteps: [1, 2]}\n", "model.timesteps: expected one of UniformTimesteps,"),
+        ("trainer: true\n", "trainer: expected keys with values, got true"),
+        ("model: {generator_optimizer: {optimizer: {class_path: Adam, init_args: {lr: fast}}}}\n",
+         "model.generator_optimizer.optimizer.lr: expected float or a list of numbers, got fast"),
+        ("model: {generator_optimizer: {factor: {knots: [{at: 0, value: 1, then: 0x10}]}}}\n",
+         "model.generator_optimizer.factor.knots[0].then: expected hold or linear or geometric, got 16"),
+        ("output: 5\n", "output: expected str, got 5: put it in quotes"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_in_a_recipe_is_said_with_key_type_and_value(cli, folder, text, said):
+    (folder / "bad.yaml").write_text(text)
+    result = cli("fit", "--config", "points.yaml", "--config", "bad.yaml")
+    assert result.code == 2
+    assert len(result.err.splitlines()) == 1
+    assert "bad.yaml" in result.err
+    assert said in result.err

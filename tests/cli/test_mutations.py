@@ -123,7 +123,9 @@ MUTATIONS = {
         lambda key, _: key == "class_path", "torch.nn.Linear", "os.system", 7, None, [], "a..b"
     ),
     "no arguments": replaced(lambda key, _: key == "init_args", None, 3, "text", []),
-    "number for a group": replaced(lambda _, value: isinstance(value, dict) and "max_steps" in value, 5, "text", True, [1]),
+    "number for a group": replaced(
+        lambda _, value: isinstance(value, dict) and "max_steps" in value, 5, "text", True, [1]
+    ),
     "key twice": doubled,
 }
 
