@@ -15,11 +15,16 @@ SHORTER = {
     "GalleryFidelity": {"resolution": 16, "mesh_resolution": 24},
     "MeshExport": {"resolution": 24},
     "MixtureQuality": {"samples": 200},
-    "ParticleGrid": {"every": 1, "resolution": 16},
+    "ParticleGrid": {"every": 2, "resolution": 16, "samples": 10},
     "PromptFidelity": {"resolution": 32},
     "PromptSamples": {"samples": 2},
     "ReconstructionQuality": {"samples": 8, "shown": 2},
-    "SampleQuality": {"samples": 40, "resamples": 2, "reference_teacher": 0},
+    "SampleQuality": {
+        "samples": 20,
+        "resamples": 2,
+        "reference_teacher": 0,
+        "extractor": {"class_path": "ClassifierFeatures", "init_args": {"steps": 2}},
+    },
     "Turntable": {"frames": 3, "resolution": 16},
 }
 """Settings of callbacks that take long."""
@@ -88,6 +93,8 @@ def shortened(name: str) -> tuple[list[str], list[str]]:
     data = next((part["data"] for part in reversed(parts) if isinstance(part.get("data"), dict)), {})
     if "batch_size" in data.get("init_args", {}):
         words.append("--data.batch_size=4")
+    if "GalleryImages" in strings(data):
+        words.append("--data.source.count=64")
     if any(part.get("model", {}).get("generator", {}).get("class_path") == "NeRF" for part in parts):
         words += ["--model.generator.resolution=16", "--model.generator.samples=8"]
     return words, kinds
