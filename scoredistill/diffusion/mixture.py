@@ -34,8 +34,10 @@ class Covariance:
         values, vectors = torch.linalg.eigh(matrices)
         if values.min() < -1e-6 * values.abs().max():
             raise ValueError(f"covariances must be positive semi-definite; an eigenvalue is {values.min():.3g}")
-        zero = values.new_zeros(*values.shape[:-1], 1)
-        return cls(zero, vectors.transpose(-1, -2), values.clamp(min=0))
+        # The smallest eigenvalue as the isotropic part: C is inverted by it, without noise too.
+        values = values.clamp(min=0)
+        least = values[..., :1]
+        return cls(least, vectors.transpose(-1, -2), values - least)
 
     @classmethod
     def low_rank(cls, variance: Tensor, factors: Tensor) -> Covariance:
@@ -52,6 +54,11 @@ class Covariance:
     def isotropic(self) -> bool:
         """Whether every C_k is a multiple of the identity."""
         return self.basis is None and self.variance.shape[-1] == 1
+
+    @property
+    def least(self) -> Tensor:
+        """The smallest variance of all components, a scalar: where it is 0 there are no densities without noise."""
+        return self.variance.min()
 
     def to(self, dtype: torch.dtype) -> Covariance:
         """In another floating-point type."""
