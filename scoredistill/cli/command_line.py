@@ -21,6 +21,7 @@ from scoredistill.cli.errors import UsageError, explain
 from scoredistill.cli.processes import one_folder
 from scoredistill.cli.recipes import difference
 from scoredistill.cli.teachers import train_what_is_missing
+from scoredistill.cli.untyped import require_annotated
 from scoredistill.cli.words import Words
 from scoredistill.cli.workspace import Workspace, find_start, open_workspace
 from scoredistill.training.autoencoder import AutoencoderTraining
@@ -153,6 +154,7 @@ class CommandLine(LightningCLI):
 
     def before_instantiate_classes(self) -> None:
         """Keep the recipe as it is, make the folder, and let relative paths of loggers lie in it."""
+        require_annotated(self.config)
         self.recipe = self._as_recipe(self.config)
         with one_folder() as opened:
             if self.command == "fit":
