@@ -19,6 +19,7 @@ from scoredistill.ratios.discriminator import DiscriminatorRatio
 from scoredistill.teachers.base import Teacher
 from scoredistill.types import Batch, Condition, Noised, Sample
 from scoredistill.types.shapes import require_shape
+from scoredistill.types.times import time_type
 
 
 @dataclass(frozen=True)
@@ -264,7 +265,7 @@ class Distiller(nn.Module):
         rows = len(x) if share is None else len(x) * share.processes
         if t is None:
             drawn = timesteps(rows, schedule, progress, rng)
-            t = (drawn if share is None else share.of(drawn)).to(x.dtype)
+            t = (drawn if share is None else share.of(drawn)).to(time_type(x))
         if epsilon is None:
             noise = noise_like(x if share is None else x.new_empty(rows, *x.shape[1:]), rng)
             epsilon = noise if share is None else share.of(noise)

@@ -121,8 +121,13 @@ def diffused_mixture(
         means: (K, D), or (B, K, D) where they differ from sample to sample.
         log_weights: (K,) or (B, K), normalised; -inf leaves a component out.
         covariance: of the undiffused components.
+
+    Returns:
+        in the type of x_t, or in float32 where that is half precision.
     """
-    # Exactness is the point: no bfloat16 in products, whatever the networks around are trained in.
+    # Exactness is the point: no half precision in products, whatever the networks around are trained in.
+    dtype = torch.promote_types(x_t.dtype, torch.float32)
+    x_t, means, log_weights, covariance = x_t.to(dtype), means.to(dtype), log_weights.to(dtype), covariance.to(dtype)
     with torch.autocast(x_t.device.type, enabled=False):
         if means.ndim == 2 and covariance.isotropic:
             return _shared_isotropic(x_t, alpha, sigma, means, log_weights, covariance.variance[:, 0])

@@ -16,6 +16,7 @@ from scoredistill.networks.denoiser import Denoiser, Parameterisation
 from scoredistill.networks.lora import LoRA, add_lora, sharing_copy
 from scoredistill.teachers.base import Teacher
 from scoredistill.types import Batch, Sample, right_pad_dims
+from scoredistill.types.times import times_of
 
 
 class OneStepUNet(Generator):
@@ -112,9 +113,9 @@ class OneStepUNet(Generator):
             raise ValueError("OneStepUNet has no network yet: pass network= and schedule=, or put it into a Distiller")
         x = torch.zeros(batch.rows, *self.shape).to(next(self.denoiser.parameters()))
         for k, time in enumerate(self.times[:last]):
-            t = x.new_full((len(x),), time)
+            t = times_of(time, x).to(x.device)
             sigma, alpha = (right_pad_dims(each, x) for each in (self.schedule.sigma(t), self.schedule.alpha(t)))
             x_t = sigma * batch.noise(self.shape, rng).to(x) + (0 if k == 0 else alpha * x)
             with torch.set_grad_enabled(torch.is_grad_enabled() and k == last - 1):
-                x = self.denoiser(x_t, t, batch.condition, self.schedule).x0
+                x = self.denoiser(x_t.to(x.dtype), t, batch.condition, self.schedule).x0.to(x.dtype)
         return x

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, get_args
 
+import torch
 from torch import Tensor, nn
 
 from scoredistill.diffusion.prediction import Prediction, PredictionType
@@ -105,8 +106,10 @@ class Denoiser(nn.Module):
         alpha, sigma = schedule.alpha(t), schedule.sigma(t)
         if self.prediction == "edm":
             # c_in x_t / alpha, with c_in = 1 / sqrt(s^2 + d^2)
-            return x_t * right_pad_dims((sigma**2 + (alpha * self.sigma_data) ** 2).rsqrt(), x_t)
-        return x_t * right_pad_dims((alpha**2 + sigma**2).rsqrt(), x_t) if self.scale_input else x_t
+            scale = (sigma**2 + (alpha * self.sigma_data) ** 2).rsqrt()
+        else:
+            scale = (alpha**2 + sigma**2).rsqrt() if self.scale_input else torch.ones_like(alpha)
+        return x_t * right_pad_dims(scale, x_t).to(x_t.dtype)
 
     def _preconditioning(self, t: Tensor, like: Tensor, schedule: Schedule) -> tuple[Tensor, Tensor]:
         """Of v: what multiplies x_t, and what multiplies F; each to multiply (B, *D)."""

@@ -20,6 +20,7 @@ from scoredistill.distributed import several
 from scoredistill.generators.base import Generator
 from scoredistill.training import gradients
 from scoredistill.training.optimizers import NetworkOptimizer, trained
+from scoredistill.training.precision import convert_batches
 from scoredistill.training.randomness import generator_at
 from scoredistill.types import Batch
 
@@ -68,6 +69,7 @@ class Training(LightningModule, ABC):
         Raises:
             ValueError: for a strategy that would leave gradients apart.
         """
+        convert_batches(self.trainer.precision_plugin)
         strategy = self.trainer.strategy
         if isinstance(strategy, DDPStrategy):
             # A step's several losses are of different networks each.

@@ -114,6 +114,7 @@ class Noised:
         t = t.to(x.device)
         alpha, sigma = schedule.alpha(t), schedule.sigma(t)
         x_t = right_pad_dims(alpha, x) * x + right_pad_dims(sigma, x) * epsilon
+        x_t = x_t.to(torch.result_type(x, epsilon))  # times are finer than samples in half precision
         return cls(x_t, t, epsilon, sample.condition, replace(sample, epsilon=epsilon), schedule, at_end)
 
 

@@ -6,8 +6,13 @@ import torch
 from torch import Tensor
 
 
+def time_type(like: Tensor) -> torch.dtype:
+    """The floating-point type of times: the samples', but not half precision, in which noise levels run together."""
+    return torch.promote_types(like.dtype, torch.float32)
+
+
 def times_of(t: float | Tensor, like: Tensor) -> Tensor:
-    """One time for each sample, (B,); where t is a number it is on the CPU, with the samples' floating-point type.
+    """One time for each sample, (B,); where t is a number it is on the CPU and of `time_type`.
 
     Args:
         t: a number or a tensor of no dimension, for all samples; or (B,), which stays as it is.
@@ -17,9 +22,9 @@ def times_of(t: float | Tensor, like: Tensor) -> Tensor:
         ValueError: if t has another shape.
     """
     if not isinstance(t, Tensor):
-        return torch.full((len(like),), t, dtype=like.dtype)
+        return torch.full((len(like),), t, dtype=time_type(like))
     if t.ndim == 0:
-        return t.to(like.dtype).expand(len(like))
+        return t.to(time_type(like)).expand(len(like))
     if t.shape != like.shape[:1]:
         raise ValueError(f"t must be a number or ({len(like)},), one time for each sample; got {tuple(t.shape)}")
     return t

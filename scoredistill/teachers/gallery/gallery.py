@@ -247,7 +247,7 @@ class Gallery(Teacher):
         return list(mixtures_of(groups, self._pictures, self.settings, like))
 
     def _posterior(self, x_t: Tensor, t: float | Tensor, condition: Condition | None) -> MixturePosterior:
-        """The mixtures' answers in the order of the rows, with the floating point type of x_t."""
+        """The mixtures' answers in the order of the rows, with the type of x_t; in float32 for half precision."""
         if x_t.ndim != 4 or x_t.shape[1] != 3:
             raise ValueError(f"the gallery shows pictures (B, 3, H, W); got {tuple(x_t.shape)}")
         x = x_t.float() if x_t.dtype in (torch.float16, torch.bfloat16) else x_t
@@ -256,8 +256,7 @@ class Gallery(Teacher):
             what = "the score of a Gallery whose pixel_std is 0"
             require_noise(t, self.schedule, what, f"{MORE_NOISE}, or give it a pixel_std above 0")
         alpha, sigma = self.schedule.alpha(t).to(x), self.schedule.sigma(t).to(x)
-        answer = posterior(x, alpha, sigma, self._mixtures(x, condition), self.pixel_std)
-        return MixturePosterior(*(value.to(x_t.dtype) for value in vars(answer).values()))
+        return posterior(x, alpha, sigma, self._mixtures(x, condition), self.pixel_std)
 
     def _scene(self, prompt: str, variant: int, points: Tensor) -> Table:
         phrase = self._vocabulary.parse(prompt)
