@@ -8,6 +8,7 @@ import torch
 from scoredistill.diffusion import FlowSchedule
 from scoredistill.rendering.camera import Camera
 from scoredistill.teachers.gallery import Gallery
+from scoredistill.teachers.gallery.vocabulary import Phrase
 from scoredistill.types import Condition
 
 GALLERY = Gallery()
@@ -246,9 +247,17 @@ def test_the_four_toys_lie_far_apart():
     assert torch.equal(GALLERY.weights("a toy"), torch.full((4,), 0.25))
 
 
-@pytest.mark.parametrize("prompt", ["A Red Mug.", "the small mug", "large blue mug, overhead view", "red small mug"])
-def test_prompts_in_the_vocabulary_pass(prompt):
-    GALLERY.check(prompt)
+@pytest.mark.parametrize(
+    ("prompt", "words"),
+    [
+        ("A Red Mug.", {"noun": "mug", "colour": "red"}),
+        ("the small mug", {"noun": "mug", "size": "small"}),
+        ("large blue mug, overhead view", {"noun": "mug", "colour": "blue", "size": "large", "view": "overhead"}),
+        ("red small mug", {"noun": "mug", "colour": "red", "size": "small"}),
+    ],
+)
+def test_prompts_in_the_vocabulary_are_understood(prompt, words):
+    assert GALLERY.vocabulary().parse(prompt) == Phrase(**words)
     GALLERY.check([prompt, ""])
 
 
