@@ -69,7 +69,6 @@ class Training(LightningModule, ABC):
         Raises:
             ValueError: for a strategy that would leave gradients apart.
         """
-        convert_batches(self.trainer.precision_plugin)
         strategy = self.trainer.strategy
         if isinstance(strategy, DDPStrategy):
             # A step's several losses are of different networks each.
@@ -77,6 +76,7 @@ class Training(LightningModule, ABC):
         elif not isinstance(strategy, (SingleDeviceStrategy, *self.strategies)):
             choices = "ddp, split_particles or fsdp2" if self.strategies else "ddp"
             raise ValueError(f"trainer.strategy: {type(strategy).__name__} is not known here; choose {choices}")
+        convert_batches(self.trainer.precision_plugin)
 
     def on_train_start(self) -> None:
         """Let SIGTERM only be noted: Lightning's own handler sends a message to the other processes, whatever they are
