@@ -14,9 +14,12 @@ from scoredistill.diffusion.timesteps import TimestepSampler, UniformTimesteps
 from scoredistill.distributed import of_all
 from scoredistill.generators.base import Generator
 from scoredistill.losses.base import Gradient, ScoreDistillation
+from scoredistill.losses.trainable import require_registered, require_trained
 from scoredistill.ratios.discriminator import DiscriminatorRatio
 from scoredistill.teachers.base import Teacher
 from scoredistill.types import Batch, Condition, Noised, Sample
+from scoredistill.types.shapes import require_shape
+from scoredistill.types.times import time_type
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,9 @@ class Distiller(nn.Module):
         guidance: how the teacher is asked; None: CFG of scale 1.
         timesteps: distribution of t; None: U(.02, .98).
         critic_timesteps: distribution of t for training the critic; None: as `timesteps`.
+
+    Raises:
+        ValueError: if something trainable of the loss would never be trained, or modules lie in plain containers.
     """
 
     critics: list[Critic]
@@ -74,15 +80,27 @@ class Distiller(nn.Module):
         self.critics = [m for m in loss.modules() if isinstance(m, Critic) and m.trainable]
         self.discriminators = [m for m in loss.modules() if isinstance(m, DiscriminatorRatio)]
         self._looks_at_all = any(isinstance(m, Critic) and m.looks_at_all for m in loss.modules())
+        for module in loss.modules():
+            if isinstance(module, Teacher):
+                module.requires_grad_(False).eval()
+        for part in (generator, loss, self.guidance, self.timesteps, self.critic_timesteps):
+            require_registered(part)
+        require_trained(loss, [*self.critics, *self.discriminators])
 
     def gradient(
-        self, x: Tensor, *, t: Tensor, epsilon: Tensor, condition: Condition | None = None, sample: Sample | None = None
+        self,
+        x: Tensor,
+        *,
+        t: float | Tensor,
+        epsilon: Tensor,
+        condition: Condition | None = None,
+        sample: Sample | None = None,
     ) -> Tensor:
         """g(x; t, epsilon) = w(t) h(r) (A - B), without 1/B and without any reduction.
 
         Args:
             x: (B, *D) clean samples.
-            t: (B,) in [0, 1].
+            t: in [0, 1]: a number, or (B,).
             epsilon: (B, *D) noise.
             condition: B rows; None: unconditional.
             sample: particle and view indices or a population for the critic, where x alone does not say it. By default
@@ -90,6 +108,9 @@ class Distiller(nn.Module):
 
         Returns:
             (B, *D).
+
+        Raises:
+            ValueError: if t lies outside [0, 1], or the gradient has no value there.
         """
         condition = self.teacher.embedded(condition, len(x))
         sample = replace(sample or self._as_sample(x, condition), x=x, condition=condition)
@@ -119,7 +140,7 @@ class Distiller(nn.Module):
         self,
         batch: Batch | None = None,
         *,
-        t: Tensor | None = None,
+        t: float | Tensor | None = None,
         epsilon: Tensor | None = None,
         progress: float = 0.0,
         rng: torch.Generator | None = None,
@@ -128,7 +149,7 @@ class Distiller(nn.Module):
 
         Args:
             batch: what to generate; None: an unconditional batch.
-            t: (B,); None: drawn from `timesteps`.
+            t: in [0, 1]: a number, or (B,); None: drawn from `timesteps`.
             epsilon: (B, *D); None: drawn.
             progress: fraction of training done, for annealed timesteps.
             rng: CPU generator; None: torch's global one.
@@ -140,7 +161,7 @@ class Distiller(nn.Module):
         self,
         sample: Sample,
         *,
-        t: Tensor | None = None,
+        t: float | Tensor | None = None,
         epsilon: Tensor | None = None,
         progress: float = 0.0,
         rng: torch.Generator | None = None,
@@ -154,7 +175,7 @@ class Distiller(nn.Module):
         self,
         batch: Batch | None = None,
         *,
-        t: Tensor | None = None,
+        t: float | Tensor | None = None,
         epsilon: Tensor | None = None,
         progress: float = 0.0,
         rng: torch.Generator | None = None,
@@ -189,8 +210,12 @@ class Distiller(nn.Module):
         return self.critic_error(noised or self.noised_sample(batch, progress=progress, rng=rng)).mean()
 
     def critic_error(self, noised: Noised) -> Tensor:
-        """The trained critics' error on each diffused sample, (B,)."""
-        return torch.stack([critic.training_error(noised) for critic in self.critics]).sum(0)
+        """The trained critics' error on each diffused sample, (B,).
+
+        Raises:
+            ValueError: if a critic gives anything but one number for each sample.
+        """
+        return _summed([(critic, critic.training_error(noised)) for critic in self.critics], noised)
 
     def discriminator_error(self, noised: Noised, batch: Batch, rng: torch.Generator | None = None) -> Tensor:
         """The discriminators' error on each pair of a generated and a real sample, (B,).
@@ -201,7 +226,8 @@ class Distiller(nn.Module):
             rng: CPU generator; None: torch's global one.
 
         Raises:
-            ValueError: if the batch has no data, or not as many as there are samples.
+            ValueError: if the batch has no data, or not as many as there are samples, or a discriminator gives anything
+                but one number for each.
         """
         if batch.data is None:
             raise ValueError("a discriminator needs real samples, but the batch has none: use a data module with data")
@@ -211,8 +237,9 @@ class Distiller(nn.Module):
         data = Sample(batch.data.to(noised.x_t), condition)
         real = Noised.diffuse(data, noised.t, noise_like(noised.x_t, rng), noised.schedule)
         critic = next(iter(self.critics), None)
-        errors = [d.weight * d.training_error(noised, real, self.teacher, critic) for d in self.discriminators]
-        return torch.stack(errors).sum(0)
+        return _summed(
+            [(d, d.weight * d.training_error(noised, real, self.teacher, critic)) for d in self.discriminators], noised
+        )
 
     def noised_sample(
         self, batch: Batch | None = None, progress: float = 0.0, rng: torch.Generator | None = None
@@ -226,7 +253,7 @@ class Distiller(nn.Module):
         self,
         sample: Sample,
         timesteps: TimestepSampler,
-        t: Tensor | None = None,
+        t: float | Tensor | None = None,
         epsilon: Tensor | None = None,
         progress: float = 0.0,
         rng: torch.Generator | None = None,
@@ -238,7 +265,7 @@ class Distiller(nn.Module):
         rows = len(x) if share is None else len(x) * share.processes
         if t is None:
             drawn = timesteps(rows, schedule, progress, rng)
-            t = (drawn if share is None else share.of(drawn)).to(x)
+            t = (drawn if share is None else share.of(drawn)).to(time_type(x))
         if epsilon is None:
             noise = noise_like(x if share is None else x.new_empty(rows, *x.shape[1:]), rng)
             epsilon = noise if share is None else share.of(noise)
@@ -263,12 +290,21 @@ class Distiller(nn.Module):
         return Sample(x, view=asked, population=own.x, population_view=own.view)
 
 
+def _summed(errors: list[tuple[nn.Module, Tensor]], noised: Noised) -> Tensor:
+    """Each sample's error over several modules, (B,), one number of each."""
+    rows = noised.t.shape
+    return torch.stack([require_shape(e, rows, f"training_error of {type(m).__name__}") for m, e in errors]).sum(0)
+
+
 def surrogate(x: Tensor, g: Tensor) -> Tensor:
     """1/B sum_b ( <g_b, x_b - stop(x_b)> + ||g_b||^2 / 2 ): its gradient in x_b is exactly g_b / B.
 
     Args:
         x: (B, *D), differentiable.
         g: (B, *D), taken as a constant.
+
+    Raises:
+        ValueError: if the shapes differ.
     """
-    g = g.detach()
+    g = require_shape(g.detach(), x.shape, "the gradient of the loss")
     return ((g * (x - x.detach())).sum() + 0.5 * (g * g).sum()) / len(x)

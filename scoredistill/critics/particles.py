@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from scoredistill.critics.base import Critic
+from scoredistill.diffusion.ends import MORE_NOISE, require_noise
 from scoredistill.diffusion.mixture import Covariance, MixturePosterior, diffused_mixture
 from scoredistill.diffusion.prediction import Prediction
 from scoredistill.diffusion.schedule import Schedule
@@ -56,6 +57,9 @@ class ParticleCritic(Critic):
         return self._latest.of(settings, about, lambda: self._posterior(x_t, t, sample))
 
     def _posterior(self, x_t: Tensor, t: Tensor, sample: Sample) -> MixturePosterior:
+        if self.bandwidth == 0:
+            what = "the score of a ParticleCritic whose bandwidth is 0"
+            require_noise(t, self.schedule, what, f"{MORE_NOISE}, or give it a bandwidth above 0")
         population, own = sample.x if sample.population is None else sample.population, sample.views
         view = own if sample.population is None else sample.population_view
         same_view = torch.ones(len(x_t), len(population), dtype=torch.bool, device=x_t.device)

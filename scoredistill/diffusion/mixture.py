@@ -34,8 +34,10 @@ class Covariance:
         values, vectors = torch.linalg.eigh(matrices)
         if values.min() < -1e-6 * values.abs().max():
             raise ValueError(f"covariances must be positive semi-definite; an eigenvalue is {values.min():.3g}")
-        zero = values.new_zeros(*values.shape[:-1], 1)
-        return cls(zero, vectors.transpose(-1, -2), values.clamp(min=0))
+        # The smallest eigenvalue as the isotropic part: C is inverted by it, without noise too.
+        values = values.clamp(min=0)
+        least = values[..., :1]
+        return cls(least, vectors.transpose(-1, -2), values - least)
 
     @classmethod
     def low_rank(cls, variance: Tensor, factors: Tensor) -> Covariance:
@@ -52,6 +54,11 @@ class Covariance:
     def isotropic(self) -> bool:
         """Whether every C_k is a multiple of the identity."""
         return self.basis is None and self.variance.shape[-1] == 1
+
+    @property
+    def least(self) -> Tensor:
+        """The smallest variance of all components, a scalar: where it is 0 there are no densities without noise."""
+        return self.variance.min()
 
     def to(self, dtype: torch.dtype) -> Covariance:
         """In another floating-point type."""
@@ -114,8 +121,13 @@ def diffused_mixture(
         means: (K, D), or (B, K, D) where they differ from sample to sample.
         log_weights: (K,) or (B, K), normalised; -inf leaves a component out.
         covariance: of the undiffused components.
+
+    Returns:
+        in the type of x_t, or in float32 where that is half precision.
     """
-    # Exactness is the point: no bfloat16 in products, whatever the networks around are trained in.
+    # Exactness is the point: no half precision in products, whatever the networks around are trained in.
+    dtype = torch.promote_types(x_t.dtype, torch.float32)
+    x_t, means, log_weights, covariance = x_t.to(dtype), means.to(dtype), log_weights.to(dtype), covariance.to(dtype)
     with torch.autocast(x_t.device.type, enabled=False):
         if means.ndim == 2 and covariance.isotropic:
             return _shared_isotropic(x_t, alpha, sigma, means, log_weights, covariance.variance[:, 0])

@@ -7,8 +7,10 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
+from scoredistill.diffusion.ends import MORE_NOISE, MORE_SIGNAL, require_noise, require_signal
 from scoredistill.diffusion.schedule import Schedule
 from scoredistill.types import right_pad_dims
+from scoredistill.types.times import times_of
 
 PredictionType = Literal["epsilon", "x0", "v", "flow", "score"]
 
@@ -23,22 +25,24 @@ class Prediction:
         score        grad log p_t(x_t) = -epsilon / sigma
 
     Exactly one is given, the others are converted from it. All conversions hold for any alpha and sigma, not only for
-    variance-preserving ones; the v and flow forms never divide by alpha or sigma alone.
+    variance-preserving ones; the v and flow forms never divide by alpha or sigma alone, and so have a value at both
+    ends of time. The noise of a clean x_t cannot be told from x0, nor the clean sample from pure noise and epsilon.
 
     Args:
         x_t: (B, *D) the noised sample.
-        t: (B,) its time.
+        t: its time in [0, 1]: a number, or (B,).
         schedule: alpha and sigma.
         epsilon, x0, v, flow, score: (B, *D), exactly one of them.
 
     Raises:
-        ValueError: if not exactly one is given, or its shape is not that of x_t.
+        ValueError: if not exactly one is given, or its shape is not that of x_t. When it is read: if what is asked has
+            no value at one of the times, where these are on the CPU.
     """
 
     def __init__(
         self,
         x_t: Tensor,
-        t: Tensor,
+        t: float | Tensor,
         schedule: Schedule,
         *,
         epsilon: Tensor | None = None,
@@ -54,20 +58,27 @@ class Prediction:
         self.kind, self.value = next(iter(values.items()))
         if self.value.shape != x_t.shape:
             raise ValueError(f"{self.kind} has shape {tuple(self.value.shape)}, x_t {tuple(x_t.shape)}")
-        self.x_t, self.t, self.schedule = x_t, t, schedule
-        self._alpha = right_pad_dims(schedule.alpha(t), x_t)
-        self._sigma = right_pad_dims(schedule.sigma(t), x_t)
+        self.x_t, self.t, self.schedule = x_t, times_of(t, x_t).to(x_t.device), schedule
+        self._alpha = right_pad_dims(schedule.alpha(self.t), x_t)
+        self._sigma = right_pad_dims(schedule.sigma(self.t), x_t)
 
     @classmethod
-    def of(cls, kind: PredictionType, value: Tensor, x_t: Tensor, t: Tensor, schedule: Schedule) -> Prediction:
+    def of(cls, kind: PredictionType, value: Tensor, x_t: Tensor, t: float | Tensor, schedule: Schedule) -> Prediction:
         """The prediction whose type is known by name only at run time."""
         if kind not in get_args(PredictionType):
             raise ValueError(f"unknown prediction type {kind!r}; choose from {', '.join(get_args(PredictionType))}")
         return cls(x_t, t, schedule, **{kind: value})
 
     @classmethod
-    def truth(cls, kind: PredictionType, x: Tensor, epsilon: Tensor, t: Tensor, schedule: Schedule) -> Prediction:
-        """What a perfect denoiser of a known x and epsilon, (B, *D) each, would output: the target of training."""
+    def truth(
+        cls, kind: PredictionType, x: Tensor, epsilon: Tensor, t: float | Tensor, schedule: Schedule
+    ) -> Prediction:
+        """What a perfect denoiser of a known x and epsilon, (B, *D) each, would output: the target of training.
+
+        Raises:
+            ValueError: if the score has no value at one of the times, where these are on the CPU.
+        """
+        t = times_of(t, x).to(x.device)
         alpha, sigma = right_pad_dims(schedule.alpha(t), x), right_pad_dims(schedule.sigma(t), x)
         x_t = alpha * x + sigma * epsilon
         match kind:
@@ -80,6 +91,7 @@ class Prediction:
             case "flow":
                 value = epsilon - x
             case _:
+                require_noise(t, schedule, "the true score", f"{MORE_NOISE}, or predict epsilon, v or flow")
                 value = -epsilon / sigma
         return cls.of(kind, value, x_t, t, schedule)
 
@@ -91,6 +103,8 @@ class Prediction:
             case "epsilon":
                 return y
             case "x0":
+                remedy = f"{MORE_NOISE}, or predict epsilon, v or flow"
+                require_noise(self.t, self.schedule, "epsilon of a prediction as x0", remedy)
                 return (x_t - a * y) / s
             case "v":
                 return (a * y + s * x_t) / (a * a + s * s)
@@ -111,7 +125,16 @@ class Prediction:
             case "flow":
                 return (x_t - s * y) / (a + s)
             case _:
+                what, remedy = f"x0 of a prediction as {self.kind}", f"{MORE_SIGNAL}, or predict x0, v or flow"
+                require_signal(self.t, self.schedule, what, remedy)
                 return (x_t - s * self.epsilon) / a
+
+    @property
+    def signal(self) -> Tensor:
+        """alpha x0, the part of x_t that is not noise, (B, *D); it has a value at every time, whatever is predicted."""
+        if self.kind in ("epsilon", "score"):
+            return self.x_t - self._sigma * self.epsilon
+        return self._alpha * self.x0
 
     @property
     def v(self) -> Tensor:
@@ -126,7 +149,10 @@ class Prediction:
     @property
     def score(self) -> Tensor:
         """grad log p_t(x_t), (B, *D)."""
-        return self.value if self.kind == "score" else -self.epsilon / self._sigma
+        if self.kind == "score":
+            return self.value
+        require_noise(self.t, self.schedule, "the score", f"{MORE_NOISE}, or read epsilon")
+        return -self.epsilon / self._sigma
 
     def detach(self) -> Prediction:
         """The same prediction without gradient."""

@@ -8,6 +8,11 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor
 
+from scoredistill.types.times import as_tensor
+
+VANISHING = 1e-19
+"""Signal or noise below this counts as none: its square is below the normal numbers of float32."""
+
 
 class Schedule(ABC):
     """alpha_t and sigma_t of a diffusion process.
@@ -16,20 +21,30 @@ class Schedule(ABC):
     """
 
     @abstractmethod
-    def alpha(self, t: Tensor) -> Tensor:
-        """Scale of the clean sample at t, (B,) -> (B,)."""
+    def alpha(self, t: float | Tensor) -> Tensor:
+        """Scale of the clean sample at t in [0, 1]: (B,) -> (B,), or of a number -> () in float64."""
 
     @abstractmethod
-    def sigma(self, t: Tensor) -> Tensor:
-        """Standard deviation of the noise at t, (B,) -> (B,)."""
+    def sigma(self, t: float | Tensor) -> Tensor:
+        """Standard deviation of the noise at t in [0, 1]: (B,) -> (B,), or of a number -> () in float64."""
 
     @abstractmethod
     def t_at_log_snr(self, log_snr: Tensor) -> Tensor:
         """The t in [0, 1] whose log(alpha^2 / sigma^2) is `log_snr`, clamped to the schedule's range; (B,) -> (B,)."""
 
-    def log_snr(self, t: Tensor) -> Tensor:
-        """log(alpha_t^2 / sigma_t^2), (B,) -> (B,); it falls as t grows."""
-        return 2 * (self.alpha(t).log() - self.sigma(t).log())
+    def log_snr(self, t: float | Tensor) -> Tensor:
+        """log(alpha_t^2 / sigma_t^2), (B,) -> (B,); it falls as t grows.
+
+        It is finite, as networks need it: where signal or noise vanishes, that of 1e-19 is given, about -87.5 or 87.5.
+        """
+        alpha, sigma = self.alpha(t), self.sigma(t)
+        return 2 * (_log(alpha) - _log(sigma))
+
+    def touches_end(self, t: Tensor) -> bool:
+        """Whether noise or signal vanishes at one of the times; False on an accelerator, which is not waited for."""
+        if t.device.type != "cpu":
+            return False
+        return bool(((self.alpha(t) < VANISHING) | (self.sigma(t) < VANISHING)).any())
 
 
 class CosineSchedule(Schedule):
@@ -38,14 +53,16 @@ class CosineSchedule(Schedule):
     Improved Denoising Diffusion Probabilistic Models, 2021, arXiv:2102.09672.
     """
 
-    def alpha(self, t: Tensor) -> Tensor:
-        return torch.cos(0.5 * math.pi * t)
+    def alpha(self, t: float | Tensor) -> Tensor:
+        t = as_tensor(t)
+        # pi / 2 is rounded, and its cosine is not zero: below zero in float32.
+        return torch.cos(0.5 * math.pi * t).where(t < 1, 0.0)
 
-    def sigma(self, t: Tensor) -> Tensor:
-        return torch.sin(0.5 * math.pi * t)
+    def sigma(self, t: float | Tensor) -> Tensor:
+        return torch.sin(0.5 * math.pi * as_tensor(t))
 
     def t_at_log_snr(self, log_snr: Tensor) -> Tensor:
-        return torch.atan(torch.exp(-0.5 * log_snr)) * (2 / math.pi)
+        return (torch.atan(torch.exp(-0.5 * log_snr)) * (2 / math.pi)).clamp(max=1)
 
 
 class DiscreteSchedule(Schedule):
@@ -80,10 +97,12 @@ class DiscreteSchedule(Schedule):
         left = position.floor().clamp(max=self.steps - 1).long()
         return torch.lerp(table[left], table[left + 1], position - left)
 
-    def alpha(self, t: Tensor) -> Tensor:
+    def alpha(self, t: float | Tensor) -> Tensor:
+        t = as_tensor(t)
         return self._log_alpha_at(t).exp().to(t.dtype)
 
-    def sigma(self, t: Tensor) -> Tensor:
+    def sigma(self, t: float | Tensor) -> Tensor:
+        t = as_tensor(t)
         return (-torch.expm1(2 * self._log_alpha_at(t))).sqrt().to(t.dtype)
 
     def t_at_log_snr(self, log_snr: Tensor) -> Tensor:
@@ -138,10 +157,11 @@ class EDMSchedule(Schedule):
             raise ValueError(f"need 0 < sigma_min < sigma_max and rho > 0, got {sigma_min}, {sigma_max}, {rho}")
         self.sigma_min, self.sigma_max, self.rho = sigma_min, sigma_max, rho
 
-    def alpha(self, t: Tensor) -> Tensor:
-        return torch.ones_like(t)
+    def alpha(self, t: float | Tensor) -> Tensor:
+        return torch.ones_like(as_tensor(t))
 
-    def sigma(self, t: Tensor) -> Tensor:
+    def sigma(self, t: float | Tensor) -> Tensor:
+        t = as_tensor(t)
         if math.isinf(self.rho):
             return self.sigma_min * (self.sigma_max / self.sigma_min) ** t
         low, high = self.sigma_min ** (1 / self.rho), self.sigma_max ** (1 / self.rho)
@@ -163,11 +183,16 @@ class FlowSchedule(Schedule):
     Flow Matching for Generative Modeling, 2022, arXiv:2210.02747.
     """
 
-    def alpha(self, t: Tensor) -> Tensor:
-        return 1 - t
+    def alpha(self, t: float | Tensor) -> Tensor:
+        return 1 - as_tensor(t)
 
-    def sigma(self, t: Tensor) -> Tensor:
-        return t
+    def sigma(self, t: float | Tensor) -> Tensor:
+        return as_tensor(t)
 
     def t_at_log_snr(self, log_snr: Tensor) -> Tensor:
         return torch.sigmoid(-0.5 * log_snr)
+
+
+def _log(value: Tensor) -> Tensor:
+    """The logarithm of what is at least 0, kept finite in every floating-point type."""
+    return value.clamp(min=max(VANISHING, torch.finfo(value.dtype).tiny)).log()

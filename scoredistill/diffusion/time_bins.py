@@ -39,8 +39,7 @@ class TimeBins:
         stages = torch.linspace(0, 1, STAGES).tolist()
         t = torch.cat([timesteps(DRAWS, schedule, progress, rng) for progress in stages])
         levels = torch.linspace(0, 1, bins + 1, dtype=torch.float64)[1:-1]
-        # The ends of a schedule can be infinitely clean or noisy, between which quantiles cannot be interpolated.
-        return cls(torch.quantile(schedule.log_snr(t.double()).clamp(-100, 100), levels))
+        return cls(torch.quantile(schedule.log_snr(t.double()), levels))
 
     def __call__(self, t: Tensor, schedule: Schedule) -> Tensor:
         """(B,) index of each time's bin."""

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from scoredistill.annealing import Annealed, Knot, Piecewise, at_progress, lowest
+from scoredistill.diffusion.ends import require_signal
 from scoredistill.diffusion.schedule import Schedule
 
 
@@ -127,7 +128,11 @@ class DreamTimeTimesteps(TimestepSampler):
     Args:
         mean: centre of the prior, in (0, 1).
         std: width of the prior, > 0.
-        low, high: range of t, 0 <= low < high <= 1.
+        low, high: range of t, 0 <= low < high <= 1; high < 1 where the schedule ends without signal, up to which W has
+            no integral.
+
+    Raises:
+        ValueError: if a number is out of its range; when t is drawn, if W has no integral.
     """
 
     def __init__(self, mean: float = 0.5, std: float = 0.125, low: float = 0.02, high: float = 0.98) -> None:
@@ -138,6 +143,7 @@ class DreamTimeTimesteps(TimestepSampler):
 
     def __call__(self, n: int, schedule: Schedule, progress: float = 0.0, rng: torch.Generator | None = None) -> Tensor:
         t = torch.linspace(self.high, self.low, 1001, dtype=torch.float64)
+        require_signal(t[:1], schedule, "the integral of DreamTime's weight", "choose high below 1")
         weight = torch.exp(-0.5 * schedule.log_snr(t) - 0.5 * ((t - self.mean) / self.std) ** 2)
         mass = torch.cat([weight.new_zeros(1), torch.cumulative_trapezoid(weight, dim=0)])
         target = torch.tensor([min(max(progress, 0.0), 1.0)], dtype=torch.float64) * mass[-1]

@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor
 
+from scoredistill.diffusion.ends import MORE_NOISE, MORE_SIGNAL, require_noise, require_signal
 from scoredistill.diffusion.schedule import Schedule
 
 
@@ -33,14 +34,22 @@ class UniformWeight(TimeWeight):
 
 
 class DivergenceWeight(TimeWeight):
-    """w = alpha / sigma: E[g] is the exact gradient of the divergence between the diffused p_t and q_t."""
+    """w = alpha / sigma: E[g] is the exact gradient of the divergence between the diffused p_t and q_t.
+
+    It has no value where there is no noise, and is refused there.
+    """
 
     def __call__(self, t: Tensor, schedule: Schedule) -> Tensor:
+        require_noise(t, schedule, "DivergenceWeight (alpha / sigma)", f"{MORE_NOISE}, or use SigmaSquared")
         return schedule.alpha(t) / schedule.sigma(t)
 
 
 class CleanWeight(TimeWeight):
-    """w = sigma / alpha: g is the difference of the clean predictions x0, of one scale at every noise level."""
+    """w = sigma / alpha: g is the difference of the clean predictions x0, of one scale at every noise level.
+
+    It has no value where there is no signal, and is refused there.
+    """
 
     def __call__(self, t: Tensor, schedule: Schedule) -> Tensor:
+        require_signal(t, schedule, "CleanWeight (sigma / alpha)", f"{MORE_SIGNAL}, or use SigmaSquared")
         return schedule.sigma(t) / schedule.alpha(t)

@@ -8,6 +8,7 @@ from copy import deepcopy
 import torch
 from torch import Tensor
 
+from scoredistill.diffusion.ends import require_signal
 from scoredistill.diffusion.schedule import Schedule
 from scoredistill.generators.base import Generator
 from scoredistill.networks.base import Backbone
@@ -15,6 +16,7 @@ from scoredistill.networks.denoiser import Denoiser, Parameterisation
 from scoredistill.networks.lora import LoRA, add_lora, sharing_copy
 from scoredistill.teachers.base import Teacher
 from scoredistill.types import Batch, Sample, right_pad_dims
+from scoredistill.types.times import times_of
 
 
 class OneStepUNet(Generator):
@@ -42,7 +44,9 @@ class OneStepUNet(Generator):
         schedule: noise schedule; null: the teacher's.
 
     Raises:
-        ValueError: if the times do not fall or leave (0, 1], or LoRA is asked for together with a network.
+        ValueError: if the times do not fall or leave (0, 1], or LoRA is asked for together with a network; in a
+            `Distiller`, if the network predicts epsilon or the score at a time without signal, where they say nothing
+            of x0.
     """
 
     def __init__(
@@ -67,14 +71,20 @@ class OneStepUNet(Generator):
 
     def adopt(self, teacher: Teacher) -> None:
         self.schedule = self.schedule or teacher.schedule
-        if self.denoiser is not None:
-            return
-        taught = teacher.network_of("the student")
+        if self.denoiser is None:
+            self.denoiser = self._taught(teacher.network_of("the student"))
+        if self.denoiser.prediction in ("epsilon", "score"):
+            first = torch.tensor(self.times[:1], dtype=torch.float64)
+            what = f"OneStepUNet: x0 of a network that predicts {self.denoiser.prediction}"
+            require_signal(first, self.schedule, what, "choose times below 1, or let it predict edm, v, x0 or flow")
+
+    def _taught(self, network: Denoiser) -> Denoiser:
+        """The network to begin with: a copy of the teacher's, or adapters over its weights."""
         if self.lora is None:
-            self.denoiser = deepcopy(taught).requires_grad_(True).train(self.training)
-        else:
-            self.denoiser = sharing_copy(taught).train(self.training)
-            add_lora(self.denoiser, self.lora)
+            return deepcopy(network).requires_grad_(True).train(self.training)
+        shared = sharing_copy(network).train(self.training)
+        add_lora(shared, self.lora)
+        return shared
 
     def forward(self, batch: Batch, rng: torch.Generator | None = None) -> Sample:
         last = len(self.times)
@@ -103,9 +113,9 @@ class OneStepUNet(Generator):
             raise ValueError("OneStepUNet has no network yet: pass network= and schedule=, or put it into a Distiller")
         x = torch.zeros(batch.rows, *self.shape).to(next(self.denoiser.parameters()))
         for k, time in enumerate(self.times[:last]):
-            t = x.new_full((len(x),), time)
+            t = times_of(time, x).to(x.device)
             sigma, alpha = (right_pad_dims(each, x) for each in (self.schedule.sigma(t), self.schedule.alpha(t)))
             x_t = sigma * batch.noise(self.shape, rng).to(x) + (0 if k == 0 else alpha * x)
             with torch.set_grad_enabled(torch.is_grad_enabled() and k == last - 1):
-                x = self.denoiser(x_t, t, batch.condition, self.schedule).x0
+                x = self.denoiser(x_t.to(x.dtype), t, batch.condition, self.schedule).x0.to(x.dtype)
         return x

@@ -9,12 +9,13 @@ from torch import Tensor, nn
 
 from scoredistill.annealing import Piecewise, at_progress, require_at_least
 from scoredistill.generators.base import Generator
+from scoredistill.networks.precise import Precise
 from scoredistill.rendering.camera import Camera
 from scoredistill.rendering.mesh import Mesh
 from scoredistill.rendering.picture import Render
 
 
-class SceneGenerator(Generator):
+class SceneGenerator(Precise, Generator):
     """n scenes in [-1, 1]^3 that cameras look at: radiance fields or meshes.
 
     The rows of a batch are particle-major: row = particle · V + view. A subclass implements `forward`, `render`, `mesh`

@@ -17,6 +17,7 @@ from scoredistill.diffusion.weights import SigmaSquared, TimeWeight
 from scoredistill.losses.normalise import GradientNormaliser
 from scoredistill.teachers.base import Teacher
 from scoredistill.types import Noised, right_pad_dims
+from scoredistill.types.shapes import require_shape
 
 
 @dataclass(frozen=True)
@@ -123,16 +124,47 @@ class ScoreDistillation(nn.Module, ABC):
             noised: the diffused samples.
             teacher: the model of p.
             guidance: how the teacher is asked; None: CFG of scale 1, the conditional model itself.
+
+        Raises:
+            ValueError: if a part has another shape than it must, or at an end of time the gradient has no value.
         """
         guidance = guidance or CFG()
         target = guidance(teacher, noised.x_t, noised.t, noised.condition)
+        require_shape(target.x_t, noised.x_t.shape, f"x_t of {type(guidance).__name__}'s prediction")
         baseline = self.guided_baseline(noised, teacher, guidance)
+        require_shape(baseline, noised.x_t.shape, f"the baseline of {type(self).__name__}")
         reweighting = self.reweight(noised, teacher)
         w = self.weight(noised.t, noised.schedule)
         factor = torch.ones_like(noised.t) if self.normaliser is None else self.normaliser(noised, target)
+        self._require_rows(len(noised.t), reweighting, w, factor)
         g = right_pad_dims(w * reweighting.h * factor, noised.x_t) * (target.epsilon - baseline)
+        if noised.at_end:
+            require_finite(g, noised)
         return Gradient(g, target, baseline, reweighting, factor)
+
+    def _require_rows(self, rows: int, reweighting: Reweighting, w: Tensor, factor: Tensor) -> None:
+        """One number for each sample, where a column (B, 1) would be broadcast to (B, B)."""
+        own = type(self).__name__
+        parts = {f"log_r of {own}.reweight": reweighting.log_r, f"log_r_used of {own}.reweight": reweighting.log_r_used}
+        parts |= {f"h of {own}.reweight": reweighting.h, f"the weight of {type(self.weight).__name__}": w}
+        parts |= {f"the factor of {type(self.normaliser).__name__}": factor}
+        for what, value in parts.items():
+            if value is not None:
+                require_shape(value, (rows,), what)
 
     def observe(self, noised: Noised, gradient: Gradient) -> None:
         """Let running statistics take in a finished training step; nothing to do without any."""
         del noised, gradient
+
+
+def require_finite(g: Tensor, noised: Noised) -> None:
+    """Refuse a gradient that has no value at an end of time.
+
+    Raises:
+        ValueError: if it is not finite.
+    """
+    if not bool(torch.isfinite(g).all()):
+        raise ValueError(
+            f"the gradient has no value at an end of {type(noised.schedule).__name__}, t = 0 or 1: draw t between them "
+            "(low and high of the timesteps)"
+        )

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
+import torch
 from torch import Tensor, nn
 
 from scoredistill.diffusion.prediction import Prediction
-from scoredistill.types import Noised
+from scoredistill.types import Noised, right_pad_dims
 
 
 class GradientNormaliser(nn.Module, ABC):
@@ -44,8 +45,9 @@ class DMDNormaliser(GradientNormaliser):
         self.floor = floor
 
     def forward(self, noised: Noised, target: Prediction) -> Tensor:
-        ratio = noised.schedule.sigma(noised.t) / noised.schedule.alpha(noised.t)
-        x0 = target.x0.flatten(1)
-        correction = (noised.sample.x.detach().flatten(1) - x0).abs().mean(1)
-        scale = (x0**2).mean(1).sqrt() + ratio
-        return ratio / correction.maximum(self.floor * scale)
+        alpha, sigma = noised.schedule.alpha(noised.t), noised.schedule.sigma(noised.t)
+        # Numerator and denominator times alpha, so that there is a value where alpha is 0: 1 / floor.
+        signal = target.signal.flatten(1)
+        correction = (right_pad_dims(alpha, signal) * noised.sample.x.detach().flatten(1) - signal).abs().mean(1)
+        scale = (signal**2).mean(1).sqrt() + sigma
+        return sigma / correction.maximum(self.floor * scale).clamp(min=torch.finfo(sigma.dtype).tiny)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Literal, get_args
 
+import torch
 from torch import Tensor, nn
 
 from scoredistill.diffusion.prediction import Prediction, PredictionType
 from scoredistill.diffusion.schedule import Schedule
 from scoredistill.networks.base import Backbone
 from scoredistill.types import Condition, Noised, right_pad_dims
+from scoredistill.types.times import times_of
 
 Parameterisation = Literal["edm", "epsilon", "x0", "v", "flow", "score"]
 
@@ -26,6 +28,10 @@ class Denoiser(nn.Module):
 
         x0(x_t, t) = c_skip x_t / alpha + c_out F(c_in x_t / alpha, t)
         c_skip = d^2 / (s^2 + d^2),   c_out = s d / sqrt(s^2 + d^2),   c_in = 1 / sqrt(s^2 + d^2)
+
+    and with q^2 = sigma^2 + alpha^2 d^2 the same as v, which has a value at both ends of time:
+
+        v(x_t, t) = (alpha sigma (1 - d^2) x_t - d q (alpha^2 + sigma^2) F) / q^2
 
     It is trained in the units of F. For edm that is the loss on x0 under EDM's weight 1 / s^2 + 1 / d^2, which is also
     DMD2's for its critic; for v it is the weight 1 / s^2 + 1.
@@ -57,20 +63,20 @@ class Denoiser(nn.Module):
         self.network, self.prediction, self.sigma_data = network, prediction, sigma_data
         self.scale_input = scale_input
 
-    def forward(self, x_t: Tensor, t: Tensor, condition: Condition | None, schedule: Schedule) -> Prediction:
+    def forward(self, x_t: Tensor, t: float | Tensor, condition: Condition | None, schedule: Schedule) -> Prediction:
         """The prediction at x_t.
 
         Args:
             x_t: (B, *D).
-            t: (B,).
+            t: in [0, 1]: a number, or (B,).
             condition: B rows, or None.
             schedule: alpha and sigma.
         """
+        t = times_of(t, x_t).to(x_t.device)
         output = self.network(self._scaled(x_t, t, schedule), schedule.log_snr(t), condition).to(x_t.dtype)
         if self.prediction == "edm":
             c_skip, c_out = self._preconditioning(t, x_t, schedule)
-            x = x_t / right_pad_dims(schedule.alpha(t), x_t)
-            return Prediction(x_t, t, schedule, x0=c_skip * x + c_out * output)
+            return Prediction(x_t, t, schedule, v=c_skip * x_t + c_out * output)
         return Prediction.of(self.prediction, output, x_t, t, schedule)
 
     def features(self, x_t: Tensor, t: Tensor, condition: Condition | None, schedule: Schedule) -> Tensor:
@@ -89,12 +95,10 @@ class Denoiser(nn.Module):
             noised: the samples.
         """
         x, schedule, t = noised.sample.x.detach(), noised.schedule, noised.t
+        kind: PredictionType = "v" if self.prediction == "edm" else self.prediction
+        error = getattr(predicted, kind) - Prediction.truth(kind, x, noised.epsilon, t, schedule).value
         if self.prediction == "edm":
-            _, c_out = self._preconditioning(t, x, schedule)
-            error = (predicted.x0 - x) / c_out
-        else:
-            kind: PredictionType = self.prediction
-            error = predicted.value - Prediction.truth(kind, x, noised.epsilon, t, schedule).value
+            error = error / self._preconditioning(t, x, schedule)[1]
         return error.flatten(1).square().mean(1)
 
     def _scaled(self, x_t: Tensor, t: Tensor, schedule: Schedule) -> Tensor:
@@ -102,10 +106,14 @@ class Denoiser(nn.Module):
         alpha, sigma = schedule.alpha(t), schedule.sigma(t)
         if self.prediction == "edm":
             # c_in x_t / alpha, with c_in = 1 / sqrt(s^2 + d^2)
-            return x_t * right_pad_dims((sigma**2 + (alpha * self.sigma_data) ** 2).rsqrt(), x_t)
-        return x_t * right_pad_dims((alpha**2 + sigma**2).rsqrt(), x_t) if self.scale_input else x_t
+            scale = (sigma**2 + (alpha * self.sigma_data) ** 2).rsqrt()
+        else:
+            scale = (alpha**2 + sigma**2).rsqrt() if self.scale_input else torch.ones_like(alpha)
+        return x_t * right_pad_dims(scale, x_t).to(x_t.dtype)
 
     def _preconditioning(self, t: Tensor, like: Tensor, schedule: Schedule) -> tuple[Tensor, Tensor]:
-        """c_skip and c_out, each to multiply (B, *D)."""
-        s, d = right_pad_dims((-0.5 * schedule.log_snr(t)).exp(), like), self.sigma_data
-        return d * d / (s * s + d * d), s * d / (s * s + d * d).sqrt()
+        """Of v: what multiplies x_t, and what multiplies F; each to multiply (B, *D)."""
+        alpha, sigma = (right_pad_dims(each, like) for each in (schedule.alpha(t), schedule.sigma(t)))
+        d = self.sigma_data
+        q_squared = sigma**2 + (alpha * d) ** 2
+        return alpha * sigma * (1 - d * d) / q_squared, -d * (alpha**2 + sigma**2) * q_squared.rsqrt()

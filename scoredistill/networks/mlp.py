@@ -69,7 +69,7 @@ class MLPBackbone(Backbone):
 
     def forward(self, x: Tensor, log_snr: Tensor, condition: Condition | None) -> Tensor:
         phase = log_snr[:, None] * self.frequencies
-        embedding = self.time(torch.cat([phase.sin(), phase.cos()], 1)) + self.condition(condition, x)
+        embedding = self.time(torch.cat([phase.sin(), phase.cos()], 1).to(x.dtype)) + self.condition(condition, x)
         hidden = x.flatten(1)
         if self.directions.shape[1]:
             waves = hidden @ self.directions

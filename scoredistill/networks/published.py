@@ -12,11 +12,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-PREFIXES = ("model.", "unet.")
+PREFIXES = ("module.", "_orig_mod.", "ema.", "net.", "model.", "unet.")
 HOLDERS = ("ema", "net", "model", "state_dict")
 
-# Published with EDM's CIFAR-10 weights; only training under augmentation looks at it.
-OPTIONAL = {"map_augment.weight"}
+# What only training looks at: the augmentation that EDM's CIFAR-10 weights were trained under, and the uncertainty by
+# which EDM2 and FastGen weight the loss.
+UNCERTAINTY = {"logvar_fourier.freqs", "logvar_fourier.phases", "logvar_linear.weight", "logvar_linear.bias"}
+OPTIONAL = {"map_augment.weight"} | UNCERTAINTY
 
 PERSISTENT = "torch_utils.persistence._reconstruct_persistent_obj"
 PARAMETER = "torch._utils._rebuild_parameter"
@@ -111,8 +113,9 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
 def load_published(network: nn.Module, path: str | Path) -> None:
     """Load published weights into a network whose parameters have the published names.
 
-    Names may stand under "model." (EDM) or "unet." (EDM2), and only those are then taken; values are converted to the
-    network's dtype. `map_augment`, which only training uses, is passed over if the network has none.
+    Names may stand under "model." (EDM) or "unet." (EDM2), and under "net.", "ema.", "module." or "_orig_mod." of those
+    who train on, and only those are then taken; values are converted to the network's dtype. What only training uses,
+    `map_augment`, `logvar_fourier` and `logvar_linear`, is passed over if the network has none.
 
     Args:
         network: an EDMUNet or an EDM2UNet of the architecture that was published.
@@ -123,14 +126,22 @@ def load_published(network: nn.Module, path: str | Path) -> None:
         ValueError: if it cannot be read, or at the first tensor that is missing, unexpected or of another shape.
     """
     stored, own = read_tensors(path), network.state_dict()
-    for prefix in PREFIXES:
-        under = {name.removeprefix(prefix): value for name, value in stored.items() if name.startswith(prefix)}
-        stored = under or stored
+    while under := _under_a_prefix(stored):
+        stored = under
     stored = {name: value for name, value in stored.items() if name in own or name not in OPTIONAL}
     wrong = _first_difference(own, stored)
     if wrong:
         raise ValueError(f"{path} does not fit this {type(network).__name__}: {wrong}")
     network.load_state_dict(stored)
+
+
+def _under_a_prefix(stored: dict[str, Tensor]) -> dict[str, Tensor]:
+    """What stands under the first prefix that there is, without it; nothing if there is none."""
+    for prefix in PREFIXES:
+        under = {name.removeprefix(prefix): value for name, value in stored.items() if name.startswith(prefix)}
+        if under:
+            return under
+    return {}
 
 
 def _reason(error: Exception) -> str:

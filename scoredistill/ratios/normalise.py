@@ -14,10 +14,11 @@ from scoredistill.diffusion.schedule import Schedule
 from scoredistill.diffusion.time_bins import TimeBins
 from scoredistill.diffusion.timesteps import TimestepSampler
 from scoredistill.distributed import over_processes
+from scoredistill.networks.precise import Precise
 from scoredistill.types import Noised
 
 
-class RatioNormaliser(nn.Module, ABC):
+class RatioNormaliser(Precise, ABC):
     """Rescales log r before h is taken. A subclass implements `forward`; one with statistics overrides `observe`."""
 
     @abstractmethod

@@ -38,7 +38,10 @@ class Scene:
             shapes = ", ".join(str(tuple(value.shape)) for value in (self.clip, self.faces, self.picture))
             raise ValueError(f"a scene needs clip (M, 4), faces (F, 3) and picture (F,), got {shapes}")
         if self.clip.dtype not in (torch.float32, torch.float64):
-            raise ValueError(f"clip is {self.clip.dtype}, too coarse for pixels: project in float32, outside autocast")
+            raise ValueError(
+                f"clip is {self.clip.dtype}, too coarse for pixels: set trainer.precision to 32-true, 64-true or "
+                "bf16-mixed, or project in float32, outside autocast"
+            )
 
     @classmethod
     def of(cls, clip: Tensor, faces: Tensor) -> Scene:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from scoredistill.diffusion.ends import MORE_NOISE, require_noise
 from scoredistill.diffusion.mixture import Covariance, MixturePosterior, diffused_mixture
 from scoredistill.diffusion.prediction import Prediction
 from scoredistill.diffusion.schedule import CosineSchedule, Schedule
 from scoredistill.teachers.base import Teacher
 from scoredistill.types import Condition
+from scoredistill.types.times import times_of
 
 CHUNK_ELEMENTS = 2**25
 """Most numbers (B x K x D, or B x K for a shared isotropic covariance) that one evaluation holds at once."""
@@ -75,32 +77,38 @@ class GaussianMixture(Teacher):
         self.register_buffer("variance", covariance.variance)
         self.register_buffer("basis", covariance.basis)
         self.register_buffer("spread", covariance.spread)
+        self._point_masses = not bool(covariance.least > 0)
 
     @property
     def covariance(self) -> Covariance:
         """Of the undiffused components."""
         return Covariance(self.variance, self.basis, self.spread)
 
-    def forward(self, x_t: Tensor, t: Tensor, condition: Condition | None = None) -> Prediction:
+    def forward(self, x_t: Tensor, t: float | Tensor, condition: Condition | None = None) -> Prediction:
         epsilon = self.posterior(x_t, t, condition).epsilon.view_as(x_t)
         return Prediction(x_t, t, self.schedule, epsilon=epsilon)
 
-    def log_prob(self, x_t: Tensor, t: Tensor, condition: Condition | None = None) -> Tensor:
+    def log_prob(self, x_t: Tensor, t: float | Tensor, condition: Condition | None = None) -> Tensor:
         return self.posterior(x_t, t, condition).log_prob
 
-    def posterior(self, x_t: Tensor, t: Tensor, condition: Condition | None = None) -> MixturePosterior:
+    def posterior(self, x_t: Tensor, t: float | Tensor, condition: Condition | None = None) -> MixturePosterior:
         """Exact epsilon, log-density and responsibilities p(k | x_t), in bounded memory.
 
         Args:
             x_t: (B, *D).
-            t: (B,).
+            t: in [0, 1]: a number, or (B,).
             condition: its labels (B,) select components; None: all.
 
         Raises:
-            ValueError: if a label has no component, or labels are asked of a mixture that has none.
+            ValueError: if a label has no component, labels are asked of a mixture that has none, or a density of point
+                masses without noise.
         """
         if x_t.shape[1:] != self.shape:
             raise ValueError(f"samples are {tuple(x_t.shape[1:])}, those of the teacher {tuple(self.shape)}")
+        t = times_of(t, x_t).to(x_t.device)
+        if self._point_masses:
+            what = f"the score of a {type(self).__name__} whose std is 0"
+            require_noise(t, self.schedule, what, f"{MORE_NOISE}, or give it a std above 0")
         flat, log_weights = x_t.flatten(1), self._log_weights(condition)
         alpha, sigma = self.schedule.alpha(t), self.schedule.sigma(t)
         width = 1 if self.covariance.isotropic else flat.shape[1]

@@ -42,7 +42,7 @@ class Teacher(nn.Module, ABC):
 
         Args:
             x_t: (B, *D).
-            t: (B,) in [0, 1].
+            t: (B,) in [0, 1]; the package's own teachers take a number too.
             condition: B rows, or None for the unconditional model.
         """
 

@@ -58,7 +58,7 @@ class EDMTeacher(Teacher):
             raise ValueError(f"there is no trained teacher in {folder}: {remedy}")
         self.denoiser = load_denoiser(found)
 
-    def forward(self, x_t: Tensor, t: Tensor, condition: Condition | None = None) -> Prediction:
+    def forward(self, x_t: Tensor, t: float | Tensor, condition: Condition | None = None) -> Prediction:
         return self.denoiser(x_t, t, condition, self.schedule)
 
     def predict_all(self, x_t: Tensor, t: Tensor, conditions: Sequence[Condition | None]) -> list[Prediction]:

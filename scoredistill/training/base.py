@@ -20,6 +20,7 @@ from scoredistill.distributed import several
 from scoredistill.generators.base import Generator
 from scoredistill.training import gradients
 from scoredistill.training.optimizers import NetworkOptimizer, trained
+from scoredistill.training.precision import convert_batches
 from scoredistill.training.randomness import generator_at
 from scoredistill.types import Batch
 
@@ -75,6 +76,7 @@ class Training(LightningModule, ABC):
         elif not isinstance(strategy, (SingleDeviceStrategy, *self.strategies)):
             choices = "ddp, split_particles or fsdp2" if self.strategies else "ddp"
             raise ValueError(f"trainer.strategy: {type(strategy).__name__} is not known here; choose {choices}")
+        convert_batches(self.trainer.precision_plugin)
 
     def on_train_start(self) -> None:
         """Let SIGTERM only be noted: Lightning's own handler sends a message to the other processes, whatever they are

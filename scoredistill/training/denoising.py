@@ -22,6 +22,7 @@ from scoredistill.training.base import Training
 from scoredistill.training.module import LEVELS
 from scoredistill.training.optimizers import NetworkOptimizer
 from scoredistill.types import Batch, Condition, Noised, Sample
+from scoredistill.types.times import time_type
 
 
 class DenoiserTraining(Training):
@@ -93,14 +94,14 @@ class DenoiserTraining(Training):
         rng = self.rng_of_tick()
         label = batch.data_label
         sample = Sample(batch.data, None if label is None else Condition(label=label))
-        t = self.timesteps(len(sample.x), self.schedule, self.progress, rng).to(sample.x)
+        t = self.timesteps(len(sample.x), self.schedule, self.progress, rng).to(time_type(sample.x))
         noised = Noised.diffuse(sample, t, noise_like(sample.x, rng), self.schedule)
         error = self.denoiser.training_error(noised)
         norm = self.descend(self.optimizer, error.mean(), "network")
         if self.average is not None:
             self.average.update(self.denoiser)
         if self.reports():
-            means = self.levels.means(error.detach(), t, self.schedule)
+            means = self.levels.means(error.detach(), noised.t, self.schedule)
             self.log_dict({f"loss/level_{level}": mean for level, mean in means.items()})
             self.log_dict({"loss": error.detach().mean(), "gradient_norm": norm}, prog_bar=True)
         self.ticks += 1

@@ -14,12 +14,17 @@ from scoredistill.training import gradients
 
 OptimizerCallable = Callable[[Iterable], torch.optim.Optimizer]
 
+HALF_EPS = 2.0**-12
+"""The root of the smallest float16 above 0: a smaller gradient has the square 0, and Adam divides by eps alone."""
+
 
 class NetworkOptimizer:
     """An optimiser with its learning-rate schedule and gradient clipping, for one network.
 
     The schedule is a function of progress alone: it has no state that a resumed run could get wrong. A checkpoint
     brings the optimiser's state, such as its moments; rates, betas and other settings are always those given here.
+    In float16 (`trainer.precision 16-true`) an eps below 2^-12 is raised to it: torch's 1e-8 is 0 there, and the first
+    step would be 0 / 0.
 
     Args:
         optimizer: a class of torch.optim with its settings.
@@ -63,6 +68,8 @@ class NetworkOptimizer:
         optimizer = self.optimizer(settings)
         for group in optimizer.param_groups:
             group["initial_lr"] = group["lr"]
+            if "eps" in group and any(parameter.dtype == torch.float16 for parameter in group["params"]):
+                group["eps"] = max(group["eps"], HALF_EPS)
         optimizer.register_load_state_dict_pre_hook(_keep_settings)
         return optimizer
 

@@ -22,6 +22,7 @@ from scoredistill.training.base import Training
 from scoredistill.training.module import LEVELS
 from scoredistill.training.optimizers import NetworkOptimizer
 from scoredistill.types import Batch, Condition, Noised, Sample
+from scoredistill.types.times import time_type
 
 
 class TextToImageTraining(Training):
@@ -126,10 +127,10 @@ class TextToImageTraining(Training):
         texts = [text if keep else "" for text, keep in zip(prompt, kept.tolist(), strict=True)]
         with torch.no_grad():
             x = self.model.encode(batch.data)
-        t = self.timesteps(len(x), self.model.schedule, progress, rng).to(x)
+        t = self.timesteps(len(x), self.model.schedule, progress, rng).to(time_type(x))
         sample = Sample(x, Condition(embeddings=self.model.read(texts)))
         noised = Noised.diffuse(sample, t, noise_like(x, rng), self.model.schedule)
-        return self.model.denoiser.training_error(noised), t
+        return self.model.denoiser.training_error(noised), noised.t
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         """One step on captioned pictures."""

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from scoredistill.types.condition import Condition, rows_of
+from scoredistill.types.times import require_times, times_of
 
 if TYPE_CHECKING:
     from scoredistill.diffusion.schedule import Schedule
@@ -83,6 +84,7 @@ class Noised:
         condition: what the teacher is asked, B rows, or None.
         sample: the clean sample it came from.
         schedule: alpha and sigma.
+        at_end: whether noise or signal vanishes at one of the times, as far as was seen without waiting for a device.
     """
 
     x_t: Tensor
@@ -91,14 +93,29 @@ class Noised:
     condition: Condition | None
     sample: Sample
     schedule: Schedule
+    at_end: bool = False
 
     @classmethod
-    def diffuse(cls, sample: Sample, t: Tensor, epsilon: Tensor, schedule: Schedule) -> Noised:
-        """x_t = alpha_t x + sigma_t epsilon, detached from the generator."""
+    def diffuse(cls, sample: Sample, t: float | Tensor, epsilon: Tensor, schedule: Schedule) -> Noised:
+        """x_t = alpha_t x + sigma_t epsilon, detached from the generator.
+
+        Args:
+            sample: what the generator made.
+            t: in [0, 1]: a number, or (B,).
+            epsilon: (B, *D) noise.
+            schedule: alpha and sigma.
+
+        Raises:
+            ValueError: if t has another shape, or one that is on the CPU lies outside [0, 1].
+        """
         x = sample.x.detach()
+        t = require_times(times_of(t, x))
+        at_end = schedule.touches_end(t)
+        t = t.to(x.device)
         alpha, sigma = schedule.alpha(t), schedule.sigma(t)
         x_t = right_pad_dims(alpha, x) * x + right_pad_dims(sigma, x) * epsilon
-        return cls(x_t, t, epsilon, sample.condition, replace(sample, epsilon=epsilon), schedule)
+        x_t = x_t.to(torch.result_type(x, epsilon))  # times are finer than samples in half precision
+        return cls(x_t, t, epsilon, sample.condition, replace(sample, epsilon=epsilon), schedule, at_end)
 
 
 def _joined_where_all(values: Sequence[Tensor | None]) -> Tensor | None:

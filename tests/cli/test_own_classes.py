@@ -1,6 +1,12 @@
 """Classes of the user's: what is wrong with one is said as what it is."""
 
+import inspect
+import sys
+
 import pytest
+
+from scoredistill.cli.kinds import parameters
+from scoredistill.cli.names import import_public_modules
 
 FILES = {
     "needs.py": "import a_library_that_nobody_has\n",
@@ -93,3 +99,14 @@ def test_an_argument_without_a_type_keeps_its_default(cli, folder):
     text = FILES["mine.py"].replace("c=1.0) -> None:", "c=1.0) -> None:\n        assert c == 1.0")
     (folder / "own.py").write_text(text)
     assert cli("fit", "--config", "points.yaml", "--model.loss", "own.Half").code == 0
+
+
+def test_every_class_of_ours_says_what_its_arguments_are():
+    import_public_modules()
+    modules = [module for name, module in sys.modules.items() if name.startswith("scoredistill.")]
+    exported = {getattr(module, name) for module in modules for name in getattr(module, "__all__", ())}
+    # What SplitParticles hands on to torch's DistributedDataParallel is torch's to annotate.
+    ours = [kind for kind in exported if inspect.isclass(kind) and kind.__name__ != "SplitParticles"]
+    assert len(ours) > 150
+    bare = [f"{kind.__name__}.{name}" for kind in ours for name, each in parameters(kind).items() if not each.typed]
+    assert not bare

@@ -176,8 +176,12 @@ def test_what_has_no_pipeline_is_said(student: Any, message: str, tmp_path: Path
     [
         ("sd", {"times": [1.0, 0.3333]}, r"a pipeline stops at multiples of 1/1000, not at \[1.0, 0.3333\]"),
         ("sd", {"schedule": LinearSchedule(1e-4, 0.02, scaled=False)}, "is not that of the base"),
-        ("sd", {"schedule": CosineSchedule()}, "a text pipeline needs epsilon, v or x0 under a discrete schedule"),
-        ("sd", {"schedule": FlowSchedule()}, "a flow's pipeline needs a transformer"),
+        (
+            "sd",
+            {"schedule": CosineSchedule(), "times": [0.9]},
+            "a text pipeline needs epsilon, v or x0 under a discrete schedule",
+        ),
+        ("sd", {"schedule": FlowSchedule(), "times": [0.9]}, "a flow's pipeline needs a transformer"),
         ("if", {}, "a DiffusersBackbone in a IFPipeline has no scheduler"),
         ("multi-view", {}, "a MultiViewBackbone in a StableDiffusionPipeline has no scheduler"),
     ],

@@ -31,7 +31,13 @@ def test_samples_of_the_same_distribution() -> None:
     assert figures["precision"] > 0.9
     assert figures["recall"] > 0.9
     assert figures["coverage"] > 0.9
-    assert figures["density"] == pytest.approx(1, abs=0.15)
+
+
+def test_the_density_of_the_same_distribution_is_one_on_average() -> None:
+    """A new point is as likely as each of the data to be among a ball's k nearest of N: its chance is k / N exactly."""
+    pairs = [(two_clusters(100, 2 * i), two_clusters(100, 2 * i + 1)) for i in range(30)]
+    density = torch.tensor([manifold_figures(*pair)["density"] for pair in pairs])
+    assert float(density.mean()) == pytest.approx(1, abs=3 * float(density.std()) / len(pairs) ** 0.5)
 
 
 def test_a_dropped_mode_is_missed_but_not_imprecise() -> None:

@@ -169,7 +169,8 @@ def test_a_generator_that_drops_a_mode() -> None:
     generator.mixture = GaussianMixture(MEANS[:2], 0.1)
     figures = MixtureQuality(1000, resamples=0).evaluate(module, Conditions(size=4), final=True)
     assert figures["modes_covered"] == 2
-    assert figures["mode_total_variation"] == pytest.approx(0.25, abs=0.1)
+    # The third mode's quarter is missing, and two even modes in place of .5 and .25 add what the first has too few.
+    assert 0.25 - 1e-12 <= figures["mode_total_variation"] <= 0.25 + 3 * (0.25 / 1000) ** 0.5
     # A quarter of the mass moves by about 1.4, so the squared distance is about 1/2.
     assert figures["wasserstein2"] > figures["wasserstein2_floor"] + 0.3
 

@@ -5,7 +5,27 @@ from collections.abc import Callable
 import torch
 
 from scoredistill.critics import Critic, DiracCritic, ExactCritic, LoRACritic, NetworkCritic, ParticleCritic
-from scoredistill.diffusion import CFG, CosineSchedule, EDMSchedule, FlowSchedule, Guidance, LinearSchedule, PerpNeg
+from scoredistill.diffusion import (
+    CFG,
+    CleanWeight,
+    CosineSchedule,
+    DiscreteSchedule,
+    DivergenceWeight,
+    DreamTimeTimesteps,
+    EDMSchedule,
+    FlowSchedule,
+    Guidance,
+    LinearSchedule,
+    LogNormalTimesteps,
+    LogSNRTimesteps,
+    PerpNeg,
+    SigmaSquared,
+    TimestepSampler,
+    TimeWeight,
+    TwoStageTimesteps,
+    UniformTimesteps,
+    UniformWeight,
+)
 from scoredistill.divergences import (
     Alpha,
     Divergence,
@@ -39,6 +59,22 @@ DIVERGENCES: list[Divergence] = [
 
 SCHEDULES = [CosineSchedule(), LinearSchedule(), LinearSchedule(1e-4, 0.02, scaled=False), EDMSchedule(),
              EDMSchedule(0.01, 50.0, float("inf")), FlowSchedule()]  # fmt: skip
+
+WITHOUT_TERMINAL_SIGNAL = DiscreteSchedule(torch.tensor([0.1, 0.5, 1.0]))
+
+WEIGHTS: list[TimeWeight] = [SigmaSquared(), UniformWeight(), DivergenceWeight(), CleanWeight()]
+
+TIMESTEPS: list[TimestepSampler] = [
+    UniformTimesteps(0.0, 1.0),
+    UniformTimesteps(0.0, 0.0),
+    UniformTimesteps(1.0, 1.0),
+    TwoStageTimesteps(0.0, 1.0),
+    LogNormalTimesteps(0.0, 100.0),
+    LogSNRTimesteps(1e-30),
+    LogSNRTimesteps(1e30),
+    DreamTimeTimesteps(low=0.0),
+    DreamTimeTimesteps(high=1.0),
+]
 
 
 def name(thing: object) -> str:

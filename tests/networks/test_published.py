@@ -151,6 +151,29 @@ def test_safetensors(tmp_path):
     assert_same(fresh.state_dict(), network)
 
 
+LOGVAR = {"logvar_linear.weight": torch.zeros(1, 8), "logvar_linear.bias": torch.zeros(1)}
+LOGVAR |= {"logvar_fourier.freqs": torch.zeros(8), "logvar_fourier.phases": torch.zeros(8)}
+
+
+@pytest.mark.parametrize("make", [edm, edm2])
+@pytest.mark.parametrize("prefix", ["", "model.", "net.", "module.net.", "net.model.", "_orig_mod.unet.", "ema.model."])
+def test_heads_of_training_and_wrappers_of_any_depth_are_passed_over(tmp_path, make, prefix):
+    network, path = make(), tmp_path / "network.pt"
+    tensors = {f"{prefix}{name}": value for name, value in {**network.state_dict(), **LOGVAR}.items()}
+    torch.save({"model": tensors}, path)
+    fresh = make()
+    load_published(fresh, path)
+    assert_same(fresh.state_dict(), network)
+
+
+@pytest.mark.parametrize("name", ["logvar", "logvar_linear", "logvar_linear.scale", "x.logvar_linear.weight", "net"])
+def test_near_names_of_what_is_passed_over_are_refused(tmp_path, name):
+    network, path = edm(), tmp_path / "network.pt"
+    torch.save({**network.state_dict(), name: torch.zeros(1)}, path)
+    with pytest.raises(ValueError, match=f"{name} of the file is unexpected"):
+        load_published(edm(), path)
+
+
 class Call:
     """Pickles as a call of a function."""
 

@@ -57,7 +57,9 @@ def train(
     return torch.load(path, weights_only=True)
 
 
-def compare(found: dict[str, Any], expected: dict[str, Any], rtol: float = 1e-9, atol: float = 1e-11) -> None:
+def assert_same_checkpoint(
+    found: dict[str, Any], expected: dict[str, Any], rtol: float = 1e-9, atol: float = 1e-11
+) -> None:
     """Weights, buffers and optimisers' states of two checkpoints."""
     assert found["state_dict"].keys() == expected["state_dict"].keys()
     for name, value in expected["state_dict"].items():

@@ -9,7 +9,7 @@ import pytest
 import torch
 from critics.lora_networks import text_teacher
 from pytorch_lightning.strategies import ModelParallelStrategy
-from training.processes import Made, compare, train
+from training.processes import Made, assert_same_checkpoint, train
 
 from scoredistill.critics import LoRACritic, NetworkCritic
 from scoredistill.data import TeacherSamples
@@ -152,7 +152,7 @@ def test_shards_and_copies_compute_the_same_and_read_each_others_checkpoints(tmp
     whole = train(make, tmp_path / "whole", 2, "ddp", steps=4)
     train(make, tmp_path / "a", 2, "fsdp2", steps=2)
     train(make, tmp_path / "b", 2, "ddp", steps=3, resume=tmp_path / "a" / "last.ckpt")
-    compare(train(make, tmp_path / "c", 2, "fsdp2", steps=4, resume=tmp_path / "b" / "last.ckpt"), whole)
+    assert_same_checkpoint(train(make, tmp_path / "c", 2, "fsdp2", steps=4, resume=tmp_path / "b" / "last.ckpt"), whole)
 
 
 @shards
@@ -162,8 +162,10 @@ def test_a_sharded_run_goes_on_with_other_numbers_of_processes(tmp_path: Path) -
     make = adam(student)
     two = train(make, tmp_path / "two", 2, "fsdp2", steps=2)
     one = train(make, tmp_path / "one", steps=2, resume=tmp_path / "two" / "last.ckpt")
-    compare(one, two)
-    compare(train(make, tmp_path / "three", 3, "fsdp2", steps=2, resume=tmp_path / "one" / "last.ckpt"), two)
+    assert_same_checkpoint(one, two)
+    assert_same_checkpoint(
+        train(make, tmp_path / "three", 3, "fsdp2", steps=2, resume=tmp_path / "one" / "last.ckpt"), two
+    )
     train(make, tmp_path / "four", 3, "fsdp2", steps=3, resume=tmp_path / "three" / "last.ckpt")
 
 
@@ -215,4 +217,6 @@ def test_networks_in_blocks(name, tmp_path: Path, monkeypatch) -> None:
         return module, Images(TeacherSamples(GaussianMixture(torch.zeros(1, 3, 8, 8), 1.0), 16), batch_size=2)
 
     assert len(list(sharding.blocks(BACKBONES[name]()))) > 2
-    compare(train(make, tmp_path / "f", 2, "fsdp2", 2), train(make, tmp_path / "d", 2, "ddp", 2), rtol=1e-7, atol=1e-9)
+    assert_same_checkpoint(
+        train(make, tmp_path / "f", 2, "fsdp2", 2), train(make, tmp_path / "d", 2, "ddp", 2), rtol=1e-7, atol=1e-9
+    )

@@ -268,7 +268,8 @@ def test_a_gradient_that_is_not_finite_stops_the_run_and_names_the_step() -> Non
 
 def test_a_critic_that_is_not_finite_stops_the_run_too() -> None:
     critic = mlp_critic()
-    critic.training_error = lambda noised: (sum(p.sum() for p in critic.parameters()) * float("inf"))[None]  # type: ignore[method-assign]
+    infinite = lambda noised: (sum(p.sum() for p in critic.parameters()) * float("inf")).expand(len(noised.t))  # noqa: E731
+    critic.training_error = infinite  # type: ignore[method-assign]
     with pytest.raises(FloatingPointError, match="the critic's gradient is not finite at step 0"):
         fit(module(VSD(critic)), 3)
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from critics.lora_networks import text_teacher
-from training.processes import Made, compare, train
+from training.processes import Made, assert_same_checkpoint, train
 
 from scoredistill.critics import LoRACritic, NetworkCritic, ParticleCritic
 from scoredistill.diffusion import LogSNRTimesteps
@@ -118,7 +118,7 @@ ALL = [*CASES, pytest.param(adapters, marks=pytest.mark.slow)]
 def test_two_processes_compute_what_one_does(make, tmp_path: Path) -> None:
     one = train(make, tmp_path / "one", steps=3)
     two = train(make, tmp_path / "two", 2, "split_particles", steps=3)
-    compare(two, one)
+    assert_same_checkpoint(two, one)
     before = make()[0].state_dict()
     name = next(n for n, p in make()[0].distiller.generator.named_parameters() if p.requires_grad)
     assert (one["state_dict"][f"distiller.generator.{name}"] - before[f"distiller.generator.{name}"]).abs().max() > 1e-4
@@ -130,4 +130,4 @@ def test_a_checkpoint_goes_on_with_another_number_of_processes(make, tmp_path: P
     whole = train(make, tmp_path / "whole", steps=4)
     train(make, tmp_path / "a", 2, "split_particles", steps=2)
     train(make, tmp_path / "b", 3, "split_particles", steps=3, resume=tmp_path / "a" / "last.ckpt")
-    compare(train(make, tmp_path / "c", steps=4, resume=tmp_path / "b" / "last.ckpt"), whole)
+    assert_same_checkpoint(train(make, tmp_path / "c", steps=4, resume=tmp_path / "b" / "last.ckpt"), whole)

@@ -19,6 +19,7 @@ from scoredistill.teachers.diffusers.loading import Source
 from scoredistill.teachers.diffusers.parts import Execution, take_apart
 from scoredistill.teachers.diffusers.prompts import Prompts, PromptSettings, expanded
 from scoredistill.types import Condition, TextEmbeddings
+from scoredistill.types.times import times_of
 
 
 class DiffusersTeacher(Teacher):
@@ -84,8 +85,8 @@ class DiffusersTeacher(Teacher):
         self.prompts = Prompts(parts.encoder, prompts)
         self.eval()
 
-    def forward(self, x_t: Tensor, t: Tensor, condition: Condition | None = None) -> Prediction:
-        return self.predict_all(x_t, t, [condition])[0]
+    def forward(self, x_t: Tensor, t: float | Tensor, condition: Condition | None = None) -> Prediction:
+        return self.predict_all(x_t, times_of(t, x_t).to(x_t.device), [condition])[0]
 
     def predict_all(self, x_t: Tensor, t: Tensor, conditions: Sequence[Condition | None]) -> list[Prediction]:
         n = len(conditions)

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from scoredistill.diffusion.ends import MORE_NOISE, require_noise
 from scoredistill.diffusion.mixture import MixturePosterior
 from scoredistill.diffusion.prediction import Prediction
 from scoredistill.diffusion.schedule import CosineSchedule, Schedule
@@ -41,6 +42,7 @@ from scoredistill.teachers.gallery.table import RADIUS, Table
 from scoredistill.teachers.gallery.views import obey
 from scoredistill.teachers.gallery.vocabulary import Vocabulary
 from scoredistill.types import Condition, Prompt
+from scoredistill.types.times import times_of
 
 
 @dataclass(frozen=True)
@@ -140,14 +142,14 @@ class Gallery(Teacher):
         """Probability of each variant, (K,) float64. Variants of a noun are equally likely, and so are nouns."""
         return variant_weights(self._vocabulary.parse(prompt))
 
-    def forward(self, x_t: Tensor, t: Tensor, condition: Condition | None = None) -> Prediction:
+    def forward(self, x_t: Tensor, t: float | Tensor, condition: Condition | None = None) -> Prediction:
         epsilon = self._posterior(x_t, t, condition).epsilon.reshape(x_t.shape)
         return Prediction(x_t, t, self.schedule, epsilon=epsilon)
 
-    def log_prob(self, x_t: Tensor, t: Tensor, condition: Condition | None = None) -> Tensor:
+    def log_prob(self, x_t: Tensor, t: float | Tensor, condition: Condition | None = None) -> Tensor:
         return self._posterior(x_t, t, condition).log_prob
 
-    def responsibilities(self, x_t: Tensor, t: Tensor, condition: Condition | None = None) -> Tensor:
+    def responsibilities(self, x_t: Tensor, t: float | Tensor, condition: Condition | None = None) -> Tensor:
         """p(variant | x_t), summed over the cameras where several are averaged; (B, K).
 
         Args:
@@ -244,14 +246,17 @@ class Gallery(Teacher):
         # A list: a generator would leave its caller without gradients too.
         return list(mixtures_of(groups, self._pictures, self.settings, like))
 
-    def _posterior(self, x_t: Tensor, t: Tensor, condition: Condition | None) -> MixturePosterior:
-        """The mixtures' answers in the order of the rows, with the floating point type of x_t."""
+    def _posterior(self, x_t: Tensor, t: float | Tensor, condition: Condition | None) -> MixturePosterior:
+        """The mixtures' answers in the order of the rows, with the type of x_t; in float32 for half precision."""
         if x_t.ndim != 4 or x_t.shape[1] != 3:
             raise ValueError(f"the gallery shows pictures (B, 3, H, W); got {tuple(x_t.shape)}")
         x = x_t.float() if x_t.dtype in (torch.float16, torch.bfloat16) else x_t
+        t = times_of(t, x).to(x.device)
+        if self.pixel_std == 0:
+            what = "the score of a Gallery whose pixel_std is 0"
+            require_noise(t, self.schedule, what, f"{MORE_NOISE}, or give it a pixel_std above 0")
         alpha, sigma = self.schedule.alpha(t).to(x), self.schedule.sigma(t).to(x)
-        answer = posterior(x, alpha, sigma, self._mixtures(x, condition), self.pixel_std)
-        return MixturePosterior(*(value.to(x_t.dtype) for value in vars(answer).values()))
+        return posterior(x, alpha, sigma, self._mixtures(x, condition), self.pixel_std)
 
     def _scene(self, prompt: str, variant: int, points: Tensor) -> Table:
         phrase = self._vocabulary.parse(prompt)

@@ -1,0 +1,84 @@
+"""Refusals of trainable parts that no optimizer would ever see."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+
+from torch import nn
+
+from scoredistill.critics.base import Critic
+from scoredistill.diffusion.guidance import Guidance
+from scoredistill.diffusion.timesteps import TimestepSampler
+from scoredistill.diffusion.weights import TimeWeight
+from scoredistill.divergences import Divergence
+from scoredistill.ratios.base import DensityRatio
+
+PLAIN = (TimeWeight, Divergence, Guidance, TimestepSampler)
+"""Parts that are no modules, whose attributes are looked through as well."""
+
+
+def require_trained(loss: nn.Module, trained: Iterable[nn.Module]) -> None:
+    """Refuse parameters of a loss that belong to nothing that is trained.
+
+    Args:
+        loss: the objective, whose critics have their networks.
+        trained: its trained critics and discriminators.
+
+    Raises:
+        ValueError: if a parameter requires a gradient and is in none of them.
+    """
+    known = {id(parameter) for module in trained for parameter in module.parameters()}
+    for name, parameter in loss.named_parameters():
+        if parameter.requires_grad and id(parameter) not in known:
+            raise ValueError(
+                f"{type(loss).__name__}: {name} would never be trained, only critics and discriminators are: make it "
+                "part of a Critic with trainable = True and a training_error, or of a DiscriminatorRatio, or freeze it "
+                "by requires_grad_(False)"
+            )
+
+
+def require_registered(owner: object) -> None:
+    """Refuse modules that lie in a plain list, tuple or dictionary, where PyTorch does not find them.
+
+    Frozen modules may lie there: that keeps them out of checkpoints.
+
+    Args:
+        owner: a module, or a weight, divergence, guidance or sampler of times.
+
+    Raises:
+        ValueError: if a critic, a ratio or a module with trainable parameters is among them.
+    """
+    holders: list[object] = list(owner.modules()) if isinstance(owner, nn.Module) else [owner]
+    found = {id(holder) for holder in holders}
+    found |= {id(parameter) for parameter in owner.parameters()} if isinstance(owner, nn.Module) else set()
+    for holder in holders:
+        for name, hidden in _hidden(holder):
+            if id(hidden) in found:
+                continue
+            trainable = (p for p in hidden.parameters() if p.requires_grad and id(p) not in found)
+            if isinstance(hidden, (Critic, DensityRatio)) or next(trainable, None) is not None:
+                raise ValueError(
+                    f"{type(holder).__name__}.{name} holds a {type(hidden).__name__} where it is not found, neither "
+                    "trained nor saved nor moved to a device: assign it as an attribute of a module, or use "
+                    "torch.nn.ModuleList or torch.nn.ModuleDict"
+                )
+
+
+def _hidden(holder: object) -> Iterator[tuple[str, nn.Module]]:
+    """Modules in the holder's plain attributes, each with the attribute's name."""
+    for name, value in vars(holder).items():
+        if name != "_modules":
+            yield from ((name, module) for module in _modules_in(value))
+
+
+def _modules_in(value: object) -> Iterator[nn.Module]:
+    if isinstance(value, nn.Module):
+        yield value
+    elif isinstance(value, Mapping):
+        for each in value.values():
+            yield from _modules_in(each)
+    elif isinstance(value, (list, tuple, set, frozenset)):
+        for each in value:
+            yield from _modules_in(each)
+    elif isinstance(value, PLAIN):
+        yield from (module for _, module in _hidden(value))

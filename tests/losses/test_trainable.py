@@ -1,0 +1,239 @@
+"""What would never be trained, or would be broadcast, is refused by name."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from laws.zoo import discriminator, mlp_critic
+from torch import Tensor, nn
+
+from scoredistill import Distiller
+from scoredistill.critics import Critic, DiracCritic, ExactCritic, LoRACritic, ParticleCritic
+from scoredistill.diffusion import CFG, Prediction, Schedule, SigmaSquared, TimeWeight
+from scoredistill.divergences import JensenShannon
+from scoredistill.generators import Generator, ImageParticles
+from scoredistill.losses import GAN, SDS, VSD, FDistill, Reweighting, ScoreDistillation
+from scoredistill.losses.normalise import GradientNormaliser
+from scoredistill.networks import LoRA, MLPBackbone
+from scoredistill.ratios import DensityRatio, ExactRatio, RatioNormaliser
+from scoredistill.teachers import EDMTeacher, GaussianMixture, Teacher
+from scoredistill.types import Batch, Condition, Noised, Sample
+
+
+def distiller(loss: ScoreDistillation, generator: Generator | None = None, guidance: CFG | None = None) -> Distiller:
+    teacher = GaussianMixture(torch.zeros(1, 2), 1.0)
+    return Distiller(generator or ImageParticles(torch.randn(4, 2)), teacher, loss, guidance)
+
+
+def with_attribute(value: object) -> SDS:
+    loss = SDS()
+    loss.extra = value  # type: ignore[assignment]
+    return loss
+
+
+class Learned(Critic):
+    """One's own critic with a network, that is not said to be trained."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.network = nn.Linear(2, 2)
+
+    def forward(self, x_t: Tensor, t: Tensor, condition: Condition | None, sample: Sample) -> Prediction:
+        return Prediction(x_t, t, self.schedule, epsilon=self.network(x_t))
+
+
+class LearnedRatio(DensityRatio):
+    """One's own ratio with a network."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.network = nn.Linear(2, 1)
+
+    def forward(self, noised: Noised, teacher: Teacher, critic: Critic | None) -> Tensor:
+        return self.network(noised.x_t)[:, 0]
+
+
+ORPHANS: dict[str, tuple[Callable[[], ScoreDistillation], str]] = {
+    "module": (lambda: with_attribute(nn.Linear(2, 2)), "SDS: extra.weight"),
+    "parameter": (lambda: with_attribute(nn.Parameter(torch.zeros(()))), "SDS: extra"),
+    "critic": (lambda: VSD(Learned()), "VSD: critic.network.weight"),
+    "ratio": (lambda: FDistill(JensenShannon(), DiracCritic(), LearnedRatio()), "FDistill: ratio.network.weight"),
+    "nested": (lambda: GAN(with_attribute(nn.Linear(2, 2)), discriminator()), "GAN: loss.extra.weight"),
+}
+
+
+@pytest.mark.parametrize(("make", "named"), ORPHANS.values(), ids=ORPHANS)
+def test_what_no_optimizer_would_see_is_refused(make: Callable[[], ScoreDistillation], named: str) -> None:
+    with pytest.raises(ValueError, match=rf"{named} would never be trained.*trainable = True.*requires_grad_\(False\)"):
+        distiller(make())
+
+
+def test_what_is_frozen_may_be_there() -> None:
+    made = distiller(with_attribute(nn.Linear(2, 2).requires_grad_(False)))
+    assert made.critics == made.discriminators == []
+
+
+def test_a_teacher_inside_a_loss_is_frozen_as_every_teacher() -> None:
+    p, q = (EDMTeacher(MLPBackbone((2,), 8)) for _ in range(2))
+    made = distiller(FDistill(JensenShannon(), ExactCritic(q), ExactRatio(p)))
+    assert not any(parameter.requires_grad for parameter in made.loss.parameters())
+    assert not any(module.training for part in (p, made.loss.critic.distribution) for module in part.modules())
+
+
+class WithNetwork(SigmaSquared):
+    """One's own weight, which is no module, with a network."""
+
+    def __init__(self) -> None:
+        self.network = nn.Linear(1, 1)
+
+
+class Guided(CFG):
+    """One's own guidance with a network."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.networks = {"a": nn.Linear(1, 1)}
+
+
+HIDDEN: dict[str, tuple[Callable[[], Distiller], str]] = {
+    "list": (lambda: distiller(with_attribute([mlp_critic()])), "SDS.extra holds a NetworkCritic"),
+    "tuple": (lambda: distiller(with_attribute((discriminator(),))), "SDS.extra holds a DiscriminatorRatio"),
+    "dictionary": (lambda: distiller(with_attribute({"a": [ParticleCritic()]})), "SDS.extra holds a ParticleCritic"),
+    "network": (lambda: distiller(with_attribute([nn.Linear(2, 2)])), "SDS.extra holds a Linear"),
+    "weight": (lambda: distiller(SDS(weight=WithNetwork())), "SDS.weight holds a Linear"),
+    "guidance": (lambda: distiller(SDS(), guidance=Guided()), "Guided.networks holds a Linear"),
+    "generator": (lambda: distiller(SDS(), Hiding()), "Hiding.layers holds a Linear"),
+}
+
+
+class Hiding(Generator):
+    """One's own generator with layers in a plain list."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = [nn.Linear(2, 2)]
+
+    def forward(self, batch: Batch, rng: torch.Generator | None = None) -> Sample:
+        return Sample(self.layers[0](torch.randn(batch.rows, 2)))
+
+
+@pytest.mark.parametrize(("make", "named"), HIDDEN.values(), ids=HIDDEN)
+def test_modules_in_plain_containers_are_refused(make: Callable[[], Distiller], named: str) -> None:
+    with pytest.raises(ValueError, match=rf"{named} where it is not found.*torch\.nn\.ModuleList"):
+        make()
+
+
+def test_modules_that_are_found_elsewhere_or_frozen_may_lie_in_containers() -> None:
+    critic = mlp_critic()
+    loss = VSD(critic)
+    loss.also = [critic, nn.Linear(2, 2).requires_grad_(False)]
+    assert distiller(loss).critics == [critic]
+    base = EDMTeacher(MLPBackbone((2,), 8, 2), prediction="epsilon")
+    assert len(distiller(VSD(LoRACritic(LoRA(2, targets=["layers.1"]), base))).critics) == 1
+
+
+class Misshapen(SDS):
+    """One's own loss, of which one part is a column."""
+
+    def __init__(self, part: str, **settings: object) -> None:
+        super().__init__(**settings)  # type: ignore[arg-type]
+        self.part = part
+
+    def baseline(self, noised: Noised, teacher: Teacher) -> Tensor:
+        value = super().baseline(noised, teacher)
+        return value[:, :1] if self.part == "baseline" else value
+
+    def reweight(self, noised: Noised, teacher: Teacher) -> Reweighting:
+        parts = {"h": torch.ones_like(noised.t)}
+        if self.part != "baseline":
+            parts[self.part] = torch.ones_like(noised.t)[:, None]
+        return Reweighting(**parts)
+
+
+class ColumnWeight(TimeWeight):
+    def __call__(self, t: Tensor, schedule: Schedule) -> Tensor:
+        return torch.ones_like(t)[:, None]
+
+
+class ColumnFactor(GradientNormaliser):
+    def forward(self, noised: Noised, target: Prediction) -> Tensor:
+        return torch.ones_like(noised.t)[:, None]
+
+
+class ColumnRatio(DensityRatio):
+    def forward(self, noised: Noised, teacher: Teacher, critic: Critic | None) -> Tensor:
+        return torch.zeros_like(noised.t)[:, None]
+
+
+class ColumnNormalizer(RatioNormaliser):
+    def forward(self, log_r: Tensor, noised: Noised) -> Tensor:
+        return log_r[:, None]
+
+
+class OneRow(DiracCritic):
+    def forward(self, x_t: Tensor, t: Tensor, condition: Condition | None, sample: Sample) -> Prediction:
+        return Prediction(x_t[:1], t[:1], self.schedule, epsilon=x_t[:1])
+
+
+class OneRowGuidance(CFG):
+    def __call__(self, teacher, x_t, t, condition):  # type: ignore[no-untyped-def]
+        return super().__call__(teacher, x_t[:1], t[:1], condition)
+
+
+SHAPES: dict[str, tuple[Callable[[], Distiller], str]] = {
+    **{
+        part: (lambda part=part: distiller(Misshapen(part)), rf"{part} of Misshapen.reweight has shape \(4, 1\)")
+        for part in ("h", "log_r", "log_r_used")
+    },
+    "baseline": (lambda: distiller(Misshapen("baseline")), r"baseline of Misshapen has shape \(4, 1\)"),
+    "critic": (lambda: distiller(VSD(OneRow())), r"baseline of VSD has shape \(1, 2\)"),
+    "guidance": (
+        lambda: distiller(SDS(), guidance=OneRowGuidance()),
+        r"OneRowGuidance's prediction has shape \(1, 2\)",
+    ),
+    "weight": (lambda: distiller(SDS(ColumnWeight())), r"weight of ColumnWeight has shape \(4, 1\)"),
+    "normalizer": (lambda: distiller(SDS(normaliser=ColumnFactor())), r"factor of ColumnFactor has shape \(4, 1\)"),
+    "ratio": (
+        lambda: distiller(FDistill(JensenShannon(), DiracCritic(), ColumnRatio())),
+        r"log_r of FDistill.reweight has shape \(4, 1\)",
+    ),
+    "ratio normalizer": (
+        lambda: distiller(FDistill(JensenShannon(), ParticleCritic(), ExactRatio(), [ColumnNormalizer()])),
+        r"log_r_used of FDistill.reweight has shape \(4, 1\)",
+    ),
+}
+
+
+@pytest.mark.parametrize(("make", "message"), SHAPES.values(), ids=SHAPES)
+def test_nothing_is_broadcast(make: Callable[[], Distiller], message: str) -> None:
+    made = make()
+    with pytest.raises(ValueError, match=rf"{message}; it must be \(4(, 2)?,?\), nothing is broadcast"):
+        made.step()
+
+
+class ColumnGradient(SDS):
+    """One's own loss that makes the whole gradient itself."""
+
+    def gradient(self, noised, teacher, guidance=None):  # type: ignore[no-untyped-def]
+        from dataclasses import replace
+
+        found = super().gradient(noised, teacher, guidance)
+        return replace(found, g=found.g[:, :1])
+
+
+def test_a_gradient_of_another_shape_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"the gradient of the loss has shape \(4, 1\); it must be \(4, 2\)"):
+        distiller(ColumnGradient()).step()
+
+
+def test_errors_of_critics_and_discriminators_are_one_number_for_each_sample(monkeypatch: pytest.MonkeyPatch) -> None:
+    critic, ratio = mlp_critic(), discriminator()
+    teacher = EDMTeacher(MLPBackbone((2,), 16, 2))
+    made = Distiller(ImageParticles(torch.randn(4, 2)), teacher, FDistill(JensenShannon(), critic, ratio))
+    noised = made.noised_sample()
+    monkeypatch.setattr(critic, "training_error", lambda *_: torch.ones(4, 1))
+    with pytest.raises(ValueError, match=r"training_error of NetworkCritic has shape \(4, 1\); it must be \(4,\)"):
+        made.critic_error(noised)
+    monkeypatch.setattr(ratio, "training_error", lambda *_: torch.ones(()))
+    with pytest.raises(ValueError, match=r"training_error of DiscriminatorRatio has shape \(\); it must be \(4,\)"):
+        made.discriminator_error(noised, Batch(data=torch.randn(4, 2)))
