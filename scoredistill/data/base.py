@@ -10,6 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 import torch
 from torch import Tensor
 
+from scoredistill.ranges import require
+
 Item = tuple[Tensor, int | None]
 
 PROBES = 16
@@ -23,8 +25,8 @@ class ImageSource(ABC):
     Samples have torch's default floating point type.
 
     Args:
-        shape: of one sample, (C, H, W) for pictures.
-        classes: number of classes, labels being 0 to classes - 1; null: samples have no label.
+        shape: of one sample, (C, H, W) for pictures, >= 1.
+        classes: number of classes, labels being 0 to classes - 1, >= 1; null: samples have no label.
     """
 
     endless = False
@@ -37,6 +39,7 @@ class ImageSource(ABC):
     """Threads that read samples of one batch side by side."""
 
     def __init__(self, shape: Sequence[int] | None = None, classes: int | None = None) -> None:
+        require(">= 1", shape=shape, classes=classes)
         self._shape, self._classes = None if shape is None else torch.Size(shape), classes
 
     @abstractmethod

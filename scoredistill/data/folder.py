@@ -7,7 +7,8 @@ from functools import cached_property
 from pathlib import Path
 
 from scoredistill.data.base import ImageSource, Item, floats
-from scoredistill.data.pictures import SUFFIXES, check_resolution, decode
+from scoredistill.data.pictures import SUFFIXES, decode
+from scoredistill.ranges import require
 
 METADATA = "metadata.jsonl"
 """The file that has the captions of a folder's pictures, as Hugging Face's `imagefolder` reads it."""
@@ -24,7 +25,7 @@ class ImageFolder(ImageSource):
 
     Args:
         folder: where the pictures are.
-        resolution: side of the square in pixels.
+        resolution: side of the square in pixels, >= 1.
         grey: one channel instead of three.
 
     Raises:
@@ -35,7 +36,8 @@ class ImageFolder(ImageSource):
     threads = 4
 
     def __init__(self, folder: str | Path, resolution: int, grey: bool = False) -> None:
-        self.folder, self.resolution, self.grey = Path(folder), check_resolution(resolution), grey
+        require(">= 1", resolution=resolution)
+        self.folder, self.resolution, self.grey = Path(folder), resolution, grey
         if not self.folder.is_dir():
             raise FileNotFoundError(f"{self.folder}: there is no such folder of pictures")
         visible = sorted(path for path in self.folder.iterdir() if not path.name.startswith("."))

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from scoredistill.data.base import ImageSource, Item, class_count, floats
-from scoredistill.data.pictures import check_resolution, decode
+from scoredistill.data.pictures import decode
+from scoredistill.ranges import require
 
 
 class HuggingFaceImages(ImageSource):
@@ -19,7 +20,7 @@ class HuggingFaceImages(ImageSource):
         image_column: name of the column of pictures.
         label_column: name of the column of classes, numbers from 0; null: no labels.
         text_column: name of the column of captions; null: no captions.
-        resolution: side in pixels of the central square that is cut out.
+        resolution: side in pixels of the central square that is cut out, >= 1.
         grey: one channel instead of three.
 
     Raises:
@@ -41,7 +42,8 @@ class HuggingFaceImages(ImageSource):
         grey: bool = False,
         text_column: str | None = None,
     ) -> None:
-        self.path, self.resolution, self.grey = Path(path), check_resolution(resolution), grey
+        require(">= 1", resolution=resolution)
+        self.path, self.resolution, self.grey = Path(path), resolution, grey
         self.split, self.image_column = split, image_column
         table = _load(self.path, split)
         for column in (image_column, label_column, text_column):

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from scoredistill.data.base import ImageSource, Item
+from scoredistill.ranges import require
 from scoredistill.rendering.files import write_atomically
 
 
@@ -29,8 +30,8 @@ class LatentCache(ImageSource):
         encode: network or function from pictures (B, C, H, W) in [-1, 1] of the default type, on the CPU, to latents
             (B, *D); each depends on its picture alone, as the mean of a VAE does, or a resumed cache would differ.
         folder: where the files are, made if need be.
-        batch: pictures encoded at once.
-        shard: latents a file.
+        batch: pictures encoded at once, >= 1.
+        shard: latents a file, >= 1.
         name: of the encoder; null: that of its function or class, with a hash of its weights.
 
     Raises:
@@ -49,9 +50,10 @@ class LatentCache(ImageSource):
         shard: int = 4096,
         name: str | None = None,
     ) -> None:
+        require(">= 1", batch=batch, shard=shard)
         super().__init__(None, source.classes)
-        if source.endless or min(batch, shard) < 1:
-            raise ValueError(f"need a source with an end, and batch, shard >= 1; got {batch} and {shard}")
+        if source.endless:
+            raise ValueError(f"source: {type(source).__name__} has no end, and cannot be kept: set its count")
         self.source, self.encode, self.folder = source, encode, Path(folder)
         self.batch, self.per_file = batch, shard
         self.encoder = encoder_name(encode) if name is None else name

@@ -86,14 +86,3 @@ def square(image: Image, resolution: int | None, grey: bool) -> Tensor:
         image = image.resize((resolution, resolution), images.Resampling.LANCZOS, box=box)
     pixels = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8)
     return pixels.view(image.height, image.width, -1).permute(2, 0, 1).contiguous()
-
-
-def check_resolution(resolution: int | None) -> int | None:
-    """A side in pixels.
-
-    Raises:
-        ValueError: if it is not positive.
-    """
-    if resolution is not None and resolution < 1:
-        raise ValueError(f"resolution must be a positive number of pixels, not {resolution}")
-    return resolution

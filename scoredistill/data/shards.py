@@ -12,7 +12,8 @@ from glob import glob
 from pathlib import Path
 
 from scoredistill.data.base import ImageSource, Item, class_count, floats
-from scoredistill.data.pictures import SUFFIXES, check_resolution, decode
+from scoredistill.data.pictures import SUFFIXES, decode
+from scoredistill.ranges import require
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class WebDatasetShards(ImageSource):
 
     Args:
         shards: the tar files: a pattern (`data/train-*.tar`, `data/train-{000000..000099}.tar`) or a list of files.
-        resolution: side in pixels of the central square that is cut out.
+        resolution: side in pixels of the central square that is cut out, >= 1.
         grey: one channel instead of three.
         text_key: of captions in .json files; img2dataset's is caption.
 
@@ -60,7 +61,8 @@ class WebDatasetShards(ImageSource):
     def __init__(
         self, shards: str | Sequence[str], resolution: int, grey: bool = False, text_key: str = "text"
     ) -> None:
-        self.resolution, self.grey = check_resolution(resolution), grey
+        require(">= 1", resolution=resolution)
+        self.resolution, self.grey = resolution, grey
         self.shards = find_shards(shards)
         self.members = [member for shard in self.shards for member in read_index(shard, text_key)]
         if not self.members:

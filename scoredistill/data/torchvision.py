@@ -9,7 +9,8 @@ from typing import Any
 import torch
 
 from scoredistill.data.base import ImageSource, Item, class_count, floats
-from scoredistill.data.pictures import check_resolution, square
+from scoredistill.data.pictures import square
+from scoredistill.ranges import require
 
 
 class TorchvisionImages(ImageSource):
@@ -19,7 +20,7 @@ class TorchvisionImages(ImageSource):
         dataset: torchvision's name: MNIST, FashionMNIST, CIFAR10, SVHN, ...
         root: the folder that torchvision is given, in which the data set's own folder lies.
         split: `train` or `test`, or another that the data set has.
-        resolution: side in pixels of the central square that is cut out; null: the pictures as they are.
+        resolution: side in pixels of the central square that is cut out, >= 1; null: the pictures as they are.
         grey: one channel instead of three; null: as the first picture.
 
     Raises:
@@ -38,7 +39,8 @@ class TorchvisionImages(ImageSource):
         resolution: int | None = None,
         grey: bool | None = None,
     ) -> None:
-        self.name, self.split, self.resolution = dataset, split, check_resolution(resolution)
+        require(">= 1", resolution=resolution)
+        self.name, self.split, self.resolution = dataset, split, resolution
         self._pictures = _open(dataset, root, split)
         image, label = self._pictures[0]
         self.grey = image.mode in ("1", "L") if grey is None else grey

@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from torch import Tensor, nn
 
 from scoredistill.diffusion.prediction import Prediction
+from scoredistill.ranges import require
 from scoredistill.types import Noised
 
 
@@ -38,9 +39,8 @@ class DMDNormaliser(GradientNormaliser):
     """
 
     def __init__(self, floor: float = 1e-3) -> None:
+        require("> 0", floor=floor)
         super().__init__()
-        if floor <= 0:
-            raise ValueError(f"floor must be positive, got {floor}")
         self.floor = floor
 
     def forward(self, noised: Noised, target: Prediction) -> Tensor:

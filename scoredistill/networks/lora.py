@@ -13,6 +13,8 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
+from scoredistill.ranges import require
+
 FILE = "pytorch_lora_weights.safetensors"
 """The file that `load_lora_weights` of diffusers' pipelines looks for in a folder."""
 
@@ -30,13 +32,17 @@ class LoRA:
 
     Args:
         rank: of the update, >= 1.
-        scale: its weight (peft's lora_alpha); null: the rank.
+        scale: its weight (peft's lora_alpha), > 0; null: the rank.
         targets: ends of the layers' names; the default is every attention's projections.
     """
 
     rank: int = 16
     scale: float | None = None
     targets: Sequence[str] = ("to_q", "to_k", "to_v", "to_out.0")
+
+    def __post_init__(self) -> None:
+        require(">= 1", rank=self.rank)
+        require("> 0", scale=self.scale)
 
     @property
     def alpha(self) -> float:

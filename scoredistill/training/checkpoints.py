@@ -11,6 +11,7 @@ from lightning_fabric.plugins import TorchCheckpointIO
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import Checkpoint
 
+from scoredistill.ranges import require
 from scoredistill.rendering.files import write_atomically
 
 
@@ -43,6 +44,7 @@ class LastCheckpoint(Checkpoint):
     """
 
     def __init__(self, every: int = 100) -> None:
+        require(">= 1", every=every)
         super().__init__()
         self.every = every
         self.step: int | None = None

@@ -10,6 +10,7 @@ from pytorch_lightning import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
+from scoredistill.ranges import require, require_rising
 from scoredistill.rendering.camera import Camera
 from scoredistill.training.module import Distillation
 from scoredistill.training.randomness import generator_at
@@ -43,9 +44,9 @@ class Conditions(LightningDataModule):
     Args:
         prompt: one text for every sample; null: none.
         negative_prompt: what guidance moves away from; null: the unconditional model.
-        labels: class labels, one a sample; null: none.
-        size: number of samples for generators from noise; null: the generator decides.
-        seed: of the stream.
+        labels: class labels, one a sample, >= 0; null: none.
+        size: number of samples for generators from noise, >= 1; null: the generator decides.
+        seed: of the stream, in [0, 2^32).
     """
 
     def __init__(
@@ -56,6 +57,9 @@ class Conditions(LightningDataModule):
         size: int | None = None,
         seed: int = 0,
     ) -> None:
+        require(">= 0", labels=labels)
+        require(">= 1", size=size)
+        require("[0, 2^32)", seed=seed)
         super().__init__()
         self.classes: int | None = None
         self.prompt, self.negative_prompt, self.labels = prompt, negative_prompt, labels
@@ -104,16 +108,16 @@ class PromptAndCameras(Conditions):
     Args:
         prompt: the text.
         negative_prompt: what guidance moves away from; null: the unconditional model.
-        views: cameras V of a step; every particle is seen from each.
-        elevation: range in degrees.
-        azimuth: range in degrees; [0, 360] is all around, 0 the front.
-        radius: range of the distance from the origin, in world units; the object lies in [-1, 1]^3.
-        fov: range of the vertical field of view in degrees.
-        position_jitter: largest displacement of the camera along each axis.
-        target_jitter: largest displacement of the point looked at along each axis.
-        evaluation_views: cameras of validate, test and predict, evenly spaced around the object.
-        evaluation_elevation: their elevation in degrees.
-        seed: of the stream.
+        views: cameras V of a step, >= 1; every particle is seen from each.
+        elevation: range in degrees, in [-90, 90].
+        azimuth: range in degrees, in [-360, 720]; [0, 360] is all around, 0 the front.
+        radius: range of the distance from the origin, in world units, > 0; the object lies in [-1, 1]^3.
+        fov: range of the vertical field of view in degrees, in (0, 180).
+        position_jitter: largest displacement of the camera along each axis, >= 0.
+        target_jitter: largest displacement of the point looked at along each axis, >= 0.
+        evaluation_views: cameras of validate, test and predict, evenly spaced around the object, >= 1.
+        evaluation_elevation: their elevation in degrees, in [-90, 90].
+        seed: of the stream, in [0, 2^32).
     """
 
     def __init__(
@@ -131,18 +135,16 @@ class PromptAndCameras(Conditions):
         evaluation_elevation: float = 15.0,
         seed: int = 0,
     ) -> None:
+        require(">= 1", views=views, evaluation_views=evaluation_views)
+        require("[-90, 90]", elevation=elevation, evaluation_elevation=evaluation_elevation)
+        require("[-360, 720]", azimuth=azimuth)
+        require("> 0", radius=radius)
+        require("(0, 180)", fov=fov)
+        require(">= 0", position_jitter=position_jitter, target_jitter=target_jitter)
+        require("[0, 2^32)", seed=seed)
         super().__init__(prompt, negative_prompt, seed=seed)
         self.text = prompt
-        for name, (low, high) in {"elevation": elevation, "azimuth": azimuth, "radius": radius, "fov": fov}.items():
-            if low > high:
-                raise ValueError(f"data.{name}: the range begins at {low} and ends at {high}; swap them")
-        for name, count in {"views": views, "evaluation_views": evaluation_views}.items():
-            if count < 1:
-                raise ValueError(f"data.{name}: must be at least 1, got {count}")
-        if not radius[0] > 0:
-            raise ValueError(f"data.radius: must be above 0, got {list(radius)}")
-        if not 0 < fov[0] <= fov[1] < 180:
-            raise ValueError(f"data.fov: must lie between 0 and 180 degrees, got {list(fov)}")
+        require_rising(elevation=elevation, azimuth=azimuth, radius=radius, fov=fov)
         self.views, self.elevation, self.azimuth, self.radius, self.fov = views, elevation, azimuth, radius, fov
         self.position_jitter, self.target_jitter = position_jitter, target_jitter
         self.evaluation_views, self.evaluation_elevation = evaluation_views, evaluation_elevation

@@ -7,6 +7,7 @@ from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor
 
 from scoredistill.generators.scenes import SceneGenerator
+from scoredistill.ranges import require
 from scoredistill.rendering.camera import Camera
 from scoredistill.rendering.mesh import NoSurfaceError, chamfer
 from scoredistill.teachers.gallery import Gallery
@@ -42,12 +43,14 @@ class GalleryFidelity(Evaluation):
     has none.
 
     Args:
-        resolution: height and width of the compared pictures.
-        mesh_resolution: lattice points along each axis of both meshes; null: the generator's own choice, and 96 of the
-            gallery's; 0: no meshes.
+        resolution: height and width of the compared pictures, >= 1.
+        mesh_resolution: lattice points along each axis of both meshes, >= 0; null: the generator's own choice, and 96
+            of the gallery's; 0: no meshes.
     """
 
     def __init__(self, resolution: int = 64, mesh_resolution: int | None = 96) -> None:
+        require(">= 1", resolution=resolution)
+        require(">= 0", mesh_resolution=mesh_resolution)
         self.resolution, self.mesh_resolution = resolution, mesh_resolution
 
     def evaluate(self, module: Distillation, data: Conditions, final: bool) -> dict[str, float]:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from scoredistill.generators.image import ImageParticles
 from scoredistill.generators.scenes import SceneGenerator
+from scoredistill.ranges import require
 from scoredistill.rendering.turntable import (
     picture_grid,
     save_animation,
@@ -38,13 +39,15 @@ class ParticleGrid(Callback):
     otherwise of the evaluation's prompts where there are any.
 
     Args:
-        every: generator steps between pictures; 0: only the last one.
-        resolution: height and width of a 3D particle's pictures.
-        views: cameras that a 3D particle is shown from.
-        samples: that are shown of a generator from noise.
+        every: generator steps between pictures, >= 0; 0: only the last one.
+        resolution: height and width of a 3D particle's pictures, >= 1.
+        views: cameras that a 3D particle is shown from, >= 1.
+        samples: that are shown of a generator from noise, >= 1.
     """
 
     def __init__(self, every: int = 100, resolution: int = 96, views: int = 6, samples: int = 100) -> None:
+        require(">= 0", every=every)
+        require(">= 1", resolution=resolution, views=views, samples=samples)
         self.interval, self.resolution, self.views, self.samples = Interval(every), resolution, views, samples
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -116,12 +119,13 @@ class Turntable(Callback):
     """At the end of fit, all particles turning side by side: turntable.webp, and a strip of frames turntable.png.
 
     Args:
-        frames: pictures of one turn.
-        resolution: height and width of each particle's picture.
+        frames: pictures of one turn, >= 1.
+        resolution: height and width of each particle's picture, >= 1.
         suffixes: formats of the animation: .webp, .gif, and .mp4 with the extra `video`.
     """
 
     def __init__(self, frames: int = 24, resolution: int = 96, suffixes: Sequence[str] = (".webp",)) -> None:
+        require(">= 1", frames=frames, resolution=resolution)
         self.frames, self.resolution, self.suffixes = frames, resolution, tuple(suffixes)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -152,11 +156,12 @@ class MeshExport(Callback):
     """At the end of fit, each particle's mesh as particle_i with vertex colours.
 
     Args:
-        resolution: lattice points along each axis; null: the generator's own choice.
+        resolution: lattice points along each axis, >= 4; null: the generator's own choice.
         suffixes: formats: .glb, .obj, .ply, .stl.
     """
 
     def __init__(self, resolution: int | None = 96, suffixes: Sequence[str] = (".glb",)) -> None:
+        require(">= 4", resolution=resolution)
         self.resolution, self.suffixes = resolution, tuple(suffixes)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

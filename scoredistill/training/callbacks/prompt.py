@@ -10,6 +10,7 @@ from pytorch_lightning.utilities import rank_zero_warn
 from scoredistill.evaluation.colour import mean_chroma, mean_pair_distance
 from scoredistill.evaluation.recogniser import Recogniser
 from scoredistill.generators.scenes import SceneGenerator
+from scoredistill.ranges import require
 from scoredistill.teachers.gallery import Gallery
 from scoredistill.training.callbacks.base import Evaluation
 from scoredistill.training.callbacks.views import Views, gallery_views, particle_views
@@ -30,11 +31,12 @@ class PromptFidelity(Evaluation):
 
     Args:
         candidates: prompts that the recogniser tells apart, at least two, the run's prompt among them.
-        resolution: height and width of the pictures.
+        resolution: height and width of the pictures, >= 1.
         cache: folder in which trained recognisers are kept.
     """
 
     def __init__(self, candidates: Sequence[str], resolution: int = 64, cache: str = "runs/recognisers") -> None:
+        require(">= 1", resolution=resolution)
         if isinstance(candidates, str) or len(candidates) < 2:
             raise ValueError(f"candidates: need a list of two prompts or more, got {candidates!r}")
         self.candidates, self.resolution, self.cache = tuple(candidates), resolution, cache

@@ -7,7 +7,6 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from scoredistill.annealing import require_at_least
 from scoredistill.evaluation.classes import even_labels
 from scoredistill.evaluation.features import ClassifierFeatures, FeatureExtractor, PCAFeatures
 from scoredistill.evaluation.modes import mode_divergences, mode_statistics
@@ -15,6 +14,7 @@ from scoredistill.evaluation.report import SampleReport
 from scoredistill.evaluation.resampling import mean_over_sets, with_errors
 from scoredistill.evaluation.transport import wasserstein2
 from scoredistill.networks.modes import evaluating
+from scoredistill.ranges import require
 from scoredistill.teachers.analytic import GaussianMixture
 from scoredistill.teachers.sampling import sample
 from scoredistill.training.base import Training
@@ -90,6 +90,11 @@ def in_batches(
     return torch.cat(parts)
 
 
+def _require_spread(resamples: int) -> None:
+    if resamples == 1:
+        raise ValueError("resamples: a single half-sample has no spread; set 0, or 2 and more")
+
+
 def classes(labels: Tensor | None) -> Condition | None:
     """What asks for classes (B,), or for nothing."""
     return None if labels is None else Condition(label=labels)
@@ -125,15 +130,15 @@ class SampleQuality(Evaluation):
         samples: how many are generated for one set, >= 4.
         extractor: features in which samples are compared, fitted to the data at the first look; null: a
             `ClassifierFeatures` where the data are labelled, else `PCAFeatures`.
-        resamples: half-samples from which standard errors of a single set's figures are computed; 0: no standard
-            errors.
+        resamples: half-samples from which standard errors of a single set's figures are computed, >= 0 and not 1; 0: no
+            standard errors.
         sets: independent sets, >= 1; the figures of several are their means, with standard errors from their spread.
-        neighbours: k of precision, recall, density and coverage.
+        neighbours: k of precision, recall, density and coverage, >= 1.
         reference_teacher: steps of Heun's method with which the teacher itself is sampled, guided as in training, and
-            judged as teacher/NAME at the end; 0: not at all.
+            judged as teacher/NAME at the end, >= 0; 0: not at all.
         interim: whether to look while training goes on too, and not only at the end.
-        batch: samples generated at a time.
-        seed: of all randomness.
+        batch: samples generated at a time, >= 1.
+        seed: of all randomness, in [0, 2^32).
     """
 
     def __init__(
@@ -148,9 +153,11 @@ class SampleQuality(Evaluation):
         batch: int = 256,
         seed: int = 0,
     ) -> None:
-        if samples < 4:
-            raise ValueError(f"samples must be at least 4; got {samples}")
-        require_at_least(1, sets=sets)
+        require(">= 4", samples=samples)
+        require(">= 0", resamples=resamples, reference_teacher=reference_teacher)
+        require(">= 1", sets=sets, neighbours=neighbours, batch=batch)
+        require("[0, 2^32)", seed=seed)
+        _require_spread(resamples)
         self.samples, self.extractor, self.neighbours = samples, extractor, neighbours
         self.resamples, self.sets = resamples, sets
         self.reference_teacher, self.interim, self.batch, self.seed = reference_teacher, interim, batch, seed
@@ -216,17 +223,20 @@ class MixtureQuality(Evaluation):
 
     Args:
         samples: how many are generated, >= 4.
-        resamples: half-samples from which standard errors are computed; 0: no standard errors.
+        resamples: half-samples from which standard errors are computed, >= 0 and not 1; 0: no standard errors.
         interim: whether to look while training goes on too, and not only at the end.
-        batch: samples generated at a time.
-        seed: of all randomness.
+        batch: samples generated at a time, >= 1.
+        seed: of all randomness, in [0, 2^32).
     """
 
     def __init__(
         self, samples: int = 1000, resamples: int = 10, interim: bool = False, batch: int = 256, seed: int = 0
     ) -> None:
-        if samples < 4:
-            raise ValueError(f"samples must be at least 4; got {samples}")
+        require(">= 4", samples=samples)
+        require(">= 0", resamples=resamples)
+        require(">= 1", batch=batch)
+        require("[0, 2^32)", seed=seed)
+        _require_spread(resamples)
         self.samples, self.resamples, self.interim, self.batch, self.seed = samples, resamples, interim, batch, seed
 
     def evaluate(self, module: Distillation, data: Conditions, final: bool) -> dict[str, float]:

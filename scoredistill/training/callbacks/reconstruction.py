@@ -8,6 +8,7 @@ import torch
 from pytorch_lightning import LightningModule, Trainer
 from torch import Tensor
 
+from scoredistill.ranges import require
 from scoredistill.rendering.turntable import picture_grid, save_picture
 from scoredistill.training.base import Training
 from scoredistill.training.callbacks.base import Evaluation, isolated, run_folder
@@ -24,10 +25,11 @@ class ReconstructionQuality(Evaluation):
 
     Args:
         samples: pictures, the first of the reference, >= 1.
-        shown: of them in the picture.
+        shown: of them in the picture, >= 1.
     """
 
     def __init__(self, samples: int = 256, shown: int = 12) -> None:
+        require(">= 1", samples=samples, shown=shown)
         self.samples, self.shown = samples, shown
 
     def evaluate(self, module: Training, data: Conditions, final: bool) -> dict[str, float]:
