@@ -14,6 +14,20 @@ BOUND = re.compile(rf"(>=|>|<=|<) ({NUMBER})")
 INTERVAL = re.compile(rf"([\[(])({NUMBER}), ({NUMBER})([\])])")
 
 
+class RangeError(ValueError):
+    """A setting lies outside its range.
+
+    Args:
+        name: of the setting.
+        allowed: the range, as `Range.parse` reads it.
+        said: the message.
+    """
+
+    def __init__(self, name: str, allowed: str, said: str) -> None:
+        super().__init__(said)
+        self.name, self.allowed = name, allowed
+
+
 @dataclass(frozen=True)
 class Range:
     """An interval of numbers. Infinity belongs to it only where it is a closed end; NaN never does.
@@ -72,13 +86,13 @@ def require(allowed: str, **settings: Any) -> None:
             checked. None is not.
 
     Raises:
-        ValueError: naming the first setting with a number outside the range.
+        RangeError: naming the first setting with a number outside the range.
     """
     limits = _parsed(allowed)
     for name, value in settings.items():
         for key, number in _numbers(name, value):
             if number not in limits:
-                raise ValueError(f"{key} must {limits}, got {number}")
+                raise RangeError(name, allowed, f"{key} must {limits}, got {number}")
 
 
 def require_rising(**ends: tuple[float, float]) -> None:
