@@ -69,3 +69,54 @@ def test_a_learning_rate_that_is_none_is_refused(cli, folder, lr, said):
     assert result.code != 0
     assert "lr" in result.err
     assert said in result.err
+
+
+LATENTS = ["--model.generator.latents", "4", "--model.generator.background", "LearnedBackground"]
+MUG = '["a mug", "a chair"]'
+
+
+@pytest.mark.parametrize(
+    ("callback", "said"),
+    [
+        ("{class_path: Turntable}", "Turntable needs a generator of 3D scenes"),
+        ("{class_path: MeshExport}", "MeshExport needs a generator of 3D scenes"),
+        ("{class_path: GalleryFidelity}", "GalleryFidelity needs a generator of 3D scenes"),
+        (f"{{class_path: PromptFidelity, init_args: {{candidates: {MUG}}}}}", "PromptFidelity needs a generator of 3D"),
+        (
+            f"{{class_path: PromptSamples, init_args: {{prompts: {MUG}}}}}",
+            "PromptSamples needs a generator that",
+        ),
+        ("{class_path: MixtureQuality}", "MixtureQuality needs a generator that samples from noise"),
+        ("{class_path: SampleQuality}", "SampleQuality needs a generator that samples from noise"),
+        ("{class_path: ReconstructionQuality}", "ReconstructionQuality needs task: autoencoder"),
+    ],
+)
+def test_callbacks_that_particles_cannot_serve_are_refused_before_training(cli, folder, callback, said):
+    result = cli("fit", "--config", "points.yaml", "--trainer.callbacks", f"[{callback}]")
+    assert result.code != 0
+    assert said in result.err
+    assert "ImageParticles" in result.err or "Distillation" in result.err
+    assert not list((folder / "runs").rglob("metrics.json"))
+    assert not list((folder / "runs").rglob("*.ckpt"))
+
+
+@pytest.mark.parametrize(
+    ("words", "callback", "said"),
+    [
+        ([], "ModeStatistics", "ModeStatistics needs ImageParticles"),
+        ([], "GalleryFidelity", "GalleryFidelity needs the Gallery teacher"),
+        (["--data", "Conditions"], "Turntable", "Turntable needs PromptAndCameras data; there is Conditions"),
+        (["--data", "Conditions"], "ParticleGrid", "ParticleGrid needs PromptAndCameras data"),
+        (LATENTS, "MeshExport", "MeshExport needs scenes of colors"),
+    ],
+)
+def test_callbacks_that_scenes_cannot_serve_are_refused_before_training(cli, folder, words, callback, said):
+    (folder / "nerf.yaml").write_text(
+        "model:\n  generator: {class_path: NeRF, init_args: {resolution: 4, samples: 4}}\n"
+        "data: {class_path: PromptAndCameras, init_args: {prompt: a mug}}\n"
+    )
+    callbacks = ["--trainer.callbacks", f"[{{class_path: {callback}}}]"]
+    result = cli("fit", "--config", "points.yaml", "--config", "nerf.yaml", *words, *callbacks)
+    assert result.code != 0
+    assert said in result.err
+    assert not list((folder / "runs").rglob("*.ckpt"))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor
@@ -11,7 +13,8 @@ from scoredistill.ranges import require
 from scoredistill.rendering.camera import Camera
 from scoredistill.rendering.mesh import NoSurfaceError, chamfer
 from scoredistill.teachers.gallery import Gallery
-from scoredistill.training.callbacks.base import Evaluation
+from scoredistill.training.base import Training
+from scoredistill.training.callbacks.base import Evaluation, require_part
 from scoredistill.training.data import Conditions, PromptAndCameras
 from scoredistill.training.module import Distillation
 
@@ -53,16 +56,16 @@ class GalleryFidelity(Evaluation):
         require(">= 0", mesh_resolution=mesh_resolution)
         self.resolution, self.mesh_resolution = resolution, mesh_resolution
 
+    def check(self, module: Training, data: Conditions) -> None:
+        require_part(self, module.evaluated, SceneGenerator, "a generator of 3D scenes (NeRF, DMTet)")
+        teacher = cast(Distillation, module).distiller.teacher
+        require_part(self, teacher, Gallery, "the Gallery teacher (PromptFidelity looks at scenes from any)")
+        require_part(self, data, PromptAndCameras, "PromptAndCameras data")
+
     def evaluate(self, module: Distillation, data: Conditions, final: bool) -> dict[str, float]:
-        generator, teacher = module.evaluated, module.distiller.teacher
-        if not (
-            isinstance(generator, SceneGenerator)
-            and isinstance(teacher, Gallery)
-            and isinstance(data, PromptAndCameras)
-        ):
-            raise TypeError(
-                "GalleryFidelity needs a generator of 3D scenes, the Gallery teacher and PromptAndCameras data"
-            )
+        self.check(module, data)
+        generator, teacher = cast(SceneGenerator, module.evaluated), cast(Gallery, module.distiller.teacher)
+        data = cast(PromptAndCameras, data)
         psnr, nearest = psnr_to_variants(generator, teacher, data.text, data.evaluation_cameras(), self.resolution).max(
             dim=1
         )

@@ -12,9 +12,10 @@ from torch import Tensor
 from scoredistill.evaluation.recogniser import Recogniser
 from scoredistill.ranges import require
 from scoredistill.rendering.turntable import picture_grid, save_picture
+from scoredistill.teachers.gallery import Gallery
 from scoredistill.training.base import Training
 from scoredistill.training.callbacks.base import Evaluation, Interval, isolated, run_folder
-from scoredistill.training.callbacks.quality import draw_samples
+from scoredistill.training.callbacks.quality import draw_samples, require_samples
 from scoredistill.training.data import Conditions
 from scoredistill.types import Condition
 
@@ -41,6 +42,10 @@ class PromptSamples(Evaluation):
             raise ValueError(f"prompts: need a list of two or more, got {prompts!r}")
         self.prompts, self.samples, self.interval, self.cache = tuple(prompts), samples, Interval(every), cache
         self._seen: Tensor | None = None
+
+    def check(self, module: Training, data: Conditions) -> None:
+        require_samples(self, module)
+        Gallery().check(self.prompts)
 
     def evaluate(self, module: Training, data: Conditions, final: bool) -> dict[str, float]:
         recogniser = Recogniser.cached(self.cache, self.prompts)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import cast
 
 import torch
+from pytorch_lightning import Callback
 from torch import Tensor
 
 from scoredistill.evaluation.classes import even_labels
@@ -18,8 +20,9 @@ from scoredistill.ranges import require
 from scoredistill.teachers.analytic import GaussianMixture
 from scoredistill.teachers.sampling import sample
 from scoredistill.training.base import Training
-from scoredistill.training.callbacks.base import Evaluation
+from scoredistill.training.callbacks.base import Evaluation, require_part
 from scoredistill.training.data import Conditions
+from scoredistill.training.images import Images
 from scoredistill.training.module import Distillation
 from scoredistill.training.randomness import generator_at
 from scoredistill.types import Batch, Condition
@@ -45,15 +48,8 @@ def draw_samples(
         seed: of the noise.
         number: of the set of samples; others are independent.
 
-    Raises:
-        TypeError: if the generator does not sample from noise.
     """
     generator = module.evaluated
-    if generator.particles is not None:
-        raise TypeError(
-            f"{type(generator).__name__} holds particles; SampleQuality and MixtureQuality need a generator that "
-            "samples from noise (ModeStatistics looks at particles)"
-        )
 
     def made(condition: Condition | None, size: int, rng: torch.Generator) -> Tensor:
         with torch.no_grad():
@@ -61,6 +57,20 @@ def draw_samples(
 
     with evaluating(generator):
         return in_batches(made, count, condition, batch, seed, SAMPLES_STREAM, number)
+
+
+def require_samples(looker: Callback, module: Training) -> None:
+    """Check that a callback's generator samples from noise.
+
+    Raises:
+        TypeError: if it holds particles.
+    """
+    generator = module.evaluated
+    if generator.particles is not None:
+        raise TypeError(
+            f"{type(looker).__name__} needs a generator that samples from noise; {type(generator).__name__} holds "
+            "particles (ModeStatistics looks at particles, GalleryFidelity and PromptFidelity at scenes)"
+        )
 
 
 def in_batches(
@@ -163,6 +173,11 @@ class SampleQuality(Evaluation):
         self.reference_teacher, self.interim, self.batch, self.seed = reference_teacher, interim, batch, seed
         self._known: tuple[Conditions, SampleReport] | None = None
 
+    def check(self, module: Training, data: Conditions) -> None:
+        require_samples(self, module)
+        if not hasattr(data, "reference"):
+            raise TypeError(f"SampleQuality needs real data to compare with: Images; there is {type(data).__name__}")
+
     def evaluate(self, module: Distillation, data: Conditions, final: bool) -> dict[str, float]:
         if not (final or self.interim):
             return {}
@@ -188,12 +203,8 @@ class SampleQuality(Evaluation):
     def _report(self, module: Distillation, data: Conditions) -> SampleReport:
         """The data's part of the figures, and the fitted features, once for every look at the same data."""
         if self._known is None or self._known[0] is not data:
-            reference = getattr(data, "reference", None)
-            if reference is None:
-                raise TypeError(
-                    f"SampleQuality needs real data to compare with, and {type(data).__name__} has no reference()"
-                )
-            real, labels = reference()
+            self.check(module, data)
+            real, labels = cast(Images, data).reference()
             with torch.no_grad():
                 real = torch.cat([module.decoded(part.to(module.device)).cpu() for part in real.split(self.batch)])
             extractor = self.extractor or (PCAFeatures() if labels is None else ClassifierFeatures())
@@ -239,10 +250,14 @@ class MixtureQuality(Evaluation):
         _require_spread(resamples)
         self.samples, self.resamples, self.interim, self.batch, self.seed = samples, resamples, interim, batch, seed
 
+    def check(self, module: Training, data: Conditions) -> None:
+        require_part(self, module, Distillation, "task: distillation")
+        require_samples(self, module)
+        require_part(self, cast(Distillation, module).distiller.teacher, GaussianMixture, "a GaussianMixture teacher")
+
     def evaluate(self, module: Distillation, data: Conditions, final: bool) -> dict[str, float]:
-        teacher = module.distiller.teacher
-        if not isinstance(teacher, GaussianMixture):
-            raise TypeError(f"MixtureQuality needs a GaussianMixture teacher, not {type(teacher).__name__}")
+        self.check(module, data)
+        teacher = cast(GaussianMixture, module.distiller.teacher)
         if not (final or self.interim):
             return {}
         rng = generator_at(self.seed, 0, MIXTURE_STREAM)
