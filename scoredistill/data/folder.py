@@ -9,6 +9,7 @@ from pathlib import Path
 from scoredistill.data.base import ImageSource, Item, floats
 from scoredistill.data.pictures import SUFFIXES, decode
 from scoredistill.ranges import require
+from scoredistill.rendering.files import within
 
 METADATA = "metadata.jsonl"
 """The file that has the captions of a folder's pictures, as Hugging Face's `imagefolder` reads it."""
@@ -30,7 +31,8 @@ class ImageFolder(ImageSource):
 
     Raises:
         FileNotFoundError: if there is no such folder, or no picture in it or in one of its subfolders.
-        ValueError: if pictures lie beside subfolders with pictures; when read, for a picture that cannot be.
+        ValueError: if pictures lie beside subfolders with pictures, or a link leads out of the folder; when read, for a
+            picture that cannot be.
     """
 
     threads = 4
@@ -50,6 +52,8 @@ class ImageFolder(ImageSource):
         self.files: list[tuple[Path, int | None]] = [(path, None) for path in loose]
         for label, subfolder in enumerate(subfolders):
             self.files += [(path, label) for path in _pictures(subfolder)]
+        for path in (*subfolders, *(path for path, _ in self.files)):
+            _require_inside(path, self.folder)
         if not self.files:
             raise FileNotFoundError(f"{self.folder}: holds no pictures ({', '.join(SUFFIXES)})")
         super().__init__((1 if grey else 3, resolution, resolution), len(subfolders) or None)
@@ -58,6 +62,7 @@ class ImageFolder(ImageSource):
     def captions(self) -> tuple[str, ...] | None:
         paths = [path for path, _ in self.files]
         if (self.folder / METADATA).is_file():
+            _require_inside(self.folder / METADATA, self.folder)
             return _listed(self.folder, paths)
         texts = [path.with_suffix(".txt") for path in paths]
         missing = [path for path in texts if not path.is_file()]
@@ -65,6 +70,8 @@ class ImageFolder(ImageSource):
             return None
         if missing:
             raise ValueError(f"{missing[0]}: is not there, while other pictures have a caption in a file of their name")
+        for path in texts:
+            _require_inside(path, self.folder)
         return tuple(_text(path).strip() for path in texts)
 
     def __len__(self) -> int:
@@ -76,6 +83,14 @@ class ImageFolder(ImageSource):
 
     def identity(self) -> str:
         return repr([(path.relative_to(self.folder).as_posix(), path.stat().st_size) for path, _ in self.files])
+
+
+def _require_inside(path: Path, folder: Path) -> None:
+    """Raises ValueError if a file or a class is a link to somewhere else."""
+    if not within(path, folder):
+        raise ValueError(
+            f"{path}: is a link that leads out of {folder}, and what lies there is not read; put a copy in its place"
+        )
 
 
 def _is_picture(path: Path) -> bool:

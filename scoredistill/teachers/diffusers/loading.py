@@ -13,6 +13,9 @@ from typing import Any
 
 import torch
 
+LIBRARIES = ("diffusers", "transformers")
+"""Where a pipeline's parts may come from."""
+
 
 @dataclass(frozen=True)
 class Source:
@@ -85,8 +88,7 @@ class Source:
         """
         if not self.has(part):
             raise ValueError(f"model: {self.model} has no {part}, which a {self.name} needs")
-        library, kind = self.index[part]
-        kind = getattr(importlib.import_module(library), kind)
+        kind = self._class_of(part)
         # `torch_dtype` is what every class and version understands.
         weights = {} if dtype is None else {"torch_dtype": dtype, "use_safetensors": True, "variant": self.variant}
         try:
@@ -98,6 +100,23 @@ class Source:
                 f"safetensors{f' of variant {self.variant!r}' if self.variant else ''}; pickled ones are not read: "
                 "load the pipeline once with diffusers and save_pretrained it"
             ) from error
+
+    def _class_of(self, part: str) -> Any:
+        """The class of a part. A description could name any module, and importing one runs its code."""
+        library, name = self.index[part]
+        if library not in LIBRARIES:
+            raise ValueError(
+                f"model: {self.model}: model_index.json has the {part} from {library!r}; only classes of "
+                f"{' and '.join(LIBRARIES)} are loaded"
+            )
+        module = importlib.import_module(library)
+        kind = getattr(module, name, None) if name in dir(module) else None
+        if not isinstance(kind, type) or not hasattr(kind, "from_pretrained"):
+            raise ValueError(
+                f"model: {self.model}: model_index.json has a {name} as its {part}, and {library} {module.__version__} "
+                f"has no such class: install the version that the pipeline was saved with, or name another class there"
+            )
+        return kind
 
     def pipeline(self, parts: Mapping[str, object]) -> Any:
         """The pipeline itself, of these parts and without its others."""
