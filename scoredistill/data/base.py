@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import torch
@@ -15,7 +15,9 @@ from scoredistill.ranges import require
 Item = tuple[Tensor, int | None]
 
 PROBES = 16
-"""Pictures that a fingerprint looks at."""
+"""Samples by which a fingerprint knows how files are decoded."""
+PIECE = 256
+"""Samples that are hashed at once."""
 
 
 class ImageSource(ABC):
@@ -118,19 +120,28 @@ class ImageSource(ABC):
         """The numbers (n,) of the samples that `draw` gives, for sources with an end; arguments are those of `draw`."""
         return torch.randint(len(self), (n,), generator=rng)
 
-    def identity(self) -> str:
-        """What else tells this source from another of equal size and first pictures, file names for example."""
-        return ""
+    def contents(self) -> Iterator[bytes]:
+        """All that the samples depend on, piece by piece, in an order that is always the same.
+
+        Here these are the samples themselves. A subclass that reads files gives their bytes, which need no decoding;
+        one whose samples follow from its settings gives the settings.
+        """
+        for indices in torch.arange(len(self)).split(PIECE):
+            yield self._bytes_of(indices)
 
     def fingerprint(self) -> str:
-        """A hash of the content: size, shape, `identity` and a number of evenly spaced samples with their classes."""
-        digest = hashlib.sha256(repr((type(self).__qualname__, len(self), self.classes, self.identity())).encode())
-        probes = torch.linspace(0, len(self) - 1, min(PROBES, len(self))).round().long()
-        samples, labels = self.take(probes)
-        # Rounded, so that float32 and float64 agree.
-        digest.update(repr((tuple(samples.shape), None if labels is None else labels.tolist())).encode())
-        digest.update((samples.double() * 1000).round().to(torch.int32).numpy().tobytes())
+        """A hash of every sample: of the `contents` and, for what has become of them, some of the samples."""
+        digest = hashlib.sha256(repr((type(self).__qualname__, len(self), self.classes)).encode())
+        digest.update(self._bytes_of(torch.linspace(0, len(self) - 1, min(PROBES, len(self))).round().long()))
+        for piece in self.contents():
+            digest.update(hashlib.blake2b(piece).digest())
         return digest.hexdigest()
+
+    def _bytes_of(self, indices: Tensor) -> bytes:
+        """Samples and classes, rounded, so that float32 and float64 agree."""
+        samples, labels = self.take(indices)
+        about = repr((tuple(samples.shape), None if labels is None else labels.tolist())).encode()
+        return about + (samples.double() * 1000).round().to(torch.int32).numpy().tobytes()
 
     def _checked(self, index: int) -> int:
         if not 0 <= index < len(self):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 
@@ -81,8 +82,9 @@ class ImageFolder(ImageSource):
         path, label = self.files[self._checked(index)]
         return floats(decode(path, self.resolution, self.grey, str(path))), label
 
-    def identity(self) -> str:
-        return repr([(path.relative_to(self.folder).as_posix(), path.stat().st_size) for path, _ in self.files])
+    def contents(self) -> Iterator[bytes]:
+        for path, label in self.files:
+            yield f"{path.relative_to(self.folder).as_posix()} {label}\n".encode() + path.read_bytes()
 
 
 def _require_inside(path: Path, folder: Path) -> None:

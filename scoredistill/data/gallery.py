@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -88,6 +88,12 @@ class GalleryImages(ImageSource):
     def take(self, indices: Tensor) -> tuple[Tensor, Tensor]:
         labels = torch.tensor([self._render(self._checked(index)) for index in indices.tolist()], dtype=torch.long)
         return floats(self._pixels[indices]), labels
+
+    def contents(self) -> Iterator[bytes]:
+        """The settings, from which every picture follows: rendering all of them would take as long as encoding them."""
+        yield repr((self.prompts, self._radius, self._fov, self.gallery.settings)).encode()
+        for drawn in (self._azimuth, self._elevation, self._offset):
+            yield drawn.numpy().tobytes()
 
     def _render(self, index: int) -> int:
         """See to it that a picture is there, with the others from its camera; its class."""

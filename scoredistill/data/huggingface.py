@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -71,16 +72,29 @@ class HuggingFaceImages(ImageSource):
         return len(self._files)
 
     def __getitem__(self, index: int) -> Item:
-        entry = self._files[self._checked(index)][self.image_column]
-        name = f"{self.path}: row {index} of {self.split}"
-        if not isinstance(entry, dict) or (entry["bytes"] is None and entry["path"] is None):
-            raise ValueError(f"{name}: has no picture")
-        file = Path(entry["path"]) if entry["bytes"] is None else entry["bytes"]
+        file = self._file(self._checked(index))
         label = None if self.labels is None else self.labels[index]
-        return floats(decode(file, self.resolution, self.grey, name)), label
+        return floats(decode(file, self.resolution, self.grey, self._row(index))), label
 
-    def identity(self) -> str:
-        return self.split
+    def contents(self) -> Iterator[bytes]:
+        for index in range(len(self)):
+            file = self._file(index)
+            label = None if self.labels is None else self.labels[index]
+            yield f"{label}\n".encode() + (file if isinstance(file, bytes) else file.read_bytes())
+
+    def _file(self, index: int) -> Path | bytes:
+        """A row's picture: a file's path or content.
+
+        Raises:
+            ValueError: if the row has none.
+        """
+        entry = self._files[index][self.image_column]
+        if not isinstance(entry, dict) or (entry["bytes"] is None and entry["path"] is None):
+            raise ValueError(f"{self._row(index)}: has no picture")
+        return Path(entry["path"]) if entry["bytes"] is None else bytes(entry["bytes"])
+
+    def _row(self, index: int) -> str:
+        return f"{self.path}: row {index} of {self.split}"
 
 
 def _load(path: Path, split: str) -> Any:

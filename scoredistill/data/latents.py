@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,13 +17,17 @@ from scoredistill.data.base import ImageSource, Item
 from scoredistill.ranges import require
 from scoredistill.rendering.files import write_atomically
 
+MEMORY = re.compile(r" at 0x[0-9a-f]+")
+"""Where an object lies, in its text."""
+
 
 class LatentCache(ImageSource):
     """The latents of another source, encoded when they are first needed and read from files ever after.
 
     The files' names hold a hash of the source's content and of the encoder, so that one folder may serve many; a cache
-    that was stopped half way goes on after the last whole file. A network's weights are part of the hash; give any
-    other encoder whose behaviour its name does not tell a `name`. A mirrored latent is not the latent of the mirrored
+    that was stopped half way goes on after the last whole file. Every sample of the source and its class are part of
+    the hash, and so are a network's weights, layers and config; give any other encoder whose behaviour its name does
+    not tell a `name`. A mirrored latent is not the latent of the mirrored
     picture, so that there is no flip.
 
     Args:
@@ -91,8 +96,8 @@ class LatentCache(ImageSource):
         count = -(-len(self.source) // self.per_file)
         return [self.folder / f"{key}-{i:05d}-of-{count:05d}.safetensors" for i in range(count)]
 
-    def identity(self) -> str:
-        return self.source.fingerprint() + self.encoder
+    def contents(self) -> Iterator[bytes]:
+        yield self.files[0].name.encode()
 
     @torch.no_grad()
     def _write(self, number: int, path: Path) -> None:
@@ -127,7 +132,7 @@ class LatentCache(ImageSource):
 
 
 def encoder_name(encode: nn.Module | Callable[[Tensor], Tensor]) -> str:
-    """What tells an encoder from another: its qualified name and, for a network or a method of one, its weights.
+    """What tells an encoder from another: its qualified name and, of a network, its weights, layers and configs.
 
     Raises:
         ValueError: for lambdas, functools.partial and other objects whose name says nothing about what they do.
@@ -138,6 +143,11 @@ def encoder_name(encode: nn.Module | Callable[[Tensor], Tensor]) -> str:
         for key, value in network.state_dict().items():
             raw = value.detach().cpu().contiguous().flatten().view(torch.uint8)
             digest.update(f"{key}{value.dtype}{tuple(value.shape)}".encode() + raw.numpy().tobytes())
+        digest.update(MEMORY.sub("", repr(network)).encode())  # layers and their settings
+        for key, module in network.named_modules():
+            if isinstance(config := getattr(module, "config", None), Mapping):  # of diffusers, the latents' scale in it
+                known = sorted((name, str(value)) for name, value in config.items() if not name.startswith("_"))
+                digest.update(f"{key}{known}".encode())
         own = "" if encode is network else f".{encode.__name__}"
         return f"{type(network).__module__}.{type(network).__qualname__}{own} {digest.hexdigest()[:16]}"
     name = getattr(encode, "__qualname__", "<object>")

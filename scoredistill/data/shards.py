@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import tarfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from glob import glob
@@ -34,6 +34,12 @@ class Member:
     size: int
     label: int | None
     caption: bytes | None
+
+    def read(self) -> bytes:
+        """The picture's bytes."""
+        with self.shard.open("rb") as file:
+            file.seek(self.offset)
+            return file.read(self.size)
 
 
 class WebDatasetShards(ImageSource):
@@ -93,13 +99,12 @@ class WebDatasetShards(ImageSource):
 
     def __getitem__(self, index: int) -> Item:
         member = self.members[self._checked(index)]
-        with member.shard.open("rb") as file:
-            file.seek(member.offset)
-            content = file.read(member.size)
-        return floats(decode(content, self.resolution, self.grey, f"{member.shard}: {member.name}")), member.label
+        picture = decode(member.read(), self.resolution, self.grey, f"{member.shard}: {member.name}")
+        return floats(picture), member.label
 
-    def identity(self) -> str:
-        return repr([(member.shard.name, member.name, member.offset, member.size) for member in self.members])
+    def contents(self) -> Iterator[bytes]:
+        for member in self.members:
+            yield f"{member.name} {member.label}\n".encode() + member.read()
 
 
 def find_shards(shards: str | Sequence[str]) -> list[Path]:

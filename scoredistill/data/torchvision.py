@@ -55,9 +55,6 @@ class TorchvisionImages(ImageSource):
         image, label = self._pictures[self._checked(index)]
         return floats(square(image, self.resolution, self.grey)), int(label)
 
-    def identity(self) -> str:
-        return f"{self.name} {self.split}"
-
 
 def _open(dataset: str, root: str | Path, split: str) -> Any:
     from torchvision import datasets  # type: ignore[import-untyped]
