@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from scoredistill.data.base import ImageSource, Item
+from scoredistill.networks.weights import flaw
 from scoredistill.ranges import require
 from scoredistill.rendering.files import write_atomically
 
@@ -119,16 +120,28 @@ class LatentCache(ImageSource):
 
     def _row(self, index: int) -> tuple[Tensor, Tensor]:
         """A latent and its label, read from the file in which it is."""
-        from safetensors import safe_open
-
         number, row = divmod(self._checked(index), self.per_file)
         if number not in self._open:
             if not self.files[number].is_file():
                 self.prepare()
-            self._open[number] = safe_open(self.files[number], "pt")
+            self._open[number] = _opened(self.files[number])
         file = self._open[number]
         label = torch.zeros(()) if self.classes is None else file.get_slice("labels")[row : row + 1][0]
         return file.get_slice("latents")[row : row + 1][0], label
+
+
+def _opened(path: Path) -> Any:
+    """A file of latents.
+
+    Raises:
+        ValueError: that names it, if it cannot be read.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        return safe_open(path, "pt")
+    except SafetensorError as error:
+        raise ValueError(f"{path}: {flaw(path) or error}; once it is deleted, it is made again") from error
 
 
 def encoder_name(encode: nn.Module | Callable[[Tensor], Tensor]) -> str:

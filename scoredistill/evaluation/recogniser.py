@@ -15,6 +15,7 @@ from torch.nn.functional import cross_entropy, interpolate
 from scoredistill.data.gallery import GalleryImages
 from scoredistill.evaluation.features import trunk
 from scoredistill.evaluation.rows import in_pieces
+from scoredistill.networks.weights import read_safetensors
 from scoredistill.ranges import require
 from scoredistill.rendering.files import write_atomically
 
@@ -137,14 +138,14 @@ class Recogniser(nn.Module):
             folder: where recognisers are kept, each in a safetensors file named by the hash of its prompts and sizes.
             prompts: as for the constructor.
         """
-        from safetensors.torch import load_file, save
+        from safetensors.torch import save
 
         made = cls(prompts)
         sizes = {name: list(value.shape) for name, value in made.state_dict().items()}
         key = json.dumps([made.prompts, made.resolution, made.pictures, made.steps, made.seed, sizes])
         path = Path(folder) / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.safetensors"
         if path.is_file():
-            made.load_state_dict(load_file(path))
+            made.load_state_dict(read_safetensors(path))
             return made.requires_grad_(False)
         made.fit()
         content = save({name: value.contiguous() for name, value in made.state_dict().items()})

@@ -13,6 +13,8 @@ from typing import Any
 
 import torch
 
+from scoredistill.networks.weights import first_flaw
+
 LIBRARIES = ("diffusers", "transformers")
 """Where a pipeline's parts may come from."""
 
@@ -89,12 +91,17 @@ class Source:
         if not self.has(part):
             raise ValueError(f"model: {self.model} has no {part}, which a {self.name} needs")
         kind = self._class_of(part)
+        from safetensors import SafetensorError
+
         # `torch_dtype` is what every class and version understands.
         weights = {} if dtype is None else {"torch_dtype": dtype, "use_safetensors": True, "variant": self.variant}
         try:
             with quietly():
                 return kind.from_pretrained(self.model, subfolder=part, revision=self.revision, **weights)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, SafetensorError) as error:
+            found = first_flaw(Path(self.model) / part)
+            if found is not None:
+                raise ValueError(f"model: {found}") from error
             raise ValueError(
                 f"model: could not read the {part} of {self.model}: {_first_line(error)}. Weights have to be there as "
                 f"safetensors{f' of variant {self.variant!r}' if self.variant else ''}; pickled ones are not read: "
