@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import torch
@@ -154,13 +154,24 @@ def floats(pixels: Tensor) -> Tensor:
     return pixels.to(torch.get_default_dtype()) / 127.5 - 1
 
 
-def class_count(labels: Sequence[int]) -> int:
+def class_count(labels: Sequence[int], name: Callable[[int], str], known: int | None = None, remedy: str = "") -> int:
     """The number of classes that labels 0, 1, ... name.
 
+    Args:
+        labels: of all samples.
+        name: what to call the sample of a row in an error.
+        known: the number, where the data set states it; None: one more than the largest label.
+        remedy: what else can be done about samples without a label.
+
     Raises:
-        ValueError: if one is negative or no integer.
+        ValueError: that names the first sample whose label is no number of a class: -1 or None for example, by which
+            data sets mark samples without a label.
     """
-    for label in labels:
-        if isinstance(label, bool) or not isinstance(label, int) or label < 0:
-            raise ValueError(f"class labels must be integers 0, 1, 2, ...; one is {label!r}")
-    return max(labels) + 1
+    for row, label in enumerate(labels):
+        if type(label) is not int or label < 0 or (known is not None and label >= known):
+            numbers = "0, 1, 2, ..." if known is None else f"0 to {known - 1}"
+            raise ValueError(
+                f"{name(row)}: its label is {label!r}, and classes are {numbers}; leave out samples without a "
+                f"label{remedy}"
+            )
+    return max(labels) + 1 if known is None else known

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
+from unicodedata import normalize
 
 from scoredistill.data.base import ImageSource, Item, floats
 from scoredistill.data.pictures import SUFFIXES, decode
@@ -123,17 +124,22 @@ def _listed(folder: Path, pictures: list[Path]) -> tuple[str, ...]:
             continue
         try:
             entry = json.loads(line)
-            name, text = entry["file_name"], entry["text"]
+            name, text = str(entry["file_name"]), entry["text"]
         except (ValueError, TypeError, KeyError) as error:
             raise ValueError(f"{file}: line {number} is not {{file_name: ..., text: ...}} ({error!r})") from error
         if not isinstance(text, str):
             raise ValueError(f"{file}: line {number}: the text of {name} is {text!r}")
-        texts[name] = text
-    names = [path.relative_to(folder).as_posix() for path in pictures]
+        texts[_composed(name)] = text
+    names = [_composed(path.relative_to(folder).as_posix()) for path in pictures]
     bare = [name for name in names if name not in texts]
     if bare:
         raise ValueError(f"{file}: has no caption of {bare[0]}, nor of {len(bare) - 1} other pictures")
     return tuple(texts[name] for name in names)
+
+
+def _composed(name: str) -> str:
+    """A file's name in one form: macOS splits letters with accents in two, and other systems do not."""
+    return normalize("NFC", name)
 
 
 def _text(path: Path) -> str:
@@ -143,6 +149,6 @@ def _text(path: Path) -> str:
         ValueError: if it is not UTF-8.
     """
     try:
-        return path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8-sig")  # some editors begin a file with a byte order mark
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: not UTF-8 ({error})") from error

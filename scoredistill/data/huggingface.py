@@ -19,7 +19,7 @@ class HuggingFaceImages(ImageSource):
             as `imagefolder` reads it.
         split: which part, where the folder has several.
         image_column: name of the column of pictures.
-        label_column: name of the column of classes, numbers from 0; null: no labels.
+        label_column: name of the column of classes, numbers from 0, which every row has; null: no labels.
         text_column: name of the column of captions; null: no captions.
         resolution: side in pixels of the central square that is cut out, >= 1.
         grey: one channel instead of three.
@@ -27,8 +27,8 @@ class HuggingFaceImages(ImageSource):
     Raises:
         ImportError: if `datasets` is not installed.
         FileNotFoundError: if there is nothing at the path.
-        ValueError: if the split or a column is not there, the data set is empty, or a caption is no text; when read,
-            for a picture that cannot be.
+        ValueError: if the split or a column is not there, the data set is empty, a row has no label (-1 or None), or a
+            caption is no text; when read, for a picture that cannot be.
     """
 
     threads = 4
@@ -56,7 +56,7 @@ class HuggingFaceImages(ImageSource):
         classes = None
         if label_column is not None and self.labels is not None:
             named = getattr(table.features[label_column], "num_classes", None)
-            classes = class_count(self.labels) if named is None else int(named)
+            classes = class_count(self.labels, self._row, named, ", or set label_column: null")
         self._captions = None if text_column is None else tuple(table[text_column])
         for row, text in enumerate(self._captions or ()):
             if not isinstance(text, str):

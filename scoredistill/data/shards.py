@@ -73,11 +73,14 @@ class WebDatasetShards(ImageSource):
         self.members = [member for shard in self.shards for member in read_index(shard, text_key)]
         if not self.members:
             raise FileNotFoundError(f"{shards}: the shards hold no pictures ({', '.join(SUFFIXES)})")
-        labels = [member.label for member in self.members if member.label is not None]
+        labels = {f"{m.shard}: {m.name}": m.label for m in self.members if m.label is not None}
         if labels and len(labels) != len(self.members):
             bare = next(member for member in self.members if member.label is None)
             raise ValueError(f"{bare.shard}: {bare.name} has no label (.cls or .json), while other pictures have one")
-        super().__init__((1 if grey else 3, resolution, resolution), class_count(labels) if labels else None)
+        super().__init__(
+            (1 if grey else 3, resolution, resolution),
+            class_count(list(labels.values()), list(labels).__getitem__) if labels else None,
+        )
 
     @cached_property
     def captions(self) -> tuple[str, ...] | None:
@@ -89,7 +92,7 @@ class WebDatasetShards(ImageSource):
             if text is None:
                 raise ValueError(f"{member.shard}: {member.name} has no caption (.txt or .json), while others have one")
             try:
-                found.append(text.decode().strip())
+                found.append(text.decode("utf-8-sig").strip())
             except UnicodeDecodeError as error:
                 raise ValueError(f"{member.shard}: the caption of {member.name} is not UTF-8 ({error})") from error
         return tuple(found)
@@ -166,7 +169,7 @@ def _read_label(tar: tarfile.TarFile, info: tarfile.TarInfo, labels: dict[str, i
     text = _content(tar, info)
     try:
         if info.name.lower().endswith(".cls"):
-            labels[key] = int(text)
+            labels[key] = int(text.decode("utf-8-sig"))
         else:
             content = json.loads(text)
             if isinstance(content, dict) and content.get("label") is not None:

@@ -79,9 +79,8 @@ def _open(dataset: str, root: str | Path, split: str) -> Any:
 
 def _classes(pictures: Any) -> int:
     names = getattr(pictures, "classes", None)
-    if names is not None:
-        return len(names)
-    for attribute in ("targets", "labels", "_labels"):
-        if hasattr(pictures, attribute):
-            return class_count(torch.as_tensor(getattr(pictures, attribute)).tolist())
-    return class_count([int(pictures[i][1]) for i in range(len(pictures))])
+    found = next(
+        (getattr(pictures, name) for name in ("targets", "labels", "_labels") if hasattr(pictures, name)), None
+    )
+    labels = [int(pictures[i][1]) for i in range(len(pictures))] if found is None else torch.as_tensor(found).tolist()
+    return class_count(labels, lambda row: f"{type(pictures).__name__}: picture {row}", names and len(names))

@@ -45,7 +45,7 @@ class Prompts(Conditions):
         if not Path(file).is_file():
             raise FileNotFoundError(f"data.file: there is no {file}; give a text file with one prompt a line")
         try:
-            lines = Path(file).read_text(encoding="utf-8").split("\n")
+            lines = Path(file).read_text(encoding="utf-8-sig").split("\n")
         except UnicodeDecodeError as error:
             raise ValueError(f"data.file: {file} is not UTF-8 ({error})") from error
         self.prompts = tuple(line.strip() for line in lines if line.strip())
