@@ -143,7 +143,7 @@ def complaint(kind: type, name: str, value: Any) -> str:
 
 
 def refused(kind: type, name: str, value: Any) -> bool:
-    return re.match(rf"ValueError: {name}(\.key)? must (be|lie) ", complaint(kind, name, value)) is not None
+    return re.match(rf"RangeError: {name}(\.key)? must (be|lie) ", complaint(kind, name, value)) is not None
 
 
 class Looked(BaseException):

@@ -47,13 +47,15 @@ class GalleryFidelity(Evaluation):
 
     Args:
         resolution: height and width of the compared pictures, >= 1.
-        mesh_resolution: lattice points along each axis of both meshes, >= 0; null: the generator's own choice, and 96
-            of the gallery's; 0: no meshes.
+        mesh_resolution: lattice points along each axis of both meshes, >= 0 and not 1 to 7; null: the generator's own
+            choice, and 96 of the gallery's; 0: no meshes.
     """
 
     def __init__(self, resolution: int = 64, mesh_resolution: int | None = 96) -> None:
         require(">= 1", resolution=resolution)
         require(">= 0", mesh_resolution=mesh_resolution)
+        if mesh_resolution is not None and 0 < mesh_resolution < 8:
+            raise ValueError(f"mesh_resolution must be at least 8, or 0 for no meshes, got {mesh_resolution}")
         self.resolution, self.mesh_resolution = resolution, mesh_resolution
 
     def check(self, module: Training, data: Conditions) -> None:

@@ -167,12 +167,12 @@ class MeshExport(Look):
     """At the end of fit, each particle's mesh as particle_i with vertex colours.
 
     Args:
-        resolution: lattice points along each axis, >= 4; null: the generator's own choice.
+        resolution: lattice points along each axis, >= 8; null: the generator's own choice.
         suffixes: formats: .glb, .obj, .ply, .stl.
     """
 
     def __init__(self, resolution: int | None = 96, suffixes: Sequence[str] = (".glb",)) -> None:
-        require(">= 4", resolution=resolution)
+        require(">= 8", resolution=resolution)
         self.resolution, self.suffixes = resolution, tuple(suffixes)
 
     def check(self, module: Training, data: Conditions) -> None:
