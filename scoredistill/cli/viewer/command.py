@@ -61,9 +61,10 @@ def find_run(path: Path) -> RunFolder:
 def _listen(host: str, port: int, run: RunFolder) -> Server:
     try:
         return Server(host, port, run)
-    except (OSError, OverflowError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "ports end at 65535"
-        raise UsageError(f"--port {port}: cannot listen on {host}: {reason}; --port 0 takes a free one") from error
+    except OSError as error:
+        raise UsageError(
+            f"--port {port}: cannot listen on {host}: {error.strerror}; --port 0 takes a free one"
+        ) from error
 
 
 def _loopback(text: str) -> str:
