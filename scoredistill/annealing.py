@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
+
+from scoredistill.ranges import require
 
 
 @dataclass(frozen=True)
@@ -13,11 +15,11 @@ class Knot:
 
     Args:
         at: fraction of training, in [0, 1].
-        value: the value reached there.
+        value: the value reached there, finite.
         then: how to go on to the next knot: hold the value and jump, or move linearly or geometrically.
 
     Raises:
-        ValueError: if `at` lies outside [0, 1].
+        ValueError: if `at` lies outside [0, 1] or the value is not finite.
     """
 
     at: float
@@ -25,13 +27,15 @@ class Knot:
     then: Literal["hold", "linear", "geometric"] = "linear"
 
     def __post_init__(self) -> None:
-        if not 0 <= self.at <= 1:
-            raise ValueError(f"a knot's `at` is a fraction of training in [0, 1], got {self.at}")
+        require("[0, 1]", at=self.at)
+        require("finite", value=self.value)
 
 
 @dataclass(frozen=True)
 class Piecewise:
     """A value over training progress, through named knots; constant before the first and after the last.
+
+    Iterating gives the values at the knots; all others lie between them.
 
     Args:
         knots: in order of `at`, at least one.
@@ -50,6 +54,9 @@ class Piecewise:
                 raise ValueError(f"Piecewise knots must be in order of `at`; {right.at} follows {left.at}")
             if left.then == "geometric" and min(left.value, right.value) <= 0:
                 raise ValueError(f"a geometric segment needs values > 0; got {left.value} and {right.value}")
+
+    def __iter__(self) -> Iterator[float]:
+        return (knot.value for knot in self.knots)
 
     def __call__(self, progress: float) -> float:
         """The value at a fraction of training."""
@@ -75,23 +82,3 @@ Annealed = float | Piecewise
 def at_progress(value: Annealed, progress: float) -> float:
     """The value of a constant or a schedule at a fraction of training."""
     return value(progress) if isinstance(value, Piecewise) else value
-
-
-def lowest(value: Annealed) -> float:
-    """The smallest value of a constant or a schedule over all of training."""
-    return min(knot.value for knot in value.knots) if isinstance(value, Piecewise) else value
-
-
-def require_at_least(low: float, **settings: Annealed) -> None:
-    """Check settings that may be too small.
-
-    Args:
-        low: the smallest value allowed.
-        settings: by name, constants or schedules.
-
-    Raises:
-        ValueError: naming the first setting that is smaller, or not a number, at any time.
-    """
-    for name, value in settings.items():
-        if not lowest(value) >= low:
-            raise ValueError(f"{name} must be at least {low}, got {lowest(value)}")

@@ -13,6 +13,8 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor
 
+from scoredistill.ranges import require
+
 
 class Divergence(ABC):
     """An f-divergence: convex f with f(1) = 0."""
@@ -122,13 +124,14 @@ class Alpha(Divergence):
     Hellinger.
 
     Args:
-        alpha: any real number except 0 and 1.
+        alpha: any real number except 0 and 1, finite.
 
     Raises:
         ValueError: for alpha 0 or 1, whose limits are classes of their own.
     """
 
     def __init__(self, alpha: float) -> None:
+        require("finite", alpha=alpha)
         if alpha in (0, 1):
             raise ValueError(f"Alpha({alpha:g}) is {'ReverseKL' if alpha == 0 else 'ForwardKL'}: use that class")
         self.alpha = alpha

@@ -81,7 +81,7 @@ def root() -> Path:
 
 
 def _describe(path: Path) -> str:
-    with path.open(encoding="utf-8") as lines:
+    with path.open(encoding="utf-8-sig") as lines:
         for line in lines:
             text = line.strip()
             if text.startswith("#"):

@@ -20,7 +20,17 @@ PACKAGE = Path(scoredistill.__file__).parent
 # orders may import from each other, as long as no circle arises. A new part has to be given its place here.
 CHAINS = [
     [
-        {"types", "annealing", "latest", "version", "distributed", "recipe_library", "recipe_yaml", "recipes_command"},
+        {
+            "types",
+            "annealing",
+            "ranges",
+            "latest",
+            "version",
+            "distributed",
+            "recipe_library",
+            "recipe_yaml",
+            "recipes_command",
+        },
         {"diffusion", "divergences", "rendering"},
         {"networks"},
         {"teachers", "critics", "ratios"},

@@ -20,10 +20,12 @@ from scoredistill.cli import help as cli_help
 from scoredistill.cli.checking import check
 from scoredistill.cli.errors import UsageError, essence
 from scoredistill.cli.kinds import parameters
+from scoredistill.cli.places import raise_placed
 from scoredistill.cli.processes import one_folder
 from scoredistill.cli.recipe_parser import RecipeParser
 from scoredistill.cli.recipes import difference
 from scoredistill.cli.teachers import train_what_is_missing
+from scoredistill.cli.trainer_settings import check_trainer
 from scoredistill.cli.words import NOT_IN_RECIPES, Words
 from scoredistill.cli.workspace import Workspace, find_start, open_workspace
 from scoredistill.training.autoencoder import AutoencoderTraining
@@ -166,6 +168,8 @@ class CommandLine(LightningCLI):
             raise UsageError(essence(error)) from error
         if self.config.trainer.default_root_dir is not None:
             raise UsageError("trainer.default_root_dir: results go into run folders; set output instead")
+        if self.command == "fit":
+            check_trainer(self.config.trainer, self.given.task)
 
     def before_instantiate_classes(self) -> None:
         """Keep the recipe as it is, make the folder, and let relative paths of loggers lie in it."""
@@ -199,8 +203,9 @@ class CommandLine(LightningCLI):
         """Build everything; leave no folder behind if that fails."""
         try:
             super().instantiate_classes()
-        except BaseException:
+        except BaseException as error:
             self.workspace.discard()
+            raise_placed(error, self.config)
             raise
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:

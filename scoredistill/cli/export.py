@@ -11,7 +11,7 @@ from pathlib import Path
 
 from scoredistill.cli.errors import UsageError
 from scoredistill.cli.meshes import MeshFiles, add_mesh_options
-from scoredistill.cli.numbers import at_least, between
+from scoredistill.cli.numbers import between, degrees, whole
 from scoredistill.cli.parsers import OptionParser
 from scoredistill.cli.pipelines import save_pipeline
 from scoredistill.cli.recipes import read_recipe
@@ -120,12 +120,12 @@ def _parser() -> argparse.ArgumentParser:
         help="pipeline, a folder or hub id, that a text-conditional student takes its other parts from; by default its "
         "teacher's",
     )
-    add("--particles", type=int, nargs="+", help="which; all by default")
+    add("--particles", type=whole(0, 2**31 - 1), nargs="+", help="which; all by default")
     add("--output", help="folder to write into; RUN/export/0, 1, ... by default")
-    add("--size", type=at_least(1), default=256, help="height and width of the animation, 256")
-    add("--frames", type=at_least(1), default=36, help="of the animation, 36")
-    add("--fps", type=at_least(1), default=15, help="frames per second, 15")
-    add("--elevation", type=float, default=15.0, help="of the animation's camera in degrees, 15")
+    add("--size", type=whole(1, 8192), default=256, help="height and width of the animation, 256")
+    add("--frames", type=whole(1, 10000), default=36, help="of the animation, 36")
+    add("--fps", type=whole(1, 1000), default=15, help="frames per second, 15")
+    add("--elevation", type=degrees(-90, 90), default=15.0, help="of the animation's camera in degrees, 15")
     add("--radius", type=between(0, math.inf), default=2.6, help="its distance, 2.6")
     add("--fov", type=between(0, 180), default=41.5, help="its vertical field of view in degrees, 41.5")
     return parser

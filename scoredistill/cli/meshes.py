@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from scoredistill.cli.errors import UsageError
-from scoredistill.cli.numbers import at_least, finite
+from scoredistill.cli.numbers import finite, whole
 from scoredistill.generators.scenes import SceneGenerator
 from scoredistill.rendering.assets import TexturedMesh, count_pieces, decimate, keep_largest
 from scoredistill.rendering.assets.textured import TEXTURED_SUFFIXES, companions
@@ -17,6 +17,8 @@ from scoredistill.rendering.mesh import SUFFIXES, Mesh, NoSurfaceError
 
 TEXTURE = 1024
 """Height and width of a texture where none is asked for."""
+COARSEST = 8
+"""Lattice points along an axis; an object lies between those of a coarser lattice, and seems not to be there."""
 
 
 @dataclass(frozen=True)
@@ -104,13 +106,13 @@ def add_mesh_options(parser: argparse.ArgumentParser) -> None:
     )
     add(
         "--texture",
-        type=at_least(0),
+        type=whole(0, 16384),
         help=f"height and width of the texture of glb and obj in texels, {TEXTURE}; 0: colours at the vertices. Takes "
         "seconds for 20,000 faces and half a minute for 75,000: see --faces. Needs scoredistill[mesh]",
     )
     add(
         "--faces",
-        type=at_least(4),
+        type=whole(4, 2**31 - 1),
         help="most faces of a mesh; all that the resolution gives by default. Needs scoredistill[mesh]",
     )
     add(
@@ -120,8 +122,8 @@ def add_mesh_options(parser: argparse.ArgumentParser) -> None:
     )
     add(
         "--resolution",
-        type=at_least(2),
-        help="lattice points along each axis of the mesh; the generator's own by default",
+        type=whole(COARSEST, 2048),
+        help=f"lattice points along each axis of the mesh, {COARSEST} or more; the generator's own by default",
     )
     add(
         "--threshold",

@@ -7,16 +7,31 @@ import math
 from collections.abc import Callable
 
 
-def at_least(lowest: int) -> Callable[[str], int]:
-    """Whole numbers from `lowest` on."""
+def whole(lowest: int, highest: int) -> Callable[[str], int]:
+    """Whole numbers of a range, both ends included."""
 
     def read(text: str) -> int:
         try:
             value = int(text)
         except ValueError:
             value = lowest - 1
-        if value < lowest:
-            raise argparse.ArgumentTypeError(f"expected a whole number of at least {lowest}, got {text}")
+        if not lowest <= value <= highest:
+            raise argparse.ArgumentTypeError(f"expected a whole number from {lowest} to {highest}, got {text}")
+        return value
+
+    return read
+
+
+def degrees(lowest: float, highest: float) -> Callable[[str], float]:
+    """Angles of a range, both ends included."""
+
+    def read(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not lowest <= value <= highest:
+            raise argparse.ArgumentTypeError(f"expected degrees from {lowest:g} to {highest:g}, got {text}")
         return value
 
     return read

@@ -17,6 +17,7 @@ from scoredistill.diffusion.schedule import Schedule
 from scoredistill.networks.camera_embedding import CameraConditioned
 from scoredistill.networks.denoiser import Denoiser
 from scoredistill.networks.lora import LoRA, add_lora, load_lora, save_lora, sharing_copy
+from scoredistill.ranges import require
 from scoredistill.teachers.base import Teacher
 from scoredistill.types import Condition, Noised, Sample
 
@@ -55,11 +56,9 @@ class LoRACritic(TrainedCritic):
         plain_text: bool = True,
         schedule: Schedule | None = None,
     ) -> None:
+        require("[0, 1]", camera_dropout=camera_dropout)
+        require(">= 1", particles=particles)
         super().__init__(schedule)
-        if particles is not None and particles < 1:
-            raise ValueError(f"particles must be at least 1, or null for one adapter that all share, got {particles}")
-        if not 0 <= camera_dropout <= 1:
-            raise ValueError(f"camera_dropout must lie in [0, 1], got {camera_dropout}")
         self.lora, self.particles, self.plain_text = lora or LoRA(rank=4), particles, plain_text
         self.camera, self.camera_dropout = camera, camera_dropout
         # In a tuple and not as a submodule: the critic wants a base's network on its device, and nothing else of it.

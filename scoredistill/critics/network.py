@@ -11,6 +11,7 @@ from scoredistill.diffusion.prediction import Prediction
 from scoredistill.diffusion.schedule import Schedule
 from scoredistill.networks.base import Backbone
 from scoredistill.networks.denoiser import Denoiser, Parameterisation
+from scoredistill.ranges import require
 from scoredistill.teachers.base import Teacher
 from scoredistill.types import Condition, Noised, Sample
 
@@ -28,7 +29,7 @@ class NetworkCritic(TrainedCritic):
         network: the backbone; None: it starts as a copy of the teacher's network, parameterised as the teacher.
         prediction: what the backbone outputs: edm, epsilon, x0, v, flow or score. edm is well-scaled at every
             noise level under any schedule, v where alpha^2 + sigma^2 = 1.
-        sigma_data: the data's standard deviation, for edm only.
+        sigma_data: the data's standard deviation, for edm only, > 0.
         schedule: noise schedule; None: the teacher's.
     """
 
@@ -39,6 +40,7 @@ class NetworkCritic(TrainedCritic):
         sigma_data: float = 0.5,
         schedule: Schedule | None = None,
     ) -> None:
+        require("> 0", sigma_data=sigma_data)
         super().__init__(schedule)
         self.denoiser = None if network is None else Denoiser(network, prediction, sigma_data)
 

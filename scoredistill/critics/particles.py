@@ -11,6 +11,7 @@ from scoredistill.diffusion.mixture import Covariance, MixturePosterior, diffuse
 from scoredistill.diffusion.prediction import Prediction
 from scoredistill.diffusion.schedule import Schedule
 from scoredistill.latest import Latest
+from scoredistill.ranges import require
 from scoredistill.types import Condition, Sample
 
 
@@ -30,9 +31,8 @@ class ParticleCritic(Critic):
     looks_at_all = True
 
     def __init__(self, bandwidth: float = 0.0, schedule: Schedule | None = None) -> None:
+        require(">= 0", bandwidth=bandwidth)
         super().__init__(schedule)
-        if bandwidth < 0:
-            raise ValueError(f"bandwidth must be at least 0, got {bandwidth}")
         self.bandwidth = bandwidth
         self._latest = Latest[MixturePosterior]()
 

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import torch
 from torch import Tensor
 
+from scoredistill.ranges import require
+
 Item = tuple[Tensor, int | None]
 
 PROBES = 16
-"""Pictures that a fingerprint looks at."""
+"""Samples by which a fingerprint knows how files are decoded."""
+PIECE = 256
+"""Samples that are hashed at once."""
 
 
 class ImageSource(ABC):
@@ -23,8 +27,8 @@ class ImageSource(ABC):
     Samples have torch's default floating point type.
 
     Args:
-        shape: of one sample, (C, H, W) for pictures.
-        classes: number of classes, labels being 0 to classes - 1; null: samples have no label.
+        shape: of one sample, (C, H, W) for pictures, >= 1.
+        classes: number of classes, labels being 0 to classes - 1, >= 1; null: samples have no label.
     """
 
     endless = False
@@ -37,6 +41,7 @@ class ImageSource(ABC):
     """Threads that read samples of one batch side by side."""
 
     def __init__(self, shape: Sequence[int] | None = None, classes: int | None = None) -> None:
+        require(">= 1", shape=shape, classes=classes)
         self._shape, self._classes = None if shape is None else torch.Size(shape), classes
 
     @abstractmethod
@@ -115,19 +120,28 @@ class ImageSource(ABC):
         """The numbers (n,) of the samples that `draw` gives, for sources with an end; arguments are those of `draw`."""
         return torch.randint(len(self), (n,), generator=rng)
 
-    def identity(self) -> str:
-        """What else tells this source from another of equal size and first pictures, file names for example."""
-        return ""
+    def contents(self) -> Iterator[bytes]:
+        """All that the samples depend on, piece by piece, in an order that is always the same.
+
+        Here these are the samples themselves. A subclass that reads files gives their bytes, which need no decoding;
+        one whose samples follow from its settings gives the settings.
+        """
+        for indices in torch.arange(len(self)).split(PIECE):
+            yield self._bytes_of(indices)
 
     def fingerprint(self) -> str:
-        """A hash of the content: size, shape, `identity` and a number of evenly spaced samples with their classes."""
-        digest = hashlib.sha256(repr((type(self).__qualname__, len(self), self.classes, self.identity())).encode())
-        probes = torch.linspace(0, len(self) - 1, min(PROBES, len(self))).round().long()
-        samples, labels = self.take(probes)
-        # Rounded, so that float32 and float64 agree.
-        digest.update(repr((tuple(samples.shape), None if labels is None else labels.tolist())).encode())
-        digest.update((samples.double() * 1000).round().to(torch.int32).numpy().tobytes())
+        """A hash of every sample: of the `contents` and, for what has become of them, some of the samples."""
+        digest = hashlib.sha256(repr((type(self).__qualname__, len(self), self.classes)).encode())
+        digest.update(self._bytes_of(torch.linspace(0, len(self) - 1, min(PROBES, len(self))).round().long()))
+        for piece in self.contents():
+            digest.update(hashlib.blake2b(piece).digest())
         return digest.hexdigest()
+
+    def _bytes_of(self, indices: Tensor) -> bytes:
+        """Samples and classes, rounded, so that float32 and float64 agree."""
+        samples, labels = self.take(indices)
+        about = repr((tuple(samples.shape), None if labels is None else labels.tolist())).encode()
+        return about + (samples.double() * 1000).round().to(torch.int32).numpy().tobytes()
 
     def _checked(self, index: int) -> int:
         if not 0 <= index < len(self):
@@ -140,13 +154,24 @@ def floats(pixels: Tensor) -> Tensor:
     return pixels.to(torch.get_default_dtype()) / 127.5 - 1
 
 
-def class_count(labels: Sequence[int]) -> int:
+def class_count(labels: Sequence[int], name: Callable[[int], str], known: int | None = None, remedy: str = "") -> int:
     """The number of classes that labels 0, 1, ... name.
 
+    Args:
+        labels: of all samples.
+        name: what to call the sample of a row in an error.
+        known: the number, where the data set states it; None: one more than the largest label.
+        remedy: what else can be done about samples without a label.
+
     Raises:
-        ValueError: if one is negative or no integer.
+        ValueError: that names the first sample whose label is no number of a class: -1 or None for example, by which
+            data sets mark samples without a label.
     """
-    for label in labels:
-        if isinstance(label, bool) or not isinstance(label, int) or label < 0:
-            raise ValueError(f"class labels must be integers 0, 1, 2, ...; one is {label!r}")
-    return max(labels) + 1
+    for row, label in enumerate(labels):
+        if type(label) is not int or label < 0 or (known is not None and label >= known):
+            numbers = "0, 1, 2, ..." if known is None else f"0 to {known - 1}"
+            raise ValueError(
+                f"{name(row)}: its label is {label!r}, and classes are {numbers}; leave out samples without a "
+                f"label{remedy}"
+            )
+    return max(labels) + 1 if known is None else known

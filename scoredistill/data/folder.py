@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
+from unicodedata import normalize
 
 from scoredistill.data.base import ImageSource, Item, floats
-from scoredistill.data.pictures import SUFFIXES, check_resolution, decode
+from scoredistill.data.pictures import SUFFIXES, decode
+from scoredistill.ranges import require
+from scoredistill.rendering.files import within
 
 METADATA = "metadata.jsonl"
 """The file that has the captions of a folder's pictures, as Hugging Face's `imagefolder` reads it."""
@@ -24,18 +28,20 @@ class ImageFolder(ImageSource):
 
     Args:
         folder: where the pictures are.
-        resolution: side of the square in pixels.
+        resolution: side of the square in pixels, >= 1.
         grey: one channel instead of three.
 
     Raises:
         FileNotFoundError: if there is no such folder, or no picture in it or in one of its subfolders.
-        ValueError: if pictures lie beside subfolders with pictures; when read, for a picture that cannot be.
+        ValueError: if pictures lie beside subfolders with pictures, or a link leads out of the folder; when read, for a
+            picture that cannot be.
     """
 
     threads = 4
 
     def __init__(self, folder: str | Path, resolution: int, grey: bool = False) -> None:
-        self.folder, self.resolution, self.grey = Path(folder), check_resolution(resolution), grey
+        require(">= 1", resolution=resolution)
+        self.folder, self.resolution, self.grey = Path(folder), resolution, grey
         if not self.folder.is_dir():
             raise FileNotFoundError(f"{self.folder}: there is no such folder of pictures")
         visible = sorted(path for path in self.folder.iterdir() if not path.name.startswith("."))
@@ -48,6 +54,8 @@ class ImageFolder(ImageSource):
         self.files: list[tuple[Path, int | None]] = [(path, None) for path in loose]
         for label, subfolder in enumerate(subfolders):
             self.files += [(path, label) for path in _pictures(subfolder)]
+        for path in (*subfolders, *(path for path, _ in self.files)):
+            _require_inside(path, self.folder)
         if not self.files:
             raise FileNotFoundError(f"{self.folder}: holds no pictures ({', '.join(SUFFIXES)})")
         super().__init__((1 if grey else 3, resolution, resolution), len(subfolders) or None)
@@ -56,6 +64,7 @@ class ImageFolder(ImageSource):
     def captions(self) -> tuple[str, ...] | None:
         paths = [path for path, _ in self.files]
         if (self.folder / METADATA).is_file():
+            _require_inside(self.folder / METADATA, self.folder)
             return _listed(self.folder, paths)
         texts = [path.with_suffix(".txt") for path in paths]
         missing = [path for path in texts if not path.is_file()]
@@ -63,6 +72,8 @@ class ImageFolder(ImageSource):
             return None
         if missing:
             raise ValueError(f"{missing[0]}: is not there, while other pictures have a caption in a file of their name")
+        for path in texts:
+            _require_inside(path, self.folder)
         return tuple(_text(path).strip() for path in texts)
 
     def __len__(self) -> int:
@@ -72,8 +83,17 @@ class ImageFolder(ImageSource):
         path, label = self.files[self._checked(index)]
         return floats(decode(path, self.resolution, self.grey, str(path))), label
 
-    def identity(self) -> str:
-        return repr([(path.relative_to(self.folder).as_posix(), path.stat().st_size) for path, _ in self.files])
+    def contents(self) -> Iterator[bytes]:
+        for path, label in self.files:
+            yield f"{path.relative_to(self.folder).as_posix()} {label}\n".encode() + path.read_bytes()
+
+
+def _require_inside(path: Path, folder: Path) -> None:
+    """Raises ValueError if a file or a class is a link to somewhere else."""
+    if not within(path, folder):
+        raise ValueError(
+            f"{path}: is a link that leads out of {folder}, and what lies there is not read; put a copy in its place"
+        )
 
 
 def _is_picture(path: Path) -> bool:
@@ -104,17 +124,22 @@ def _listed(folder: Path, pictures: list[Path]) -> tuple[str, ...]:
             continue
         try:
             entry = json.loads(line)
-            name, text = entry["file_name"], entry["text"]
+            name, text = str(entry["file_name"]), entry["text"]
         except (ValueError, TypeError, KeyError) as error:
             raise ValueError(f"{file}: line {number} is not {{file_name: ..., text: ...}} ({error!r})") from error
         if not isinstance(text, str):
             raise ValueError(f"{file}: line {number}: the text of {name} is {text!r}")
-        texts[name] = text
-    names = [path.relative_to(folder).as_posix() for path in pictures]
+        texts[_composed(name)] = text
+    names = [_composed(path.relative_to(folder).as_posix()) for path in pictures]
     bare = [name for name in names if name not in texts]
     if bare:
         raise ValueError(f"{file}: has no caption of {bare[0]}, nor of {len(bare) - 1} other pictures")
     return tuple(texts[name] for name in names)
+
+
+def _composed(name: str) -> str:
+    """A file's name in one form: macOS splits letters with accents in two, and other systems do not."""
+    return normalize("NFC", name)
 
 
 def _text(path: Path) -> str:
@@ -124,6 +149,6 @@ def _text(path: Path) -> str:
         ValueError: if it is not UTF-8.
     """
     try:
-        return path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8-sig")  # some editors begin a file with a byte order mark
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: not UTF-8 ({error})") from error

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
 
 from scoredistill.data.base import ImageSource, Item, floats
-from scoredistill.data.pictures import check_resolution
+from scoredistill.ranges import require, require_rising
 from scoredistill.rendering.camera import Camera
 from scoredistill.teachers.gallery import Gallery
 
@@ -24,13 +24,13 @@ class GalleryImages(ImageSource):
     Args:
         prompts: P of them, one a class; a view word turns the cameras that contradict it.
         view_words: front, side, back or overhead: each prompt also comes with each of these, as P more classes.
-        resolution: side in pixels.
-        count: number of pictures.
-        seed: of cameras and variants.
-        azimuth: range in degrees; [0, 360] is all around, 0 the front.
-        elevation: range in degrees.
-        radius: distance of the cameras from the origin, world units.
-        fov: vertical field of view in degrees.
+        resolution: side in pixels, >= 1.
+        count: number of pictures, >= 1.
+        seed: of cameras and variants, in [0, 2^32).
+        azimuth: range in degrees, in [-360, 720]; [0, 360] is all around, 0 the front.
+        elevation: range in degrees, in [-90, 90].
+        radius: distance of the cameras from the origin, world units, > 0.
+        fov: vertical field of view in degrees, in (0, 180).
         background: colour behind the object in [-1, 1].
 
     Raises:
@@ -50,9 +50,16 @@ class GalleryImages(ImageSource):
         background: tuple[float, float, float] = (0.7, 0.7, 0.7),
         view_words: Sequence[str] = (),
     ) -> None:
-        if isinstance(prompts, str) or not prompts or count < 1:
-            raise ValueError(f"need a list of prompts and a count of 1 or more; got {prompts!r} and {count}")
-        check_resolution(resolution)
+        require(">= 1", resolution=resolution, count=count)
+        require("[0, 2^32)", seed=seed)
+        require("[-360, 720]", azimuth=azimuth)
+        require("[-90, 90]", elevation=elevation)
+        require("> 0", radius=radius)
+        require("(0, 180)", fov=fov)
+        require("[-1, 1]", background=background)
+        require_rising(azimuth=azimuth, elevation=elevation)
+        if isinstance(prompts, str) or not prompts:
+            raise ValueError(f"prompts: expected a list of one or more, got {prompts!r}")
         viewed = [f"{prompt}, {view} view" for view in view_words for prompt in prompts]
         self.prompts, self.count = (*prompts, *viewed), count
         super().__init__((3, resolution, resolution), len(self.prompts))
@@ -81,6 +88,12 @@ class GalleryImages(ImageSource):
     def take(self, indices: Tensor) -> tuple[Tensor, Tensor]:
         labels = torch.tensor([self._render(self._checked(index)) for index in indices.tolist()], dtype=torch.long)
         return floats(self._pixels[indices]), labels
+
+    def contents(self) -> Iterator[bytes]:
+        """The settings, from which every picture follows: rendering all of them would take as long as encoding them."""
+        yield repr((self.prompts, self._radius, self._fov, self.gallery.settings)).encode()
+        for drawn in (self._azimuth, self._elevation, self._offset):
+            yield drawn.numpy().tobytes()
 
     def _render(self, index: int) -> int:
         """See to it that a picture is there, with the others from its camera; its class."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from scoredistill.data.base import ImageSource, Item, class_count, floats
-from scoredistill.data.pictures import check_resolution, decode
+from scoredistill.data.pictures import decode
+from scoredistill.ranges import require
 
 
 class HuggingFaceImages(ImageSource):
@@ -17,16 +19,16 @@ class HuggingFaceImages(ImageSource):
             as `imagefolder` reads it.
         split: which part, where the folder has several.
         image_column: name of the column of pictures.
-        label_column: name of the column of classes, numbers from 0; null: no labels.
+        label_column: name of the column of classes, numbers from 0, which every row has; null: no labels.
         text_column: name of the column of captions; null: no captions.
-        resolution: side in pixels of the central square that is cut out.
+        resolution: side in pixels of the central square that is cut out, >= 1.
         grey: one channel instead of three.
 
     Raises:
         ImportError: if `datasets` is not installed.
         FileNotFoundError: if there is nothing at the path.
-        ValueError: if the split or a column is not there, the data set is empty, or a caption is no text; when read,
-            for a picture that cannot be.
+        ValueError: if the split or a column is not there, the data set is empty, a row has no label (-1 or None), or a
+            caption is no text; when read, for a picture that cannot be.
     """
 
     threads = 4
@@ -41,7 +43,8 @@ class HuggingFaceImages(ImageSource):
         grey: bool = False,
         text_column: str | None = None,
     ) -> None:
-        self.path, self.resolution, self.grey = Path(path), check_resolution(resolution), grey
+        require(">= 1", resolution=resolution)
+        self.path, self.resolution, self.grey = Path(path), resolution, grey
         self.split, self.image_column = split, image_column
         table = _load(self.path, split)
         for column in (image_column, label_column, text_column):
@@ -53,7 +56,7 @@ class HuggingFaceImages(ImageSource):
         classes = None
         if label_column is not None and self.labels is not None:
             named = getattr(table.features[label_column], "num_classes", None)
-            classes = class_count(self.labels) if named is None else int(named)
+            classes = class_count(self.labels, self._row, named, ", or set label_column: null")
         self._captions = None if text_column is None else tuple(table[text_column])
         for row, text in enumerate(self._captions or ()):
             if not isinstance(text, str):
@@ -69,16 +72,29 @@ class HuggingFaceImages(ImageSource):
         return len(self._files)
 
     def __getitem__(self, index: int) -> Item:
-        entry = self._files[self._checked(index)][self.image_column]
-        name = f"{self.path}: row {index} of {self.split}"
-        if not isinstance(entry, dict) or (entry["bytes"] is None and entry["path"] is None):
-            raise ValueError(f"{name}: has no picture")
-        file = Path(entry["path"]) if entry["bytes"] is None else entry["bytes"]
+        file = self._file(self._checked(index))
         label = None if self.labels is None else self.labels[index]
-        return floats(decode(file, self.resolution, self.grey, name)), label
+        return floats(decode(file, self.resolution, self.grey, self._row(index))), label
 
-    def identity(self) -> str:
-        return self.split
+    def contents(self) -> Iterator[bytes]:
+        for index in range(len(self)):
+            file = self._file(index)
+            label = None if self.labels is None else self.labels[index]
+            yield f"{label}\n".encode() + (file if isinstance(file, bytes) else file.read_bytes())
+
+    def _file(self, index: int) -> Path | bytes:
+        """A row's picture: a file's path or content.
+
+        Raises:
+            ValueError: if the row has none.
+        """
+        entry = self._files[index][self.image_column]
+        if not isinstance(entry, dict) or (entry["bytes"] is None and entry["path"] is None):
+            raise ValueError(f"{self._row(index)}: has no picture")
+        return Path(entry["path"]) if entry["bytes"] is None else bytes(entry["bytes"])
+
+    def _row(self, index: int) -> str:
+        return f"{self.path}: row {index} of {self.split}"
 
 
 def _load(path: Path, split: str) -> Any:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,15 +14,21 @@ import torch
 from torch import Tensor, nn
 
 from scoredistill.data.base import ImageSource, Item
+from scoredistill.networks.weights import flaw
+from scoredistill.ranges import require
 from scoredistill.rendering.files import write_atomically
+
+MEMORY = re.compile(r" at 0x[0-9a-f]+")
+"""Where an object lies, in its text."""
 
 
 class LatentCache(ImageSource):
     """The latents of another source, encoded when they are first needed and read from files ever after.
 
     The files' names hold a hash of the source's content and of the encoder, so that one folder may serve many; a cache
-    that was stopped half way goes on after the last whole file. A network's weights are part of the hash; give any
-    other encoder whose behaviour its name does not tell a `name`. A mirrored latent is not the latent of the mirrored
+    that was stopped half way goes on after the last whole file. Every sample of the source and its class are part of
+    the hash, and so are a network's weights, layers and config; give any other encoder whose behaviour its name does
+    not tell a `name`. A mirrored latent is not the latent of the mirrored
     picture, so that there is no flip.
 
     Args:
@@ -29,8 +36,8 @@ class LatentCache(ImageSource):
         encode: network or function from pictures (B, C, H, W) in [-1, 1] of the default type, on the CPU, to latents
             (B, *D); each depends on its picture alone, as the mean of a VAE does, or a resumed cache would differ.
         folder: where the files are, made if need be.
-        batch: pictures encoded at once.
-        shard: latents a file.
+        batch: pictures encoded at once, >= 1.
+        shard: latents a file, >= 1.
         name: of the encoder; null: that of its function or class, with a hash of its weights.
 
     Raises:
@@ -49,9 +56,10 @@ class LatentCache(ImageSource):
         shard: int = 4096,
         name: str | None = None,
     ) -> None:
+        require(">= 1", batch=batch, shard=shard)
         super().__init__(None, source.classes)
-        if source.endless or min(batch, shard) < 1:
-            raise ValueError(f"need a source with an end, and batch, shard >= 1; got {batch} and {shard}")
+        if source.endless:
+            raise ValueError(f"source: {type(source).__name__} has no end, and cannot be kept: set its count")
         self.source, self.encode, self.folder = source, encode, Path(folder)
         self.batch, self.per_file = batch, shard
         self.encoder = encoder_name(encode) if name is None else name
@@ -89,8 +97,8 @@ class LatentCache(ImageSource):
         count = -(-len(self.source) // self.per_file)
         return [self.folder / f"{key}-{i:05d}-of-{count:05d}.safetensors" for i in range(count)]
 
-    def identity(self) -> str:
-        return self.source.fingerprint() + self.encoder
+    def contents(self) -> Iterator[bytes]:
+        yield self.files[0].name.encode()
 
     @torch.no_grad()
     def _write(self, number: int, path: Path) -> None:
@@ -112,20 +120,32 @@ class LatentCache(ImageSource):
 
     def _row(self, index: int) -> tuple[Tensor, Tensor]:
         """A latent and its label, read from the file in which it is."""
-        from safetensors import safe_open
-
         number, row = divmod(self._checked(index), self.per_file)
         if number not in self._open:
             if not self.files[number].is_file():
                 self.prepare()
-            self._open[number] = safe_open(self.files[number], "pt")
+            self._open[number] = _opened(self.files[number])
         file = self._open[number]
         label = torch.zeros(()) if self.classes is None else file.get_slice("labels")[row : row + 1][0]
         return file.get_slice("latents")[row : row + 1][0], label
 
 
+def _opened(path: Path) -> Any:
+    """A file of latents.
+
+    Raises:
+        ValueError: that names it, if it cannot be read.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        return safe_open(path, "pt")
+    except SafetensorError as error:
+        raise ValueError(f"{path}: {flaw(path) or error}; once it is deleted, it is made again") from error
+
+
 def encoder_name(encode: nn.Module | Callable[[Tensor], Tensor]) -> str:
-    """What tells an encoder from another: its qualified name and, for a network or a method of one, its weights.
+    """What tells an encoder from another: its qualified name and, of a network, its weights, layers and configs.
 
     Raises:
         ValueError: for lambdas, functools.partial and other objects whose name says nothing about what they do.
@@ -136,6 +156,11 @@ def encoder_name(encode: nn.Module | Callable[[Tensor], Tensor]) -> str:
         for key, value in network.state_dict().items():
             raw = value.detach().cpu().contiguous().flatten().view(torch.uint8)
             digest.update(f"{key}{value.dtype}{tuple(value.shape)}".encode() + raw.numpy().tobytes())
+        digest.update(MEMORY.sub("", repr(network)).encode())  # layers and their settings
+        for key, module in network.named_modules():
+            if isinstance(config := getattr(module, "config", None), Mapping):  # of diffusers, the latents' scale in it
+                known = sorted((name, str(value)) for name, value in config.items() if not name.startswith("_"))
+                digest.update(f"{key}{known}".encode())
         own = "" if encode is network else f".{encode.__name__}"
         return f"{type(network).__module__}.{type(network).__qualname__}{own} {digest.hexdigest()[:16]}"
     name = getattr(encode, "__qualname__", "<object>")

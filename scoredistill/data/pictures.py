@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +18,39 @@ if TYPE_CHECKING:
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 """Endings of the files that count as pictures, in lower case."""
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
+"""What Pillow may take a file for: some of its other readers run programs such as Ghostscript."""
+MOST_PIXELS = 2**26
+"""Pixels of the largest picture that is decoded: a file of some kilobytes can hold gigabytes."""
+
+
+@contextmanager
+def opened(file: Path | bytes, name: str) -> Iterator[Image]:
+    """A picture that is decoded as far as the `with` block asks for.
+
+    Args:
+        file: a path, or the file's content.
+        name: what to call the picture in an error.
+
+    Raises:
+        ValueError: that names the picture, if it cannot be read or has more than `MOST_PIXELS`.
+    """
+    from PIL import Image as images
+
+    try:
+        with images.open(io.BytesIO(file) if isinstance(file, bytes) else file, formats=FORMATS) as image:
+            if image.width * image.height > MOST_PIXELS:
+                raise ValueError(f"it has {image.width} x {image.height} pixels, of which {MOST_PIXELS:,} are allowed")
+            yield image
+    # Pillow raises SyntaxError for a broken PNG.
+    except (
+        OSError,
+        SyntaxError,
+        ValueError,
+        images.DecompressionBombError,
+        images.DecompressionBombWarning,
+    ) as error:
+        raise ValueError(f"{name}: not a readable picture ({error}); repair or remove it") from error
 
 
 def decode(file: Path | bytes, resolution: int | None, grey: bool, name: str) -> Tensor:
@@ -33,14 +68,10 @@ def decode(file: Path | bytes, resolution: int | None, grey: bool, name: str) ->
     Raises:
         ValueError: that names the picture, if it cannot be read.
     """
-    from PIL import Image, ImageOps
+    from PIL import ImageOps
 
-    try:
-        with Image.open(io.BytesIO(file) if isinstance(file, bytes) else file) as image:
-            return square(ImageOps.exif_transpose(image), resolution, grey)
-    # Pillow raises SyntaxError for a broken PNG.
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise ValueError(f"{name}: not a readable picture ({error}); repair or remove it") from error
+    with opened(file, name) as image:
+        return square(ImageOps.exif_transpose(image), resolution, grey)
 
 
 def read_picture(path: Path) -> Tensor:
@@ -86,14 +117,3 @@ def square(image: Image, resolution: int | None, grey: bool) -> Tensor:
         image = image.resize((resolution, resolution), images.Resampling.LANCZOS, box=box)
     pixels = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8)
     return pixels.view(image.height, image.width, -1).permute(2, 0, 1).contiguous()
-
-
-def check_resolution(resolution: int | None) -> int | None:
-    """A side in pixels.
-
-    Raises:
-        ValueError: if it is not positive.
-    """
-    if resolution is not None and resolution < 1:
-        raise ValueError(f"resolution must be a positive number of pixels, not {resolution}")
-    return resolution

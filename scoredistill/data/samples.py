@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from scoredistill.data.base import ImageSource, Item
+from scoredistill.ranges import require
 from scoredistill.teachers.analytic import GaussianMixture
 
 
@@ -14,8 +15,8 @@ class TeacherSamples(ImageSource):
 
     Args:
         teacher: the mixture; where it has labels, a sample's class is its component's.
-        count: size of a fixed set; null: no end, each draw is new.
-        seed: of the fixed set.
+        count: size of a fixed set, >= 1; null: no end, each draw is new.
+        seed: of the fixed set, in [0, 2^32).
 
     Raises:
         ValueError: if count is not positive.
@@ -24,8 +25,8 @@ class TeacherSamples(ImageSource):
     flippable = False
 
     def __init__(self, teacher: GaussianMixture, count: int | None = None, seed: int = 0) -> None:
-        if count is not None and count < 1:
-            raise ValueError(f"count must be 1 or more, or null for samples without end; got {count}")
+        require(">= 1", count=count)
+        require("[0, 2^32)", seed=seed)
         super().__init__(teacher.shape, None if teacher.labels is None else int(teacher.labels.max()) + 1)
         self.teacher, self.endless = teacher, count is None
         self._fixed = None if count is None else self._new(count, torch.Generator().manual_seed(seed))

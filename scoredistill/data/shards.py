@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 import re
 import tarfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from glob import glob
 from pathlib import Path
 
 from scoredistill.data.base import ImageSource, Item, class_count, floats
-from scoredistill.data.pictures import SUFFIXES, check_resolution, decode
+from scoredistill.data.pictures import SUFFIXES, decode
+from scoredistill.ranges import require
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,12 @@ class Member:
     label: int | None
     caption: bytes | None
 
+    def read(self) -> bytes:
+        """The picture's bytes."""
+        with self.shard.open("rb") as file:
+            file.seek(self.offset)
+            return file.read(self.size)
+
 
 class WebDatasetShards(ImageSource):
     """Pictures in uncompressed tar files, as WebDataset packs them: key.png (.jpg, .webp) with key.cls or key.json.
@@ -45,7 +52,7 @@ class WebDatasetShards(ImageSource):
 
     Args:
         shards: the tar files: a pattern (`data/train-*.tar`, `data/train-{000000..000099}.tar`) or a list of files.
-        resolution: side in pixels of the central square that is cut out.
+        resolution: side in pixels of the central square that is cut out, >= 1.
         grey: one channel instead of three.
         text_key: of captions in .json files; img2dataset's is caption.
 
@@ -60,16 +67,20 @@ class WebDatasetShards(ImageSource):
     def __init__(
         self, shards: str | Sequence[str], resolution: int, grey: bool = False, text_key: str = "text"
     ) -> None:
-        self.resolution, self.grey = check_resolution(resolution), grey
+        require(">= 1", resolution=resolution)
+        self.resolution, self.grey = resolution, grey
         self.shards = find_shards(shards)
         self.members = [member for shard in self.shards for member in read_index(shard, text_key)]
         if not self.members:
             raise FileNotFoundError(f"{shards}: the shards hold no pictures ({', '.join(SUFFIXES)})")
-        labels = [member.label for member in self.members if member.label is not None]
+        labels = {f"{m.shard}: {m.name}": m.label for m in self.members if m.label is not None}
         if labels and len(labels) != len(self.members):
             bare = next(member for member in self.members if member.label is None)
             raise ValueError(f"{bare.shard}: {bare.name} has no label (.cls or .json), while other pictures have one")
-        super().__init__((1 if grey else 3, resolution, resolution), class_count(labels) if labels else None)
+        super().__init__(
+            (1 if grey else 3, resolution, resolution),
+            class_count(list(labels.values()), list(labels).__getitem__) if labels else None,
+        )
 
     @cached_property
     def captions(self) -> tuple[str, ...] | None:
@@ -81,7 +92,7 @@ class WebDatasetShards(ImageSource):
             if text is None:
                 raise ValueError(f"{member.shard}: {member.name} has no caption (.txt or .json), while others have one")
             try:
-                found.append(text.decode().strip())
+                found.append(text.decode("utf-8-sig").strip())
             except UnicodeDecodeError as error:
                 raise ValueError(f"{member.shard}: the caption of {member.name} is not UTF-8 ({error})") from error
         return tuple(found)
@@ -91,13 +102,12 @@ class WebDatasetShards(ImageSource):
 
     def __getitem__(self, index: int) -> Item:
         member = self.members[self._checked(index)]
-        with member.shard.open("rb") as file:
-            file.seek(member.offset)
-            content = file.read(member.size)
-        return floats(decode(content, self.resolution, self.grey, f"{member.shard}: {member.name}")), member.label
+        picture = decode(member.read(), self.resolution, self.grey, f"{member.shard}: {member.name}")
+        return floats(picture), member.label
 
-    def identity(self) -> str:
-        return repr([(member.shard.name, member.name, member.offset, member.size) for member in self.members])
+    def contents(self) -> Iterator[bytes]:
+        for member in self.members:
+            yield f"{member.name} {member.label}\n".encode() + member.read()
 
 
 def find_shards(shards: str | Sequence[str]) -> list[Path]:
@@ -159,7 +169,7 @@ def _read_label(tar: tarfile.TarFile, info: tarfile.TarInfo, labels: dict[str, i
     text = _content(tar, info)
     try:
         if info.name.lower().endswith(".cls"):
-            labels[key] = int(text)
+            labels[key] = int(text.decode("utf-8-sig"))
         else:
             content = json.loads(text)
             if isinstance(content, dict) and content.get("label") is not None:

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 
 from scoredistill.data.base import ImageSource, Item, class_count, floats
-from scoredistill.data.pictures import check_resolution, square
+from scoredistill.data.pictures import square
+from scoredistill.ranges import require
 
 
 class TorchvisionImages(ImageSource):
@@ -19,7 +20,7 @@ class TorchvisionImages(ImageSource):
         dataset: torchvision's name: MNIST, FashionMNIST, CIFAR10, SVHN, ...
         root: the folder that torchvision is given, in which the data set's own folder lies.
         split: `train` or `test`, or another that the data set has.
-        resolution: side in pixels of the central square that is cut out; null: the pictures as they are.
+        resolution: side in pixels of the central square that is cut out, >= 1; null: the pictures as they are.
         grey: one channel instead of three; null: as the first picture.
 
     Raises:
@@ -38,7 +39,8 @@ class TorchvisionImages(ImageSource):
         resolution: int | None = None,
         grey: bool | None = None,
     ) -> None:
-        self.name, self.split, self.resolution = dataset, split, check_resolution(resolution)
+        require(">= 1", resolution=resolution)
+        self.name, self.split, self.resolution = dataset, split, resolution
         self._pictures = _open(dataset, root, split)
         image, label = self._pictures[0]
         self.grey = image.mode in ("1", "L") if grey is None else grey
@@ -52,9 +54,6 @@ class TorchvisionImages(ImageSource):
     def __getitem__(self, index: int) -> Item:
         image, label = self._pictures[self._checked(index)]
         return floats(square(image, self.resolution, self.grey)), int(label)
-
-    def identity(self) -> str:
-        return f"{self.name} {self.split}"
 
 
 def _open(dataset: str, root: str | Path, split: str) -> Any:
@@ -80,9 +79,8 @@ def _open(dataset: str, root: str | Path, split: str) -> Any:
 
 def _classes(pictures: Any) -> int:
     names = getattr(pictures, "classes", None)
-    if names is not None:
-        return len(names)
-    for attribute in ("targets", "labels", "_labels"):
-        if hasattr(pictures, attribute):
-            return class_count(torch.as_tensor(getattr(pictures, attribute)).tolist())
-    return class_count([int(pictures[i][1]) for i in range(len(pictures))])
+    found = next(
+        (getattr(pictures, name) for name in ("targets", "labels", "_labels") if hasattr(pictures, name)), None
+    )
+    labels = [int(pictures[i][1]) for i in range(len(pictures))] if found is None else torch.as_tensor(found).tolist()
+    return class_count(labels, lambda row: f"{type(pictures).__name__}: picture {row}", names and len(names))

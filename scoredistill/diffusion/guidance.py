@@ -10,6 +10,7 @@ from torch import Tensor
 
 from scoredistill.diffusion.prediction import Prediction
 from scoredistill.diffusion.schedule import Schedule
+from scoredistill.ranges import require
 from scoredistill.types import Condition, right_pad_dims
 
 
@@ -49,10 +50,11 @@ class CFG(Guidance):
     Classifier-Free Diffusion Guidance, 2022, arXiv:2207.12598.
 
     Args:
-        scale: s; 1 is the conditional model itself, 0 the unconditional one.
+        scale: s, >= 0; 1 is the conditional model itself, 0 the unconditional one.
     """
 
     def __init__(self, scale: float = 1.0) -> None:
+        require(">= 0", scale=scale)
         self.scale = scale
 
     def __call__(self, teacher: Denoiser, x_t: Tensor, t: Tensor, condition: Condition | None) -> Prediction:
@@ -74,11 +76,13 @@ class PerpNeg(Guidance):
     arXiv:2304.04968.
 
     Args:
-        scale: s of `CFG`.
+        scale: s of `CFG`, >= 0.
         negatives: weight w_i <= 0 of each negative prompt.
     """
 
     def __init__(self, scale: float, negatives: Mapping[str, float]) -> None:
+        require(">= 0", scale=scale)
+        require("<= 0", negatives=negatives)
         positive = [prompt for prompt, weight in negatives.items() if weight > 0]
         if positive:
             raise ValueError(f"PerpNeg weights must be <= 0; {positive[0]!r} has {negatives[positive[0]]}")

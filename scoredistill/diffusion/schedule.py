@@ -8,6 +8,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor
 
+from scoredistill.ranges import require
 from scoredistill.types.times import as_tensor
 
 VANISHING = 1e-19
@@ -122,8 +123,8 @@ class LinearSchedule(DiscreteSchedule):
     High-Resolution Image Synthesis with Latent Diffusion Models, 2021, arXiv:2112.10752.
 
     Args:
-        beta_start: variance of the first step, > 0.
-        beta_end: variance of the last step, < 1.
+        beta_start: variance of the first step, in (0, 1).
+        beta_end: variance of the last step, in (0, 1), not below beta_start.
         scaled: interpolate sqrt(beta) rather than beta.
         steps: number N of discrete steps, >= 1.
     """
@@ -131,10 +132,10 @@ class LinearSchedule(DiscreteSchedule):
     def __init__(
         self, beta_start: float = 0.00085, beta_end: float = 0.012, scaled: bool = True, steps: int = 1000
     ) -> None:
-        if not 0 < beta_start <= beta_end < 1:
-            raise ValueError(f"need 0 < beta_start <= beta_end < 1, got {beta_start} and {beta_end}")
-        if steps < 1:
-            raise ValueError(f"steps must be at least 1, got {steps}")
+        require("(0, 1)", beta_start=beta_start, beta_end=beta_end)
+        require(">= 1", steps=steps)
+        if beta_start > beta_end:
+            raise ValueError(f"need beta_start <= beta_end, got {beta_start} and {beta_end}")
         power = 0.5 if scaled else 1.0
         super().__init__(torch.linspace(beta_start**power, beta_end**power, steps, dtype=torch.float64) ** (1 / power))
 
@@ -148,13 +149,15 @@ class EDMSchedule(Schedule):
 
     Args:
         sigma_min: noise at t = 0, > 0.
-        sigma_max: noise at t = 1.
-        rho: curvature of sigma in t, > 0 or inf.
+        sigma_max: noise at t = 1, > 0 and above sigma_min.
+        rho: curvature of sigma in t, in (0, inf].
     """
 
     def __init__(self, sigma_min: float = 0.002, sigma_max: float = 80.0, rho: float = 7.0) -> None:
-        if not 0 < sigma_min < sigma_max or rho <= 0:
-            raise ValueError(f"need 0 < sigma_min < sigma_max and rho > 0, got {sigma_min}, {sigma_max}, {rho}")
+        require("> 0", sigma_min=sigma_min, sigma_max=sigma_max)
+        require("(0, inf]", rho=rho)
+        if sigma_min >= sigma_max:
+            raise ValueError(f"need sigma_min < sigma_max, got {sigma_min} and {sigma_max}")
         self.sigma_min, self.sigma_max, self.rho = sigma_min, sigma_max, rho
 
     def alpha(self, t: float | Tensor) -> Tensor:

@@ -8,9 +8,10 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor
 
-from scoredistill.annealing import Annealed, Knot, Piecewise, at_progress, lowest
+from scoredistill.annealing import Annealed, Knot, Piecewise, at_progress
 from scoredistill.diffusion.ends import require_signal
 from scoredistill.diffusion.schedule import Schedule
+from scoredistill.ranges import require
 
 
 class TimestepSampler(ABC):
@@ -35,27 +36,33 @@ def _uniform(n: int, rng: torch.Generator | None) -> Tensor:
     return torch.rand(n, dtype=torch.float64, generator=rng)
 
 
-def _require_positive(name: str, value: float) -> None:
-    if not value > 0:
-        raise ValueError(f"{name} must be above 0, got {value}")
-
-
 class UniformTimesteps(TimestepSampler):
     """t ~ U(low, high), where both ends may follow a schedule.
 
     Args:
-        low: smallest t, a constant or a `Piecewise` over progress.
-        high: largest t, likewise.
+        low: smallest t, a constant or a `Piecewise` over progress, in [0, 1].
+        high: largest t, likewise, in [0, 1].
+
+    Raises:
+        ValueError: if an end lies outside its range, or low above high at any time.
     """
 
     def __init__(self, low: Annealed = 0.02, high: Annealed = 0.98) -> None:
+        require("[0, 1]", low=low, high=high)
         self.low, self.high = low, high
+        knots = [knot.at for end in (low, high) if isinstance(end, Piecewise) for knot in end.knots]
+        for progress in sorted({0.0, *knots}):
+            self._ends(progress)
 
     def __call__(self, n: int, schedule: Schedule, progress: float = 0.0, rng: torch.Generator | None = None) -> Tensor:
-        low, high = at_progress(self.low, progress), at_progress(self.high, progress)
-        if not 0 <= low <= high <= 1:
-            raise ValueError(f"need 0 <= low <= high <= 1 at progress {progress:.3f}, got low {low} and high {high}")
+        low, high = self._ends(progress)
         return low + (high - low) * _uniform(n, rng)
+
+    def _ends(self, progress: float) -> tuple[float, float]:
+        low, high = at_progress(self.low, progress), at_progress(self.high, progress)
+        if low > high:
+            raise ValueError(f"need low <= high, got low {low} and high {high} at progress {progress:.3f}")
+        return low, high
 
 
 class TwoStageTimesteps(UniformTimesteps):
@@ -64,13 +71,15 @@ class TwoStageTimesteps(UniformTimesteps):
     ProlificDreamer, 2023, arXiv:2305.16213: .98, then .5 from step 5,000 of 25,000.
 
     Args:
-        low: smallest t.
-        high: largest t of the first stage.
-        late_high: largest t of the second.
-        switch: fraction of training at which the second begins.
+        low: smallest t, in [0, 1].
+        high: largest t of the first stage, in [0, 1].
+        late_high: largest t of the second, in [0, 1].
+        switch: fraction of training at which the second begins, in (0, 1].
     """
 
     def __init__(self, low: float = 0.02, high: float = 0.98, late_high: float = 0.5, switch: float = 0.2) -> None:
+        require("[0, 1]", low=low, high=high, late_high=late_high)
+        require("(0, 1]", switch=switch)
         super().__init__(low, Piecewise([Knot(0.0, high, "hold"), Knot(switch, late_high)]))
 
 
@@ -80,12 +89,13 @@ class LogNormalTimesteps(TimestepSampler):
     Elucidating the Design Space of Diffusion-Based Generative Models, 2022, arXiv:2206.00364.
 
     Args:
-        mean: of log(sigma / alpha).
+        mean: of log(sigma / alpha), finite.
         std: of log(sigma / alpha), > 0.
     """
 
     def __init__(self, mean: float = -1.2, std: float = 1.2) -> None:
-        _require_positive("std", std)
+        require("finite", mean=mean)
+        require("> 0", std=std)
         self.mean, self.std = mean, std
 
     def __call__(self, n: int, schedule: Schedule, progress: float = 0.0, rng: torch.Generator | None = None) -> Tensor:
@@ -105,9 +115,8 @@ class LogSNRTimesteps(TimestepSampler):
     """
 
     def __init__(self, ratio: Annealed, spread: float = 1.0) -> None:
-        _require_positive("ratio", lowest(ratio))
-        if not spread >= 1:
-            raise ValueError(f"spread must be at least 1, got {spread}")
+        require("> 0", ratio=ratio)
+        require(">= 1", spread=spread)
         self.ratio, self.spread = ratio, spread
 
     def __call__(self, n: int, schedule: Schedule, progress: float = 0.0, rng: torch.Generator | None = None) -> Tensor:
@@ -128,17 +137,19 @@ class DreamTimeTimesteps(TimestepSampler):
     Args:
         mean: centre of the prior, in (0, 1).
         std: width of the prior, > 0.
-        low, high: range of t, 0 <= low < high <= 1; high < 1 where the schedule ends without signal, up to which W has
-            no integral.
+        low, high: ends of the range of t, in [0, 1], low < high; high < 1 where the schedule ends without signal, up to
+            which W has no integral.
 
     Raises:
         ValueError: if a number is out of its range; when t is drawn, if W has no integral.
     """
 
     def __init__(self, mean: float = 0.5, std: float = 0.125, low: float = 0.02, high: float = 0.98) -> None:
-        _require_positive("std", std)
-        if not 0 <= low < high <= 1:
-            raise ValueError(f"need 0 <= low < high <= 1, got low {low} and high {high}")
+        require("(0, 1)", mean=mean)
+        require("> 0", std=std)
+        require("[0, 1]", low=low, high=high)
+        if low >= high:
+            raise ValueError(f"need low < high, got low {low} and high {high}")
         self.mean, self.std, self.low, self.high = mean, std, low, high
 
     def __call__(self, n: int, schedule: Schedule, progress: float = 0.0, rng: torch.Generator | None = None) -> Tensor:

@@ -11,6 +11,7 @@ from torch import Tensor
 from scoredistill.diffusion.guidance import Denoiser, Guidance, perp_neg
 from scoredistill.diffusion.prediction import Prediction
 from scoredistill.diffusion.view_prompts import BACK, FRONT, SIDE, ViewPrompts, blend, shares
+from scoredistill.ranges import require
 from scoredistill.types import Condition, TextEmbeddings
 
 Decay = tuple[float, float, float]
@@ -36,9 +37,9 @@ class ViewPerpNeg(Guidance):
     arXiv:2304.04968.
 
     Args:
-        scale: s of `CFG`.
+        scale: s of `CFG`, >= 0.
         views: the words; null: the usual ones, interpolated.
-        f_fs, f_sf, f_fsb, f_sb: a, b and c of the four weights; a, b >= 0 and f(1) >= 0.
+        f_fs, f_sf, f_fsb, f_sb: a, b and c of the four weights, finite; a, b >= 0 and f(1) >= 0.
 
     Raises:
         ValueError: for a weight that rises with r or changes its sign.
@@ -53,6 +54,8 @@ class ViewPerpNeg(Guidance):
         f_fsb: Decay = (1.0, 0.5, 0.967),
         f_sb: Decay = (1.0, 0.5, -0.606),
     ) -> None:
+        require(">= 0", scale=scale)
+        require("finite", f_fs=f_fs, f_sf=f_sf, f_fsb=f_fsb, f_sb=f_sb)
         for name, (a, b, c) in {"f_fs": f_fs, "f_sf": f_sf, "f_fsb": f_fsb, "f_sb": f_sb}.items():
             if min(a, b) < 0 or a * math.exp(-b) + c < 0:
                 raise ValueError(f"{name} needs a, b >= 0 and a exp(-b) + c >= 0; got {(a, b, c)}")

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
+from scoredistill.ranges import require
 from scoredistill.types import Prompt, TextEmbeddings
 
 if TYPE_CHECKING:
@@ -36,8 +37,8 @@ class ViewPrompts:
 
     Args:
         front, side, back, overhead: what is appended to a prompt that is not empty.
-        front_threshold: degrees to either side of azimuth 0, > 0.
-        back_threshold: degrees to either side of azimuth 180, > 0; both together at most 180.
+        front_threshold: degrees to either side of azimuth 0, in (0, 180).
+        back_threshold: degrees to either side of azimuth 180, in (0, 180); both together at most 180.
         overhead_threshold: elevation in degrees, in (0, 90].
         interpolate: whether embeddings are blended; teachers that read texts themselves are given the chosen one.
 
@@ -55,13 +56,13 @@ class ViewPrompts:
     interpolate: bool = False
 
     def __post_init__(self) -> None:
-        if min(self.front_threshold, self.back_threshold) <= 0 or self.front_threshold + self.back_threshold > 180:
+        require("(0, 180)", front_threshold=self.front_threshold, back_threshold=self.back_threshold)
+        require("(0, 90]", overhead_threshold=self.overhead_threshold)
+        if self.front_threshold + self.back_threshold > 180:
             raise ValueError(
-                "front_threshold and back_threshold must be > 0 and at most 180 degrees together; got "
+                "front_threshold and back_threshold must be at most 180 degrees together; got "
                 f"{self.front_threshold} and {self.back_threshold}"
             )
-        if not 0 < self.overhead_threshold <= 90:
-            raise ValueError(f"overhead_threshold must be in (0, 90] degrees; got {self.overhead_threshold}")
 
     def texts(self, prompt: Prompt) -> list[Prompt]:
         """The prompt as front, side, back and overhead word it, four of what it is: a text or a sequence of texts."""

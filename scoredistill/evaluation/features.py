@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from scoredistill.evaluation.rows import as_rows, in_pieces
+from scoredistill.ranges import require
 
 
 class FeatureExtractor(nn.Module, ABC):
@@ -68,9 +69,8 @@ class PCAFeatures(FeatureExtractor):
     directions: Tensor
 
     def __init__(self, components: int = 32) -> None:
+        require(">= 1", components=components)
         super().__init__()
-        if components < 1:
-            raise ValueError(f"components must be at least 1; got {components}")
         self.components = components
         self.register_buffer("mean", torch.empty(0))
         self.register_buffer("directions", torch.empty(0))
@@ -104,13 +104,13 @@ class ClassifierFeatures(FeatureExtractor):
     Training runs in float32 on the CPU from `seed` alone: it neither reads nor moves torch's global random state.
 
     Args:
-        hidden: channels of the first convolution; later ones have twice as many, the layer for points four times.
-        features: width F of the last hidden layer.
-        steps: of Adam, with a learning rate that falls to 0.
-        batch: samples in a step.
-        lr: learning rate in the beginning.
+        hidden: channels of the first convolution, >= 1; later ones have twice as many, the layer for points four times.
+        features: width F of the last hidden layer, >= 1.
+        steps: of Adam, with a learning rate that falls to 0, >= 1.
+        batch: samples in a step, >= 1.
+        lr: learning rate in the beginning, > 0.
         held_out: share of the data that is kept from training and measures `accuracy`, in (0, 1).
-        seed: of the initialisation, the split and the order of the samples.
+        seed: of the initialisation, the split and the order of the samples, in [0, 2^32).
     """
 
     classes: Tensor
@@ -127,9 +127,11 @@ class ClassifierFeatures(FeatureExtractor):
         held_out: float = 0.2,
         seed: int = 0,
     ) -> None:
+        require(">= 1", hidden=hidden, features=features, steps=steps, batch=batch)
+        require("> 0", lr=lr)
+        require("(0, 1)", held_out=held_out)
+        require("[0, 2^32)", seed=seed)
         super().__init__()
-        if not 0 < held_out < 1:
-            raise ValueError(f"held_out must lie in (0, 1); got {held_out}")
         self.hidden, self.features, self.steps, self.batch = hidden, features, steps, batch
         self.lr, self.held_out, self.seed = lr, held_out, seed
         self.trunk, self.head = nn.Sequential(), nn.Sequential()

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from scoredistill.evaluation.features import FeatureExtractor
+from scoredistill.networks.weights import flaw, read_safetensors
 
 FID_CLASSES = 1008
 """Outputs of the network that FID is defined with; torchvision's has 1000."""
@@ -106,13 +107,14 @@ def read_state(path: Path) -> dict[str, Tensor]:
 
     Raises:
         FileNotFoundError: if there is no such file.
+        ValueError: if it cannot be read.
     """
     if not path.is_file():
         raise FileNotFoundError(
             f"no Inception-v3 checkpoint at {path}: download torchvision's or pytorch-fid's weights and give their path"
         )
     if path.suffix == ".safetensors":
-        from safetensors.torch import load_file
-
-        return load_file(path)
+        return read_safetensors(path)
+    if (found := flaw(path)) is not None:
+        raise ValueError(f"{path}: {found}")
     return torch.load(path, map_location="cpu", weights_only=True)

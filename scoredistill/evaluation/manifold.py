@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from scoredistill.evaluation.rows import CHUNK_ELEMENTS, as_rows, distances_to_others, same_width
+from scoredistill.ranges import require
 
 
 @dataclass(frozen=True)
@@ -17,12 +18,15 @@ class Manifold:
     Args:
         points: (N, F).
         radii: (N,).
-        neighbours: k.
+        neighbours: k, >= 1.
     """
 
     points: Tensor
     radii: Tensor
     neighbours: int
+
+    def __post_init__(self) -> None:
+        require(">= 1", neighbours=self.neighbours)
 
     @classmethod
     def of(cls, features: Tensor, neighbours: int = 5) -> Manifold:

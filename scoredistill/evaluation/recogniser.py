@@ -15,6 +15,8 @@ from torch.nn.functional import cross_entropy, interpolate
 from scoredistill.data.gallery import GalleryImages
 from scoredistill.evaluation.features import trunk
 from scoredistill.evaluation.rows import in_pieces
+from scoredistill.networks.weights import read_safetensors
+from scoredistill.ranges import require
 from scoredistill.rendering.files import write_atomically
 
 BATCH, RATE = 64, 3e-3
@@ -37,9 +39,9 @@ class Recogniser(nn.Module):
     Args:
         prompts: at least two, all different.
         resolution: height and width to which pictures are brought, >= 8.
-        pictures: for training, a prompt.
-        steps: of training.
-        seed: of pictures and training.
+        pictures: for training, a prompt, >= 1.
+        steps: of training, >= 1.
+        seed: of pictures and training, in [0, 2^31).
 
     Raises:
         ValueError: if there are fewer than two prompts, two are the same, or the Gallery cannot show one.
@@ -51,6 +53,9 @@ class Recogniser(nn.Module):
     def __init__(
         self, prompts: Sequence[str], resolution: int = 32, pictures: int = 160, steps: int = 300, seed: int = 0
     ) -> None:
+        require(">= 8", resolution=resolution)
+        require(">= 1", pictures=pictures, steps=steps)
+        require("[0, 2^31)", seed=seed)
         super().__init__()
         if isinstance(prompts, str) or len(set(prompts)) < max(2, len(prompts)):
             raise ValueError(f"prompts: need a list of two or more that differ, got {prompts!r}")
@@ -133,14 +138,14 @@ class Recogniser(nn.Module):
             folder: where recognisers are kept, each in a safetensors file named by the hash of its prompts and sizes.
             prompts: as for the constructor.
         """
-        from safetensors.torch import load_file, save
+        from safetensors.torch import save
 
         made = cls(prompts)
         sizes = {name: list(value.shape) for name, value in made.state_dict().items()}
         key = json.dumps([made.prompts, made.resolution, made.pictures, made.steps, made.seed, sizes])
         path = Path(folder) / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.safetensors"
         if path.is_file():
-            made.load_state_dict(load_file(path))
+            made.load_state_dict(read_safetensors(path))
             return made.requires_grad_(False)
         made.fit()
         content = save({name: value.contiguous() for name, value in made.state_dict().items()})

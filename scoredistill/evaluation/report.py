@@ -11,6 +11,7 @@ from scoredistill.evaluation.frechet import GaussianFit, kernel_distance, kernel
 from scoredistill.evaluation.manifold import Manifold, manifold_figures
 from scoredistill.evaluation.memorisation import Neighbourhood
 from scoredistill.evaluation.resampling import with_errors
+from scoredistill.ranges import require
 
 
 class SampleReport:
@@ -29,6 +30,7 @@ class SampleReport:
     def __init__(
         self, data: Tensor, data_labels: Tensor | None, extractor: FeatureExtractor, neighbours: int = 5
     ) -> None:
+        require(">= 1", neighbours=neighbours)
         features = embed(extractor, data)
         self.extractor, self.neighbours = extractor, neighbours
         self.labels = None if data_labels is None else data_labels.detach().cpu()

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from scoredistill.data.pictures import read_picture
 from scoredistill.generators.base import Generator
 from scoredistill.generators.share import Share
+from scoredistill.ranges import require
 from scoredistill.types import Batch, Condition, Sample
 
 
@@ -28,16 +29,20 @@ class GaussianInit(ParticleInit):
     """Particles drawn from N(mean, std^2 I).
 
     Args:
-        particles: how many.
-        shape: *D, the shape of one.
-        mean: of every coordinate.
-        std: of every coordinate; 0: all start alike.
-        seed: of the draw.
+        particles: how many, >= 1.
+        shape: *D, the shape of one, >= 1.
+        mean: of every coordinate, finite.
+        std: of every coordinate, >= 0; 0: all start alike.
+        seed: of the draw, in [0, 2^32).
     """
 
     def __init__(
         self, particles: int, shape: Sequence[int], mean: float = 0.0, std: float = 1.0, seed: int = 0
     ) -> None:
+        require(">= 1", particles=particles, shape=shape)
+        require("finite", mean=mean)
+        require(">= 0", std=std)
+        require("[0, 2^32)", seed=seed)
         self.particles, self.shape = particles, tuple(shape)
         self.mean, self.std, self.seed = mean, std, seed
 
@@ -75,8 +80,8 @@ class ImageParticles(Generator):
 
     Args:
         init: (n, *D) initial particles, or how to draw them.
-        per_step: particles that take part in one step, drawn without replacement; None: all of them.
-        labels: class label of each particle, n integers; None: unconditional.
+        per_step: particles that take part in one step, drawn without replacement, >= 1; None: all of them.
+        labels: class label of each particle, n integers, >= 0; None: unconditional.
     """
 
     particles: int
@@ -85,6 +90,8 @@ class ImageParticles(Generator):
     def __init__(
         self, init: Tensor | ParticleInit, per_step: int | None = None, labels: Sequence[int] | None = None
     ) -> None:
+        require(">= 1", per_step=per_step)
+        require(">= 0", labels=labels)
         super().__init__()
         start = init.draw() if isinstance(init, ParticleInit) else init
         self.particles = len(start)

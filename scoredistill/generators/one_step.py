@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from copy import deepcopy
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -14,6 +15,7 @@ from scoredistill.generators.base import Generator
 from scoredistill.networks.base import Backbone
 from scoredistill.networks.denoiser import Denoiser, Parameterisation
 from scoredistill.networks.lora import LoRA, add_lora, sharing_copy
+from scoredistill.ranges import require
 from scoredistill.teachers.base import Teacher
 from scoredistill.types import Batch, Sample, right_pad_dims
 from scoredistill.types.times import times_of
@@ -34,13 +36,14 @@ class OneStepUNet(Generator):
     Improved Distribution Matching Distillation for Fast Image Synthesis, 2024, arXiv:2405.14867.
 
     Args:
-        shape: *D, the shape of one sample.
+        shape: *D, the shape of one sample, >= 1.
         network: the backbone; null: it starts as a copy of the teacher's network, parameterised as the teacher.
         prediction: edm, or what the backbone outputs.
-        sigma_data: the data's standard deviation, for edm only.
+        sigma_data: the data's standard deviation, for edm only, > 0.
         times: t_1 > t_2 > ... in (0, 1], at which the denoiser is asked.
         lora: trains adapters over the teacher's frozen weights, which are shared with it, in place of a copy.
-        population: fresh samples that stand for the whole distribution, for a `ParticleCritic` as exact q; 0: none.
+        population: fresh samples that stand for the whole distribution, for a `ParticleCritic` as exact q, >= 0; 0:
+            none.
         schedule: noise schedule; null: the teacher's.
 
     Raises:
@@ -60,8 +63,12 @@ class OneStepUNet(Generator):
         population: int = 0,
         schedule: Schedule | None = None,
     ) -> None:
+        require(">= 1", shape=shape)
+        require("> 0", sigma_data=sigma_data)
+        require("(0, 1]", times=times)
+        require(">= 0", population=population)
         super().__init__()
-        if not times or any(a <= b for a, b in zip(times, [*times[1:], 0.0], strict=True)) or times[0] > 1:
+        if not times or any(a <= b for a, b in pairwise(times)):
             raise ValueError(f"times must fall within (0, 1], got {list(times)}")
         if lora is not None and network is not None:
             raise ValueError("lora adapts the teacher's network: leave network out")

@@ -8,6 +8,7 @@ import torch
 
 from scoredistill.diffusion.guidance import Guidance
 from scoredistill.generators.base import Generator
+from scoredistill.ranges import require
 from scoredistill.teachers.base import Teacher
 from scoredistill.teachers.sampling import Churn, sample
 from scoredistill.types import Batch, Sample
@@ -20,7 +21,7 @@ class SampledTeacher(Generator):
 
     Args:
         teacher: the model of p.
-        shape: *D, the shape of one sample.
+        shape: *D, the shape of one sample, >= 1.
         steps: noise levels of Heun's method, >= 1.
         guidance: how the teacher is asked; null: the conditional model itself.
         churn: noise added in every step; null: deterministic.
@@ -34,6 +35,7 @@ class SampledTeacher(Generator):
         guidance: Guidance | None = None,
         churn: Churn | None = None,
     ) -> None:
+        require(">= 1", shape=shape, steps=steps)
         super().__init__()
         self.teacher, self.shape, self.steps, self.guidance, self.churn = teacher, tuple(shape), steps, guidance, churn
 

@@ -7,9 +7,10 @@ from abc import abstractmethod
 import torch
 from torch import Tensor, nn
 
-from scoredistill.annealing import Piecewise, at_progress, require_at_least
+from scoredistill.annealing import Piecewise, at_progress
 from scoredistill.generators.base import Generator
 from scoredistill.networks.precise import Precise
+from scoredistill.ranges import require
 from scoredistill.rendering.camera import Camera
 from scoredistill.rendering.mesh import Mesh
 from scoredistill.rendering.picture import Render
@@ -33,8 +34,8 @@ class SceneGenerator(Precise, Generator):
     """Channels of an autoencoder's latents that the scenes are made of in place of colours; None: colours."""
 
     def __init__(self, particles: int, resolution: int | Piecewise) -> None:
+        require(">= 1", particles=particles, resolution=resolution)
         super().__init__()
-        require_at_least(1, particles=particles, resolution=resolution)
         self.particles, self._resolution = particles, resolution
         self.register_buffer("_progress", torch.zeros((), dtype=torch.float64))
 

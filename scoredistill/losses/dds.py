@@ -13,6 +13,7 @@ from scoredistill.diffusion.guidance import CFG, Guidance
 from scoredistill.diffusion.weights import TimeWeight
 from scoredistill.losses.base import ScoreDistillation
 from scoredistill.losses.normalise import GradientNormaliser
+from scoredistill.ranges import require
 from scoredistill.teachers.base import Teacher
 from scoredistill.types import Condition, Noised, Sample
 
@@ -29,7 +30,7 @@ class DDS(ScoreDistillation):
         reference: r: (n, *D), one for each particle or one for all of them, or the path of a picture, as it is, in
             place of one of them. Pictures are encoded as the samples are where the teacher lives among latents.
         prompt: y_r as a text.
-        label: y_r as a class.
+        label: y_r as a class, >= 0.
         weight: w(t); None: `SigmaSquared`.
         normaliser: rescales each sample's gradient; None: no rescaling.
 
@@ -47,6 +48,7 @@ class DDS(ScoreDistillation):
         weight: TimeWeight | None = None,
         normaliser: GradientNormaliser | None = None,
     ) -> None:
+        require(">= 0", label=label)
         super().__init__(weight, normaliser)
         if prompt is None and label is None:
             raise ValueError("DDS: model.loss.init_args: set prompt or label to what the reference shows")

@@ -14,6 +14,7 @@ from scoredistill.distributed import over_processes
 from scoredistill.losses.base import Gradient, Reweighting, ScoreDistillation
 from scoredistill.losses.fdistill import FDistill
 from scoredistill.networks.modes import evaluating
+from scoredistill.ranges import require
 from scoredistill.ratios.discriminator import DiscriminatorRatio
 from scoredistill.teachers.base import Teacher
 from scoredistill.types import Noised, right_pad_dims
@@ -32,7 +33,7 @@ class GAN(ScoreDistillation):
         loss: the objective that the term is added to.
         discriminator: D; null: the loss's own learned ratio.
         gan_weight: lambda, >= 0; with 0 the discriminator is trained, and the generator does not see it but in r.
-        balance: share of the objective's gradient norm, which replaces lambda; null: lambda as given.
+        balance: share of the objective's gradient norm, which replaces lambda, > 0; null: lambda as given.
 
     Raises:
         ValueError: if there is no discriminator.
@@ -45,6 +46,8 @@ class GAN(ScoreDistillation):
         gan_weight: float = 1e-3,
         balance: float | None = None,
     ) -> None:
+        require(">= 0", gan_weight=gan_weight)
+        require("> 0", balance=balance)
         super().__init__(loss.weight, loss.normaliser)
         own = loss.ratio if isinstance(loss, FDistill) else None
         found = discriminator or own

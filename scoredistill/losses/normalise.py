@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from scoredistill.diffusion.prediction import Prediction
+from scoredistill.ranges import require
 from scoredistill.types import Noised, right_pad_dims
 
 
@@ -39,9 +40,8 @@ class DMDNormaliser(GradientNormaliser):
     """
 
     def __init__(self, floor: float = 1e-3) -> None:
+        require("> 0", floor=floor)
         super().__init__()
-        if floor <= 0:
-            raise ValueError(f"floor must be positive, got {floor}")
         self.floor = floor
 
     def forward(self, noised: Noised, target: Prediction) -> Tensor:

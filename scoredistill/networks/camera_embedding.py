@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from scoredistill.networks.base import Backbone
 from scoredistill.networks.lora import copy_tensors
+from scoredistill.ranges import require
 from scoredistill.types import Condition
 
 FILE = "camera_embedding.safetensors"
@@ -38,9 +39,8 @@ class CameraConditioned(Backbone):
     """
 
     def __init__(self, backbone: Backbone, dropout: float = 0.1) -> None:
+        require("[0, 1]", dropout=dropout)
         super().__init__()
-        if not 0 <= dropout <= 1:
-            raise ValueError(f"camera_dropout must lie in [0, 1], got {dropout}")
         self.backbone, self.dropout = backbone, dropout
         last = self._last_linear(self._time_layer)
         width, weight = last.out_features, last.weight

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from scoredistill.diffusion.prediction import Prediction, PredictionType
 from scoredistill.diffusion.schedule import Schedule
 from scoredistill.networks.base import Backbone
+from scoredistill.ranges import require
 from scoredistill.types import Condition, Noised, right_pad_dims
 from scoredistill.types.times import times_of
 
@@ -55,11 +56,10 @@ class Denoiser(nn.Module):
         sigma_data: float = 0.5,
         scale_input: bool = True,
     ) -> None:
+        require("> 0", sigma_data=sigma_data)
         super().__init__()
         if prediction not in get_args(Parameterisation):
             raise ValueError(f"unknown parameterisation {prediction!r}; choose {', '.join(get_args(Parameterisation))}")
-        if sigma_data <= 0:
-            raise ValueError(f"sigma_data must be positive, got {sigma_data}")
         self.network, self.prediction, self.sigma_data = network, prediction, sigma_data
         self.scale_input = scale_input
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from scoredistill.diffusion.schedule import LinearSchedule, Schedule
 from scoredistill.networks.base import NO_LABEL, Backbone
 from scoredistill.networks.embedding import ConditionEmbedding
+from scoredistill.ranges import require
 from scoredistill.types import Condition, TextEmbeddings
 
 TimeInput = Literal["edm", "flow", "discrete"]
@@ -31,10 +32,10 @@ class DiffusersBackbone(Backbone):
 
     Args:
         network: the model of diffusers.
-        classes: number of class labels; None: labels are ignored.
+        classes: number of class labels, >= 1; None: labels are ignored.
         camera: whether it is conditioned on cameras.
-        label_dropout: probability with which a label is hidden in training.
-        camera_dropout: likewise for the camera.
+        label_dropout: probability with which a label is hidden in training, in [0, 1].
+        camera_dropout: likewise for the camera, in [0, 1].
         time: the convention of the noise level.
         schedule: of `discrete`; None: Stable Diffusion's.
         gradient_checkpointing: compute activations again in the backward pass instead of keeping them.
@@ -54,6 +55,8 @@ class DiffusersBackbone(Backbone):
         schedule: Schedule | None = None,
         gradient_checkpointing: bool = False,
     ) -> None:
+        require(">= 1", classes=classes)
+        require("[0, 1]", label_dropout=label_dropout, camera_dropout=camera_dropout)
         super().__init__()
         self.network, self.classes, self.label_dropout = network, classes, label_dropout
         self.time: TimeInput = time

@@ -22,6 +22,7 @@ from scoredistill.networks.unet import (
     one_hot_labels,
     unet_stages,
 )
+from scoredistill.ranges import require
 from scoredistill.types import Condition
 
 Architecture = Literal["ddpm++", "adm"]
@@ -109,15 +110,15 @@ class EDMUNet(StagedUNet):
 
     Args:
         architecture: ddpm++ or adm.
-        resolution: H = W.
-        in_channels: channels of the input and of the output.
-        channels: channels that the multipliers multiply.
-        multipliers: of the channels at each resolution, the finest first.
+        resolution: H = W, >= 1.
+        in_channels: channels of the input and of the output, >= 1.
+        channels: channels that the multipliers multiply, >= 1.
+        multipliers: of the channels at each resolution, the finest first, >= 1.
         blocks: residual blocks at each resolution of the encoder, >= 1.
-        attention: resolutions with self-attention.
-        classes: number of class labels; None: labels are ignored.
+        attention: resolutions with self-attention, >= 1.
+        classes: number of class labels, >= 1; None: labels are ignored.
         augmentations: inputs of `map_augment`, a layer of published CIFAR-10 weights (9) that only training under
-            augmentation uses. It is never used here and needs no place: 0 leaves it out.
+            augmentation uses, >= 0. It is never used here and needs no place: 0 leaves it out.
         dropout: in the blocks, in [0, 1).
         label_dropout: probability with which a label is hidden in training, in [0, 1].
         weights: file of published weights (.pkl as published, .safetensors or a torch file); None: random ones.
@@ -141,6 +142,19 @@ class EDMUNet(StagedUNet):
         label_dropout: float = 0.0,
         weights: str | None = None,
     ) -> None:
+        require(
+            ">= 1",
+            resolution=resolution,
+            in_channels=in_channels,
+            channels=channels,
+            multipliers=multipliers,
+            blocks=blocks,
+            attention=attention,
+            classes=classes,
+        )
+        require(">= 0", augmentations=augmentations)
+        require("[0, 1)", dropout=dropout)
+        require("[0, 1]", label_dropout=label_dropout)
         super().__init__()
         if architecture not in KINDS:
             raise ValueError(f"unknown architecture {architecture!r}; choose {', '.join(get_args(Architecture))}")

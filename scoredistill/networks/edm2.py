@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from scoredistill.networks.published import load_published
 from scoredistill.networks.unet import Resampling, Stage, StagedUNet, one_hot_labels, unet_stages
+from scoredistill.ranges import require
 from scoredistill.types import Condition
 
 RESIDUAL_BALANCE = 0.3
@@ -164,13 +165,13 @@ class EDM2UNet(StagedUNet):
     Analyzing and Improving the Training Dynamics of Diffusion Models, 2023, arXiv:2312.02696.
 
     Args:
-        resolution: H = W.
-        in_channels: channels of the input and of the output.
-        channels: channels that the multipliers multiply; attention's heads have 64 each.
-        multipliers: of the channels at each resolution, the finest first.
+        resolution: H = W, >= 1.
+        in_channels: channels of the input and of the output, >= 1.
+        channels: channels that the multipliers multiply, >= 1; attention's heads have 64 each.
+        multipliers: of the channels at each resolution, the finest first, >= 1.
         blocks: residual blocks at each resolution of the encoder, >= 1.
-        attention: resolutions with self-attention.
-        classes: number of class labels; None: labels are ignored.
+        attention: resolutions with self-attention, >= 1.
+        classes: number of class labels, >= 1; None: labels are ignored.
         dropout: in the blocks, in [0, 1).
         label_dropout: probability with which a label is hidden in training, in [0, 1].
         weights: file of published weights (.pkl as published, .safetensors or a torch file); None: random ones.
@@ -194,6 +195,18 @@ class EDM2UNet(StagedUNet):
         label_dropout: float = 0.0,
         weights: str | None = None,
     ) -> None:
+        require(
+            ">= 1",
+            resolution=resolution,
+            in_channels=in_channels,
+            channels=channels,
+            multipliers=multipliers,
+            blocks=blocks,
+            attention=attention,
+            classes=classes,
+        )
+        require("[0, 1)", dropout=dropout)
+        require("[0, 1]", label_dropout=label_dropout)
         super().__init__()
         self.classes, self.label_dropout = classes, label_dropout
         self.settings: dict[str, Any] = {"resolution": resolution, "in_channels": in_channels, "channels": channels}

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from scoredistill.networks.base import NO_LABEL
+from scoredistill.ranges import require
 from scoredistill.types import Condition
 
 
@@ -13,12 +14,12 @@ class ConditionEmbedding(nn.Module):
     """Adds up embeddings of the class label and of the camera (pose and field of view through an MLP).
 
     Args:
-        width: size of the embedding.
-        classes: number of class labels; None: labels are ignored.
+        width: size of the embedding, >= 0; 0 where there is no condition.
+        classes: number of class labels, >= 1; None: labels are ignored.
         camera: whether cameras are looked at.
         label_dropout: probability with which a sample's label is hidden in training, in [0, 1]. Above 0 the network can
             also be asked without labels, as classifier-free guidance does.
-        camera_dropout: likewise for the camera.
+        camera_dropout: likewise for the camera, in [0, 1].
     """
 
     def __init__(
@@ -29,6 +30,9 @@ class ConditionEmbedding(nn.Module):
         label_dropout: float = 0.0,
         camera_dropout: float = 0.0,
     ) -> None:
+        require(">= 0", width=width)
+        require(">= 1", classes=classes)
+        require("[0, 1]", label_dropout=label_dropout, camera_dropout=camera_dropout)
         super().__init__()
         self.width, self.label_dropout, self.camera_dropout = width, label_dropout, camera_dropout
         self.label = nn.Embedding(classes, width) if classes else None

@@ -9,6 +9,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from scoredistill.networks.diffusers import DiffusersBackbone
+from scoredistill.ranges import require
 from scoredistill.types import Condition
 
 
@@ -29,6 +30,7 @@ class FluxBackbone(DiffusersBackbone):
     """
 
     def __init__(self, network: nn.Module, guidance: float | None = None) -> None:
+        require("> 0", guidance=guidance)
         super().__init__(network, time="flow")
         config: Any = network.config
         self.distilled = bool(config.guidance_embeds)

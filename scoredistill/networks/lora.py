@@ -13,6 +13,9 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
+from scoredistill.networks.weights import read_safetensors
+from scoredistill.ranges import require
+
 FILE = "pytorch_lora_weights.safetensors"
 """The file that `load_lora_weights` of diffusers' pipelines looks for in a folder."""
 
@@ -30,13 +33,17 @@ class LoRA:
 
     Args:
         rank: of the update, >= 1.
-        scale: its weight (peft's lora_alpha); null: the rank.
+        scale: its weight (peft's lora_alpha), > 0; null: the rank.
         targets: ends of the layers' names; the default is every attention's projections.
     """
 
     rank: int = 16
     scale: float | None = None
     targets: Sequence[str] = ("to_q", "to_k", "to_v", "to_out.0")
+
+    def __post_init__(self) -> None:
+        require(">= 1", rank=self.rank)
+        require("> 0", scale=self.scale)
 
     @property
     def alpha(self) -> float:
@@ -134,11 +141,9 @@ def copy_tensors(into: dict[str, nn.Parameter], path: Path) -> None:
     Raises:
         ValueError: if there is no such file, or its names or shapes are others.
     """
-    from safetensors.torch import load_file
-
     if not path.is_file():
         raise ValueError(f"there is no {path.name} in {path.parent}: give the folder that the critic was saved to")
-    stored: dict[str, Tensor] = load_file(path)
+    stored: dict[str, Tensor] = read_safetensors(path)
     shapes = [{key: tuple(value.shape) for key, value in each.items()} for each in (into, stored)]
     differing = sorted(key for key in into.keys() | stored.keys() if shapes[0].get(key) != shapes[1].get(key))
     if differing:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from scoredistill.networks.base import Backbone
 from scoredistill.networks.embedding import ConditionEmbedding
+from scoredistill.ranges import require
 from scoredistill.types import Condition
 
 
@@ -20,14 +21,14 @@ class MLPBackbone(Backbone):
     The log signal-to-noise ratio enters by Fourier features; its embedding and the condition's are added in each layer.
 
     Args:
-        shape: *D, the shape of one sample.
-        hidden: width of the hidden layers.
+        shape: *D, the shape of one sample, >= 1.
+        hidden: width of the hidden layers, >= 2.
         layers: number of hidden layers, >= 1.
-        classes: number of class labels; None: unconditional.
+        classes: number of class labels, >= 1; None: unconditional.
         camera: whether it is conditioned on cameras.
-        label_dropout: probability with which a label is hidden in training.
-        fourier: number of random Fourier features of the input, which let the network be steep; 0: none.
-        bandwidth: standard deviation of their frequencies.
+        label_dropout: probability with which a label is hidden in training, in [0, 1].
+        fourier: number of random Fourier features of the input, which let the network be steep, >= 0; 0: none.
+        bandwidth: standard deviation of their frequencies, > 0.
         activation: silu, or relu, which can be steeper.
         residual: whether layers add to what they are given; without, the network can be steeper.
     """
@@ -48,6 +49,11 @@ class MLPBackbone(Backbone):
         activation: Literal["silu", "relu"] = "silu",
         residual: bool = True,
     ) -> None:
+        require(">= 1", shape=shape, layers=layers, classes=classes)
+        require(">= 2", hidden=hidden)
+        require("[0, 1]", label_dropout=label_dropout)
+        require(">= 0", fourier=fourier)
+        require("> 0", bandwidth=bandwidth)
         super().__init__()
         self.shape, self.hidden = tuple(shape), hidden
         self.settings = {"shape": list(shape), "hidden": hidden, "layers": layers, "classes": classes}

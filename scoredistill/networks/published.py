@@ -9,8 +9,9 @@ from typing import Any, BinaryIO
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
+
+from scoredistill.networks.weights import flaw, read_safetensors
 
 PREFIXES = ("module.", "_orig_mod.", "ema.", "net.", "model.", "unet.")
 HOLDERS = ("ema", "net", "model", "state_dict")
@@ -97,8 +98,10 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise FileNotFoundError(f"no weights at {path}")
     try:
+        if path.suffix != ".safetensors" and (found := flaw(path)) is not None:
+            raise ValueError(found)
         if path.suffix == ".safetensors":
-            return load_file(path)
+            return read_safetensors(path)
         if path.suffix == ".pkl":
             with path.open("rb") as file:
                 return _of_pickle(_Unpickler(file).load())

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from scoredistill.diffusion.schedule import Schedule
 from scoredistill.networks.diffusers import DiffusersBackbone
+from scoredistill.ranges import require
 from scoredistill.types import Condition
 
 
@@ -25,6 +26,7 @@ class SDXLBackbone(DiffusersBackbone):
     """
 
     def __init__(self, network: nn.Module, schedule: Schedule | None = None, scale: int = 8) -> None:
+        require(">= 1", scale=scale)
         super().__init__(network, time="discrete", schedule=schedule)
         self.scale = scale
         self.settings = {"scale": scale}

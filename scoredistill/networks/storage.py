@@ -19,6 +19,7 @@ from torch import nn
 from scoredistill.networks.base import Backbone
 from scoredistill.networks.denoiser import Denoiser
 from scoredistill.networks.diffusers import DiffusersBackbone
+from scoredistill.networks.weights import first_flaw, read_safetensors
 
 DESCRIPTION = "denoiser.json"
 
@@ -100,27 +101,26 @@ def load_denoiser(folder: str | Path) -> Denoiser:
         folder: where it is.
 
     Raises:
-        ValueError: if the folder holds none, or one of a class that is not known.
+        ValueError: if the folder holds none, or one of a class that is not known, or a file cannot be read.
     """
     folder = Path(folder)
     try:
         description = json.loads((folder / DESCRIPTION).read_text())
-    except (OSError, json.JSONDecodeError) as error:
+        form = [description[key] for key in ("prediction", "sigma_data", "scale_input")]
+        network = _read_network(description, folder)
+    except (FileNotFoundError, json.JSONDecodeError, TypeError) as error:
         raise ValueError(f"{folder} holds no denoiser ({DESCRIPTION}): {error}") from error
-    network = _read_network(description, folder)
-    return Denoiser(network, description["prediction"], description["sigma_data"], description["scale_input"])
+    except KeyError as error:
+        raise ValueError(f"{folder}: {DESCRIPTION} does not state {error}") from error
+    return Denoiser(network, *form)
 
 
 def _read_network(description: dict[str, Any], folder: Path) -> Backbone:
-    from safetensors.torch import load_file
-
     name, settings = description["backbone"], description["settings"]
     if name == DiffusersBackbone.__name__:
-        backbone = DiffusersBackbone(
-            _diffusers_class(description["network"]).from_pretrained(folder / "network"), **settings
-        )
+        backbone = DiffusersBackbone(_read_diffusers(description["network"], folder / "network"), **settings)
         if backbone.condition.active:
-            backbone.condition.load_state_dict(load_file(folder / "condition.safetensors"))
+            backbone.condition.load_state_dict(read_safetensors(folder / "condition.safetensors"))
         return backbone
     kinds = {kind.__name__: kind for kind in _subclasses(Backbone)}
     if name not in kinds:
@@ -128,7 +128,22 @@ def _read_network(description: dict[str, Any], folder: Path) -> Backbone:
             f"{folder} holds a {name}, which is not among {', '.join(sorted(kinds))}: import its module first"
         )
     network = kinds[name](**settings)
-    network.load_state_dict(load_file(folder / "network.safetensors"))
+    network.load_state_dict(read_safetensors(folder / "network.safetensors"))
+    return network
+
+
+def _read_diffusers(name: str, folder: Path) -> nn.Module:
+    """A network of diffusers.
+
+    Raises:
+        ValueError: that names the file, if its weights cannot be read.
+    """
+    from safetensors import SafetensorError
+
+    try:
+        network: nn.Module = _diffusers_class(name).from_pretrained(folder)
+    except (OSError, SafetensorError) as error:
+        raise ValueError(first_flaw(folder) or f"{folder}: its weights cannot be read: {error}") from error
     return network
 
 

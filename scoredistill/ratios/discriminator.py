@@ -15,6 +15,7 @@ from scoredistill.networks.base import Backbone
 from scoredistill.networks.denoiser import Denoiser
 from scoredistill.networks.heads import FeatureHead
 from scoredistill.networks.modes import evaluating
+from scoredistill.ranges import require
 from scoredistill.ratios.base import DensityRatio
 from scoredistill.teachers.base import Teacher
 from scoredistill.types import Noised, right_pad_dims
@@ -38,12 +39,12 @@ class DiscriminatorRatio(DensityRatio):
     Args:
         features: teacher, critic, or a backbone of its own.
         objective: non_saturating, least_squares or hinge.
-        hidden: width of the head.
-        sigma_data: the data's standard deviation, by which a backbone of its own scales its input.
-        clamp: largest |log r|.
+        hidden: width of the head, >= 1.
+        sigma_data: the data's standard deviation, by which a backbone of its own scales its input, > 0.
+        clamp: largest |log r|, > 0.
         r1: gamma, >= 0; 0: no penalty.
-        r1_step: step of the finite difference; null: exact gradients.
-        weight: of its loss where it shares its features with the critic.
+        r1_step: step of the difference quotient, > 0; null: exact gradients.
+        weight: of its loss where it shares its features with the critic, > 0.
 
     Raises:
         ValueError: if a number is out of its range.
@@ -62,9 +63,10 @@ class DiscriminatorRatio(DensityRatio):
         r1_step: float | None = None,
         weight: float = 1.0,
     ) -> None:
+        require(">= 1", hidden=hidden)
+        require("> 0", sigma_data=sigma_data, clamp=clamp, r1_step=r1_step, weight=weight)
+        require(">= 0", r1=r1)
         super().__init__()
-        if clamp <= 0 or r1 < 0 or (r1_step is not None and r1_step <= 0):
-            raise ValueError(f"need clamp > 0, r1 >= 0 and r1_step > 0, got {clamp}, {r1} and {r1_step}")
         self.objective: Objective = objective
         self.hidden, self.clamp, self.r1, self.r1_step, self.weight = hidden, clamp, r1, r1_step, weight
         self.source = features if isinstance(features, str) else "own"

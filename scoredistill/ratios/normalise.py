@@ -15,6 +15,7 @@ from scoredistill.diffusion.time_bins import TimeBins
 from scoredistill.diffusion.timesteps import TimestepSampler
 from scoredistill.distributed import over_processes
 from scoredistill.networks.precise import Precise
+from scoredistill.ranges import require
 from scoredistill.types import Noised
 
 
@@ -38,13 +39,14 @@ class ClampRatio(RatioNormaliser):
 
     Args:
         low: smallest r, > 0.
-        high: largest r.
+        high: largest r, > 0.
     """
 
     def __init__(self, low: float = 0.1, high: float = 20.0) -> None:
+        require("> 0", low=low, high=high)
         super().__init__()
-        if not 0 < low < high:
-            raise ValueError(f"need 0 < low < high, got {low} and {high}")
+        if low >= high:
+            raise ValueError(f"need low < high, got {low} and {high}")
         self.low, self.high = low, high
 
     def forward(self, log_r: Tensor, noised: Noised) -> Tensor:
@@ -59,9 +61,9 @@ class TimeBinNormaliser(RatioNormaliser):
     empty bin leaves r as it is.
 
     Args:
-        bins: number of bins.
+        bins: number of bins, >= 1.
         decay: of the moving average, in [0, 1).
-        edges: rising log-SNR between the bins; null: quantiles of the timesteps that the distiller draws.
+        edges: rising log-SNR between the bins, finite; null: quantiles of the timesteps that the distiller draws.
 
     Raises:
         ValueError: if the number of edges is not one below that of the bins.
@@ -71,6 +73,9 @@ class TimeBinNormaliser(RatioNormaliser):
     count: Tensor
 
     def __init__(self, bins: int = 10, decay: float = 0.99, edges: Sequence[float] | None = None) -> None:
+        require(">= 1", bins=bins)
+        require("[0, 1)", decay=decay)
+        require("finite", edges=edges)
         super().__init__()
         if edges is not None and len(edges) != bins - 1:
             raise ValueError(f"{bins} bins have {bins - 1} edges between them, got {len(edges)}")

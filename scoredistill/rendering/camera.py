@@ -39,6 +39,7 @@ class Camera:
         fov: Tensor,
         target: Tensor | None = None,
         offset: Tensor | None = None,
+        tilt: Tensor | None = None,
     ) -> Camera:
         """Cameras on a sphere that look at its centre.
 
@@ -48,6 +49,7 @@ class Camera:
             fov: (V,) vertical field of view in degrees.
             target: (V, 3) point looked at; default the origin.
             offset: (V, 3) displacement of the camera itself; default none.
+            tilt: (V, 3) displacement of the unit vector that points up; default none.
         """
         a, e = torch.deg2rad(azimuth), torch.deg2rad(elevation)
         direction = torch.stack([e.cos() * a.sin(), e.sin(), e.cos() * a.cos()], dim=-1)
@@ -55,7 +57,7 @@ class Camera:
         backward = normalize(position - (0 if target is None else target), dim=-1)
         # This "up" is the limit of the usual one as the elevation nears a pole, where +y is along the view.
         up = torch.stack([-e.sin() * a.sin(), e.cos(), -e.sin() * a.cos()], dim=-1)
-        right = normalize(torch.linalg.cross(up, backward), dim=-1)
+        right = normalize(torch.linalg.cross(up if tilt is None else up + tilt, backward), dim=-1)
         rotation = torch.stack([right, torch.linalg.cross(backward, right), backward], dim=-1)
         pose = torch.zeros(len(azimuth), 4, 4, dtype=position.dtype, device=position.device)
         pose[:, :3, :3], pose[:, :3, 3], pose[:, 3, 3] = rotation, position, 1

@@ -60,3 +60,8 @@ def write_together(contents: Mapping[str | Path, bytes]) -> None:
                 if (old / path.name).exists():
                     (old / path.name).replace(path)
             raise
+
+
+def within(path: str | Path, folder: str | Path) -> bool:
+    """Whether a path lies in a folder or below it, once all links have been followed."""
+    return Path(path).resolve().is_relative_to(Path(folder).resolve())

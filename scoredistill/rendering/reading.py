@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import json
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +30,11 @@ def read_triangles(path: Path, kind: str) -> tuple[Tensor, Tensor, Tensor | None
     """
     import trimesh
 
-    scene: Any = trimesh.load_scene(path, file_type=kind)
+    # Only a mesh's shape and colors are wanted: trimesh would read pictures of any format, wherever a material says.
+    if kind == "glb":
+        scene: Any = trimesh.load_scene(io.BytesIO(_without_pictures(path.read_bytes())), file_type=kind)
+    else:
+        scene = trimesh.load_scene(path, file_type=kind, skip_materials=True)
     placed = [(matrix, scene.geometry[name]) for matrix, name in map(scene.graph.get, scene.graph.nodes_geometry)]
     parts = [(matrix, part) for matrix, part in placed if isinstance(part, trimesh.Trimesh)]
     if not parts:
@@ -41,6 +48,34 @@ def read_triangles(path: Path, kind: str) -> tuple[Tensor, Tensor, Tensor | None
         return vertices, place[faces], None
     merged = torch.empty_like(vertices).index_copy(0, place, torch.cat(colours))
     return vertices, place[faces], to_display(merged) if kind == "glb" else merged
+
+
+def _without_pictures(content: bytes) -> bytes:
+    """A GLB file whose materials have no textures; the colors at its vertices stay as exact as they are.
+
+    Raises:
+        ValueError: if it is no GLB file.
+    """
+    if content[:4] != b"glTF" or content[16:20] != b"JSON":
+        raise ValueError("it is no GLB file")
+    (length,) = struct.unpack("<I", content[12:16])
+    scene = json.loads(content[20 : 20 + length])
+    for part in ("images", "textures", "samplers"):
+        scene.pop(part, None)
+    scene["materials"] = [_plain(material) for material in scene.get("materials", ())]
+    if not scene["materials"]:
+        del scene["materials"]
+    text = json.dumps(scene).encode()
+    text += b" " * (-len(text) % 4)
+    rest = content[20 + length :]
+    head = struct.pack("<4sIII4s", b"glTF", 2, 20 + len(text) + len(rest), len(text), b"JSON")
+    return head + text + rest
+
+
+def _plain(material: dict[str, Any]) -> dict[str, Any]:
+    """A material without what refers to pictures."""
+    kept = {key: value for key, value in material.items() if not key.endswith("Texture") and key != "extensions"}
+    return {key: _plain(value) if isinstance(value, dict) else value for key, value in kept.items()}
 
 
 def _colours(visual: Any) -> Tensor | None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from scoredistill.ranges import require
 from scoredistill.rendering.camera import Camera
 
 
@@ -34,6 +35,7 @@ class Scene:
     pictures: int
 
     def __post_init__(self) -> None:
+        require(">= 0", pictures=self.pictures)
         if self.clip.shape[1:] != (4,) or self.faces.shape[1:] != (3,) or self.picture.shape != self.faces.shape[:1]:
             shapes = ", ".join(str(tuple(value.shape)) for value in (self.clip, self.faces, self.picture))
             raise ValueError(f"a scene needs clip (M, 4), faces (F, 3) and picture (F,), got {shapes}")

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
+from scoredistill.rendering.files import within
 from scoredistill.training.run_folder import RunFolder, write_json_atomically
 
 RECORD = "study.json"
@@ -74,14 +75,21 @@ class StudyRecord:
 
         Raises:
             OSError: if it has no record.
-            ValueError: if that is none.
+            ValueError: if that is none, or names a run outside the folder.
         """
         path = Path(study) / RECORD
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
-            return cls(**content | {"runs": [RunRecord(**run) for run in content["runs"]]})
+            record = cls(**content | {"runs": [RunRecord(**run) for run in content["runs"]]})
         except (KeyError, TypeError, json.JSONDecodeError) as error:
             raise ValueError(f"{path} is no record of a study: {error}") from error
+        for seed in (*record.seeds, *(run.seed for run in record.runs)):
+            if type(seed) is not int:
+                raise ValueError(f"{path} is no record of a study: {seed!r} is no seed")
+        for folder in (place for run in record.runs for place in (run.folder, run.run) if place is not None):
+            if not within(Path(study) / folder, study):
+                raise ValueError(f"{path}: the run {folder} lies outside the study's folder; nothing there is read")
+        return record
 
     def write(self, study: str | Path) -> None:
         """Write it into a study's folder, atomically."""

@@ -9,6 +9,7 @@ from scoredistill.diffusion.ends import MORE_NOISE, require_noise
 from scoredistill.diffusion.mixture import Covariance, MixturePosterior, diffused_mixture
 from scoredistill.diffusion.prediction import Prediction
 from scoredistill.diffusion.schedule import CosineSchedule, Schedule
+from scoredistill.ranges import require
 from scoredistill.teachers.base import Teacher
 from scoredistill.types import Condition
 from scoredistill.types.times import times_of
@@ -55,6 +56,7 @@ class GaussianMixture(Teacher):
         factors: Tensor | None = None,
         covariances: Tensor | None = None,
     ) -> None:
+        require(">= 0", stds=stds)
         super().__init__(schedule or CosineSchedule())
         means = torch.as_tensor(means)
         means = means if means.is_floating_point() else means.to(torch.get_default_dtype())
@@ -68,8 +70,6 @@ class GaussianMixture(Teacher):
         if labels is not None and torch.as_tensor(labels).shape != (count,):
             raise ValueError(f"labels must be {count} integers, one a component")
         stds = torch.as_tensor(stds, dtype=means.dtype, device=means.device)
-        if not bool((stds >= 0).all()):
-            raise ValueError(f"stds must be at least 0, got {stds[~(stds >= 0)][0].item():g}")
         covariance = _covariance(means, stds, factors, covariances)
         self.register_buffer("means", means.flatten(1))
         self.register_buffer("log_weights", (weights / weights.sum()).to(means).log())
@@ -196,13 +196,14 @@ class Empirical(GaussianMixture):
     Args:
         data: (N, *D).
         labels: (N,) integer classes, or None.
-        std: standard deviation of each point; 0: Diracs.
+        std: standard deviation of each point, >= 0; 0: Diracs.
         schedule: noise schedule; None: `CosineSchedule`.
     """
 
     def __init__(
         self, data: Tensor, labels: Tensor | None = None, std: float = 0.0, schedule: Schedule | None = None
     ) -> None:
+        require(">= 0", std=std)
         super().__init__(data, std, labels=labels, schedule=schedule)
 
 
@@ -210,7 +211,7 @@ class Digits(Empirical):
     """scikit-learn's 1,797 handwritten digits, (1, 8, 8) in [-1, 1], with their labels 0 to 9.
 
     Args:
-        std: standard deviation of each point.
+        std: standard deviation of each point, >= 0.
         schedule: noise schedule; None: `CosineSchedule`.
 
     Raises:
@@ -218,6 +219,7 @@ class Digits(Empirical):
     """
 
     def __init__(self, std: float = 0.0, schedule: Schedule | None = None) -> None:
+        require(">= 0", std=std)
         try:
             from sklearn.datasets import load_digits
         except ImportError as error:

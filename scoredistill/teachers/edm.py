@@ -13,6 +13,7 @@ from scoredistill.diffusion.schedule import EDMSchedule, Schedule
 from scoredistill.networks.base import NO_LABEL, Backbone
 from scoredistill.networks.denoiser import Denoiser, Parameterisation
 from scoredistill.networks.storage import DESCRIPTION, find_trained, load_denoiser
+from scoredistill.ranges import require
 from scoredistill.teachers.base import Teacher
 from scoredistill.types import Condition
 from scoredistill.types.condition import joined
@@ -30,7 +31,7 @@ class EDMTeacher(Teacher):
         folder: a denoiser's folder, or the output of the recipe that trains it, whose newest finished run counts.
         trained_by: the recipe that trains it; `scoredistill fit` runs it first where `folder` holds none yet.
         prediction: edm, or what the backbone outputs; a folder knows its own.
-        sigma_data: the data's standard deviation, for edm only; a folder knows its own.
+        sigma_data: the data's standard deviation, for edm only, > 0; a folder knows its own.
         schedule: noise schedule; null: EDM's.
 
     Raises:
@@ -46,6 +47,7 @@ class EDMTeacher(Teacher):
         sigma_data: float = 0.5,
         schedule: Schedule | None = None,
     ) -> None:
+        require("> 0", sigma_data=sigma_data)
         super().__init__(schedule or EDMSchedule())
         if (network is None) == (folder is None):
             raise ValueError("EDMTeacher needs either a network or the folder of one")

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from scoredistill.diffusion.guidance import CFG, Guidance
 from scoredistill.diffusion.schedule import Schedule
+from scoredistill.ranges import require
 from scoredistill.teachers.base import Teacher
 from scoredistill.types import Condition
 
@@ -21,14 +22,17 @@ class Churn:
 
     Args:
         amount: S_churn, >= 0; 0: the deterministic sampler.
-        low, high: range of sigma / alpha in which noise is added.
-        noise: S_noise, standard deviation of the noise relative to what the level asks for.
+        low, high: range of sigma / alpha in which noise is added, >= 0.
+        noise: S_noise, standard deviation of the noise relative to what the level asks for, >= 0.
     """
 
     amount: float = 0.0
     low: float = 0.05
     high: float = 50.0
     noise: float = 1.003
+
+    def __post_init__(self) -> None:
+        require(">= 0", amount=self.amount, low=self.low, high=self.high, noise=self.noise)
 
 
 @torch.no_grad()

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from scoredistill.generators.base import Generator
 from scoredistill.networks.storage import whole_folder
+from scoredistill.ranges import require
 from scoredistill.training.average import MovingAverage
 from scoredistill.training.base import Training
 from scoredistill.training.optimizers import NetworkOptimizer
@@ -34,7 +35,7 @@ class AutoencoderTraining(Training):
         optimizer: how the network is optimised; null: Adam at its default rate.
         ema: decay of the exponential moving average, which is what is written, in [0, 1).
         measured: pictures over which the latents' standard deviation is measured at the end, >= 1.
-        seed: of all randomness in training.
+        seed: of all randomness in training, in [0, 2^32).
 
     Raises:
         ValueError: if kl_weight is negative, or nothing is measured.
@@ -49,9 +50,11 @@ class AutoencoderTraining(Training):
         measured: int = 512,
         seed: int = 0,
     ) -> None:
+        require(">= 0", kl_weight=kl_weight)
+        require("[0, 1)", ema=ema)
+        require(">= 1", measured=measured)
+        require("[0, 2^32)", seed=seed)
         super().__init__(seed)
-        if kl_weight < 0 or measured < 1:
-            raise ValueError(f"need kl_weight >= 0 and measured >= 1; got {kl_weight} and {measured}")
         from diffusers import AutoencoderKL
 
         kind: Any = AutoencoderKL

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
+from scoredistill.ranges import require
 from scoredistill.training.gradients import local
 
 
@@ -29,9 +30,8 @@ class MovingAverage(nn.Module):
     updates: Tensor
 
     def __init__(self, network: nn.Module, decay: float) -> None:
+        require("[0, 1)", ema=decay)
         super().__init__()
-        if not 0 <= decay < 1:
-            raise ValueError(f"ema must be in [0, 1), got {decay}")
         frozen: dict[int, Any] = {id(p): p for p in network.parameters() if not p.requires_grad}
         self.module = deepcopy(network, frozen).requires_grad_(False)
         self.register_buffer("updates", torch.zeros((), dtype=torch.long))

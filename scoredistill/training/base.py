@@ -18,6 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from scoredistill.distributed import several
 from scoredistill.generators.base import Generator
+from scoredistill.ranges import require
 from scoredistill.training import gradients
 from scoredistill.training.optimizers import NetworkOptimizer, trained
 from scoredistill.training.precision import convert_batches
@@ -32,7 +33,7 @@ class Training(LightningModule, ABC):
     from the recipe and not in checkpoints.
 
     Args:
-        seed: of all randomness in training.
+        seed: of all randomness in training, in [0, 2^32).
     """
 
     ticks: Tensor
@@ -44,6 +45,7 @@ class Training(LightningModule, ABC):
     """Whether this process holds a share of the particles only."""
 
     def __init__(self, seed: int) -> None:
+        require("[0, 2^32)", seed=seed)
         super().__init__()
         self.automatic_optimization = False
         self.strict_loading = False  # what is frozen is not in checkpoints; on_load_checkpoint checks the rest

@@ -11,6 +11,8 @@ from lightning_fabric.plugins import TorchCheckpointIO
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import Checkpoint
 
+from scoredistill.networks.weights import flaw
+from scoredistill.ranges import require
 from scoredistill.rendering.files import write_atomically
 
 
@@ -29,7 +31,8 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:  # torch meets other files with all kinds
-        raise ValueError(f"{os.fspath(path)} is no checkpoint: it cannot be read as one") from error
+        reason = flaw(Path(path)) or "cannot be read as one"
+        raise ValueError(f"{os.fspath(path)} is no checkpoint: it {reason}") from error
     if not isinstance(content, dict) or not {"state_dict", "global_step"} <= content.keys():
         raise ValueError(f"{os.fspath(path)} is no checkpoint of a run: it holds no state_dict and global_step")
     return content
@@ -43,6 +46,7 @@ class LastCheckpoint(Checkpoint):
     """
 
     def __init__(self, every: int = 100) -> None:
+        require(">= 1", every=every)
         super().__init__()
         self.every = every
         self.step: int | None = None

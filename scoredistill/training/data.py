@@ -10,6 +10,7 @@ from pytorch_lightning import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
+from scoredistill.ranges import require, require_rising
 from scoredistill.rendering.camera import Camera
 from scoredistill.training.module import Distillation
 from scoredistill.training.randomness import generator_at
@@ -43,9 +44,9 @@ class Conditions(LightningDataModule):
     Args:
         prompt: one text for every sample; null: none.
         negative_prompt: what guidance moves away from; null: the unconditional model.
-        labels: class labels, one a sample; null: none.
-        size: number of samples for generators from noise; null: the generator decides.
-        seed: of the stream.
+        labels: class labels, one a sample, >= 0; null: none.
+        size: number of samples for generators from noise, >= 1; null: the generator decides.
+        seed: of the stream, in [0, 2^32).
     """
 
     def __init__(
@@ -56,6 +57,9 @@ class Conditions(LightningDataModule):
         size: int | None = None,
         seed: int = 0,
     ) -> None:
+        require(">= 0", labels=labels)
+        require(">= 1", size=size)
+        require("[0, 2^32)", seed=seed)
         super().__init__()
         self.classes: int | None = None
         self.prompt, self.negative_prompt, self.labels = prompt, negative_prompt, labels
@@ -93,27 +97,29 @@ class Conditions(LightningDataModule):
 
 
 class PromptAndCameras(Conditions):
-    """A prompt, seen from random cameras, as DreamFusion samples them.
+    """A prompt, seen from random cameras.
 
     Azimuths are stratified over a batch: V cameras look from V equal sectors, jointly rotated at random. Elevation is
-    uniform in angle or, half of the time, uniform on the sphere; radius, field of view and the jitter of the position
-    and of the point looked at are uniform.
+    uniform in angle or, half of the time, uniform on the sphere; radius and field of view are uniform. The position is
+    displaced uniformly, the point looked at and the upward direction normally, as in DreamFusion, whose amounts are
+    .1, .2 and .02; ProlificDreamer has no jitter.
 
     DreamFusion: Text-to-3D using 2D Diffusion, 2022, arXiv:2209.14988.
 
     Args:
         prompt: the text.
         negative_prompt: what guidance moves away from; null: the unconditional model.
-        views: cameras V of a step; every particle is seen from each.
-        elevation: range in degrees.
-        azimuth: range in degrees; [0, 360] is all around, 0 the front.
-        radius: range of the distance from the origin, in world units; the object lies in [-1, 1]^3.
-        fov: range of the vertical field of view in degrees.
-        position_jitter: largest displacement of the camera along each axis.
-        target_jitter: largest displacement of the point looked at along each axis.
-        evaluation_views: cameras of validate, test and predict, evenly spaced around the object.
-        evaluation_elevation: their elevation in degrees.
-        seed: of the stream.
+        views: cameras V of a step, >= 1; every particle is seen from each.
+        elevation: range in degrees, in [-90, 90].
+        azimuth: range in degrees, in [-360, 720]; [0, 360] is all around, 0 the front.
+        radius: range of the distance from the origin, in world units, > 0; the object lies in [-1, 1]^3.
+        fov: range of the vertical field of view in degrees, in (0, 180).
+        position_jitter: largest displacement of the camera along each axis, in world units, >= 0.
+        target_jitter: standard deviation of the point looked at along each axis, in world units, >= 0.
+        up_jitter: standard deviation of the upward unit vector along each axis, >= 0; 0: the horizon is level.
+        evaluation_views: cameras of validate, test and predict, evenly spaced around the object, >= 1.
+        evaluation_elevation: their elevation in degrees, in [-90, 90].
+        seed: of the stream, in [0, 2^32).
     """
 
     def __init__(
@@ -126,25 +132,24 @@ class PromptAndCameras(Conditions):
         radius: tuple[float, float] = (2.4, 2.8),
         fov: tuple[float, float] = (38.0, 45.0),
         position_jitter: float = 0.1,
-        target_jitter: float = 0.05,
+        target_jitter: float = 0.03,
+        up_jitter: float = 0.0,
         evaluation_views: int = 8,
         evaluation_elevation: float = 15.0,
         seed: int = 0,
     ) -> None:
+        require(">= 1", views=views, evaluation_views=evaluation_views)
+        require("[-90, 90]", elevation=elevation, evaluation_elevation=evaluation_elevation)
+        require("[-360, 720]", azimuth=azimuth)
+        require("> 0", radius=radius)
+        require("(0, 180)", fov=fov)
+        require(">= 0", position_jitter=position_jitter, target_jitter=target_jitter, up_jitter=up_jitter)
+        require("[0, 2^32)", seed=seed)
         super().__init__(prompt, negative_prompt, seed=seed)
         self.text = prompt
-        for name, (low, high) in {"elevation": elevation, "azimuth": azimuth, "radius": radius, "fov": fov}.items():
-            if low > high:
-                raise ValueError(f"data.{name}: the range begins at {low} and ends at {high}; swap them")
-        for name, count in {"views": views, "evaluation_views": evaluation_views}.items():
-            if count < 1:
-                raise ValueError(f"data.{name}: must be at least 1, got {count}")
-        if not radius[0] > 0:
-            raise ValueError(f"data.radius: must be above 0, got {list(radius)}")
-        if not 0 < fov[0] <= fov[1] < 180:
-            raise ValueError(f"data.fov: must lie between 0 and 180 degrees, got {list(fov)}")
+        require_rising(elevation=elevation, azimuth=azimuth, radius=radius, fov=fov)
         self.views, self.elevation, self.azimuth, self.radius, self.fov = views, elevation, azimuth, radius, fov
-        self.position_jitter, self.target_jitter = position_jitter, target_jitter
+        self.position_jitter, self.target_jitter, self.up_jitter = position_jitter, target_jitter, up_jitter
         self.evaluation_views, self.evaluation_elevation = evaluation_views, evaluation_elevation
 
     def batch_at(self, tick: int) -> Batch:
@@ -161,8 +166,9 @@ class PromptAndCameras(Conditions):
             self._elevations(rng),
             self._uniform(self.radius, rng),
             self._uniform(self.fov, rng),
-            self.target_jitter * (2 * torch.rand(self.views, 3, generator=rng) - 1),
+            self.target_jitter * torch.randn(self.views, 3, generator=rng),
             self.position_jitter * (2 * torch.rand(self.views, 3, generator=rng) - 1),
+            self.up_jitter * torch.randn(self.views, 3, generator=rng),
         )
 
     def evaluation_cameras(self) -> Camera:

@@ -16,6 +16,7 @@ from scoredistill.generators.sampler import SampledTeacher
 from scoredistill.networks.base import Backbone
 from scoredistill.networks.denoiser import Denoiser, Parameterisation
 from scoredistill.networks.storage import save_denoiser
+from scoredistill.ranges import require
 from scoredistill.teachers.edm import EDMTeacher
 from scoredistill.training.average import MovingAverage
 from scoredistill.training.base import Training
@@ -36,15 +37,15 @@ class DenoiserTraining(Training):
 
     Args:
         network: the backbone.
-        shape: of one sample.
+        shape: of one sample, >= 1.
         prediction: edm, or what the backbone outputs.
-        sigma_data: the data's standard deviation, for edm only.
+        sigma_data: the data's standard deviation, for edm only, > 0.
         schedule: noise schedule; null: EDM's.
         timesteps: distribution of the noise time; null: EDM's log-normal one.
         optimizer: how the network is optimised; null: Adam at its default rate.
         ema: decay of the exponential moving average, which is the teacher, in [0, 1); null: none.
-        steps: noise levels of Heun's method where the teacher is sampled for evaluation.
-        seed: of all randomness in training.
+        steps: noise levels of Heun's method where the teacher is sampled for evaluation, >= 1.
+        seed: of all randomness in training, in [0, 2^32).
     """
 
     def __init__(
@@ -60,6 +61,10 @@ class DenoiserTraining(Training):
         steps: int = 18,
         seed: int = 0,
     ) -> None:
+        require(">= 1", shape=shape, steps=steps)
+        require("> 0", sigma_data=sigma_data)
+        require("[0, 1)", ema=ema)
+        require("[0, 2^32)", seed=seed)
         super().__init__(seed)
         self.denoiser = Denoiser(network, prediction, sigma_data)
         self.schedule, self.timesteps = schedule or EDMSchedule(), timesteps or LogNormalTimesteps()

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from scoredistill.data.base import ImageSource
+from scoredistill.ranges import require
 from scoredistill.training.data import Conditions
 from scoredistill.training.randomness import generator_at
 from scoredistill.types import Batch, Condition
@@ -23,21 +24,19 @@ class Labels(Conditions):
     """Uniform class labels and no data: what a class-conditional student needs that learns from its teacher alone.
 
     Args:
-        classes: number of classes.
-        size: samples of a batch, on each process.
-        evaluation_size: samples of validate, test and predict, whose labels take turns: 0, 1, 2, ...
-        seed: of the stream.
+        classes: number of classes, >= 1.
+        size: samples of a batch, on each process, >= 1.
+        evaluation_size: samples of validate, test and predict, whose labels take turns from 0 on, >= 1.
+        seed: of the stream, in [0, 2^32).
 
     Raises:
         ValueError: if a number is not positive.
     """
 
     def __init__(self, classes: int, size: int, evaluation_size: int = 64, seed: int = 0) -> None:
+        require(">= 1", classes=classes, size=size, evaluation_size=evaluation_size)
+        require("[0, 2^32)", seed=seed)
         super().__init__(size=size, seed=seed)
-        if min(classes, size, evaluation_size) < 1:
-            raise ValueError(
-                f"data: need classes, size, evaluation_size >= 1; got {classes}, {size}, {evaluation_size}"
-            )
         self.classes = self._count = classes
         self.batch_size, self.evaluation_size = size, evaluation_size
 
@@ -57,14 +56,14 @@ class Images(Conditions):
 
     Args:
         source: the pictures, latents or points.
-        batch_size: samples of a batch, on each process: as many real ones as are generated.
+        batch_size: samples of a batch, on each process: as many real ones as are generated, >= 1.
         labels: what the generator is asked for: `data`, the classes of the batch's real samples; `uniform`, all
             classes alike and independent of the real samples; `text`, the captions of the real samples, which then
             say all about these too; null: nothing.
         flip: mirror half of the real pictures left to right.
-        evaluation_size: samples of validate, test and predict.
-        reference_size: most real samples that evaluation compares with; null: all.
-        seed: of the stream.
+        evaluation_size: samples of validate, test and predict, >= 1.
+        reference_size: most real samples that evaluation compares with, >= 1; null: all.
+        seed: of the stream, in [0, 2^32).
 
     Raises:
         ValueError: if a size is not positive, if labels or captions are asked of a source that has none, or flips of
@@ -81,12 +80,9 @@ class Images(Conditions):
         reference_size: int | None = 10_000,
         seed: int = 0,
     ) -> None:
+        require(">= 1", batch_size=batch_size, evaluation_size=evaluation_size, reference_size=reference_size)
+        require("[0, 2^32)", seed=seed)
         super().__init__(size=batch_size, seed=seed)
-        if min(batch_size, evaluation_size, 1 if reference_size is None else reference_size) < 1:
-            raise ValueError(
-                "data: need batch_size, evaluation_size, reference_size >= 1; "
-                f"got {batch_size}, {evaluation_size}, {reference_size}"
-            )
         kind = type(source).__name__
         if labels in ("data", "uniform") and source.classes is None:
             raise ValueError(f"data.labels: {kind} has no labels; leave labels null")

@@ -17,6 +17,7 @@ from scoredistill.distiller import Distiller
 from scoredistill.generators.base import Generator
 from scoredistill.generators.share import Share
 from scoredistill.losses.base import ScoreDistillation
+from scoredistill.ranges import require
 from scoredistill.teachers.base import Teacher
 from scoredistill.training.accumulation import accumulated, with_regulariser
 from scoredistill.training.average import MovingAverage
@@ -52,7 +53,7 @@ class Distillation(Training):
         discriminator_optimizer: how discriminators are optimised; null: Adam at its default rate.
         plan: who is updated when.
         ema: decay of an exponential moving average of the generator, used in evaluation, in [0, 1); null: none.
-        seed: of all randomness in training.
+        seed: of all randomness in training, in [0, 2^32).
     """
 
     critic_steps: Tensor
@@ -74,6 +75,8 @@ class Distillation(Training):
         ema: float | None = None,
         seed: int = 0,
     ) -> None:
+        require("[0, 1)", ema=ema)
+        require("[0, 2^32)", seed=seed)
         super().__init__(seed)
         self.distiller = Distiller(generator, teacher, loss, guidance, timesteps, critic_timesteps)
         self.generator_optimizer = generator_optimizer or NetworkOptimizer()

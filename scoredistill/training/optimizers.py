@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from scoredistill.annealing import Annealed, at_progress
+from scoredistill.annealing import Annealed, Piecewise, at_progress
+from scoredistill.ranges import require
 from scoredistill.training import gradients
 
 OptimizerCallable = Callable[[Iterable], torch.optim.Optimizer]
@@ -27,12 +28,16 @@ class NetworkOptimizer:
     step would be 0 / 0.
 
     Args:
-        optimizer: a class of torch.optim with its settings.
+        optimizer: a class of torch.optim with its settings, its learning rate > 0.
         rates: learning rates of parameters whose names begin with a prefix, the longest match counting, in place of the
-            optimiser's own.
-        factor: what all learning rates are multiplied by, a constant or a `Piecewise` over progress.
-        warmup: steps over which they grow linearly from zero.
-        clip: largest norm of the whole gradient; None: no clipping.
+            optimiser's own, > 0.
+        factor: what all learning rates are multiplied by, a constant or a `Piecewise` over progress, >= 0, and
+            not 0 throughout.
+        warmup: steps over which they grow linearly from zero, >= 0.
+        clip: largest norm of the whole gradient, > 0; None: no clipping.
+
+    Raises:
+        ValueError: if a number is out of its range.
     """
 
     def __init__(
@@ -43,6 +48,10 @@ class NetworkOptimizer:
         warmup: int = 0,
         clip: float | None = None,
     ) -> None:
+        require("> 0", rates=rates, clip=clip)
+        require(">= 0", factor=factor, warmup=warmup)
+        if not any(factor if isinstance(factor, Piecewise) else [factor]):
+            raise ValueError("factor is 0 at all times, so that nothing would be trained: set it above 0")
         self.optimizer, self.rates, self.factor = optimizer, dict(rates or {}), factor
         self.warmup, self.clip = warmup, clip
 
@@ -50,7 +59,8 @@ class NetworkOptimizer:
         """The optimiser over a network's trainable parameters.
 
         Raises:
-            ValueError: if a prefix in `rates` matches no parameter.
+            ValueError: if a prefix in `rates` matches no parameter, or an option of the optimiser is not finite, or a
+                learning rate not above 0.
         """
         groups: dict[str, list[Tensor]] = {}
         for name, parameter in network.named_parameters():
@@ -66,6 +76,7 @@ class NetworkOptimizer:
             for prefix, p in groups.items()
         ]
         optimizer = self.optimizer(settings)
+        _check_options(optimizer)
         for group in optimizer.param_groups:
             group["initial_lr"] = group["lr"]
             if "eps" in group and any(parameter.dtype == torch.float16 for parameter in group["params"]):
@@ -103,6 +114,15 @@ class NetworkOptimizer:
 def trained(optimizer: torch.optim.Optimizer) -> list[Tensor]:
     """An optimiser's parameters, in the order of its state."""
     return [parameter for group in optimizer.param_groups for parameter in group["params"]]
+
+
+def _check_options(optimizer: torch.optim.Optimizer) -> None:
+    """torch refuses most negative options, and takes an infinite one or a rate of 0."""
+    for group in optimizer.param_groups:
+        require("> 0", **{"optimizer.lr": group["lr"]})
+        for name, value in group.items():
+            if isinstance(value, float | tuple):
+                require("finite", **{f"optimizer.{name}": value})
 
 
 def _keep_settings(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> dict[str, Any]:

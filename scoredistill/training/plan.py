@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from scoredistill.ranges import require
+
 
 @dataclass(frozen=True)
 class Turn:
@@ -41,8 +43,7 @@ class UpdatePlan:
     noise: Literal["fresh", "shared"] = "fresh"
 
     def __post_init__(self) -> None:
-        if self.critic_steps < 1 or self.accumulate < 1:
-            raise ValueError(f"plan.critic_steps and plan.accumulate must be at least 1, got {self}")
+        require(">= 1", critic_steps=self.critic_steps, accumulate=self.accumulate)
         if self.noise == "shared" and (self.mode == "alternating" or self.accumulate > 1):
             raise ValueError(f"plan.noise: shared needs plan.mode: concurrent and plan.accumulate: 1, got {self}")
 

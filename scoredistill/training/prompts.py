@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from scoredistill.ranges import require
 from scoredistill.training.data import Conditions
 from scoredistill.training.images import LABEL_STREAM, rank_of
 from scoredistill.training.randomness import generator_at
@@ -20,10 +21,10 @@ class Prompts(Conditions):
 
     Args:
         file: in UTF-8.
-        size: samples of a batch, on each process.
+        size: samples of a batch, on each process, >= 1.
         negative_prompt: what guidance moves away from; null: the unconditional model.
-        evaluation_size: samples of validate, test and predict, whose prompts take turns from the first line on.
-        seed: of the stream.
+        evaluation_size: samples of validate, test and predict, whose prompts take turns from the first line on, >= 1.
+        seed: of the stream, in [0, 2^32).
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -38,13 +39,13 @@ class Prompts(Conditions):
         evaluation_size: int = 64,
         seed: int = 0,
     ) -> None:
+        require(">= 1", size=size, evaluation_size=evaluation_size)
+        require("[0, 2^32)", seed=seed)
         super().__init__(negative_prompt=negative_prompt, size=size, seed=seed)
-        if min(size, evaluation_size) < 1:
-            raise ValueError(f"data: need size, evaluation_size >= 1; got {size} and {evaluation_size}")
         if not Path(file).is_file():
             raise FileNotFoundError(f"data.file: there is no {file}; give a text file with one prompt a line")
         try:
-            lines = Path(file).read_text(encoding="utf-8").split("\n")
+            lines = Path(file).read_text(encoding="utf-8-sig").split("\n")
         except UnicodeDecodeError as error:
             raise ValueError(f"data.file: {file} is not UTF-8 ({error})") from error
         self.prompts = tuple(line.strip() for line in lines if line.strip())

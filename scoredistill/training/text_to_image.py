@@ -16,6 +16,7 @@ from scoredistill.diffusion.time_bins import TimeBins
 from scoredistill.diffusion.timesteps import TimestepSampler, UniformTimesteps
 from scoredistill.generators.sampler import SampledTeacher
 from scoredistill.networks.storage import find_trained
+from scoredistill.ranges import require
 from scoredistill.teachers.text_to_image import TextToImage
 from scoredistill.training.average import MovingAverage
 from scoredistill.training.base import Training
@@ -48,9 +49,9 @@ class TextToImageTraining(Training):
         timesteps: distribution of the noise time; null: uniform over all times.
         optimizer: how the networks are optimised; null: Adam at its default rate.
         ema: decay of the exponential moving average, which becomes the pipeline, in [0, 1).
-        guidance: scale under which it is sampled for evaluation.
-        steps: noise levels of Heun's method then.
-        seed: of all randomness in training.
+        guidance: scale under which it is sampled for evaluation, >= 0.
+        steps: noise levels of Heun's method then, >= 1.
+        seed: of all randomness in training, in [0, 2^32).
 
     Raises:
         ValueError: if there is no autoencoder, or text_dropout is out of its range.
@@ -74,9 +75,12 @@ class TextToImageTraining(Training):
         steps: int = 18,
         seed: int = 0,
     ) -> None:
+        require("[0, 1]", text_dropout=text_dropout)
+        require("[0, 1)", ema=ema)
+        require(">= 0", guidance=guidance)
+        require(">= 1", steps=steps)
+        require("[0, 2^32)", seed=seed)
         super().__init__(seed)
-        if not 0 <= text_dropout <= 1:
-            raise ValueError(f"text_dropout must lie in [0, 1], got {text_dropout}")
         found = find_trained(autoencoder, "autoencoder", "config.json")
         if found is None:
             remedy = f"train it: scoredistill fit --config {trained_by}" if trained_by else "train one first"

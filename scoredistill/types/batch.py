@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from scoredistill.ranges import require
 from scoredistill.types.condition import Condition, moved, rows_of
 
 
@@ -17,11 +18,11 @@ class Batch:
 
     Args:
         condition: what to generate; for 3D generators its camera has V rows, each seen by every particle.
-        size: number of samples to generate, for generators from noise.
+        size: number of samples to generate, for generators from noise, >= 1.
         data: (B, *D) real samples, for objectives that look at data.
         data_label: (B,) integer class labels of the real samples, which need not be those of the condition.
         part: which rows of a larger batch these are, as the first one's position and the larger batch's rows, so that
-            what a generator draws at random does not depend on how a batch was split; None: the batch is whole.
+            what a generator draws at random does not depend on how a batch was split, each >= 0; None: it is whole.
     """
 
     condition: Condition | None = None
@@ -29,6 +30,10 @@ class Batch:
     data: Tensor | None = None
     data_label: Tensor | None = None
     part: tuple[int, int] | None = None
+
+    def __post_init__(self) -> None:
+        require(">= 1", size=self.size)
+        require(">= 0", part=self.part)
 
     @property
     def count(self) -> int | None:

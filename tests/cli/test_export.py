@@ -4,6 +4,7 @@ import pytest
 import torch
 from PIL import Image
 
+from scoredistill.cli.export import _parser
 from scoredistill.rendering.mesh import Mesh
 
 NERF = """\
@@ -77,9 +78,18 @@ def test_exported_is_what_is_evaluated(cli, folder, run):
 @pytest.mark.parametrize(
     ("option", "value", "said"),
     [
-        ("--resolution", "-3", "at least 2, got -3"),
-        ("--fps", "0", "at least 1, got 0"),
-        ("--frames", "many", "at least 1, got many"),
+        ("--resolution", "-3", "from 8 to 2048, got -3"),
+        ("--resolution", "2", "from 8 to 2048, got 2"),
+        ("--resolution", "7", "from 8 to 2048, got 7"),
+        ("--resolution", "100000", "from 8 to 2048, got 100000"),
+        ("--texture", "1000000", "from 0 to 16384, got 1000000"),
+        ("--faces", "3", "from 4 to 2147483647, got 3"),
+        ("--size", "1000000", "from 1 to 8192, got 1000000"),
+        ("--fps", "0", "from 1 to 1000, got 0"),
+        ("--frames", "many", "from 1 to 10000, got many"),
+        ("--elevation", "nan", "degrees from -90 to 90, got nan"),
+        ("--elevation", "91", "degrees from -90 to 90, got 91"),
+        ("--particles", "-1", "from 0 to 2147483647, got -1"),
         ("--radius", "nan", "above 0, got nan"),
         ("--threshold", "inf", "a finite number, got inf"),
         ("--fov", "180", "between 0 and 180, got 180"),
@@ -91,6 +101,11 @@ def test_numbers_out_of_range_are_named(cli, folder, option, value, said):
     assert option in result.err
     assert said in result.err
     assert len(result.err.splitlines()) == 1
+
+
+def test_the_ends_of_ranges_are_taken():
+    options = _parser().parse_args(["RUN", "--resolution", "8", "--elevation", "-90", "--fps", "1000"])
+    assert (options.resolution, options.elevation, options.fps) == (8, -90.0, 1000)
 
 
 def test_turntables_of_latents_are_refused():

@@ -1,12 +1,9 @@
 """Classes of the user's: what is wrong with one is said as what it is."""
 
-import inspect
-import sys
-
 import pytest
+from exported import exported_classes
 
 from scoredistill.cli.kinds import parameters
-from scoredistill.cli.names import import_public_modules
 
 FILES = {
     "needs.py": "import a_library_that_nobody_has\n",
@@ -102,11 +99,8 @@ def test_an_argument_without_a_type_keeps_its_default(cli, folder):
 
 
 def test_every_class_of_ours_says_what_its_arguments_are():
-    import_public_modules()
-    modules = [module for name, module in sys.modules.items() if name.startswith("scoredistill.")]
-    exported = {getattr(module, name) for module in modules for name in getattr(module, "__all__", ())}
     # What SplitParticles hands on to torch's DistributedDataParallel is torch's to annotate.
-    ours = [kind for kind in exported if inspect.isclass(kind) and kind.__name__ != "SplitParticles"]
+    ours = [kind for name, kind in exported_classes().items() if name != "SplitParticles"]
     assert len(ours) > 150
     bare = [f"{kind.__name__}.{name}" for kind in ours for name, each in parameters(kind).items() if not each.typed]
     assert not bare

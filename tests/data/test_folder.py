@@ -149,7 +149,7 @@ def test_missing_and_broken_captions_name_the_file(tmp_path, files: dict[str, by
 
 
 def test_a_resolution_is_positive(tmp_path) -> None:
-    with pytest.raises(ValueError, match="resolution must be a positive number of pixels, not 0"):
+    with pytest.raises(ValueError, match="resolution must be at least 1, got 0"):
         ImageFolder(tmp_path, 0)
 
 

@@ -86,7 +86,7 @@ def test_shards_that_match_nothing_are_an_error(tmp_path) -> None:
         ({"1.png": content(picture(1)), "1.cls": b"cat"}, r"a\.tar: 1\.cls holds no class number"),
         ({"1.png": content(picture(1)), "1.json": b'{"label": 1.5}'}, r"1\.json holds no class number"),
         ({"1.png": content(picture(1)), "1.json": b"{"}, r"1\.json holds no class number"),
-        ({"1.png": content(picture(1)), "1.cls": b"-1"}, "class labels must be integers 0, 1, 2, ...; one is -1"),
+        ({"1.png": content(picture(1)), "1.cls": b"-1"}, "1.png: its label is -1, and classes are 0, 1, 2"),
         ({"1.png": b"", "1.cls": b"1", "2.png": b""}, r"a\.tar: 2\.png has no label"),
     ],
 )

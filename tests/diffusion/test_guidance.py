@@ -97,7 +97,7 @@ def test_perp_neg_without_negatives_is_cfg() -> None:
 
 
 def test_perp_neg_refuses_what_it_cannot_mean() -> None:
-    with pytest.raises(ValueError, match=r"must be <= 0; 'back view' has 0\.5"):
+    with pytest.raises(ValueError, match=r"negatives\.back view must be at most 0, got 0\.5"):
         PerpNeg(7.5, {"side view": -1.0, "back view": 0.5})
     with pytest.raises(ValueError, match="needs a condition"):
         PerpNeg(7.5, {"red": -1.0})(Words(), X_T, T, None)

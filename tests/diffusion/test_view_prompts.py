@@ -122,9 +122,9 @@ def test_half_precision_stays_half_and_its_weights_sum_to_one() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"front_threshold": 0.0}, "front_threshold and back_threshold"),
+        ({"front_threshold": 0.0}, r"front_threshold must lie in \(0, 180\), got 0"),
         ({"front_threshold": 100.0, "back_threshold": 81.0}, "at most 180"),
-        ({"overhead_threshold": 91.0}, r"overhead_threshold must be in \(0, 90\]"),
+        ({"overhead_threshold": 91.0}, r"overhead_threshold must lie in \(0, 90\]"),
     ],
 )
 def test_impossible_thresholds_are_refused(settings: dict[str, float], message: str) -> None:

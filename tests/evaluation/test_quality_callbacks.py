@@ -139,13 +139,13 @@ def test_the_teacher_is_judged_too(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_what_cannot_be_judged_is_told() -> None:
     module, _ = distillation()
-    with pytest.raises(TypeError, match=r"Conditions has no reference\(\)"):
+    with pytest.raises(TypeError, match=r"real data to compare with: Images; there is Conditions"):
         SampleQuality().evaluate(module, Conditions(), final=True)
     particles = Distillation(ImageParticles(MEANS), mixture(), SDS())
     with pytest.raises(TypeError, match="ImageParticles holds particles"):
         MixtureQuality(8).evaluate(particles, Conditions(), final=True)
     module.distiller.teacher = nn.Identity()  # type: ignore[assignment]
-    with pytest.raises(TypeError, match="needs a GaussianMixture teacher, not Identity"):
+    with pytest.raises(TypeError, match="needs a GaussianMixture teacher; there is Identity"):
         MixtureQuality().evaluate(module, Conditions(), final=True)
     for callback in (SampleQuality, MixtureQuality):
         with pytest.raises(ValueError, match="samples must be at least 4"):

@@ -136,5 +136,5 @@ def test_dmd_normaliser_has_a_floor() -> None:
     noised = Noised.diffuse(Sample(x), torch.full((1,), 0.5), torch.zeros(1, 2), SCHEDULE)
     target = Prediction(noised.x_t, noised.t, SCHEDULE, x0=x)
     torch.testing.assert_close(DMDNormaliser(0.01)(noised, target), torch.tensor([1 / (0.01 * (2 + 1))]))
-    with pytest.raises(ValueError, match="floor must be positive, got 0"):
+    with pytest.raises(ValueError, match="floor must be above 0, got 0"):
         DMDNormaliser(0)

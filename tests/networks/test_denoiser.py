@@ -104,7 +104,7 @@ def test_the_truth_has_no_error(kind: Parameterisation) -> None:
 def test_wrong_settings_are_refused() -> None:
     with pytest.raises(ValueError, match="unknown parameterisation 'noise'"):
         Denoiser(Keeps(), "noise")  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="sigma_data must be positive"):
+    with pytest.raises(ValueError, match="sigma_data must be above 0"):
         Denoiser(Keeps(), sigma_data=0)
 
 

@@ -129,7 +129,7 @@ def test_what_is_missing_is_said() -> None:
         distiller.discriminator_error(noised, Batch())
     with pytest.raises(ValueError, match="5 generated samples in a batch and 3 real ones"):
         distiller.discriminator_error(noised, Batch(data=torch.zeros(3, 2)))
-    with pytest.raises(ValueError, match="need clamp > 0"):
+    with pytest.raises(ValueError, match="clamp must be above 0, got 0"):
         own(clamp=0.0)
     with pytest.raises(ValueError, match="GAN needs a discriminator"):
         GAN(SDS())

@@ -32,7 +32,7 @@ def test_clamp() -> None:
     log_r = torch.tensor([-100.0, math.log(0.1), 0.0, 1.0, math.log(20), 100.0])
     r = ClampRatio()(log_r, at_log_snr(*[0.0] * 6)).exp()
     torch.testing.assert_close(r, torch.tensor([0.1, 0.1, 1.0, math.e, 20.0, 20.0]))
-    with pytest.raises(ValueError, match="need 0 < low < high, got 2 and 1"):
+    with pytest.raises(ValueError, match="need low < high, got 2 and 1"):
         ClampRatio(2, 1)
 
 

@@ -88,7 +88,7 @@ def test_one_that_does_not_stop_is_killed(tmp_path, monkeypatch):
 
 def test_rays_share_of_a_machine():
     pytest.importorskip("ray")
-    with pytest.raises(ValueError, match="cpus must be more than 0"):
+    with pytest.raises(ValueError, match="cpus must be above 0"):
         Ray(cpus=0)
 
 

@@ -102,7 +102,7 @@ def test_files(study):
     markdown = (study / "report.md").read_text()
     assert "scoredistill ablate tried.yaml --output" in markdown
     assert "| loss=VSD | 3 | 1 ± 0.058 |" in markdown
-    assert "alert(1)</script>\\| |" in markdown
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;\\| |" in markdown
     assert "With 3 seeds no single p can be below 0.25" in markdown
 
 

@@ -9,6 +9,7 @@ from pytorch_lightning import Trainer
 
 from scoredistill.generators import ImageParticles
 from scoredistill.losses import SDS
+from scoredistill.recipe_library import read, shipped
 from scoredistill.teachers import GaussianMixture
 from scoredistill.training import Conditions, Distillation, PromptAndCameras
 from scoredistill.training.data import Stream
@@ -55,15 +56,51 @@ def test_half_of_the_elevations_are_uniform_on_the_sphere() -> None:
     assert float(height.mean()) == pytest.approx(expected, abs=3 * float(height.std()) / n**0.5)
 
 
-def test_jitter_moves_position_and_target_within_its_bound() -> None:
-    data = PromptAndCameras("a mug", radius=(2.5, 2.5), position_jitter=0.1, target_jitter=0.05)
-    seen = cameras(data)
-    distance = torch.cat([camera.position.norm(dim=1) for camera in seen]) - 2.5
-    assert 0.03 < distance.abs().max() <= 0.1 * 3**0.5
-    missed = [
-        torch.linalg.cross(camera.position, camera.pose[:, :3, 2]).norm(dim=1).max() for camera in seen
-    ]  # distance of the line of sight from the origin
-    assert 0.03 < max(missed) <= 0.05 * 3**0.5 + 1e-9
+def test_the_position_is_displaced_uniformly() -> None:
+    data = PromptAndCameras("a mug", elevation=(0, 0), azimuth=(0, 0), radius=(2.5, 2.5), position_jitter=0.1)
+    moved = torch.cat([camera.position for camera in cameras(data)]) - torch.tensor([0.0, 0.0, 2.5])
+    assert 0.099 < moved.abs().max() <= 0.1
+    variance, n = moved.square().mean(), moved.numel()
+    assert float(variance) == pytest.approx(0.01 / 3, abs=3 * float(moved.square().std()) / n**0.5)
+
+
+@pytest.mark.parametrize("jitter", [0.2, 0.03])
+def test_the_point_looked_at_is_displaced_normally(jitter: float) -> None:
+    """At elevation 0 from the front, the ray hits the plane z = 0 at the target's x and y, seen from the camera."""
+    data = PromptAndCameras(
+        "a mug", elevation=(0, 0), azimuth=(0, 0), radius=(50.0, 50.0), position_jitter=0, target_jitter=jitter
+    )
+    pose = torch.cat([camera.pose for camera in cameras(data)])
+    hit = (pose[:, :2, 3] - 50.0 * pose[:, :2, 2] / pose[:, 2:3, 2]).double()
+    n = hit.numel()
+    assert float(hit.mean()) == pytest.approx(0, abs=3 * jitter / n**0.5)
+    # z of the target, of the order of the jitter against a distance of 50, changes x and y by less than a hundredth.
+    spread = hit.square()
+    assert float(spread.mean()) == pytest.approx(jitter**2, abs=3 * float(spread.std()) / n**0.5 + 0.01 * jitter**2)
+    assert float((hit / jitter).pow(4).mean()) == pytest.approx(3, abs=3 * (96 / n) ** 0.5)
+
+
+def test_the_horizon_is_tilted_by_the_upward_directions_jitter() -> None:
+    settings = {"elevation": (0, 0), "position_jitter": 0, "target_jitter": 0}
+    level = torch.cat([camera.pose for camera in cameras(PromptAndCameras("a mug", **settings))])
+    assert float(level[:, 1, 0].abs().max()) < 1e-6
+    tilted = torch.cat([camera.pose for camera in cameras(PromptAndCameras("a mug", up_jitter=0.02, **settings))])
+    torch.testing.assert_close(tilted[:, :3, 2:], level[:, :3, 2:])
+    spread = tilted[:, 1, 0].double().square()
+    assert float(spread.mean()) == pytest.approx(0.02**2, rel=0, abs=3 * float(spread.std()) / len(spread) ** 0.5)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "jitter"),
+    [
+        ("dreamfusion", (0.1, 0.2, 0.02)),
+        *((f"prolificdreamer/{stage}", (0.0, 0.0, 0.0)) for stage in ("nerf", "geometry", "texture", "scene")),
+    ],
+)
+def test_recipes_have_the_published_jitter(recipe: str, jitter: tuple[float, ...]) -> None:
+    given = read(shipped(recipe).path)["data"]["init_args"]
+    data = PromptAndCameras(**given)
+    assert (data.position_jitter, data.target_jitter, data.up_jitter) == jitter
 
 
 def test_a_batch_is_a_function_of_seed_and_tick() -> None:
@@ -133,18 +170,18 @@ def test_conditions_without_cameras() -> None:
 
 
 def test_a_range_the_wrong_way_round_is_an_error_that_names_it() -> None:
-    with pytest.raises(ValueError, match=r"data\.radius: the range begins at 3 and ends at 2; swap them"):
+    with pytest.raises(ValueError, match=r"radius: the range begins at 3 and ends at 2; swap them"):
         PromptAndCameras("a mug", radius=(3, 2))
 
 
 @pytest.mark.parametrize(
     ("said", "settings"),
     [
-        (r"data\.views: must be at least 1, got 0", {"views": 0}),
-        (r"data\.evaluation_views: must be at least 1, got -1", {"evaluation_views": -1}),
-        (r"data\.radius: must be above 0, got \[0, 2\]", {"radius": (0, 2)}),
-        (r"data\.fov: must lie between 0 and 180 degrees, got \[0, 45\]", {"fov": (0, 45)}),
-        (r"data\.fov: must lie between 0 and 180 degrees, got \[40, 180\]", {"fov": (40, 180)}),
+        (r"views must be at least 1, got 0", {"views": 0}),
+        (r"evaluation_views must be at least 1, got -1", {"evaluation_views": -1}),
+        (r"radius must be above 0, got 0", {"radius": (0, 2)}),
+        (r"fov must lie in \(0, 180\), got 0", {"fov": (0, 45)}),
+        (r"fov must lie in \(0, 180\), got 180", {"fov": (40, 180)}),
     ],
 )
 def test_impossible_cameras_are_errors_that_name_the_setting(said: str, settings: dict) -> None:  # type: ignore[type-arg]

@@ -79,7 +79,7 @@ def test_a_teacher_needs_data_and_finite_gradients(tmp_path: Path, monkeypatch: 
     with pytest.raises(FloatingPointError, match="the network's gradient is not finite at step"):
         fit(made(lr=1e30), 5, data=data())
     assert not (tmp_path / "teacher").exists()
-    with pytest.raises(ValueError, match=r"ema must be in \[0, 1\)"):
+    with pytest.raises(ValueError, match=r"ema must lie in \[0, 1\)"):
         made(ema=1.0)
 
 

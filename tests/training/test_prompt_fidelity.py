@@ -91,7 +91,7 @@ def test_scenes_of_latents_are_decoded() -> None:
 
 def test_what_cannot_be_judged_is_told(callback: PromptFidelity) -> None:
     module = SimpleNamespace(evaluated=ImageParticles(torch.zeros(1, 3, 8, 8)))
-    with pytest.raises(TypeError, match="PromptFidelity needs a generator of 3D scenes and PromptAndCameras"):
+    with pytest.raises(TypeError, match="PromptFidelity needs a generator of 3D scenes"):
         callback.evaluate(module, Conditions(), final=True)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="add the prompt 'a rocket' to candidates"):
         callback.evaluate(Distillation(nerf(1), Gallery(), SDS()), PromptAndCameras("a rocket"), final=True)

@@ -50,7 +50,7 @@ def test_evaluation_takes_the_prompts_in_turn(file) -> None:
 def test_what_is_no_file_of_prompts_is_an_error(tmp_path, file) -> None:
     with pytest.raises(FileNotFoundError, match=r"data\.file: there is no .*nowhere; give a text file"):
         Prompts(tmp_path / "nowhere", 4)
-    with pytest.raises(ValueError, match="data: need size, evaluation_size >= 1; got 0 and 64"):
+    with pytest.raises(ValueError, match="size must be at least 1, got 0"):
         Prompts(file, 0)
     for content, message in ((b"\n \n", "holds no prompt; write one a line"), (b"\xff", "is not UTF-8")):
         file.write_bytes(content)

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from scoredistill.cli.errors import UsageError
-from scoredistill.cli.numbers import at_least
+from scoredistill.cli.numbers import whole
 from scoredistill.cli.parsers import OptionParser
 from scoredistill.cli.viewer.server import Server
 from scoredistill.training.run_folder import RunFolder
@@ -61,9 +61,10 @@ def find_run(path: Path) -> RunFolder:
 def _listen(host: str, port: int, run: RunFolder) -> Server:
     try:
         return Server(host, port, run)
-    except (OSError, OverflowError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "ports end at 65535"
-        raise UsageError(f"--port {port}: cannot listen on {host}: {reason}; --port 0 takes a free one") from error
+    except OSError as error:
+        raise UsageError(
+            f"--port {port}: cannot listen on {host}: {error.strerror}; --port 0 takes a free one"
+        ) from error
 
 
 def _loopback(text: str) -> str:
@@ -87,7 +88,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("run", metavar="RUN", help="a run folder, or a checkpoint in one")
-    add("--port", type=at_least(0), default=0, help="to listen on; 0, the default, takes a free one")
+    add("--port", type=whole(0, 65535), default=0, help="to listen on; 0, the default, takes a free one")
     add("--host", type=_loopback, default="127.0.0.1", help="loopback address to listen on, 127.0.0.1")
     add("--no-browser", dest="browser", action="store_false", help="only print the address")
     return parser

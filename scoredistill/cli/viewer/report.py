@@ -12,6 +12,7 @@ from typing import Any
 
 from scoredistill.cli.recipes import read_recipe
 from scoredistill.cli.viewer.scenes import Scenes, find_scenes
+from scoredistill.rendering.files import within
 from scoredistill.training.checkpoints import read_checkpoint
 from scoredistill.training.curves import read_curves
 from scoredistill.training.run_folder import RunFolder
@@ -98,9 +99,13 @@ def report(run: RunFolder) -> dict[str, object]:
 
 
 def files(run: Path) -> list[str]:
-    """Names in the run folder, relative to it, of all that the server gives out: nothing else can be asked for."""
+    """Names in the run folder, relative to it, of all that the server gives out: nothing else can be asked for.
+
+    A link that leads out of the folder is none of them.
+    """
     patterns = (*DOCUMENTS, "*.webp", "*.png", "pictures/step_*.png", "predictions/*/samples.png")
-    return [path.relative_to(run).as_posix() for pattern in patterns for path in sorted(run.glob(pattern))]
+    found = (path for pattern in patterns for path in sorted(run.glob(pattern)))
+    return [path.relative_to(run).as_posix() for path in found if within(path, run)]
 
 
 def _written(run: RunFolder) -> Iterator[Path]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from scoredistill.cli.commands import describe
 from scoredistill.cli.export import export
 from scoredistill.cli.viewer.report import Checkpoint
+from scoredistill.rendering.files import within
 
 TURNTABLE = ("--size", "192", "--frames", "36")
 
@@ -74,7 +75,7 @@ class Workshop:
     def kept(self, key: str, particle: int, kind: str) -> Path | None:
         """The file if it has been made, for an earlier checkpoint's key too."""
         path = self.run / "view" / key / f"particle_{particle}.{kind}"
-        return path if path.is_file() else None
+        return path if path.is_file() and within(path, self.run) else None
 
     @property
     def busy(self) -> bool:

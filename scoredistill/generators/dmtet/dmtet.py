@@ -9,7 +9,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from scoredistill.annealing import Piecewise, require_at_least
+from scoredistill.annealing import Piecewise
 from scoredistill.generators.base import Generator
 from scoredistill.generators.dmtet.geometry import Geometry
 from scoredistill.generators.dmtet.initial import Ellipsoid, InitialShape
@@ -21,6 +21,7 @@ from scoredistill.generators.nerf.encodings import DenseGrid, Encoding
 from scoredistill.generators.nerf.heads import DirectHead, Head, MLPHead
 from scoredistill.generators.nerf.nerf import NeRF
 from scoredistill.generators.scenes import SceneGenerator
+from scoredistill.ranges import require
 from scoredistill.rendering.camera import Camera
 from scoredistill.rendering.mesh import Mesh
 from scoredistill.rendering.picture import Render
@@ -47,7 +48,7 @@ class DMTet(SceneGenerator):
         shading: albedo, or normals, which have no texture to train.
         regularisers: penalties on the surface, each with its weight.
         resolution: height and width of the training pictures, >= 1, constant or over training.
-        seed: of everything that is drawn at the start.
+        seed: of everything that is drawn at the start, in [0, 2^32).
         identical: start all particles alike.
 
     Raises:
@@ -73,9 +74,12 @@ class DMTet(SceneGenerator):
         seed: int = 0,
         identical: bool = False,
     ) -> None:
+        require(">= 1", particles=particles, resolution=resolution)
+        require(">= 2", grid=grid)
+        require("[0, 1/6)", shift=shift)
+        require(">= 0", colour_variation=colour_variation)
+        require("[0, 2^32)", seed=seed)
         super().__init__(particles, resolution)
-        require_at_least(2, grid=grid)
-        require_at_least(0, colour_variation=colour_variation)
         require_effect(train, shading, bool(regularisers))
         self.shading = shading
         self.regularisers = tuple(regularisers)

@@ -8,12 +8,12 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from scoredistill.annealing import require_at_least
 from scoredistill.generators.dmtet.density import shape_of
 from scoredistill.generators.dmtet.grid import Grid
 from scoredistill.generators.dmtet.marching import marching_tetrahedra
 from scoredistill.generators.dmtet.surface import Surface
 from scoredistill.latest import Latest
+from scoredistill.ranges import require
 from scoredistill.rendering.mesh import Mesh, NoSurfaceError
 
 
@@ -53,7 +53,7 @@ class Geometry(nn.Module):
         """One particle's mesh in the world, without colours; `DMTet.mesh` explains the arguments."""
         grid = self.grid
         if resolution is not None:
-            require_at_least(2, resolution=resolution)
+            require(">= 2", resolution=resolution)
             grid = Grid(grid.resampled(resolution), 0.0)
         surface = self.placed(marching_tetrahedra(grid, threshold))
         faces = surface.faces_of()[particle]

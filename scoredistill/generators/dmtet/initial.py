@@ -10,8 +10,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from scoredistill.annealing import require_at_least
 from scoredistill.generators.dmtet.distance import signed_distance
+from scoredistill.ranges import require
 from scoredistill.rendering.mesh import Mesh
 
 
@@ -67,9 +67,10 @@ class Ellipsoid(InitialShape):
         size_variation: float = 0.1,
         shape_variation: float = 0.03,
     ) -> None:
-        if len(radii) != 3 or not min(radii) > 0:
-            raise ValueError(f"radii are three numbers above 0, along x, y and z; got {tuple(radii)}")
-        require_at_least(0, size_variation=size_variation, shape_variation=shape_variation)
+        require("> 0", radii=radii)
+        require(">= 0", size_variation=size_variation, shape_variation=shape_variation)
+        if len(radii) != 3:
+            raise ValueError(f"radii are three numbers, along x, y and z; got {tuple(radii)}")
         self.radii, self.size_variation, self.shape_variation = tuple(radii), size_variation, shape_variation
 
     def __call__(self, axis: Tensor, particles: int, rng: torch.Generator) -> Tensor:
@@ -102,9 +103,8 @@ class MeshShape(InitialShape):
     """
 
     def __init__(self, path: str | Path, size: float | None = 1.2, shape_variation: float = 0.0) -> None:
-        if size is not None and not 0 < size <= 2:
-            raise ValueError(f"size must lie in (0, 2], or be null for the mesh as it is; got {size}")
-        require_at_least(0, shape_variation=shape_variation)
+        require("(0, 2]", size=size)
+        require(">= 0", shape_variation=shape_variation)
         self.path, self.size, self.shape_variation = Path(path), size, shape_variation
 
     def __call__(self, axis: Tensor, particles: int, rng: torch.Generator) -> Tensor:

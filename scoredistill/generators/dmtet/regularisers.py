@@ -11,16 +11,18 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from scoredistill.annealing import Annealed, at_progress
 from scoredistill.generators.dmtet.surface import Surface, face_vectors, unit
+from scoredistill.ranges import require
 
 
 class SurfaceRegulariser(ABC):
     """A scalar penalty, averaged over a particle's surface and then over particles. A subclass implements `__call__`.
 
     Args:
-        weight: factor in the total, constant or over training.
+        weight: factor in the total, constant or over training, >= 0.
     """
 
     def __init__(self, weight: Annealed = 1.0) -> None:
+        require(">= 0", weight=weight)
         self.weight = weight
 
     @abstractmethod
@@ -41,7 +43,7 @@ class SignChange(SurfaceRegulariser):
     "Extracting Triangular 3D Models, Materials, and Lighting From Images" (2021), arXiv:2111.12503, equation 2.
 
     Args:
-        weight: factor in the total, constant or over training.
+        weight: factor in the total, constant or over training, >= 0.
     """
 
     def __call__(self, surface: Surface) -> Tensor:
@@ -58,7 +60,7 @@ class Laplacian(SurfaceRegulariser):
     The uniform Laplacian, as in arXiv:2111.12503; "Laplacian Surface Editing" (2004).
 
     Args:
-        weight: factor in the total, constant or over training.
+        weight: factor in the total, constant or over training, >= 0.
     """
 
     def __call__(self, surface: Surface) -> Tensor:
@@ -76,7 +78,7 @@ class NormalConsistency(SurfaceRegulariser):
     two faces.
 
     Args:
-        weight: factor in the total, constant or over training.
+        weight: factor in the total, constant or over training, >= 0.
     """
 
     def __call__(self, surface: Surface) -> Tensor:

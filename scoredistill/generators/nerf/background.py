@@ -8,9 +8,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from scoredistill.annealing import require_at_least
 from scoredistill.generators.nerf.encodings import Frequency
 from scoredistill.generators.nerf.heads import particle_mlp
+from scoredistill.ranges import require
 
 
 class Background(nn.Module, ABC):
@@ -58,6 +58,7 @@ class SolidBackground(Background):
     colour: Tensor
 
     def __init__(self, colour: Sequence[float] = (1.0, 1.0, 1.0)) -> None:
+        require("[-1, 1]", colour=colour)
         super().__init__()
         self.register_buffer("colour", _colour(colour), persistent=False)
 
@@ -69,16 +70,16 @@ class RandomBackground(Background):
     """A colour drawn for each view, the same for all particles, so that empty space cannot paint itself.
 
     Args:
-        probability: of a random colour, uniform in [-1, 1]^3; otherwise `colour`.
-        colour: the fixed colour, also used wherever nothing may be random; default white.
+        probability: of a random colour, uniform in [-1, 1]^3, in [0, 1]; otherwise `colour`.
+        colour: the fixed colour, also used wherever nothing may be random, in [-1, 1]; default white.
     """
 
     colour: Tensor
 
     def __init__(self, probability: float = 0.5, colour: Sequence[float] = (1.0, 1.0, 1.0)) -> None:
+        require("[0, 1]", probability=probability)
+        require("[-1, 1]", colour=colour)
         super().__init__()
-        if not 0 <= probability <= 1:
-            raise ValueError(f"probability must lie in [0, 1], got {probability}")
         self.probability = probability
         self.register_buffer("colour", _colour(colour), persistent=False)
 
@@ -100,10 +101,10 @@ class LearnedBackground(Background):
     """
 
     def __init__(self, octaves: int = 3, width: int = 16, random: float = 0.0) -> None:
+        require(">= 0", octaves=octaves)
+        require(">= 1", width=width)
+        require("[0, 1]", random=random)
         super().__init__()
-        require_at_least(1, width=width)
-        if not 0 <= random <= 1:
-            raise ValueError(f"random must lie in [0, 1], got {random}")
         self.width, self.random = width, random
         self.encoding = Frequency(octaves)
 

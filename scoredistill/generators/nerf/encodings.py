@@ -8,8 +8,8 @@ from math import pi
 import torch
 from torch import Tensor, nn
 
-from scoredistill.annealing import require_at_least
 from scoredistill.generators.nerf.interpolation import CORNERS, corners, weighted_gather
+from scoredistill.ranges import require
 
 
 class Encoding(nn.Module, ABC):
@@ -58,10 +58,10 @@ class DenseGrid(Encoding):
     """
 
     def __init__(self, resolution: int = 64, channels: int = 4, std: float = 0.0) -> None:
+        require(">= 2", resolution=resolution)
+        require(">= 1", channels=channels)
+        require(">= 0", std=std)
         super().__init__()
-        require_at_least(2, resolution=resolution)
-        require_at_least(1, channels=channels)
-        require_at_least(0, std=std)
         self.resolution, self.features, self.std = resolution, channels, std
 
     def allocate(self, particles: int, rng: torch.Generator) -> None:
@@ -88,8 +88,8 @@ class Frequency(Encoding):
     """
 
     def __init__(self, octaves: int = 6) -> None:
+        require(">= 0", octaves=octaves)
         super().__init__()
-        require_at_least(0, octaves=octaves)
         self.octaves, self.features = octaves, 3 + 6 * octaves
 
     def forward(self, points: Tensor, particle: Tensor) -> Tensor:

@@ -7,9 +7,9 @@ from math import exp, log
 import torch
 from torch import Tensor, nn
 
-from scoredistill.annealing import require_at_least
 from scoredistill.generators.nerf.encodings import Encoding
 from scoredistill.generators.nerf.interpolation import CORNERS, corners, weighted_gather
+from scoredistill.ranges import require
 
 _PRIMES = (1, 2654435761, 805459861)
 
@@ -25,19 +25,20 @@ class HashGrid(Encoding):
     Args:
         levels: number of lattices, >= 1.
         channels: features of a level, >= 1; F = levels · channels.
-        log2_size: base-2 logarithm of the most entries of a level's table, >= 0.
+        log2_size: base-2 logarithm of the most entries of a level's table, in [0, 40].
         base: vertices along each axis of the coarsest level, >= 2.
-        finest: vertices along each axis of the finest level, >= base; those between grow geometrically.
+        finest: vertices along each axis of the finest level, >= 2, not below `base`; the others grow geometrically.
     """
 
     def __init__(
         self, levels: int = 16, channels: int = 2, log2_size: int = 19, base: int = 16, finest: int = 2048
     ) -> None:
+        require(">= 1", levels=levels, channels=channels)
+        require("[0, 40]", log2_size=log2_size)
+        require(">= 2", base=base, finest=finest)
         super().__init__()
-        require_at_least(1, levels=levels, channels=channels)
-        require_at_least(0, log2_size=log2_size)
-        require_at_least(2, base=base)
-        require_at_least(base, finest=finest)
+        if finest < base:
+            raise ValueError(f"finest must not be below base, got {finest} and {base}")
         growth = log(finest / base) / max(levels - 1, 1)
         self.resolutions = tuple(int(base * exp(growth * level) + 1e-6) for level in range(levels))
         self.entries = tuple(min(2**log2_size, r**3) for r in self.resolutions)

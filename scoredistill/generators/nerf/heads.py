@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor, nn
 
-from scoredistill.annealing import require_at_least
+from scoredistill.ranges import require
 
 
 class ParticleLinear(nn.Module):
@@ -78,9 +78,9 @@ class MLPHead(Head):
     """
 
     def __init__(self, width: int = 32, depth: int = 1) -> None:
+        require(">= 1", width=width)
+        require(">= 0", depth=depth)
         super().__init__()
-        require_at_least(1, width=width)
-        require_at_least(0, depth=depth)
         self.width, self.depth = width, depth
 
     def allocate(self, particles: int, features: int, rng: torch.Generator, channels: int = 3) -> None:

@@ -8,7 +8,7 @@ from math import pi
 import torch
 from torch import Tensor, nn
 
-from scoredistill.annealing import require_at_least
+from scoredistill.ranges import require
 
 
 class Initial(nn.Module, ABC):
@@ -43,7 +43,6 @@ class Variation(nn.Module):
 
     def __init__(self, shape: float, colour: float) -> None:
         super().__init__()
-        require_at_least(0, shape_variation=shape, colour_variation=colour)
         self.shape, self.colour = shape, colour
 
     def allocate(self, particles: int, rng: torch.Generator, channels: int) -> None:
@@ -68,11 +67,6 @@ def _radius(points: Tensor) -> Tensor:
     return (points.square().sum(1) + 1e-12).sqrt()
 
 
-def _require_radius(radius: float) -> None:
-    if not radius > 0:
-        raise ValueError(f"radius must be above 0, got {radius}")
-
-
 class DensityBlob(Initial):
     """A soft ball, for objects: bias of the raw density strength · (1 - |x| / radius).
 
@@ -81,11 +75,11 @@ class DensityBlob(Initial):
     wave of density, because particles that start alike stay alike.
 
     Args:
-        strength: bias at the centre.
+        strength: bias at the centre, finite.
         radius: where the bias is zero, in world units, > 0.
-        size_variation: standard deviation of the logarithm of a particle's radius.
-        colour_variation: standard deviation of a particle's colour logits.
-        shape_variation: standard deviation of the wave that is added to the raw density.
+        size_variation: standard deviation of the logarithm of a particle's radius, >= 0.
+        colour_variation: standard deviation of a particle's colour logits, >= 0.
+        shape_variation: standard deviation of the wave that is added to the raw density, >= 0.
     """
 
     def __init__(
@@ -96,9 +90,12 @@ class DensityBlob(Initial):
         colour_variation: float = 0.5,
         shape_variation: float = 1.0,
     ) -> None:
+        require("finite", strength=strength)
+        require("> 0", radius=radius)
+        require(
+            ">= 0", size_variation=size_variation, colour_variation=colour_variation, shape_variation=shape_variation
+        )
         super().__init__()
-        _require_radius(radius)
-        require_at_least(0, size_variation=size_variation)
         self.strength, self.radius, self.size_variation = strength, radius, size_variation
         self.variation = Variation(shape_variation, colour_variation)
 
@@ -120,10 +117,10 @@ class HollowSphere(Initial):
     with softplus.
 
     Args:
-        strength: minus the bias at the centre.
+        strength: minus the bias at the centre, finite.
         radius: where the bias is zero, in world units, > 0.
-        colour_variation: standard deviation of a particle's colour logits.
-        shape_variation: standard deviation of a low-frequency wave that is added to the raw density.
+        colour_variation: standard deviation of a particle's colour logits, >= 0.
+        shape_variation: standard deviation of a low-frequency wave that is added to the raw density, >= 0.
     """
 
     def __init__(
@@ -133,8 +130,10 @@ class HollowSphere(Initial):
         colour_variation: float = 0.5,
         shape_variation: float = 1.0,
     ) -> None:
+        require("finite", strength=strength)
+        require("> 0", radius=radius)
+        require(">= 0", colour_variation=colour_variation, shape_variation=shape_variation)
         super().__init__()
-        _require_radius(radius)
         self.strength, self.radius = strength, radius
         self.variation = Variation(shape_variation, colour_variation)
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from scoredistill.annealing import Piecewise, at_progress, require_at_least
+from scoredistill.annealing import Piecewise, at_progress
 from scoredistill.distributed import over_processes
 from scoredistill.generators.nerf.background import Background, RandomBackground
 from scoredistill.generators.nerf.encodings import DenseGrid, Encoding
@@ -23,6 +23,7 @@ from scoredistill.generators.nerf.regularisers import Regulariser, penalties_and
 from scoredistill.generators.nerf.sampling import Block, Rays, RaySampler
 from scoredistill.generators.nerf.surface import colours, surface
 from scoredistill.generators.scenes import SceneGenerator
+from scoredistill.ranges import require
 from scoredistill.rendering.camera import Camera
 from scoredistill.rendering.mesh import Mesh
 from scoredistill.rendering.picture import Render, over
@@ -47,12 +48,12 @@ class NeRF(SceneGenerator):
         regularisers: penalties, each with its weight.
         resolution: height and width of the training pictures, >= 1, constant or over training.
         samples: parts into which each ray's way through the box is cut, >= 1, constant or over training.
-        chunk: most samples held at once, of all particles together, but at least one ray's. Where a training step has
-            more, they are worked out again in the backward pass: time for bounded memory.
-        seed: of everything that is drawn at the start.
+        chunk: most samples held at once, of all particles together, but at least one ray's, >= 1. Where a training step
+            has more, they are worked out again in the backward pass: time for bounded memory.
+        seed: of everything that is drawn at the start, in [0, 2^32).
         identical: start all particles alike.
-        latents: channels of an autoencoder's latents, of which the scenes are made in place of colours, not 3; the
-            pictures that they render go to the teacher as they are. null: colours.
+        latents: channels of an autoencoder's latents, of which the scenes are made in place of colours, not 3, >= 4;
+            the pictures that they render go to the teacher as they are. null: colours.
     """
 
     background: Background
@@ -75,9 +76,10 @@ class NeRF(SceneGenerator):
         identical: bool = False,
         latents: int | None = None,
     ) -> None:
+        require(">= 1", particles=particles, resolution=resolution, samples=samples, chunk=chunk)
+        require("[0, 2^32)", seed=seed)
+        require(">= 4", latents=latents)
         super().__init__(particles, resolution)
-        require_at_least(1, samples=samples, chunk=chunk)
-        require_at_least(4, latents=4 if latents is None else latents)
         self.chunk, self.latents = chunk, latents
         # Copies, so that one configured part can serve several NeRFs without their sharing its parameters.
         encoding = deepcopy(encoding or DenseGrid())
@@ -199,7 +201,7 @@ class NeRF(SceneGenerator):
             NoSurfaceError: if there is none, the scene being empty for example.
         """
         points = 128 if resolution is None else resolution
-        require_at_least(2, resolution=points)
+        require(">= 2", resolution=points)
         return surface(self.field, particle, points, threshold, self.chunk)
 
     def colour(self, points: Tensor, particle: int) -> Tensor:

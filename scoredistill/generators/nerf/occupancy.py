@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from scoredistill.annealing import require_at_least
+from scoredistill.ranges import require
 
 DensityOf = Callable[[Tensor, Tensor], Tensor]
 """Density (P,) of points (P, 3) of particles (P,), sorted by particle."""
@@ -45,13 +45,11 @@ class Occupancy(nn.Module):
         decay: float = 0.5,
         every: int = 10,
     ) -> None:
+        require(">= 1", resolution=resolution, every=every)
+        require(">= 0", threshold=threshold)
+        require("(0, 1)", transmittance=transmittance)
+        require("[0, 1)", decay=decay)
         super().__init__()
-        require_at_least(1, resolution=resolution, every=every)
-        require_at_least(0, threshold=threshold)
-        if not 0 < transmittance < 1:
-            raise ValueError(f"transmittance must lie in (0, 1), got {transmittance}")
-        if not 0 <= decay < 1:
-            raise ValueError(f"decay must lie in [0, 1), got {decay}")
         self.resolution, self.threshold, self.transmittance = resolution, threshold, transmittance
         self.decay, self.every = decay, every
 

@@ -14,6 +14,7 @@ from scoredistill.annealing import Annealed
 from scoredistill.generators.nerf.encodings import DenseGrid
 from scoredistill.generators.nerf.field import Field
 from scoredistill.generators.nerf.march import March
+from scoredistill.ranges import require
 
 
 class Regulariser(ABC):
@@ -22,7 +23,7 @@ class Regulariser(ABC):
     Rays are marched in blocks where there are many, and the blocks' penalties averaged in proportion to `count`.
 
     Args:
-        weight: factor in the total, constant or over training.
+        weight: factor in the total, constant or over training, >= 0.
     """
 
     needs_rays = True
@@ -32,6 +33,7 @@ class Regulariser(ABC):
     """Whether `March.normals` is read."""
 
     def __init__(self, weight: Annealed = 1.0) -> None:
+        require(">= 0", weight=weight)
         self.weight = weight
 
     @abstractmethod
@@ -54,7 +56,7 @@ class Sparsity(Regulariser):
     "DreamFusion: Text-to-3D using 2D Diffusion" (2022), arXiv:2209.14988, appendix.
 
     Args:
-        weight: factor in the total, constant or over training.
+        weight: factor in the total, constant or over training, >= 0.
     """
 
     def __call__(self, march: March, field: Field) -> Tensor:
@@ -65,7 +67,7 @@ class Opacity(Regulariser):
     """The mean of opacity^2.
 
     Args:
-        weight: factor in the total, constant or over training.
+        weight: factor in the total, constant or over training, >= 0.
     """
 
     def __call__(self, march: March, field: Field) -> Tensor:
@@ -76,7 +78,7 @@ class Entropy(Regulariser):
     """Rays should hit or miss: mean binary entropy of the opacity, in nats; largest, log 2, at one half.
 
     Args:
-        weight: factor in the total, constant or over training.
+        weight: factor in the total, constant or over training, >= 0.
     """
 
     def __call__(self, march: March, field: Field) -> Tensor:
@@ -91,14 +93,14 @@ class Emptiness(Regulariser):
     it is a mean over a ray's samples too: its weight here is the published one over their number.
 
     Args:
-        weight: factor in the total, constant or over training.
+        weight: factor in the total, constant or over training, >= 0.
         scale: beta, > 0.
     """
 
     def __init__(self, weight: Annealed = 1.0, scale: float = 10.0) -> None:
+        require(">= 0", weight=weight)
+        require("> 0", scale=scale)
         super().__init__(weight)
-        if not scale > 0:
-            raise ValueError(f"scale must be above 0, got {scale}")
         self.scale = scale
 
     def __call__(self, march: March, field: Field) -> Tensor:
@@ -111,7 +113,7 @@ class Orientation(Regulariser):
     "Ref-NeRF: Structured View-Dependent Appearance for Neural Radiance Fields" (2021), arXiv:2112.03907, equation 11.
 
     Args:
-        weight: factor in the total, constant or over training.
+        weight: factor in the total, constant or over training, >= 0.
     """
 
     needs_normals = True
@@ -129,7 +131,7 @@ class ZVariance(Regulariser):
     "HiFA: High-fidelity Text-to-3D Generation with Advanced Diffusion Guidance" (2023), arXiv:2305.18766.
 
     Args:
-        weight: factor in the total, constant or over training.
+        weight: factor in the total, constant or over training, >= 0.
     """
 
     def __call__(self, march: March, field: Field) -> Tensor:
@@ -150,7 +152,7 @@ class TotalVariation(Regulariser):
     "Direct Voxel Grid Optimization" (2021), arXiv:2111.11215.
 
     Args:
-        weight: factor in the total, constant or over training.
+        weight: factor in the total, constant or over training, >= 0.
     """
 
     needs_rays = False

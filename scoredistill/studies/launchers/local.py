@@ -10,7 +10,7 @@ import sys
 import time
 from dataclasses import replace
 
-from scoredistill.annealing import require_at_least
+from scoredistill.ranges import require
 from scoredistill.studies.launchers.base import Job, Launched, Launcher
 from scoredistill.studies.launchers.fork import Fork
 
@@ -33,9 +33,9 @@ class LocalProcesses(Launcher):
     """
 
     def __init__(self, processes: int | None = None, threads: int = 1) -> None:
+        require(">= 1", processes=processes, threads=threads)
         import torch
 
-        require_at_least(1, threads=threads, processes=1 if processes is None else processes)
         self.devices, self.threads = _devices(torch.cuda.device_count()), threads
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         self.slots = processes or len(self.devices) or max(1, cores // threads)

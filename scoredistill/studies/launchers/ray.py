@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from scoredistill.annealing import require_at_least
+from scoredistill.ranges import require
 from scoredistill.studies.launchers.base import Job, Launched, Launcher
 
 
@@ -23,13 +23,12 @@ class Ray(Launcher):
     """
 
     def __init__(self, address: str | None = None, cpus: float = 1, gpus: float = 0) -> None:
+        require("> 0", cpus=cpus)
+        require(">= 0", gpus=gpus)
         try:
             import ray
         except ImportError as error:
             raise ImportError("Ray is not installed: install scoredistill[ray]") from error
-        require_at_least(0, gpus=gpus)
-        if not cpus > 0:
-            raise ValueError(f"cpus must be more than 0, got {cpus}")
         self._ray: Any = ray
         ray.init(address=address, include_dashboard=False, log_to_driver=False, configure_logging=False)
         self.slots = max(1, int(ray.cluster_resources().get("CPU", 1) // cpus))

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from scoredistill.annealing import require_at_least
+from scoredistill.ranges import require
 from scoredistill.studies.launchers.base import Job, Launched, Launcher
 
 
@@ -42,12 +42,12 @@ class Slurm(Launcher):
         cluster: str = "slurm",
         folder: str = ".submitit",
     ) -> None:
+        require(">= 1", minutes=minutes, cpus=cpus, memory=memory, jobs=jobs)
+        require(">= 0", gpus=gpus)
         try:
             import submitit
         except ImportError as error:
             raise ImportError("submitit is not installed: install scoredistill[slurm]") from error
-        require_at_least(1, minutes=minutes, cpus=cpus, jobs=jobs, memory=1 if memory is None else memory)
-        require_at_least(0, gpus=gpus)
         self.slots, self._refused = jobs, submitit.core.utils.FailedJobError
         self._executor: Any = submitit.AutoExecutor(folder=Path(folder), cluster=cluster)
         given: dict[str, Any] = {"timeout_min": minutes, "cpus_per_task": cpus, "gpus_per_node": gpus, "mem_gb": memory}

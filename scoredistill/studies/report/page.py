@@ -10,8 +10,7 @@ from html import escape
 from importlib import resources
 from pathlib import Path
 
-from PIL import Image
-
+from scoredistill.data.pictures import opened
 from scoredistill.studies.report.content import COSTS, Content, number
 from scoredistill.studies.report.learning import bands_of, curve
 from scoredistill.studies.report.plots import dots, over_axes
@@ -82,7 +81,7 @@ def _pictures(content: Content) -> str:
 
 def _embedded(path: Path) -> str:
     """A picture, or an animation's first frame, small enough, as an address that holds it."""
-    with Image.open(path) as image:
+    with opened(path, str(path)) as image:
         small = image.convert("RGB")
         small.thumbnail((WIDEST, WIDEST))
     buffer = io.BytesIO()
@@ -100,7 +99,7 @@ def _costs(content: Content) -> str:
 def _study(content: Content) -> str:
     record = content.results.record
     rows = [[axis, ", ".join(values), record.baseline.get(axis, "")] for axis, values in record.axes.items()]
-    seeds = ", ".join(map(str, record.seeds))
+    seeds = escape(", ".join(map(str, record.seeds)))
     made = _made_with(content)
     words = f"<p>Seeds {seeds}. {made}Again: <code>{escape(content.command)}</code></p>"
     return _section("The study", _table(["axis", "values", "baseline"], rows) + words)

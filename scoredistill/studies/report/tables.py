@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterable, Sequence
+from html import escape
 
 from scoredistill.studies.report.content import COSTS, Content, interval, number
 from scoredistill.studies.statistics import Difference, Mean
@@ -45,12 +46,13 @@ def results_csv(content: Content) -> str:
 def markdown(content: Content) -> str:
     """The whole report but its pictures and curves."""
     results = content.results
-    parts = [f"# {results.record.name}", f"{content.state}. Again: `{content.command}`", *content.notes()]
+    command = " ".join(content.command.replace("`", "'").split())  # nothing that ends the code
+    parts = [f"# {_plain(results.record.name)}", f"{content.state}. Again: `{command}`", *content.notes()]
     if results.missing:
         rows = [[m.cell, str(m.seed), m.what, m.why] for m in results.missing]
         parts += ["## What is missing", _table(["cell", "seed", "what", "why"], rows)]
     for metric in results.metrics:
-        parts += [f"## {metric}", _table(HEAD, figure_rows(content, metric))]
+        parts += [f"## {_plain(metric)}", _table(HEAD, figure_rows(content, metric))]
     names = [name for name in COSTS if any(name in cost for cost in content.costs.values())]
     rows = [[cell, *(number(cost.get(name)) for name in names)] for cell, cost in content.costs.items()]
     parts += ["## Cost of a run", _table(["cell", *(COSTS[name] for name in names)], rows)]
@@ -99,7 +101,12 @@ def _csv(names: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     return text.getvalue()
 
 
+def _plain(text: str) -> str:
+    """Text in which Markdown sees neither HTML nor the end of a cell or a line."""
+    return escape(" ".join(text.split()), quote=False).replace("|", "\\|")
+
+
 def _table(names: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     lines = [names, ["---"] * len(names), *rows]
-    clean = [[cell.replace("|", "\\|").replace("\n", " ") for cell in line] for line in lines]
+    clean = [[_plain(cell) for cell in line] for line in lines]
     return "\n".join("| " + " | ".join(line) + " |" for line in clean)

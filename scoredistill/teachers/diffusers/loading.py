@@ -13,6 +13,11 @@ from typing import Any
 
 import torch
 
+from scoredistill.networks.weights import first_flaw
+
+LIBRARIES = ("diffusers", "transformers")
+"""Where a pipeline's parts may come from."""
+
 
 @dataclass(frozen=True)
 class Source:
@@ -85,19 +90,40 @@ class Source:
         """
         if not self.has(part):
             raise ValueError(f"model: {self.model} has no {part}, which a {self.name} needs")
-        library, kind = self.index[part]
-        kind = getattr(importlib.import_module(library), kind)
+        kind = self._class_of(part)
+        from safetensors import SafetensorError
+
         # `torch_dtype` is what every class and version understands.
         weights = {} if dtype is None else {"torch_dtype": dtype, "use_safetensors": True, "variant": self.variant}
         try:
             with quietly():
                 return kind.from_pretrained(self.model, subfolder=part, revision=self.revision, **weights)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, SafetensorError) as error:
+            found = first_flaw(Path(self.model) / part)
+            if found is not None:
+                raise ValueError(f"model: {found}") from error
             raise ValueError(
                 f"model: could not read the {part} of {self.model}: {_first_line(error)}. Weights have to be there as "
                 f"safetensors{f' of variant {self.variant!r}' if self.variant else ''}; pickled ones are not read: "
                 "load the pipeline once with diffusers and save_pretrained it"
             ) from error
+
+    def _class_of(self, part: str) -> Any:
+        """The class of a part. A description could name any module, and importing one runs its code."""
+        library, name = self.index[part]
+        if library not in LIBRARIES:
+            raise ValueError(
+                f"model: {self.model}: model_index.json has the {part} from {library!r}; only classes of "
+                f"{' and '.join(LIBRARIES)} are loaded"
+            )
+        module = importlib.import_module(library)
+        kind = getattr(module, name, None) if name in dir(module) else None
+        if not isinstance(kind, type) or not hasattr(kind, "from_pretrained"):
+            raise ValueError(
+                f"model: {self.model}: model_index.json has a {name} as its {part}, and {library} {module.__version__} "
+                f"has no such class: install the version that the pipeline was saved with, or name another class there"
+            )
+        return kind
 
     def pipeline(self, parts: Mapping[str, object]) -> Any:
         """The pipeline itself, of these parts and without its others."""

@@ -13,6 +13,7 @@ from torch.nn.functional import interpolate
 from scoredistill.diffusion.prediction import Prediction
 from scoredistill.networks.denoiser import Denoiser
 from scoredistill.networks.storage import find_trained
+from scoredistill.ranges import require
 from scoredistill.rendering.camera import Camera
 from scoredistill.teachers.base import Teacher
 from scoredistill.teachers.diffusers.loading import Source
@@ -36,7 +37,7 @@ class DiffusersTeacher(Teacher):
         revision: of a hub repository: branch, tag or commit; null: its main branch.
         variant: of the weights' files, fp16 for example; null: the plain ones.
         dtype: of weights and activations: float32, float16 or bfloat16. Results have the type of x_t.
-        resolution: pixels to which a picture's sides are brought before it is encoded; null: the pipeline's own.
+        resolution: pixels to which a picture's sides are brought before it is encoded, >= 1; null: the pipeline's own.
         attention: backend of a transformer's attention, as diffusers calls it; null: the library's choice.
         compile: compile the network, which takes a minute at first.
         offload: keep what is idle, the autoencoder's decoder and the text encoders, on the CPU.
@@ -68,6 +69,8 @@ class DiffusersTeacher(Teacher):
         guidance_embedding: float | None = None,
         trained_by: str | None = None,
     ) -> None:
+        require(">= 1", resolution=resolution)
+        require("> 0", guidance_embedding=guidance_embedding)
         if dtype not in ("float32", "float16", "bfloat16"):
             raise ValueError(f"dtype: choose float32, float16 or bfloat16, got {dtype!r}")
         execution = Execution(getattr(torch, dtype), attention, compile, offload, checkpointing, slicing, tiling)
@@ -80,7 +83,7 @@ class DiffusersTeacher(Teacher):
         self.source = source
         self.denoiser, self.codec, self._zeros = parts.denoiser, parts.codec, parts.zeros
         self.size = parts.side if resolution is None else (resolution, resolution)
-        if resolution is not None and (resolution < 1 or resolution % self.codec.pixels):
+        if resolution is not None and resolution % self.codec.pixels:
             raise ValueError(f"resolution: it must be a multiple of {self.codec.pixels}, got {resolution}")
         self.prompts = Prompts(parts.encoder, prompts)
         self.eval()

@@ -21,6 +21,7 @@ from scoredistill.diffusion.ends import MORE_NOISE, require_noise
 from scoredistill.diffusion.mixture import MixturePosterior
 from scoredistill.diffusion.prediction import Prediction
 from scoredistill.diffusion.schedule import CosineSchedule, Schedule
+from scoredistill.ranges import require
 from scoredistill.rendering.camera import Camera
 from scoredistill.rendering.mesh import Mesh, marching_cubes
 from scoredistill.teachers.base import Teacher
@@ -74,13 +75,13 @@ class Gallery(Teacher):
     Args:
         schedule: noise schedule; None: cosine.
         pixel_std: standard deviation of independent pixel noise, in units of [-1, 1] values, >= 0.
-        colour_std: standard deviation of every material's albedo in each channel, in [0, 1] display units, >= 0.
+        colour_std: standard deviation of every material's albedo in each channel, in display units from 0 to 1, >= 0.
         janus: share in [0, 1] of pictures that show the object from the opposite azimuth, as a teacher does that has
             seen more fronts than backs.
-        supersample: rays a pixel at edges; 1 leaves them jagged.
-        unconditional_views: canonical cameras over which a prompt without a camera is averaged, a multiple of 4.
+        supersample: rays a pixel at edges, >= 1; 1 leaves them jagged.
+        unconditional_views: canonical cameras over which a prompt without a camera is averaged, a multiple of 4, >= 4.
         background: colour in [-1, 1] where the condition states none.
-        cache_bytes: memory for the latest renders.
+        cache_bytes: memory for the latest renders, >= 0.
         shows: colours, or normals: the outward unit normal's x, y and z in world axes as red, green and blue.
 
     Raises:
@@ -101,18 +102,16 @@ class Gallery(Teacher):
         cache_bytes: int = 1 << 28,
         shows: Shown = "colours",
     ) -> None:
+        require(">= 0", pixel_std=pixel_std, colour_std=colour_std, cache_bytes=cache_bytes)
+        require("[0, 1]", janus=janus)
+        require(">= 1", supersample=supersample)
+        require(">= 4", unconditional_views=unconditional_views)
+        require("[-1, 1]", background=background)
         super().__init__(CosineSchedule() if schedule is None else schedule)
-        if min(pixel_std, colour_std) < 0 or not 0 <= janus <= 1:
-            raise ValueError(
-                f"need pixel_std, colour_std >= 0 and janus in [0, 1]; got {pixel_std}, {colour_std}, {janus}"
-            )
-        if supersample < 1 or unconditional_views < 4 or unconditional_views % 4:
-            raise ValueError(
-                "need supersample >= 1 and unconditional_views a positive multiple of 4; "
-                f"got {supersample} and {unconditional_views}"
-            )
-        if len(background) != 3 or not all(-1 <= channel <= 1 for channel in background):
-            raise ValueError(f"a background has three channels in [-1, 1]; got {tuple(background)}")
+        if unconditional_views % 4:
+            raise ValueError(f"unconditional_views must be a multiple of 4, got {unconditional_views}")
+        if len(background) != 3:
+            raise ValueError(f"a background has three channels; got {tuple(background)}")
         if shows == "normals" and colour_std > 0:
             raise ValueError(f"normals have no colours: with shows: normals, colour_std has to be 0, got {colour_std}")
         self.pixel_std = pixel_std

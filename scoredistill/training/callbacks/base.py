@@ -14,6 +14,7 @@ import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 
 from scoredistill.rendering.files import write_atomically
+from scoredistill.training.base import Training
 from scoredistill.training.data import Conditions
 from scoredistill.training.module import Distillation
 
@@ -83,7 +84,47 @@ def isolated(trainer: Trainer, callback: Callback) -> Iterator[None]:
         failures.failed.append(name)
 
 
-class Evaluation(Callback, ABC):
+class Look(Callback):
+    """What looks at the evaluated generator. A subclass says in `check` what it needs."""
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Check before training: what fails at the end has cost a whole run.
+
+        Raises:
+            TypeError: that names the callback, if it cannot look at this generator, teacher or data.
+        """
+        if stage != "predict":
+            self.check(cast(Training, pl_module), cast(Conditions, trainer.datamodule))  # type: ignore[attr-defined]
+
+    def check(self, module: Training, data: Conditions) -> None:
+        """Refuse what cannot be looked at.
+
+        Args:
+            module: whose evaluated generator is to be looked at.
+            data: the prompts, cameras or pictures.
+
+        Raises:
+            TypeError: naming the callback, what it needs and what there is instead.
+        """
+
+
+def require_part(looker: Callback, part: object, kinds: type | tuple[type, ...], needs: str) -> None:
+    """Check the type of what a callback looks at.
+
+    Args:
+        looker: the callback.
+        part: the generator, the teacher or the data.
+        kinds: of which it has to be.
+        needs: what to call these in the message, and the remedy.
+
+    Raises:
+        TypeError: if it is of another type.
+    """
+    if not isinstance(part, kinds):
+        raise TypeError(f"{type(looker).__name__} needs {needs}; there is {type(part).__name__}")
+
+
+class Evaluation(Look, ABC):
     """Figures of the evaluated generator, in validate and test and at the end of fit. A subclass implements `evaluate`.
 
     Interim figures go to the loggers, final ones into metrics.json as well.

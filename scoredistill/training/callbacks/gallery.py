@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor
 
 from scoredistill.generators.scenes import SceneGenerator
+from scoredistill.ranges import require
 from scoredistill.rendering.camera import Camera
 from scoredistill.rendering.mesh import NoSurfaceError, chamfer
 from scoredistill.teachers.gallery import Gallery
-from scoredistill.training.callbacks.base import Evaluation
+from scoredistill.training.base import Training
+from scoredistill.training.callbacks.base import Evaluation, require_part
 from scoredistill.training.data import Conditions, PromptAndCameras
 from scoredistill.training.module import Distillation
 
@@ -42,24 +46,28 @@ class GalleryFidelity(Evaluation):
     has none.
 
     Args:
-        resolution: height and width of the compared pictures.
-        mesh_resolution: lattice points along each axis of both meshes; null: the generator's own choice, and 96 of the
-            gallery's; 0: no meshes.
+        resolution: height and width of the compared pictures, >= 1.
+        mesh_resolution: lattice points along each axis of both meshes, >= 0 and not 1 to 7; null: the generator's own
+            choice, and 96 of the gallery's; 0: no meshes.
     """
 
     def __init__(self, resolution: int = 64, mesh_resolution: int | None = 96) -> None:
+        require(">= 1", resolution=resolution)
+        require(">= 0", mesh_resolution=mesh_resolution)
+        if mesh_resolution is not None and 0 < mesh_resolution < 8:
+            raise ValueError(f"mesh_resolution must be at least 8, or 0 for no meshes, got {mesh_resolution}")
         self.resolution, self.mesh_resolution = resolution, mesh_resolution
 
+    def check(self, module: Training, data: Conditions) -> None:
+        require_part(self, module.evaluated, SceneGenerator, "a generator of 3D scenes (NeRF, DMTet)")
+        teacher = cast(Distillation, module).distiller.teacher
+        require_part(self, teacher, Gallery, "the Gallery teacher (PromptFidelity looks at scenes from any)")
+        require_part(self, data, PromptAndCameras, "PromptAndCameras data")
+
     def evaluate(self, module: Distillation, data: Conditions, final: bool) -> dict[str, float]:
-        generator, teacher = module.evaluated, module.distiller.teacher
-        if not (
-            isinstance(generator, SceneGenerator)
-            and isinstance(teacher, Gallery)
-            and isinstance(data, PromptAndCameras)
-        ):
-            raise TypeError(
-                "GalleryFidelity needs a generator of 3D scenes, the Gallery teacher and PromptAndCameras data"
-            )
+        self.check(module, data)
+        generator, teacher = cast(SceneGenerator, module.evaluated), cast(Gallery, module.distiller.teacher)
+        data = cast(PromptAndCameras, data)
         psnr, nearest = psnr_to_variants(generator, teacher, data.text, data.evaluation_cameras(), self.resolution).max(
             dim=1
         )

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import cast
 
 import torch
-from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning import LightningModule, Trainer
 from torch import Tensor
 
 from scoredistill.generators.image import ImageParticles
 from scoredistill.generators.scenes import SceneGenerator
+from scoredistill.ranges import require
 from scoredistill.rendering.turntable import (
     picture_grid,
     save_animation,
@@ -22,15 +23,17 @@ from scoredistill.rendering.turntable import (
 from scoredistill.teachers.analytic import GaussianMixture
 from scoredistill.teachers.base import Teacher
 from scoredistill.training.base import Training
-from scoredistill.training.callbacks.base import Interval, isolated, run_folder
+from scoredistill.training.callbacks.base import Interval, Look, isolated, require_part, run_folder
 from scoredistill.training.callbacks.quality import asked_texts, asks_for_classes, classes, draw_samples
 from scoredistill.training.callbacks.scatter import require_matplotlib, scatter_picture
 from scoredistill.training.callbacks.views import particle_views
 from scoredistill.training.data import Conditions, PromptAndCameras
 from scoredistill.training.module import Distillation
 
+SCENES = "a generator of 3D scenes (NeRF, DMTet; ParticleGrid draws others)"
 
-class ParticleGrid(Callback):
+
+class ParticleGrid(Look):
     """A picture of every particle, each `every` steps as pictures/step_N.png and at the end as grid.png.
 
     3D particles are rows, cameras columns; pictures are tiled; points are drawn over the teacher's samples. Of a
@@ -38,21 +41,30 @@ class ParticleGrid(Callback):
     otherwise of the evaluation's prompts where there are any.
 
     Args:
-        every: generator steps between pictures; 0: only the last one.
-        resolution: height and width of a 3D particle's pictures.
-        views: cameras that a 3D particle is shown from.
-        samples: that are shown of a generator from noise.
+        every: generator steps between pictures, >= 0; 0: only the last one.
+        resolution: height and width of a 3D particle's pictures, >= 1.
+        views: cameras that a 3D particle is shown from, >= 1.
+        samples: that are shown of a generator from noise, >= 1.
     """
 
     def __init__(self, every: int = 100, resolution: int = 96, views: int = 6, samples: int = 100) -> None:
+        require(">= 0", every=every)
+        require(">= 1", resolution=resolution, views=views, samples=samples)
         self.interval, self.resolution, self.views, self.samples = Interval(every), resolution, views, samples
 
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Know before training whether it can be drawn."""
-        generator = cast(Training, pl_module).evaluated
-        shape = generator.values.shape[1:] if isinstance(generator, ImageParticles) else getattr(generator, "shape", ())
-        if stage == "fit" and len(shape) == 1:
+    def check(self, module: Training, data: Conditions) -> None:
+        generator = module.evaluated
+        if isinstance(generator, SceneGenerator):
+            require_part(self, data, PromptAndCameras, "PromptAndCameras data for 3D scenes")
+            return
+        if generator.particles is not None:
+            require_part(self, generator, ImageParticles, "3D scenes, ImageParticles or samples from noise")
+        one = generator.values[0].shape if isinstance(generator, ImageParticles) else getattr(generator, "shape", ())
+        shape: tuple[int, ...] = tuple(one)
+        if len(shape) == 1:
             require_matplotlib()
+            if shape[0] > 2:
+                raise TypeError(f"ParticleGrid draws points in one or two dimensions, and pictures; got {shape}")
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: object, batch_idx: int
@@ -85,8 +97,6 @@ class ParticleGrid(Callback):
             return picture_grid(pictures.flatten(0, 1), columns=self.views)
         if isinstance(generator, ImageParticles):
             return particle_picture(generator.values.detach(), cast(Distillation, module).distiller.teacher)
-        if generator.particles is not None:
-            raise TypeError(f"ParticleGrid cannot draw a {type(generator).__name__}")
         data = cast(Conditions, trainer.datamodule)  # type: ignore[attr-defined]
         count = data.classes if asks_for_classes(data) else None
         labels = None if count is None else torch.arange(self.samples) * count // self.samples
@@ -112,25 +122,30 @@ def particle_picture(x: Tensor, teacher: object) -> Tensor:
     return scatter_picture(x, reference)
 
 
-class Turntable(Callback):
+class Turntable(Look):
     """At the end of fit, all particles turning side by side: turntable.webp, and a strip of frames turntable.png.
 
     Args:
-        frames: pictures of one turn.
-        resolution: height and width of each particle's picture.
+        frames: pictures of one turn, >= 1.
+        resolution: height and width of each particle's picture, >= 1.
         suffixes: formats of the animation: .webp, .gif, and .mp4 with the extra `video`.
     """
 
     def __init__(self, frames: int = 24, resolution: int = 96, suffixes: Sequence[str] = (".webp",)) -> None:
+        require(">= 1", frames=frames, resolution=resolution)
         self.frames, self.resolution, self.suffixes = frames, resolution, tuple(suffixes)
+
+    def check(self, module: Training, data: Conditions) -> None:
+        require_part(self, module.evaluated, SceneGenerator, SCENES)
+        require_part(self, data, PromptAndCameras, "PromptAndCameras data")
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Render one turn and write it."""
         module = cast(Distillation, pl_module)
         with module.whole():
-            if isinstance(module.evaluated, SceneGenerator) and trainer.is_global_zero:
+            if trainer.is_global_zero:
                 with isolated(trainer, self):
-                    self._write(module.evaluated, module.distiller.teacher, trainer)
+                    self._write(cast(SceneGenerator, module.evaluated), module.distiller.teacher, trainer)
 
     def _write(self, generator: SceneGenerator, teacher: Teacher, trainer: Trainer) -> None:
         data = cast(PromptAndCameras, trainer.datamodule)  # type: ignore[attr-defined]
@@ -148,23 +163,29 @@ def side_by_side(turn: Tensor) -> Tensor:
     return torch.cat(list(turn), dim=-1)
 
 
-class MeshExport(Callback):
+class MeshExport(Look):
     """At the end of fit, each particle's mesh as particle_i with vertex colours.
 
     Args:
-        resolution: lattice points along each axis; null: the generator's own choice.
+        resolution: lattice points along each axis, >= 8; null: the generator's own choice.
         suffixes: formats: .glb, .obj, .ply, .stl.
     """
 
     def __init__(self, resolution: int | None = 96, suffixes: Sequence[str] = (".glb",)) -> None:
+        require(">= 8", resolution=resolution)
         self.resolution, self.suffixes = resolution, tuple(suffixes)
+
+    def check(self, module: Training, data: Conditions) -> None:
+        require_part(self, module.evaluated, SceneGenerator, SCENES)
+        if cast(SceneGenerator, module.evaluated).latents is not None:
+            raise TypeError("MeshExport needs scenes of colors; these are of latents, which have no mesh: leave it out")
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Extract and write the meshes."""
         module = cast(Distillation, pl_module)
         with module.whole():
-            if isinstance(module.evaluated, SceneGenerator) and trainer.is_global_zero:
-                self._write(module.evaluated, trainer)
+            if trainer.is_global_zero:
+                self._write(cast(SceneGenerator, module.evaluated), trainer)
 
     def _write(self, generator: SceneGenerator, trainer: Trainer) -> None:
         folder: Path = run_folder(trainer) / "meshes"

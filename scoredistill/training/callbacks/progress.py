@@ -8,6 +8,8 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from scoredistill.ranges import require
+
 SHOWN = {"loss": "loss", "gradient_norm": "|grad|", "critic/loss": "critic"}
 
 
@@ -15,10 +17,11 @@ class RunProgress(Callback):
     """A bar on a terminal, a line every few seconds elsewhere; at the end, what the run took and where its results are.
 
     Args:
-        seconds: time between lines where the output is not a terminal.
+        seconds: time between lines where the output is not a terminal, > 0.
     """
 
     def __init__(self, seconds: float = 10.0) -> None:
+        require("> 0", seconds=seconds)
         self.seconds = seconds
         self._console = Console(highlight=False)
         self._bar: Progress | None = None

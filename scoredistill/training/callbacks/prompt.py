@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from pytorch_lightning.utilities import rank_zero_warn
@@ -10,8 +11,10 @@ from pytorch_lightning.utilities import rank_zero_warn
 from scoredistill.evaluation.colour import mean_chroma, mean_pair_distance
 from scoredistill.evaluation.recogniser import Recogniser
 from scoredistill.generators.scenes import SceneGenerator
+from scoredistill.ranges import require
 from scoredistill.teachers.gallery import Gallery
-from scoredistill.training.callbacks.base import Evaluation
+from scoredistill.training.base import Training
+from scoredistill.training.callbacks.base import Evaluation, require_part
 from scoredistill.training.callbacks.views import Views, gallery_views, particle_views
 from scoredistill.training.data import Conditions, PromptAndCameras
 from scoredistill.training.module import Distillation
@@ -30,24 +33,28 @@ class PromptFidelity(Evaluation):
 
     Args:
         candidates: prompts that the recogniser tells apart, at least two, the run's prompt among them.
-        resolution: height and width of the pictures.
+        resolution: height and width of the pictures, >= 1.
         cache: folder in which trained recognisers are kept.
     """
 
     def __init__(self, candidates: Sequence[str], resolution: int = 64, cache: str = "runs/recognisers") -> None:
+        require(">= 1", resolution=resolution)
         if isinstance(candidates, str) or len(candidates) < 2:
             raise ValueError(f"candidates: need a list of two prompts or more, got {candidates!r}")
         self.candidates, self.resolution, self.cache = tuple(candidates), resolution, cache
         self._recogniser: Recogniser | None = None
 
+    def check(self, module: Training, data: Conditions) -> None:
+        require_part(self, module.evaluated, SceneGenerator, "a generator of 3D scenes (NeRF, DMTet)")
+        require_part(self, data, PromptAndCameras, "PromptAndCameras data")
+        text = cast(PromptAndCameras, data).text
+        if text not in self.candidates:
+            raise ValueError(f"PromptFidelity: add the prompt {text!r} to candidates: {', '.join(self.candidates)}")
+        Gallery().check(self.candidates)
+
     def evaluate(self, module: Distillation, data: Conditions, final: bool) -> dict[str, float]:
-        generator = module.evaluated
-        if not isinstance(generator, SceneGenerator) or not isinstance(data, PromptAndCameras):
-            raise TypeError("PromptFidelity needs a generator of 3D scenes and PromptAndCameras data")
-        if data.text not in self.candidates:
-            raise ValueError(
-                f"PromptFidelity: add the prompt {data.text!r} to candidates: {', '.join(self.candidates)}"
-            )
+        self.check(module, data)
+        generator, data = cast(SceneGenerator, module.evaluated), cast(PromptAndCameras, data)
         camera = data.evaluation_cameras()
         background = torch.tensor(Gallery().settings.background)
         ours = particle_views(generator, module.distiller.teacher, camera, self.resolution, background)

@@ -10,10 +10,12 @@ from pytorch_lightning import LightningModule, Trainer
 from torch import Tensor
 
 from scoredistill.evaluation.recogniser import Recogniser
+from scoredistill.ranges import require
 from scoredistill.rendering.turntable import picture_grid, save_picture
+from scoredistill.teachers.gallery import Gallery
 from scoredistill.training.base import Training
 from scoredistill.training.callbacks.base import Evaluation, Interval, isolated, run_folder
-from scoredistill.training.callbacks.quality import draw_samples
+from scoredistill.training.callbacks.quality import draw_samples, require_samples
 from scoredistill.training.data import Conditions
 from scoredistill.types import Condition
 
@@ -27,17 +29,23 @@ class PromptSamples(Evaluation):
     Args:
         prompts: that are shown and told apart, at least two.
         samples: of each prompt, >= 1.
-        every: steps between pictures; 0: only the last one.
+        every: steps between pictures, >= 0; 0: only the last one.
         cache: folder in which trained recognisers are kept.
     """
 
     def __init__(
         self, prompts: Sequence[str], samples: int = 8, every: int = 0, cache: str = "runs/recognisers"
     ) -> None:
-        if isinstance(prompts, str) or len(prompts) < 2 or samples < 1:
-            raise ValueError(f"need a list of two prompts or more, and samples >= 1; got {prompts!r} and {samples}")
+        require(">= 1", samples=samples)
+        require(">= 0", every=every)
+        if isinstance(prompts, str) or len(prompts) < 2:
+            raise ValueError(f"prompts: need a list of two or more, got {prompts!r}")
         self.prompts, self.samples, self.interval, self.cache = tuple(prompts), samples, Interval(every), cache
         self._seen: Tensor | None = None
+
+    def check(self, module: Training, data: Conditions) -> None:
+        require_samples(self, module)
+        Gallery().check(self.prompts)
 
     def evaluate(self, module: Training, data: Conditions, final: bool) -> dict[str, float]:
         recogniser = Recogniser.cached(self.cache, self.prompts)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import cast
 
 import torch
+from pytorch_lightning import Callback
 from torch import Tensor
 
-from scoredistill.annealing import require_at_least
 from scoredistill.evaluation.classes import even_labels
 from scoredistill.evaluation.features import ClassifierFeatures, FeatureExtractor, PCAFeatures
 from scoredistill.evaluation.modes import mode_divergences, mode_statistics
@@ -15,11 +16,13 @@ from scoredistill.evaluation.report import SampleReport
 from scoredistill.evaluation.resampling import mean_over_sets, with_errors
 from scoredistill.evaluation.transport import wasserstein2
 from scoredistill.networks.modes import evaluating
+from scoredistill.ranges import require
 from scoredistill.teachers.analytic import GaussianMixture
 from scoredistill.teachers.sampling import sample
 from scoredistill.training.base import Training
-from scoredistill.training.callbacks.base import Evaluation
+from scoredistill.training.callbacks.base import Evaluation, require_part
 from scoredistill.training.data import Conditions
+from scoredistill.training.images import Images
 from scoredistill.training.module import Distillation
 from scoredistill.training.randomness import generator_at
 from scoredistill.types import Batch, Condition
@@ -45,15 +48,8 @@ def draw_samples(
         seed: of the noise.
         number: of the set of samples; others are independent.
 
-    Raises:
-        TypeError: if the generator does not sample from noise.
     """
     generator = module.evaluated
-    if generator.particles is not None:
-        raise TypeError(
-            f"{type(generator).__name__} holds particles; SampleQuality and MixtureQuality need a generator that "
-            "samples from noise (ModeStatistics looks at particles)"
-        )
 
     def made(condition: Condition | None, size: int, rng: torch.Generator) -> Tensor:
         with torch.no_grad():
@@ -61,6 +57,20 @@ def draw_samples(
 
     with evaluating(generator):
         return in_batches(made, count, condition, batch, seed, SAMPLES_STREAM, number)
+
+
+def require_samples(looker: Callback, module: Training) -> None:
+    """Check that a callback's generator samples from noise.
+
+    Raises:
+        TypeError: if it holds particles.
+    """
+    generator = module.evaluated
+    if generator.particles is not None:
+        raise TypeError(
+            f"{type(looker).__name__} needs a generator that samples from noise; {type(generator).__name__} holds "
+            "particles (ModeStatistics looks at particles, GalleryFidelity and PromptFidelity at scenes)"
+        )
 
 
 def in_batches(
@@ -88,6 +98,11 @@ def in_batches(
         part = None if condition is None else condition[rows]
         parts.append(made(part, len(rows), generator_at(seed, step, stream)).detach().cpu())
     return torch.cat(parts)
+
+
+def _require_spread(resamples: int) -> None:
+    if resamples == 1:
+        raise ValueError("resamples: a single half-sample has no spread; set 0, or 2 and more")
 
 
 def classes(labels: Tensor | None) -> Condition | None:
@@ -125,15 +140,15 @@ class SampleQuality(Evaluation):
         samples: how many are generated for one set, >= 4.
         extractor: features in which samples are compared, fitted to the data at the first look; null: a
             `ClassifierFeatures` where the data are labelled, else `PCAFeatures`.
-        resamples: half-samples from which standard errors of a single set's figures are computed; 0: no standard
-            errors.
+        resamples: half-samples from which standard errors of a single set's figures are computed, >= 0 and not 1; 0: no
+            standard errors.
         sets: independent sets, >= 1; the figures of several are their means, with standard errors from their spread.
-        neighbours: k of precision, recall, density and coverage.
+        neighbours: k of precision, recall, density and coverage, >= 1.
         reference_teacher: steps of Heun's method with which the teacher itself is sampled, guided as in training, and
-            judged as teacher/NAME at the end; 0: not at all.
+            judged as teacher/NAME at the end, >= 0; 0: not at all.
         interim: whether to look while training goes on too, and not only at the end.
-        batch: samples generated at a time.
-        seed: of all randomness.
+        batch: samples generated at a time, >= 1.
+        seed: of all randomness, in [0, 2^32).
     """
 
     def __init__(
@@ -148,13 +163,20 @@ class SampleQuality(Evaluation):
         batch: int = 256,
         seed: int = 0,
     ) -> None:
-        if samples < 4:
-            raise ValueError(f"samples must be at least 4; got {samples}")
-        require_at_least(1, sets=sets)
+        require(">= 4", samples=samples)
+        require(">= 0", resamples=resamples, reference_teacher=reference_teacher)
+        require(">= 1", sets=sets, neighbours=neighbours, batch=batch)
+        require("[0, 2^32)", seed=seed)
+        _require_spread(resamples)
         self.samples, self.extractor, self.neighbours = samples, extractor, neighbours
         self.resamples, self.sets = resamples, sets
         self.reference_teacher, self.interim, self.batch, self.seed = reference_teacher, interim, batch, seed
         self._known: tuple[Conditions, SampleReport] | None = None
+
+    def check(self, module: Training, data: Conditions) -> None:
+        require_samples(self, module)
+        if not hasattr(data, "reference"):
+            raise TypeError(f"SampleQuality needs real data to compare with: Images; there is {type(data).__name__}")
 
     def evaluate(self, module: Distillation, data: Conditions, final: bool) -> dict[str, float]:
         if not (final or self.interim):
@@ -181,12 +203,8 @@ class SampleQuality(Evaluation):
     def _report(self, module: Distillation, data: Conditions) -> SampleReport:
         """The data's part of the figures, and the fitted features, once for every look at the same data."""
         if self._known is None or self._known[0] is not data:
-            reference = getattr(data, "reference", None)
-            if reference is None:
-                raise TypeError(
-                    f"SampleQuality needs real data to compare with, and {type(data).__name__} has no reference()"
-                )
-            real, labels = reference()
+            self.check(module, data)
+            real, labels = cast(Images, data).reference()
             with torch.no_grad():
                 real = torch.cat([module.decoded(part.to(module.device)).cpu() for part in real.split(self.batch)])
             extractor = self.extractor or (PCAFeatures() if labels is None else ClassifierFeatures())
@@ -216,23 +234,30 @@ class MixtureQuality(Evaluation):
 
     Args:
         samples: how many are generated, >= 4.
-        resamples: half-samples from which standard errors are computed; 0: no standard errors.
+        resamples: half-samples from which standard errors are computed, >= 0 and not 1; 0: no standard errors.
         interim: whether to look while training goes on too, and not only at the end.
-        batch: samples generated at a time.
-        seed: of all randomness.
+        batch: samples generated at a time, >= 1.
+        seed: of all randomness, in [0, 2^32).
     """
 
     def __init__(
         self, samples: int = 1000, resamples: int = 10, interim: bool = False, batch: int = 256, seed: int = 0
     ) -> None:
-        if samples < 4:
-            raise ValueError(f"samples must be at least 4; got {samples}")
+        require(">= 4", samples=samples)
+        require(">= 0", resamples=resamples)
+        require(">= 1", batch=batch)
+        require("[0, 2^32)", seed=seed)
+        _require_spread(resamples)
         self.samples, self.resamples, self.interim, self.batch, self.seed = samples, resamples, interim, batch, seed
 
+    def check(self, module: Training, data: Conditions) -> None:
+        require_part(self, module, Distillation, "task: distillation")
+        require_samples(self, module)
+        require_part(self, cast(Distillation, module).distiller.teacher, GaussianMixture, "a GaussianMixture teacher")
+
     def evaluate(self, module: Distillation, data: Conditions, final: bool) -> dict[str, float]:
-        teacher = module.distiller.teacher
-        if not isinstance(teacher, GaussianMixture):
-            raise TypeError(f"MixtureQuality needs a GaussianMixture teacher, not {type(teacher).__name__}")
+        self.check(module, data)
+        teacher = cast(GaussianMixture, module.distiller.teacher)
         if not (final or self.interim):
             return {}
         rng = generator_at(self.seed, 0, MIXTURE_STREAM)

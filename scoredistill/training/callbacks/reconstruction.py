@@ -8,9 +8,11 @@ import torch
 from pytorch_lightning import LightningModule, Trainer
 from torch import Tensor
 
+from scoredistill.ranges import require
 from scoredistill.rendering.turntable import picture_grid, save_picture
+from scoredistill.training.autoencoder import AutoencoderTraining
 from scoredistill.training.base import Training
-from scoredistill.training.callbacks.base import Evaluation, isolated, run_folder
+from scoredistill.training.callbacks.base import Evaluation, isolated, require_part, run_folder
 from scoredistill.training.data import Conditions
 from scoredistill.training.images import Images
 from scoredistill.types import Batch
@@ -24,13 +26,19 @@ class ReconstructionQuality(Evaluation):
 
     Args:
         samples: pictures, the first of the reference, >= 1.
-        shown: of them in the picture.
+        shown: of them in the picture, >= 1.
     """
 
     def __init__(self, samples: int = 256, shown: int = 12) -> None:
+        require(">= 1", samples=samples, shown=shown)
         self.samples, self.shown = samples, shown
 
+    def check(self, module: Training, data: Conditions) -> None:
+        require_part(self, module, AutoencoderTraining, "task: autoencoder")
+        require_part(self, data, Images, "Images as data")
+
     def evaluate(self, module: Training, data: Conditions, final: bool) -> dict[str, float]:
+        self.check(module, data)
         real, made = self._pairs(module, data, self.samples)
         error = (real - made).square().flatten(1).mean(1) / 4
         psnr = -10 * torch.stack([error.mean(), error.max()]).log10()
@@ -47,8 +55,6 @@ class ReconstructionQuality(Evaluation):
 
     def _pairs(self, module: Training, data: Conditions, count: int) -> tuple[Tensor, Tensor]:
         """Real pictures and their reconstructions, on the CPU."""
-        if not isinstance(data, Images):
-            raise TypeError("ReconstructionQuality needs Images as data")
-        real = data.reference()[0][:count]
+        real = cast(Images, data).reference()[0][:count]
         made = [module.evaluated(Batch(data=part.to(module.device))).x.cpu() for part in real.split(64)]
         return real, torch.cat(made)

@@ -162,7 +162,9 @@ def test_learned_background_is_a_function_of_direction_and_particle():
 
 
 def test_bad_backgrounds_are_refused():
-    with pytest.raises(ValueError, match="three values"):
+    with pytest.raises(ValueError, match=r"colour must lie in \[-1, 1\], got 2"):
         SolidBackground((2.0, 0.0, 0.0))
+    with pytest.raises(ValueError, match="three values"):
+        SolidBackground((1.0, 0.0))
     with pytest.raises(ValueError, match="probability"):
         RandomBackground(1.5)

@@ -1,0 +1,61 @@
+"""Settings of Lightning's trainer under which nothing would be trained, or which have no effect here."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from jsonargparse import Namespace
+
+from scoredistill.cli.errors import UsageError
+from scoredistill.ranges import Range
+
+RANGES = {
+    "max_steps": (">= 1", "the generator steps of the whole training, over which schedules are defined"),
+    "max_epochs": (">= 1", "leave it null: training ends after trainer.max_steps"),
+    "limit_train_batches": (">= 1", "the batches of an epoch; null: an epoch has no end"),
+    "val_check_interval": (">= 1", "the batches between two validations"),
+    "check_val_every_n_epoch": (">= 1", "the epochs between two validations; null: only trainer.val_check_interval"),
+    "log_every_n_steps": (">= 0", "the steps between two lines of the log; 0: none"),
+}
+"""What counts has to be, and what it is."""
+UNLIMITED = {"max_epochs": -1}
+"""Lightning's way to say that there is no limit."""
+UNCOUNTED = {"limit_train_batches": 1.0}
+"""Lightning's way to say all; otherwise batches that are drawn without end have no fractions."""
+UNUSED = {
+    "accumulate_grad_batches": (1, "networks have optimizers of their own; set {accumulate} instead"),
+    "gradient_clip_val": (None, "networks have optimizers of their own; set {optimizer}.clip instead"),
+    "gradient_clip_algorithm": (None, "gradients are clipped by their norm; set {optimizer}.clip instead"),
+    "overfit_batches": (0.0, "every batch is drawn anew, and none can be repeated; leave it out"),
+}
+"""Settings that only automatic optimization or a finite data set would heed, each with its default."""
+
+
+def check_trainer(trainer: Namespace, task: str) -> None:
+    """Refuse what `fit` cannot do.
+
+    Args:
+        trainer: settings of the trainer, by name.
+        task: what is trained.
+
+    Raises:
+        UsageError: naming the first setting that is out of its range or has no effect, and what to set instead.
+    """
+    for name, (allowed, meaning) in RANGES.items():
+        value = trainer.get(name)
+        if value is not None and not _counts(name, value, Range.parse(allowed)):
+            raise UsageError(f"trainer.{name}: expected a whole number {allowed}, {meaning}; got {value}")
+    words = {"optimizer": "model.optimizer", "accumulate": "data.batch_size"}
+    if task == "distillation":
+        words = {"optimizer": "model.generator_optimizer", "accumulate": "model.plan.accumulate"}
+    for name, (default, reason) in UNUSED.items():
+        value = trainer.get(name)
+        if value != default:
+            raise UsageError(f"trainer.{name}: it has no effect here, {reason.format(**words)}")
+
+
+def _counts(name: str, value: Any, allowed: Range) -> bool:
+    """Whether a value is a whole number in the range, or one of Lightning's other words."""
+    if isinstance(value, float):
+        return value == UNCOUNTED.get(name)
+    return not isinstance(value, int) or value == UNLIMITED.get(name) or value in allowed
