@@ -18,6 +18,7 @@ from pytorch_lightning.loggers import CSVLogger, Logger
 
 from scoredistill.cli import help as cli_help
 from scoredistill.cli.errors import UsageError, explain
+from scoredistill.cli.interrupted import STOPS
 from scoredistill.cli.processes import one_folder
 from scoredistill.cli.recipes import difference
 from scoredistill.cli.teachers import train_what_is_missing
@@ -75,27 +76,23 @@ class CommandLine(LightningCLI):
         self.command, self.given = command, words
         if words.task not in TASKS:
             raise UsageError(f"task: there is no {words.task!r}. Choose from {', '.join(TASKS)}")
-        super().__init__(
-            TASKS[words.task],
-            Conditions,
-            save_config_callback=None,
-            trainer_defaults=TRAINER_DEFAULTS,
-            subclass_mode_data=True,
-            auto_configure_optimizers=False,
-            load_from_checkpoint_support=False,
-            args=words.words,
-            run=False,
-            parser_kwargs={
-                "prog": f"scoredistill {command}",
-                "usage": f"scoredistill {command} --config RECIPE [--config RECIPE ...] [--OPTION VALUE ...]",
-                "description": DESCRIPTIONS[command],
-                "epilog": cli_help.EPILOG,
-                "formatter_class": cli_help.HelpFormatter,
-                "exit_on_error": False,
-                "allow_abbrev": False,
-                "dump_header": None,
-            },
-        )
+        try:
+            super().__init__(
+                TASKS[words.task],
+                Conditions,
+                save_config_callback=None,
+                trainer_defaults=TRAINER_DEFAULTS,
+                subclass_mode_data=True,
+                auto_configure_optimizers=False,
+                load_from_checkpoint_support=False,
+                args=words.words,
+                run=False,
+                parser_kwargs=_parser_settings(command),
+            )
+        except BaseException:
+            if "workspace" in vars(self):
+                self.workspace.discard()  # leave no folder behind
+            raise
 
     def add_default_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """What is neither model nor data nor trainer."""
@@ -160,6 +157,7 @@ class CommandLine(LightningCLI):
             start = find_start(self.config.output, self.config.ckpt_path)
             if self.command == "fit" and start.run is not None and start.run.config.is_file():
                 self.changed = difference(start.run.config, self.recipe, self._resolved)
+            STOPS.watch()
             self.workspace = open_workspace(self.command, self.config.output, start, goes_on=self.changed is None)
             opened.append(self.workspace.folder)
         loggers = self.config.trainer.logger
@@ -178,14 +176,6 @@ class CommandLine(LightningCLI):
 
     def _resolved(self, config: Path) -> str:
         return self._as_recipe(self.parser.parse_path(str(config)))
-
-    def instantiate_classes(self) -> None:
-        """Build everything; leave no folder behind if that fails."""
-        try:
-            super().instantiate_classes()
-        except BaseException:
-            self.workspace.discard()
-            raise
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """The trainer, whose every file goes into the folder."""
@@ -220,6 +210,19 @@ class CommandLine(LightningCLI):
         if checkpoints:
             callbacks.append(LastCheckpoint(self.config.checkpoint_every))
         return [*callbacks, Summary()]
+
+
+def _parser_settings(command: str) -> dict[str, Any]:
+    return {
+        "prog": f"scoredistill {command}",
+        "usage": f"scoredistill {command} --config RECIPE [--config RECIPE ...] [--OPTION VALUE ...]",
+        "description": DESCRIPTIONS[command],
+        "epilog": cli_help.EPILOG,
+        "formatter_class": cli_help.HelpFormatter,
+        "exit_on_error": False,
+        "allow_abbrev": False,
+        "dump_header": None,
+    }
 
 
 def _as_list(value: Any) -> list[Any]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-NOT_FOR_RECIPES = {"__main__", "cli", "recipe_library", "recipes_command", "studies", "version"}
+NOT_FOR_RECIPES = {"__main__", "cli", "recipe_library", "recipes_command", "start_up", "studies", "version"}
 
 
 def import_public_modules() -> None:

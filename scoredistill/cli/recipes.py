@@ -9,6 +9,8 @@ from typing import Any
 
 import yaml  # type: ignore[import-untyped]
 
+from scoredistill.cli.stored import read_config
+
 PARTS = ("model", "data", "seed_everything")
 """What decides what a run makes; the rest is how long it trains, where, and who looks on."""
 
@@ -22,7 +24,7 @@ def difference(stored: Path, recipe: str, resolve: Callable[[Path], str]) -> str
         resolve: resolves a file anew, so that a default that a later version brought is no difference.
     """
     new = _parts(recipe)
-    found = _first(_parts(stored.read_text(encoding="utf-8")), new)
+    found = _first(_of(read_config(stored)), new)
     if found is None:
         return None
     try:
@@ -32,7 +34,10 @@ def difference(stored: Path, recipe: str, resolve: Callable[[Path], str]) -> str
 
 
 def _parts(recipe: str) -> dict[str, Any]:
-    content = yaml.safe_load(recipe)
+    return _of(yaml.safe_load(recipe))
+
+
+def _of(content: Mapping[str, Any]) -> dict[str, Any]:
     return {part: content.get(part) for part in PARTS}
 
 

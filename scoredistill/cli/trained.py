@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml  # type: ignore[import-untyped]
 from jsonargparse import ArgumentParser
 
 from scoredistill.cli.errors import UsageError, explain
+from scoredistill.cli.stored import read_config
 from scoredistill.cli.workspace import Start, find_start
 from scoredistill.generators.base import Generator
 from scoredistill.generators.one_step import OneStepUNet
@@ -29,9 +29,9 @@ def load_generator(config: Path, checkpoint: Path) -> Generator:
         checkpoint: of that run.
 
     Raises:
-        UsageError: if the checkpoint is of another generator.
+        UsageError: if the recipe is damaged, or the checkpoint is of another generator.
     """
-    recipe = yaml.safe_load(config.read_text(encoding="utf-8"))["model"]
+    recipe = read_config(config)["model"]
     generator: Generator = _built(Generator, "generator", recipe, config)
     if isinstance(generator, OneStepUNet):
         generator.adopt(_built(Teacher, "teacher", recipe, config))

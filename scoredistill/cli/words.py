@@ -44,7 +44,7 @@ def read_words(argv: list[str]) -> Words:
     words = _joined([word for word in argv if word != "--debug"])
     checkpoint = next((word.split("=", 1)[1] for word in reversed(words) if word.startswith("--ckpt_path=")), None)
     if checkpoint is not None and not any(word.startswith("--config=") for word in words):
-        words = [*_config_of(checkpoint), *words]
+        words = [*_config_of(checkpoint, words), *words]
     words = [_resolved(word) for word in words]
     configs = [Path(word.removeprefix("--config=")) for word in words if word.startswith("--config=")]
     tasks = [content["task"] for content in map(_content, configs) if "task" in content]
@@ -54,11 +54,11 @@ def read_words(argv: list[str]) -> Words:
 
 
 def _joined(argv: list[str]) -> list[str]:
-    """Write `--config X` and `-c X` as `--config=X`, and likewise for the checkpoint."""
+    """Write `--config X` and `-c X` as `--config=X`, and likewise for checkpoint, output and task."""
     joined, rest = [], iter(argv)
     for word in rest:
         name, equals, value = word.partition("=")
-        if name in (*CONFIG, "--ckpt_path", "--task"):
+        if name in (*CONFIG, "--ckpt_path", "--output", "--task"):
             value = value if equals else next(rest, "")
             if not value:
                 raise UsageError(f"{name} needs a value")
@@ -68,10 +68,29 @@ def _joined(argv: list[str]) -> list[str]:
     return joined
 
 
-def _config_of(checkpoint: str) -> list[str]:
-    path = Path(checkpoint)
+def _config_of(checkpoint: str, words: list[str]) -> list[str]:
+    """The recipe of the run that a checkpoint belongs to, where none is given."""
+    path, recipe = Path(checkpoint), "name its recipe by --config"
+    if checkpoint == "last":
+        output = next((word.split("=", 1)[1] for word in reversed(words) if word.startswith("--output=")), None)
+        if output is None:
+            raise UsageError(f"--ckpt_path last: the newest run of which recipe? {recipe}, or the run itself")
+        newest = RunFolder.newest(output)
+        if newest is None:
+            raise UsageError(f"no run under {output} has a checkpoint; without --ckpt_path a new run begins")
+        path = newest.path
+    if not path.exists():
+        raise UsageError(f"there is no checkpoint and no run folder {path}")
     run = RunFolder(path) if path.is_dir() else RunFolder.around(path)
-    return [f"--config={run.config}"] if run is not None and run.config.is_file() else []
+    if run is not None and run.config.is_file():
+        return [f"--config={run.config}"]
+    if any(word.startswith("--model") for word in words):  # options may say all that a recipe does
+        return []
+    if path.is_file():
+        raise UsageError(f"{path} lies in no run folder: {recipe}")
+    within = RunFolder.newest(path)
+    hint = f"the newest run in it is {within.path}" if within is not None else f"{recipe}, if it has checkpoints"
+    raise UsageError(f"{path} is no run folder: config.yaml is missing; {hint}")
 
 
 def _resolved(word: str) -> str:

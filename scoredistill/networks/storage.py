@@ -6,11 +6,6 @@ folder/  denoiser.json  network.safetensors                                     
 
 from __future__ import annotations
 
-import json
-import os
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +14,9 @@ from torch import nn
 from scoredistill.networks.base import Backbone
 from scoredistill.networks.denoiser import Denoiser
 from scoredistill.networks.diffusers import DiffusersBackbone
+from scoredistill.networks.finite import first_not_finite
+from scoredistill.rendering.files import whole_folder
+from scoredistill.rendering.json_files import json_text, load_json
 
 DESCRIPTION = "denoiser.json"
 
@@ -32,22 +30,26 @@ def save_denoiser(denoiser: Denoiser, folder: str | Path) -> None:
 
     Raises:
         TypeError: if its backbone does not say how it was built, or belongs to a text-to-image pipeline.
+        ValueError: if a weight is NaN or infinite.
     """
+    require_finite(denoiser, folder)
     with whole_folder(Path(folder)) as draft:
         _write(denoiser, draft)
 
 
-@contextmanager
-def whole_folder(folder: Path) -> Iterator[Path]:
-    """A draft to write into, which takes the folder's place when the `with` block has ended well."""
-    draft = folder.with_name(f".{folder.name}.{os.getpid()}")
-    draft.mkdir(parents=True)
-    try:
-        yield draft
-        shutil.rmtree(folder, ignore_errors=True)
-        draft.replace(folder)
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
+def require_finite(network: nn.Module, folder: str | Path) -> None:
+    """Refuse a network that has diverged.
+
+    Args:
+        network: whose weights are looked at.
+        folder: where it is, or would be.
+
+    Raises:
+        ValueError: if a weight is NaN or infinite; it names both.
+    """
+    lost = first_not_finite(network.state_dict())
+    if lost is not None:
+        raise ValueError(f"{folder}: {lost} is not finite (NaN or infinity), training has diverged; train it again")
 
 
 def find_trained(folder: str | Path, part: str, marker: str) -> Path | None:
@@ -90,7 +92,7 @@ def _write(denoiser: Denoiser, folder: Path) -> None:
         save_file(
             {key: value.contiguous() for key, value in network.state_dict().items()}, folder / "network.safetensors"
         )
-    (folder / DESCRIPTION).write_text(json.dumps(description, indent=2) + "\n")
+    (folder / DESCRIPTION).write_text(f"{json_text(description)}\n")
 
 
 def load_denoiser(folder: str | Path) -> Denoiser:
@@ -100,14 +102,16 @@ def load_denoiser(folder: str | Path) -> Denoiser:
         folder: where it is.
 
     Raises:
-        ValueError: if the folder holds none, or one of a class that is not known.
+        ValueError: if the folder holds none, one of a class that is not known, or one with weights that are NaN or
+            infinite.
     """
     folder = Path(folder)
     try:
-        description = json.loads((folder / DESCRIPTION).read_text())
-    except (OSError, json.JSONDecodeError) as error:
+        description = load_json(folder / DESCRIPTION, dict)
+    except (OSError, ValueError) as error:
         raise ValueError(f"{folder} holds no denoiser ({DESCRIPTION}): {error}") from error
     network = _read_network(description, folder)
+    require_finite(network, folder)
     return Denoiser(network, description["prediction"], description["sigma_data"], description["scale_input"])
 
 

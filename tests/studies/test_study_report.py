@@ -48,7 +48,7 @@ def test_what_is_there_and_what_is_missing(study):
         (nasty, 1, "the run", "the gradient is not finite"),
         (nasty, 2, "the run", "has not been run"),
     ]
-    assert results.picture("loss=VSD").name == "grid.png"
+    assert next((seed, path.name) for seed, path in results.pictures("loss=VSD")) == (0, "grid.png")
 
 
 def test_a_figure_that_is_not_finite_is_missing(tmp_path):

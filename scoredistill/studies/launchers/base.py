@@ -12,13 +12,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from scoredistill.processes import BOUND
+
 LOG = "log.txt"
 """What a run prints, beside its folder."""
 PROMPT = "$ scoredistill fit "
 """How each attempt at a run begins in its log, with the options after it."""
 MODULE = "scoredistill.cli.cell"
-BOUND = "SCOREDISTILL_BOUND"
-"""Environment variable: a process ends when its standard input does, so that it does not outlive who started it."""
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,8 @@ import signal
 import sys
 from typing import BinaryIO, NoReturn
 
-from scoredistill.studies.launchers.base import BOUND, MODULE, Job
+from scoredistill.processes import BOUND
+from scoredistill.studies.launchers.base import MODULE, Job
 
 
 class Fork:

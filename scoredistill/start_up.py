@@ -1,0 +1,75 @@
+"""What a program sees to before it imports anything large: signals, and streams that may be closed."""
+
+from __future__ import annotations
+
+import io
+import os
+import signal
+import sys
+from types import FrameType
+from typing import Any
+
+STOPS = (signal.SIGINT, signal.SIGTERM)
+
+
+def prepare() -> None:
+    """Make this process ready for hours of work, whatever becomes of its terminal."""
+    _reopen()
+    sys.stdout, sys.stderr = _lasting(1, sys.stdout), _lasting(2, sys.stderr)
+    for number in STOPS:
+        if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):  # and not ignored, as by nohup
+            signal.signal(number, _end)
+
+
+def signals_back() -> None:
+    """Handle signals as Python does from here on: something is about to be written, which has to be ended well.
+
+    Until then a signal ends the process at once. As an exception it would be lost: numpy and torch turn one that is
+    raised while they are imported into an ImportError, or go on with half of themselves.
+    """
+    for number in STOPS:
+        if signal.getsignal(number) is _end:
+            signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+
+
+def _end(number: int, _: FrameType | None) -> None:
+    try:
+        os.write(2, b"scoredistill: interrupted\n")
+    finally:
+        os._exit(128 + number)  # what shells report for the signal
+
+
+def _reopen() -> None:
+    """Give closed standard streams to nowhere: the next file to be opened would get their number, and their output."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            opened = os.open(os.devnull, os.O_RDWR)  # the lowest number that is free, which is this one
+            os.set_inheritable(opened, True)
+    if sys.stdin is None:
+        sys.stdin = open(0, closefd=False)  # noqa: SIM115  # for as long as the process lives
+
+
+def _lasting(number: int, given: Any) -> Any:
+    """A standard stream that never fails: what cannot be encoded is escaped, what cannot be written is dropped."""
+    if given is not None and not isinstance(given, io.TextIOWrapper):  # not Python's own
+        return given
+    raw = io.BufferedWriter(_Lossy(number, "w", closefd=False))
+    return io.TextIOWrapper(
+        raw,
+        encoding="utf-8" if given is None else given.encoding,
+        errors="backslashreplace",
+        line_buffering=given is not None and given.line_buffering,
+        write_through=given is not None and given.write_through,
+    )
+
+
+class _Lossy(io.FileIO):
+    """Where a run prints; that its reader has gone or its disk is full must not end the run."""
+
+    def write(self, content: Any) -> int | None:  # type: ignore[override]
+        try:
+            return super().write(content)
+        except OSError:
+            return memoryview(content).nbytes
