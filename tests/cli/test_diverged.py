@@ -4,8 +4,15 @@ import json
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
+from scoredistill.cli.viewer.report import report
+from scoredistill.networks import MLPBackbone
+from scoredistill.networks.denoiser import Denoiser
+from scoredistill.networks.finite import first_not_finite
+from scoredistill.networks.storage import load_denoiser, save_denoiser
 from scoredistill.rendering.json_files import json_text
+from scoredistill.training.run_folder import RunFolder
 
 POISON = """\
 import sys
@@ -167,3 +174,40 @@ def test_figures_that_are_not_finite_are_null(cli, recipes):
 def test_json_has_no_nan_at_any_depth():
     nested = {"a": [1.5, float("nan"), {"b": float("-inf")}], "c": (float("inf"), "NaN")}
     assert json.loads(json_text(nested)) == {"a": [1.5, None, {"b": None}], "c": [None, "NaN"]}
+
+
+def test_the_page_of_a_run_names_a_checkpoint_of_nan_and_shows_the_rest(cli, recipes):
+    assert cli("fit", "--config", "points.yaml").code == 0
+    path = recipes / "runs/points/0/checkpoints/last.ckpt"
+    content = torch.load(path)
+    content["state_dict"]["distiller.generator.values"][0, 0] = torch.inf
+    torch.save(content, path)
+    said = report(RunFolder(recipes / "runs/points/0"))
+    assert len(said["damaged"]) == 1
+    assert f"{path} cannot be used: state_dict.distiller.generator.values is not finite" in said["damaged"][0]
+    assert said["settings"]
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
+def test_every_value_is_looked_at_and_large_ones_are_numbers(dtype):
+    largest = torch.full((5, 3), torch.finfo(dtype).max, dtype=dtype)
+    state = {"a": largest, "b": [{"c": torch.tensor(7), "d": torch.empty(0)}, (largest[0, 0], 1.0, None)]}
+    assert first_not_finite(state) is None
+    for value in (torch.nan, torch.inf, -torch.inf):
+        lost = largest.clone()
+        lost[4, 2] = value
+        assert first_not_finite({"z": lost}) == "z"
+        assert first_not_finite({**state, "b": [state["b"][0], (lost[4, 2],)]}) == "b.1.0"
+
+
+def test_a_denoiser_of_nan_is_neither_written_nor_read(tmp_path):
+    denoiser = Denoiser(MLPBackbone((2,), hidden=4, layers=1), "edm", 0.5)
+    save_denoiser(denoiser, tmp_path / "good")
+    with torch.no_grad():
+        denoiser.network.out.weight[0, 0] = torch.nan
+    with pytest.raises(ValueError, match=r"new: network\.out\.weight is not finite"):
+        save_denoiser(denoiser, tmp_path / "new")
+    assert [path.name for path in tmp_path.iterdir()] == ["good"]
+    save_file(denoiser.network.state_dict(), tmp_path / "good/network.safetensors")
+    with pytest.raises(ValueError, match=r"good: out\.weight is not finite"):
+        load_denoiser(tmp_path / "good")
