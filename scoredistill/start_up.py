@@ -15,7 +15,7 @@ STOPS = (signal.SIGINT, signal.SIGTERM)
 def prepare() -> None:
     """Make this process ready for hours of work, whatever becomes of its terminal."""
     _reopen()
-    sys.stdout, sys.stderr = _lasting(1, sys.stdout), _lasting(2, sys.stderr)
+    sys.stdout, sys.stderr = lasting(1, sys.stdout), lasting(2, sys.stderr)
     for number in STOPS:
         if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):  # and not ignored, as by nohup
             signal.signal(number, _end)
@@ -51,8 +51,13 @@ def _reopen() -> None:
         sys.stdin = open(0, closefd=False)  # noqa: SIM115  # for as long as the process lives
 
 
-def _lasting(number: int, given: Any) -> Any:
-    """A standard stream that never fails: what cannot be encoded is escaped, what cannot be written is dropped."""
+def lasting(number: int, given: Any) -> Any:
+    """A stream that never fails: what cannot be encoded is escaped, what cannot be written is dropped.
+
+    Args:
+        number: of the file, which stays open.
+        given: the stream that is there, whose encoding and buffering are kept; None: none is.
+    """
     if given is not None and not isinstance(given, io.TextIOWrapper):  # not Python's own
         return given
     raw = io.BufferedWriter(_Lossy(number, "w", closefd=False))

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from scoredistill import start_up
 from scoredistill.cli.attempts import Attempt, read_note
 from scoredistill.processes import FolderLock, end_with_parent
 from scoredistill.rendering.files import remove_partial
@@ -66,4 +67,5 @@ def _fit(line: list[str]) -> int:
 
 
 if __name__ == "__main__":
+    start_up.prepare()
     sys.exit(main(sys.argv[1:]))

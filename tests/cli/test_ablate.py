@@ -15,6 +15,7 @@ from forks import Forked
 
 import scoredistill
 from scoredistill.__main__ import main
+from scoredistill.processes import FolderLock
 from scoredistill.studies.record import StudyRecord
 
 STUDY = """\
@@ -238,7 +239,8 @@ def test_a_missing_library_is_named(cli, folder, study, monkeypatch):
         assert not study.exists()
 
 
-def test_two_at_once_are_refused(cli, study):
+def test_two_at_once_are_refused(cli, study, monkeypatch):
+    monkeypatch.setattr(FolderLock.__init__, "__defaults__", (0.0,))
     study.mkdir()
     with (study / ".lock").open("a") as file:
         fcntl.flock(file, fcntl.LOCK_EX)

@@ -53,13 +53,18 @@ def last_checkpoint(run: RunFolder) -> Checkpoint | None:
         return None
     written = path.stat().st_mtime_ns
     step = _step(path, written)
+    if isinstance(step, ValueError):
+        raise step
     return Checkpoint(path, step, f"step_{step:06d}_{written:x}")
 
 
 @lru_cache(maxsize=8)
-def _step(path: Path, written: int) -> int:
-    """Generator steps of a checkpoint, read once for each time that it was written."""
-    return int(read_checkpoint(path)["global_step"])
+def _step(path: Path, written: int) -> int | ValueError:
+    """Generator steps of a checkpoint, or why it cannot be used, read once for each time that it was written."""
+    try:
+        return int(read_checkpoint(path)["global_step"])
+    except ValueError as error:
+        return error
 
 
 def report(run: RunFolder) -> dict[str, object]:
