@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -9,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
@@ -20,6 +22,9 @@ PAUSE = 0.05
 """Seconds between two tries."""
 BOUND = "SCOREDISTILL_BOUND"
 """Environment variable: a process ends when its standard input does, so that it does not outlive its parent."""
+
+WITHOUT_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK)
+"""What file systems without locks answer, some of clusters for example."""
 
 _held: set[IO[str]] = set()
 
@@ -85,10 +90,18 @@ else:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return False
+        except OSError as error:
+            if error.errno not in WITHOUT_LOCKS:
+                raise
+            where = Path(file.name).parent
+            sys.stderr.write(
+                f"warning: {where} is on a file system without locks: let one process at a time work in it\n"
+            )
         return True
 
     def _give(file: IO[str]) -> None:
-        fcntl.flock(file, fcntl.LOCK_UN)  # closing alone would leave it to a fork that has the file too
+        with suppress(OSError):  # a file system without locks
+            fcntl.flock(file, fcntl.LOCK_UN)  # closing alone would leave it to a fork that has the file too
 
     def _forget() -> None:
         """A fork shares its parent's locks, and would hold them for as long as it lives."""

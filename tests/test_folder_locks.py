@@ -1,5 +1,6 @@
 """Locks of folders, and children that end with their parent."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -100,3 +101,12 @@ def test_a_child_ends_with_its_parent(tmp_path, stop):
 
 def test_the_exit_code_is_the_childs():
     assert run_bound([sys.executable, "-c", "raise SystemExit(7)"]) == 7
+
+
+def test_a_file_system_without_locks_is_worked_in_with_a_warning(tmp_path, monkeypatch, capsys):
+    def none(*_: object) -> None:
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr("scoredistill.processes.fcntl.flock", none)
+    with FolderLock(tmp_path):
+        assert f"{tmp_path} is on a file system without locks" in capsys.readouterr().err

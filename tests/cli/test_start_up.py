@@ -41,6 +41,13 @@ model:
   loss: SDS
 trainer: {max_steps: 100000000, accelerator: cpu, logger: false}
 """
+READY = b"Python is there"
+PROGRAM = f"""
+import os, sys
+os.write(1, {READY!r})
+from scoredistill.__main__ import main
+sys.exit(main())
+"""
 SLOWLY = [pytest.param(delay, marks=pytest.mark.slow) for delay in (0.2, 0.4, 0.6, 0.8, 1.5, 2.0, 2.5, 3.0, 4.0, 6.0)]
 
 
@@ -49,9 +56,11 @@ SLOWLY = [pytest.param(delay, marks=pytest.mark.slow) for delay in (0.2, 0.4, 0.
 @pytest.mark.parametrize("delay", [0.3, 1.0, *SLOWLY])
 def test_a_signal_while_libraries_are_imported_ends_the_program_and_nothing_is_written(tmp_path, stop, delay):
     (tmp_path / "recipe.yaml").write_text(RECIPE)
-    line = [sys.executable, "-m", "scoredistill", "fit", "--config", "recipe.yaml"]
+    line = [sys.executable, "-c", PROGRAM, "fit", "--config", "recipe.yaml"]
     environment = os.environ | {"PYTHONPATH": str(Path(scoredistill.__file__).parent.parent)}
-    process = subprocess.Popen(line, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    process = subprocess.Popen(line, cwd=tmp_path, env=environment, **pipes)
+    assert process.stdout.read(len(READY)) == READY
     time.sleep(delay)
     process.send_signal(stop)
     said = process.communicate(timeout=60)[1].decode()
