@@ -1,4 +1,4 @@
-"""Processes that must not get in each other's way: locks of folders, and children that end with their parent."""
+"""Locks of folders, and child processes that end with their parent."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import IO
 
 LOCK = ".lock"
-"""File in a folder that one process at a time may work in. The system frees it when the process ends."""
+"""Lock file of a folder that one process at a time may work in. The system releases it when the process ends."""
 PATIENCE = 5.0
 """Seconds after which a folder that is in use is refused: a process that was killed may take a moment to end."""
 PAUSE = 0.05
@@ -56,7 +56,7 @@ class FolderLock:
         _held.add(self._file)
 
     def release(self) -> None:
-        """Let others have it; once more does nothing."""
+        """Release it; a second call does nothing."""
         if self._file in _held:
             _give(self._file)
             _held.discard(self._file)
@@ -104,7 +104,7 @@ else:
             fcntl.flock(file, fcntl.LOCK_UN)  # closing alone would leave it to a fork that has the file too
 
     def _forget() -> None:
-        """A fork shares its parent's locks, and would hold them for as long as it lives."""
+        """A fork shares its parent's locks, and would hold them as long as it runs."""
         for file in _held:
             file.close()
         _held.clear()
@@ -125,7 +125,7 @@ def start_bound(command: Sequence[str], environment: Mapping[str, str] | None = 
 
 
 def run_bound(command: Sequence[str], environment: Mapping[str, str] | None = None) -> int:
-    """Run such a process to its end, and pass signals to stop on to it.
+    """Run such a process to its end, and forward SIGINT and SIGTERM to it.
 
     Args:
         command: as for `start_bound`.
@@ -147,7 +147,7 @@ def run_bound(command: Sequence[str], environment: Mapping[str, str] | None = No
 
 
 def end_with_parent() -> None:
-    """Watch for the parent's end, where this process was started to end with it."""
+    """End this process when its parent ends, if `start_bound` or a launcher has started it."""
     if os.environ.get(BOUND):
         threading.Thread(target=_watch, daemon=True).start()
 

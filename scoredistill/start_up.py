@@ -1,4 +1,4 @@
-"""What a program sees to before it imports anything large: signals, and streams that may be closed."""
+"""Set-up of the process before anything large is imported: signal handlers and standard streams."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ import sys
 from types import FrameType
 from typing import Any
 
-STOPS = (signal.SIGINT, signal.SIGTERM)
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 def prepare() -> None:
-    """Make this process ready for hours of work, whatever becomes of its terminal."""
+    """Prepare the process for a long run that does not depend on its terminal."""
     _reopen()
     sys.stdout, sys.stderr = lasting(1, sys.stdout), lasting(2, sys.stderr)
-    for number in STOPS:
+    for number in STOP_SIGNALS:
         if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):  # and not ignored, as by nohup
             signal.signal(number, _end)
 
 
-def signals_back() -> None:
-    """Handle signals as Python does from here on: something is about to be written, which has to be ended well.
+def restore_signals() -> None:
+    """Restore Python's handlers: from here on there may be files to clean up.
 
-    Until then a signal ends the process at once. As an exception it would be lost: numpy and torch turn one that is
-    raised while they are imported into an ImportError, or go on with half of themselves.
+    Until then a signal ends the process at once. A KeyboardInterrupt would be lost: one that is raised while numpy or
+    torch is imported becomes an ImportError, or leaves the library half imported.
     """
-    for number in STOPS:
+    for number in STOP_SIGNALS:
         if signal.getsignal(number) is _end:
             signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
 
@@ -40,12 +40,12 @@ def _end(number: int, _: FrameType | None) -> None:
 
 
 def _reopen() -> None:
-    """Give closed standard streams to nowhere: the next file to be opened would get their number, and their output."""
+    """Open closed standard streams on the null device: the next file would get their number, and their output."""
     for number in range(3):
         try:
             os.fstat(number)
         except OSError:
-            opened = os.open(os.devnull, os.O_RDWR)  # the lowest number that is free, which is this one
+            opened = os.open(os.devnull, os.O_RDWR)  # which takes the lowest free number, this one
             os.set_inheritable(opened, True)
     if sys.stdin is None:
         sys.stdin = open(0, closefd=False)  # noqa: SIM115  # for as long as the process lives
@@ -71,7 +71,7 @@ def lasting(number: int, given: Any) -> Any:
 
 
 class _Lossy(io.FileIO):
-    """Where a run prints; that its reader has gone or its disk is full must not end the run."""
+    """A stream whose errors are ignored: a reader that has gone or a full disk must not end a run."""
 
     def write(self, content: Any) -> int | None:  # type: ignore[override]
         try:

@@ -66,7 +66,7 @@ def ablate(argv: Sequence[str]) -> None:
     launcher = _launcher(options)
     folder = Path(study.output)
     text = study.path.read_bytes()
-    start_up.signals_back()
+    start_up.restore_signals()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = FolderLock(folder)

@@ -18,7 +18,7 @@ from pytorch_lightning.loggers import CSVLogger, Logger
 
 from scoredistill.cli import help as cli_help
 from scoredistill.cli.errors import UsageError, explain
-from scoredistill.cli.interrupted import STOPS
+from scoredistill.cli.interrupted import SIGNALS
 from scoredistill.cli.processes import one_folder
 from scoredistill.cli.recipes import difference
 from scoredistill.cli.teachers import train_what_is_missing
@@ -157,7 +157,7 @@ class CommandLine(LightningCLI):
             start = find_start(self.config.output, self.config.ckpt_path)
             if self.command == "fit" and start.run is not None and start.run.config.is_file():
                 self.changed = difference(start.run.config, self.recipe, self._resolved)
-            STOPS.watch()
+            SIGNALS.watch()
             self.workspace = open_workspace(self.command, self.config.output, start, goes_on=self.changed is None)
             opened.append(self.workspace.folder)
         loggers = self.config.trainer.logger

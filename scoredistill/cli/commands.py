@@ -21,7 +21,7 @@ from scoredistill import start_up
 from scoredistill.cli import names
 from scoredistill.cli.command_line import CommandLine
 from scoredistill.cli.errors import UsageError
-from scoredistill.cli.interrupted import INTERRUPTED, STOPS, TERMINATED, Interrupted
+from scoredistill.cli.interrupted import INTERRUPTED, SIGNALS, TERMINATED, Interrupted
 from scoredistill.cli.loggers import give_loggers_folders
 from scoredistill.cli.predictions import write_predictions
 from scoredistill.cli.processes import is_first, sharing
@@ -79,7 +79,7 @@ def run(command: str, argv: list[str]) -> int:
                 words = [word for word in argv if word != "--debug"]
                 act = getattr(importlib.import_module(f"scoredistill.cli.{module}"), action)
                 if command not in ("ablate", "stages"):  # which know when they begin to write
-                    start_up.signals_back()
+                    start_up.restore_signals()
                 act(words)
             else:
                 train(command, argv)
@@ -114,23 +114,23 @@ def train(command: str, argv: list[str]) -> None:
         finally:
             line.workspace.close()
     finally:
-        STOPS.end()
+        SIGNALS.end()
 
 
 def _build(build: Callable[[], CommandLine]) -> CommandLine:
-    """Whatever fails before the run has begun is wrong in the recipe, unless it was told to stop."""
+    """Whatever fails before the run has begun is wrong in the recipe, unless the process was told to stop."""
     try:
         return build()
     except BaseException as error:
-        if STOPS.code is not None:
-            raise Interrupted("interrupted", STOPS.code) from error
+        if SIGNALS.code is not None:
+            raise Interrupted("interrupted", SIGNALS.code) from error
         if isinstance(error, (UsageError, OSError, Interrupted)) or not isinstance(error, Exception):
             raise
         raise UsageError(describe(error)) from error
 
 
 def _resumable(error: OSError, line: CommandLine) -> OSError:
-    """What the system said of a file, which is the run's folder where it named none, and how to resume."""
+    """The same error with how to resume; one that names no file names the run folder."""
     hint = ""
     if line.command == "fit" and line.workspace.run.last_checkpoint() is not None:
         hint = f"; to resume from the last checkpoint: scoredistill fit --ckpt_path {line.workspace.folder}"
@@ -207,10 +207,10 @@ def _write_versions(run: RunFolder, made_with: dict[str, object]) -> None:
 def _signals(line: CommandLine) -> Iterator[None]:
     """Tell an interruption from a failure: Lightning turns Ctrl-C into an exit with code 1, and ignores later ones."""
     main_thread = threading.current_thread() is threading.main_thread()
-    STOPS.leave(signal.SIGTERM)  # Lightning ends training at the next step
+    SIGNALS.leave(signal.SIGTERM)  # Lightning ends training at the next step
     handler = signal.getsignal(signal.SIGINT)
     try:
-        if STOPS.code is not None:  # and whatever it met has gone on
+        if SIGNALS.code is not None:  # and its exception was swallowed
             raise KeyboardInterrupt
         yield
     except SIGTERMException as end:
@@ -218,12 +218,12 @@ def _signals(line: CommandLine) -> Iterator[None]:
     except Exception as error:
         if line.trainer.received_sigterm:  # another process of this run was quicker to end
             raise Interrupted(_how_to_resume(line), TERMINATED) from error
-        if STOPS.code is not None:
-            raise Interrupted(_how_to_resume(line), STOPS.code) from error
+        if SIGNALS.code is not None:
+            raise Interrupted(_how_to_resume(line), SIGNALS.code) from error
         raise
     except (SystemExit, KeyboardInterrupt) as end:
         if isinstance(end, KeyboardInterrupt) or line.trainer.state.status == TrainerStatus.INTERRUPTED:
-            raise Interrupted(_how_to_resume(line), STOPS.code or INTERRUPTED) from end
+            raise Interrupted(_how_to_resume(line), SIGNALS.code or INTERRUPTED) from end
         raise
     finally:
         if main_thread:

@@ -1,4 +1,4 @@
-"""Being stopped from outside: one exception, and signals that are noted even where the code that they meet goes on."""
+"""Interruption from outside: an exception, and signals that are recorded in case their exception is swallowed."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ class Interrupted(Exception):
         self.code = code
 
 
-class Stops:
-    """Notes the signals that ask this process to stop, and raises KeyboardInterrupt for each.
+class SignalWatch:
+    """Records SIGINT and SIGTERM, and raises KeyboardInterrupt for each.
 
-    The exception alone is not enough: what is imported meanwhile may turn it into an ImportError, and a finalizer may
-    swallow it.
+    The exception alone is not enough: an import that it interrupts may turn it into an ImportError, and a finalizer
+    swallows it.
     """
 
     def __init__(self) -> None:
@@ -38,29 +38,29 @@ class Stops:
         self._before: dict[signal.Signals, Any] = {}
 
     def watch(self) -> None:
-        """Begin to note them; a signal that was ignored stays so."""
-        start_up.signals_back()
+        """Start recording; a signal that was ignored stays ignored."""
+        start_up.restore_signals()
         self.code = None
         if threading.current_thread() is threading.main_thread():
-            for number in start_up.STOPS:
+            for number in start_up.STOP_SIGNALS:
                 if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
-                    self._before[number] = signal.signal(number, self._note)
+                    self._before[number] = signal.signal(number, self._record)
 
     def leave(self, number: signal.Signals) -> None:
-        """Handle one of them as before again."""
+        """Restore the former handler of one of them."""
         if number in self._before:
             signal.signal(number, self._before.pop(number))
 
     def end(self) -> None:
-        """Handle all of them as before again, and forget what was noted."""
+        """Restore the former handlers, and forget what was recorded."""
         self.code = None
         for number in list(self._before):
             self.leave(number)
 
-    def _note(self, number: int, _: FrameType | None) -> None:
+    def _record(self, number: int, _: FrameType | None) -> None:
         self.code = self.code or 128 + number
         raise KeyboardInterrupt
 
 
-STOPS = Stops()
-"""Of this process."""
+SIGNALS = SignalWatch()
+"""Of this process, whose handlers it sets."""

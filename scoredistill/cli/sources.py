@@ -25,9 +25,8 @@ DIGITS = 12
 def sources_of(recipe: object) -> str:
     """Every file and the hash of its content, as `NAME=HASH NAME=HASH`, in order.
 
-    Classes of this package, of Python and of installed packages count as known; a class of the user's own brings its
-    module's file and, transitively, those of the modules that it imports. Folders that a recipe names are not looked
-    into.
+    Modules of this package, of Python and of installed packages are left out. A class of the user's own brings its
+    module's file and, transitively, those of the modules that it imports. The content of folders is ignored.
 
     Args:
         recipe: resolved, with dotted paths of classes.

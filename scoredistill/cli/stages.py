@@ -58,7 +58,7 @@ def stages(argv: Sequence[str]) -> None:
     todo, folder = _read(options.stages, options.output, words)
     resolve = Resolver()
     keys = {stage.name: resolve.key(stage.words) for stage in todo}  # a misspelt key is found before the first stage
-    start_up.signals_back()
+    start_up.restore_signals()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = FolderLock(folder)

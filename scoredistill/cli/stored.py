@@ -1,4 +1,4 @@
-"""What a run folder holds of its recipe."""
+"""The recipe that a run folder holds."""
 
 from __future__ import annotations
 

@@ -111,8 +111,12 @@ def _reopened(folder: Path, start: Start) -> Workspace:
     for each in [folder, *(path for path in folder.rglob("*") if path.is_dir())]:
         if each.relative_to(folder).parts[:1] not in OF_OTHERS:
             remove_partial(each)
-    # Another process may have ended since the checkpoint was looked at.
-    return Workspace(folder, replace(start, step=find_start("", str(start.checkpoint)).step), (), lock)
+    try:  # another process may have ended since the checkpoint was looked at
+        step = find_start("", str(start.checkpoint)).step
+    except BaseException:
+        lock.release()
+        raise
+    return Workspace(folder, replace(start, step=step), (), lock)
 
 
 def find_start(output: str, checkpoint: str | None) -> Start:

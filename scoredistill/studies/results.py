@@ -73,7 +73,7 @@ class Results:
         return {(run.cell, run.seed): self._read(run, "metrics.json", dict) for run in self.done}
 
     def _read(self, run: RunRecord, name: str, kind: type[Kind]) -> Kind:
-        """A file of a run, empty where there is none; one that is damaged is taken down."""
+        """A file of a run, empty where there is none; one that is damaged is recorded as missing."""
         folder = run.run_folder(self.folder)
         try:
             return kind() if folder is None else load_json(folder.path / name, kind)
@@ -129,7 +129,7 @@ class Results:
     def missing(self) -> list[Missing]:
         """Everything that is not there, run by run, and the files that are damaged."""
         found = []
-        _ = self._costs, self.made_with, self._curves  # which take down what is damaged
+        _ = self._costs, self.made_with, self._curves  # reading them records what is damaged
         for run in self.record.runs:
             if run.state != "done":
                 why = run.message or {"waiting": "has not been run", "running": "is not finished"}.get(

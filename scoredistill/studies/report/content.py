@@ -23,7 +23,7 @@ COSTS = {
 
 @dataclass(frozen=True)
 class Shows:
-    """What a report has anything of; with one or two seeds that is not all.
+    """Which statistics a report has; one or two seeds are too few for some.
 
     Args:
         errors: standard errors of means.
@@ -106,7 +106,7 @@ class Content:
 
     @cached_property
     def shows(self) -> Shows:
-        """What there are enough seeds for."""
+        """Which statistics there are."""
         means = [row.mean for row in self.rows if row.mean is not None]
         differences = [each.difference for each in self.comparisons if each.difference is not None]
         return Shows(
@@ -119,7 +119,7 @@ class Content:
         )
 
     def notes(self) -> list[str]:
-        """How the figures are to be read; only what the tables have is spoken of."""
+        """How to read the figures; only statistics that the tables have are explained."""
         notes = [note for note in (self._about_means(), self._about_comparisons(), self._about_tests()) if note]
         return notes or ["No run has finished: there are no figures."]
 
