@@ -36,6 +36,11 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
     "a folder": as_a_folder,
 }
 damaged = pytest.mark.parametrize("damage", DAMAGES)
+OTHERS = [name for name in DAMAGES if name not in ("truncated", "a folder")]
+# For what takes seconds.
+mostly_slowly = pytest.mark.parametrize(
+    "damage", ["truncated", "a folder", *(pytest.param(name, marks=pytest.mark.slow) for name in OTHERS)]
+)
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +63,7 @@ def run(made, tmp_path, monkeypatch):
     return Path("runs/0")
 
 
-@damaged
+@mostly_slowly
 @pytest.mark.parametrize("name", OPTIONAL)
 def test_a_run_is_resumed_whatever_is_damaged(cli, run, name, damage):
     path = run / name
@@ -152,7 +157,7 @@ def test_a_figure_that_is_no_number_is_missing_with_a_reason(tmp_path, value):
     assert f"| loss=SDS | 1 | spread | {'is not finite' if value is None else f'is {value!r}'} |" in text
 
 
-@damaged
+@mostly_slowly
 @pytest.mark.parametrize("name", ["run.json", pytest.param("study.json", marks=pytest.mark.slow)])
 def test_a_study_keeps_its_finished_runs(cli, folder, name, damage):
     (folder / "study.yaml").write_text(STUDY.replace("seeds: 2", "seeds: 1"))
@@ -168,7 +173,7 @@ def test_a_study_keeps_its_finished_runs(cli, folder, name, damage):
     assert "2 of 2 runs" in Path("out/report.md").read_text()
 
 
-@damaged
+@mostly_slowly
 def test_stages_keep_what_has_finished(cli, folder, monkeypatch, damage):
     monkeypatch.setattr(command, "run_bound", lambda words: main(words[3:]))
     (folder / "chain.yaml").write_text("stages: {first: [points.yaml], second: [points.yaml]}\noutput: out\n")

@@ -85,7 +85,9 @@ def poison(where: str, value: float = float("nan"), step: int = 2) -> list[str]:
     return ["--trainer.callbacks+", f"{{class_path: poison.Poison, init_args: {settings}}}"]
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf")], ids=["nan", "inf"])
+@pytest.mark.parametrize(
+    "value", [float("nan"), pytest.param(float("inf"), marks=pytest.mark.slow)], ids=["nan", "inf"]
+)
 @pytest.mark.parametrize("where", WHERE)
 def test_what_diverges_is_named_and_the_checkpoint_before_is_kept(cli, recipes, where, value):
     words = ["--config", "points.yaml", "--config", "learned.yaml", "--checkpoint_every", "1"]
@@ -118,7 +120,7 @@ def test_a_teacher_that_diverges_is_not_written(cli, recipes):
     assert [path.name for path in recipes.glob("runs/teacher/0/*") if path.name in ("teacher", "checkpoints")] == []
 
 
-@pytest.mark.parametrize("key", ["state_dict", "optimizer_states"])
+@pytest.mark.parametrize("key", ["state_dict", pytest.param("optimizer_states", marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     "words",
     [

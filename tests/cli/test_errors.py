@@ -102,7 +102,9 @@ def test_a_mistake_ends_in_one_message(cli, folder, words, said):
         ("last --output nowhere", "no run under nowhere has a checkpoint"),
     ],
 )
-@pytest.mark.parametrize("command", ["fit", "predict", "test", "validate"])
+@pytest.mark.parametrize(
+    "command", ["fit", *(pytest.param(name, marks=pytest.mark.slow) for name in ("predict", "test", "validate"))]
+)
 def test_a_run_that_is_not_there_is_what_is_said(cli, folder, command, words, said):
     assert cli("fit", "--config", "points.yaml").code == 0
     shutil.copy(folder / "runs/points/0/checkpoints/last.ckpt", folder / "other.ckpt")

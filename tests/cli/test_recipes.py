@@ -132,7 +132,7 @@ def test_every_shipped_recipe_resolves(cli, folder, name):
 @pytest.mark.parametrize("name", STAGES)
 def test_every_shipped_stage_resolves(cli, folder, name, monkeypatch):
     asked = []
-    monkeypatch.setattr(stages, "_run", lambda words: asked.append(words[3:]) or 1)
+    monkeypatch.setattr(stages, "run_bound", lambda words: asked.append(words[3:]) or 1)
     for stage in ("nerf", "geometry", "texture"):
         run = folder / "out" / stage / "0"
         result = cli("stages", name, "--output", "out")

@@ -34,6 +34,14 @@ def test_lightning_without_all_of_torchmetrics():
     assert done.returncode == 0, done.stderr
 
 
+@pytest.fixture
+def _signals_heeded():
+    """Where tests are started in the background, the shell has Ctrl-C ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 RECIPE = """\
 model:
   generator: {class_path: ImageParticles, init_args: {init: [[0.0, 0.25], [0.5, 0.0]]}}
@@ -52,6 +60,7 @@ SLOWLY = [pytest.param(delay, marks=pytest.mark.slow) for delay in (0.2, 0.4, 0.
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="has other signals")
+@pytest.mark.usefixtures("_signals_heeded")
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("delay", [0.3, 1.0, *SLOWLY])
 def test_a_signal_while_libraries_are_imported_ends_the_program_and_nothing_is_written(tmp_path, stop, delay):
@@ -73,7 +82,7 @@ def test_a_signal_while_libraries_are_imported_ends_the_program_and_nothing_is_w
 
 SWALLOWING = """\
 import os
-import signal
+import time
 
 
 class Swallowing:
@@ -82,8 +91,7 @@ class Swallowing:
     def __init__(self, number):
         try:
             os.kill(os.getpid(), number)
-            while True:
-                pass
+            time.sleep(30)
         except KeyboardInterrupt:
             HOW
 
@@ -98,6 +106,7 @@ class Mine(SDS):
 """
 
 
+@pytest.mark.usefixtures("_signals_heeded")
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("how", ["raise ImportError('numpy.core failed to import')", "pass"])
 def test_a_signal_that_is_swallowed_while_the_run_is_built_is_noted(cli, folder, stop, how):
