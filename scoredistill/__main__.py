@@ -6,6 +6,10 @@ import os
 import sys
 from collections.abc import Sequence
 
+if __name__ == "__main__" and sys.path[0] in ("", os.getcwd()):
+    del sys.path[0]  # `python -m` puts the working directory there, before the libraries
+
+from scoredistill import start_up
 from scoredistill.version import __version__
 
 # Commands that `scoredistill.cli.main` runs, with what they do.
@@ -65,6 +69,9 @@ def _answer(arguments: Sequence[str]) -> int:
 
         return recipes_command.main(arguments[1:])
     if command in COMMANDS:
+        from scoredistill.processes import end_with_parent
+
+        end_with_parent()
         from scoredistill import cli  # seconds of torch and Lightning: only where they are needed
 
         return cli.main(list(arguments))
@@ -75,24 +82,20 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command line.
 
     Args:
-        argv: the words after `scoredistill`; default: those of the process.
+        argv: the words after `scoredistill`; default: those of the process, whose streams and signals are then
+            prepared for a long run, see `start_up`.
 
     Returns:
         The exit code.
     """
+    if argv is None:
+        start_up.prepare()
+        argv = sys.argv[1:]
     try:
-        code = _answer(sys.argv[1:] if argv is None else argv)
-        sys.stdout.flush()
-    except BrokenPipeError:
-        # The reader, a pager or `head`, has gone. Without this, Python would complain when it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        return _answer(argv)
     except KeyboardInterrupt:
         return 130  # what shells report for an interrupted program
-    return code
 
 
 if __name__ == "__main__":
-    if sys.path[0] in ("", os.getcwd()):
-        del sys.path[0]  # `python -m` puts the working directory there, before the libraries
     sys.exit(main())

@@ -1,5 +1,6 @@
-"""The classes that the package exports."""
+"""The classes that recipes may name."""
 
+import importlib
 import inspect
 import sys
 
@@ -7,8 +8,11 @@ from scoredistill.cli.names import import_public_modules
 
 
 def exported_classes() -> dict[str, type]:
-    """By name, everything in `__all__` of the public modules that is a class."""
+    """By name, everything in `__all__` of the public modules that is a class; of studies, the launchers."""
     import_public_modules()
-    modules = [module for name, module in sys.modules.items() if name.startswith("scoredistill.")]
+    importlib.import_module("scoredistill.studies.launchers")
+    others = ("scoredistill.cli", "scoredistill.studies")
+    names = [name for name in sys.modules if name.startswith("scoredistill.") and not name.startswith(others)]
+    modules = [sys.modules[name] for name in (*names, "scoredistill.studies.launchers")]
     found = {name: getattr(module, name, None) for module in modules for name in getattr(module, "__all__", ())}
     return {name: value for name, value in found.items() if inspect.isclass(value)}

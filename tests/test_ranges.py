@@ -17,6 +17,7 @@ import pytest
 from exported import exported_classes
 
 from scoredistill.annealing import Knot, Piecewise
+from scoredistill.diffusion import Prediction
 from scoredistill.ranges import BOUND, INTERVAL, Range, require, require_rising
 from scoredistill.rendering.camera import Camera
 
@@ -88,7 +89,7 @@ SETTINGS = {
     f"{kind.__name__}-{name}": (kind, name)
     for kind in public_classes()
     for name, annotation in own_parameters(kind).items()
-    if numeric(annotation)
+    if numeric(annotation) and kind is not Prediction  # whose t is a sample's, and no setting
 }
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import fcntl
 import shlex
 import signal
 import sys
@@ -11,25 +10,29 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import IO
 
 from jsonargparse import Namespace
 
+from scoredistill import start_up
 from scoredistill.cli import help as cli_help
 from scoredistill.cli.cell import attempt_at
 from scoredistill.cli.checking import Source, check
-from scoredistill.cli.commands import INTERRUPTED, TERMINATED, FailedRuns, Interrupted, describe
+from scoredistill.cli.commands import FailedRuns, describe
 from scoredistill.cli.errors import UsageError, essence
+from scoredistill.cli.interrupted import INTERRUPTED, TERMINATED, Interrupted
 from scoredistill.cli.recipe_parser import RecipeParser
 from scoredistill.cli.report import print_figures
 from scoredistill.cli.resolved import Resolver
 from scoredistill.cli.words import is_setting, joined, of_option
-from scoredistill.rendering.files import write_atomically
+from scoredistill.processes import FolderLock, InUseError
+from scoredistill.rendering.files import reason, remove_partial, write_atomically
+from scoredistill.rendering.json_files import update_json
 from scoredistill.studies.axes import StudyError
 from scoredistill.studies.cells import Cell, cells_of
 from scoredistill.studies.launchers import Launcher
 from scoredistill.studies.launchers.base import LOG
 from scoredistill.studies.live import Display
+from scoredistill.studies.record import RECORD
 from scoredistill.studies.report import Content, write_report
 from scoredistill.studies.runner import Runner
 from scoredistill.studies.study import Study, read_study
@@ -66,19 +69,24 @@ def ablate(argv: Sequence[str]) -> None:
     launcher = _launcher(options)
     folder = Path(study.output)
     text = study.path.read_bytes()
+    start_up.restore_signals()
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = (folder / ".lock").open("a")
+        lock = FolderLock(folder)
+    except InUseError as error:
+        raise UsageError(
+            f"another ablate is at work in {folder}: wait for it to end, or choose another --output"
+        ) from error
     except OSError as error:
-        raise UsageError(f"{error.filename or folder}: {error.strerror or error}; choose another --output") from error
+        raise UsageError(f"{reason(error, folder)}; choose another --output") from error
     with lock:
-        _hold(lock, folder)
+        remove_partial(folder)
         try:
+            update_json(folder / RECORD, dict)  # a damaged one is set aside
             write_atomically(folder / COPY, lambda file: file.write(text))
             _run(study, cells, folder, launcher)
         except OSError as error:
-            where = error.filename or folder
-            raise FailedRuns(f"{where}: {error.strerror or error}; mend that, and the same command goes on") from error
+            raise FailedRuns(f"{reason(error, folder)}; mend that, and the same command goes on") from error
 
 
 def _options(argv: Sequence[str], study: Study | None) -> Namespace:
@@ -150,6 +158,7 @@ def _run(study: Study, cells: Sequence[Cell], folder: Path, launcher: Launcher) 
 
     with Display(launcher.slots) as display, _signals():
         runner = Runner(study, cells, folder, finished, display.look)
+        _say_what_changed(runner)
         runner.run(launcher)
     if runner.unwritten is not None:
         raise runner.unwritten
@@ -164,12 +173,15 @@ def _run(study: Study, cells: Sequence[Cell], folder: Path, launcher: Launcher) 
         )
 
 
-def _hold(lock: IO[str], folder: Path) -> None:
-    """Make sure that no other process is at this study."""
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise UsageError(f"another ablate is at work in {folder}: wait for it, or choose another --output") from error
+def _say_what_changed(runner: Runner) -> None:
+    """Name the cells that are run again because of the user's own code or data, and not of the study's file."""
+    found: dict[str, None] = {}
+    for run in runner.runs:
+        if run.state == "waiting" and (changed := attempt_at(run.folder, run.cell.key_under(run.seed)).changed):
+            verb = "has" if len(changed) == 1 else "have"
+            found[f"{run.cell.name}: {', '.join(changed)} {verb} changed, running it again\n"] = None
+    sys.stdout.writelines(found)
+    sys.stdout.flush()
 
 
 @contextmanager

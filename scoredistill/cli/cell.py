@@ -6,19 +6,15 @@ folder, run.json with what was asked, and a lock, by which no two processes are 
 
 from __future__ import annotations
 
-import fcntl
-import os
 import sys
-import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from scoredistill.cli.attempts import Attempt
-from scoredistill.studies.files import read_note
-from scoredistill.studies.launchers.base import BOUND
-from scoredistill.training.run_folder import write_json_atomically
+from scoredistill import start_up
+from scoredistill.cli.attempts import Attempt, read_note
+from scoredistill.processes import FolderLock, end_with_parent
+from scoredistill.rendering.files import remove_partial
+from scoredistill.rendering.json_files import update_json, write_json_atomically
 
 NOTE = "run.json"
 
@@ -33,13 +29,15 @@ def main(argv: Sequence[str]) -> int:
         The exit code of `fit`.
     """
     folder, key, words = Path(argv[0]), argv[1], argv[2:]
-    if os.environ.get(BOUND):
-        threading.Thread(target=_end_with_the_starter, daemon=True).start()
-    with _alone(folder):
+    end_with_parent()
+    folder.mkdir(parents=True, exist_ok=True)
+    with FolderLock(folder, patience=None):  # one of a study that was killed may take a moment to end
+        remove_partial(folder)
         attempt = attempt_at(folder, key)
         if attempt.finished is not None:
             return 0
         line = ["fit", *words, "--output", str(folder), *(["--ckpt_path", "last"] if attempt.goes_on else [])]
+        update_json(folder / NOTE, dict)  # a damaged one is set aside
         write_json_atomically(folder / NOTE, attempt.begun)
         code = _fit(line)
         if code == 0 and (run := newest(folder)) is not None:
@@ -54,7 +52,7 @@ def attempt_at(folder: Path, key: str) -> Attempt:
         folder: its own.
         key: of what is asked for.
     """
-    return Attempt({"key": key}, read_note(folder / NOTE), folder)
+    return Attempt({"key": key}, read_note(folder / NOTE, folder), folder)
 
 
 def newest(folder: Path) -> Path | None:
@@ -68,20 +66,6 @@ def _fit(line: list[str]) -> int:
     return run(line)
 
 
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Wait until no other process is at this run: one of a study that was killed may take a moment to end."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
-def _end_with_the_starter(*_: Any) -> None:
-    while os.read(0, 1):
-        pass
-    os._exit(137)  # as by SIGKILL: nothing more is written
-
-
 if __name__ == "__main__":
+    start_up.prepare()
     sys.exit(main(sys.argv[1:]))

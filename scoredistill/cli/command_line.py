@@ -19,6 +19,7 @@ from pytorch_lightning.loggers import CSVLogger, Logger
 from scoredistill.cli import help as cli_help
 from scoredistill.cli.checking import check
 from scoredistill.cli.errors import UsageError, essence
+from scoredistill.cli.interrupted import SIGNALS
 from scoredistill.cli.kinds import parameters
 from scoredistill.cli.places import raise_placed
 from scoredistill.cli.processes import one_folder
@@ -81,27 +82,25 @@ class CommandLine(LightningCLI):
         self.command, self.given = command, words
         if words.task not in TASKS:
             raise UsageError(f"task: there is no {words.task!r}. Choose from {', '.join(TASKS)}")
-        super().__init__(
-            TASKS[words.task],
-            Conditions,
-            save_config_callback=None,
-            trainer_defaults=TRAINER_DEFAULTS,
-            subclass_mode_data=True,
-            auto_configure_optimizers=False,
-            load_from_checkpoint_support=False,
-            args=words.words,
-            run=False,
-            parser_kwargs={
-                "prog": f"scoredistill {command}",
-                "usage": f"scoredistill {command} --config RECIPE [--config RECIPE ...] [--OPTION VALUE ...]",
-                "description": DESCRIPTIONS[command],
-                "epilog": cli_help.EPILOG,
-                "formatter_class": cli_help.HelpFormatter,
-                "exit_on_error": False,
-                "allow_abbrev": False,
-                "dump_header": None,
-            },
-        )
+        try:
+            super().__init__(
+                TASKS[words.task],
+                Conditions,
+                save_config_callback=None,
+                trainer_defaults=TRAINER_DEFAULTS,
+                subclass_mode_data=True,
+                auto_configure_optimizers=False,
+                load_from_checkpoint_support=False,
+                args=words.words,
+                run=False,
+                parser_kwargs=_parser_settings(command),
+            )
+        except BaseException as error:
+            if "workspace" in vars(self):
+                self.workspace.discard()  # leave no folder behind
+            if "config" in vars(self):
+                raise_placed(error, self.config)
+            raise
 
     def init_parser(self, **kwargs: Any) -> RecipeParser:
         """The parser of recipes."""
@@ -180,6 +179,7 @@ class CommandLine(LightningCLI):
             start = find_start(self.config.output, self.config.ckpt_path)
             if self.command == "fit" and start.run is not None and start.run.config.is_file():
                 self.changed = difference(start.run.config, self.recipe, self._resolved)
+            SIGNALS.watch()
             self.workspace = open_workspace(self.command, self.config.output, start, goes_on=self.changed is None)
             opened.append(self.workspace.folder)
         loggers = self.config.trainer.logger
@@ -198,15 +198,6 @@ class CommandLine(LightningCLI):
 
     def _resolved(self, config: Path) -> str:
         return self._as_recipe(self.parser.parse_path(str(config)))
-
-    def instantiate_classes(self) -> None:
-        """Build everything; leave no folder behind if that fails."""
-        try:
-            super().instantiate_classes()
-        except BaseException as error:
-            self.workspace.discard()
-            raise_placed(error, self.config)
-            raise
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """The trainer, whose every file goes into the folder."""
@@ -241,6 +232,19 @@ class CommandLine(LightningCLI):
         if checkpoints:
             callbacks.append(LastCheckpoint(self.config.checkpoint_every))
         return [*callbacks, Summary()]
+
+
+def _parser_settings(command: str) -> dict[str, Any]:
+    return {
+        "prog": f"scoredistill {command}",
+        "usage": f"scoredistill {command} --config RECIPE [--config RECIPE ...] [--OPTION VALUE ...]",
+        "description": DESCRIPTIONS[command],
+        "epilog": cli_help.EPILOG,
+        "formatter_class": cli_help.HelpFormatter,
+        "exit_on_error": False,
+        "allow_abbrev": False,
+        "dump_header": None,
+    }
 
 
 def _as_list(value: Any) -> list[Any]:

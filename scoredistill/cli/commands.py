@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import json
 import os
 import signal
 import sys
@@ -18,9 +17,11 @@ from pytorch_lightning.trainer.states import TrainerStatus
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 from torch import Tensor
 
+from scoredistill import start_up
 from scoredistill.cli import names
 from scoredistill.cli.command_line import CommandLine
 from scoredistill.cli.errors import UsageError, cause, constructor
+from scoredistill.cli.interrupted import INTERRUPTED, SIGNALS, TERMINATED, Interrupted
 from scoredistill.cli.loggers import give_loggers_folders
 from scoredistill.cli.predictions import write_predictions
 from scoredistill.cli.processes import is_first, sharing
@@ -30,7 +31,8 @@ from scoredistill.cli.tensors import register_tensors
 from scoredistill.cli.trained import find_former, load_generator
 from scoredistill.cli.words import read_words
 from scoredistill.cli.workspace import Start
-from scoredistill.rendering.files import write_atomically
+from scoredistill.rendering.files import reason, write_atomically
+from scoredistill.rendering.json_files import update_json
 from scoredistill.training.base import Training
 from scoredistill.training.callbacks.base import FinalLookError
 from scoredistill.training.module import Distillation
@@ -45,26 +47,13 @@ OTHERS = {
     "view": ("viewer", "view"),
 }
 """Commands that train nothing themselves: the module, imported when it is asked for, and its function."""
-NAMES_CLASSES = ("fit", "validate", "test", "predict", "ablate")
+NAMES_CLASSES = ("fit", "validate", "test", "predict", "stages", "ablate")
 """Commands that find the user's own classes in the working directory. The others only look at what runs have left
 behind, in folders that may come from somebody else."""
 
 LONGEST_WORD = 400
 """Characters of a word in a message: longer than any path that somebody types."""
-FAILED, WRONG, INTERRUPTED, TERMINATED = 1, 2, 130, 143
-
-
-class Interrupted(Exception):
-    """The run was stopped from outside; the message says how to go on.
-
-    Args:
-        message: for the user.
-        code: exit code, as shells report for the signal.
-    """
-
-    def __init__(self, message: str, code: int) -> None:
-        super().__init__(message)
-        self.code = code
+FAILED, WRONG = 1, 2
 
 
 class FailedRuns(Exception):
@@ -93,7 +82,10 @@ def run(command: str, argv: list[str]) -> int:
             if command in OTHERS:
                 module, action = OTHERS[command]
                 words = [word for word in argv if word != "--debug"]
-                getattr(importlib.import_module(f"scoredistill.cli.{module}"), action)(words)
+                act = getattr(importlib.import_module(f"scoredistill.cli.{module}"), action)
+                if command not in ("ablate", "stages"):  # which know when they begin to write
+                    start_up.restore_signals()
+                act(words)
             else:
                 train(command, argv)
     except SystemExit as end:  # after --help and --print_config
@@ -110,28 +102,47 @@ def train(command: str, argv: list[str]) -> None:
         UsageError: if the options, the recipe or a constructor's arguments are wrong.
         Interrupted: after Ctrl-C or SIGTERM.
     """
-    line = _build(lambda: CommandLine(command, read_words(argv)))
     actions = {"fit": _fit, "validate": _validate, "test": _test, "predict": _predict}
     try:
-        with _signals(line), sharing(line.workspace.folder):
-            actions[command](line, [command, *argv])
-    except FinalLookError:
-        raise  # the other results are there
-    except BaseException:
-        if command != "fit" or line.trainer.global_step <= line.workspace.start.step:
-            line.workspace.discard()  # nothing has been made yet
-        raise
+        line = _build(lambda: CommandLine(command, read_words(argv)))
+        try:
+            with _signals(line), sharing(line.workspace.folder):
+                actions[command](line, [command, *argv])
+        except FinalLookError:
+            raise  # the other results are there
+        except BaseException as error:
+            if command != "fit" or line.trainer.global_step <= line.workspace.start.step:
+                line.workspace.discard()  # nothing has been made yet
+            if isinstance(error, OSError):
+                raise _resumable(error, line) from error
+            raise
+        finally:
+            line.workspace.close()
+    finally:
+        SIGNALS.end()
 
 
 def _build(build: Callable[[], CommandLine]) -> CommandLine:
-    """Whatever fails before the run has begun is wrong in the recipe."""
+    """Whatever fails before the run has begun is wrong in the recipe, unless the process was told to stop."""
     try:
         return build()
-    except (UsageError, OSError):
-        raise
-    except Exception as error:
+    except BaseException as error:
+        if SIGNALS.code is not None:
+            raise Interrupted("interrupted", SIGNALS.code) from error
+        if isinstance(error, (UsageError, OSError, Interrupted)) or not isinstance(error, Exception):
+            raise
         owner, message = constructor(cause(error)), describe(error)
         raise UsageError(message if owner is None or owner in message else f"{owner}: {message}") from error
+
+
+def _resumable(error: OSError, line: CommandLine) -> OSError:
+    """The same error with how to resume; one that names no file names the run folder."""
+    hint = ""
+    if line.command == "fit" and line.workspace.run.last_checkpoint() is not None:
+        hint = f"; to resume from the last checkpoint: scoredistill fit --ckpt_path {line.workspace.folder}"
+    if error.errno is None:
+        return error
+    return OSError(error.errno, f"{error.strerror}{hint}", error.filename or str(line.workspace.folder))
 
 
 def _fit(line: CommandLine, command: list[str]) -> None:
@@ -195,26 +206,30 @@ def _write_recipe(run: RunFolder, recipe: str) -> None:
 
 def _write_versions(run: RunFolder, made_with: dict[str, object]) -> None:
     """Write versions.json: a list with one entry for each time that the run was started or resumed."""
-    earlier = json.loads(run.versions.read_text(encoding="utf-8")) if run.versions.is_file() else []
-    write_json_atomically(run.versions, [*earlier, made_with])
+    write_json_atomically(run.versions, [*update_json(run.versions, list), made_with])
 
 
 @contextmanager
 def _signals(line: CommandLine) -> Iterator[None]:
     """Tell an interruption from a failure: Lightning turns Ctrl-C into an exit with code 1, and ignores later ones."""
     main_thread = threading.current_thread() is threading.main_thread()
+    SIGNALS.leave(signal.SIGTERM)  # Lightning ends training at the next step
     handler = signal.getsignal(signal.SIGINT)
     try:
+        if SIGNALS.code is not None:  # and its exception was swallowed
+            raise KeyboardInterrupt
         yield
     except SIGTERMException as end:
         raise Interrupted(_how_to_resume(line), TERMINATED) from end
     except Exception as error:
         if line.trainer.received_sigterm:  # another process of this run was quicker to end
             raise Interrupted(_how_to_resume(line), TERMINATED) from error
+        if SIGNALS.code is not None:
+            raise Interrupted(_how_to_resume(line), SIGNALS.code) from error
         raise
     except (SystemExit, KeyboardInterrupt) as end:
         if isinstance(end, KeyboardInterrupt) or line.trainer.state.status == TrainerStatus.INTERRUPTED:
-            raise Interrupted(_how_to_resume(line), INTERRUPTED) from end
+            raise Interrupted(_how_to_resume(line), SIGNALS.code or INTERRUPTED) from end
         raise
     finally:
         if main_thread:
@@ -248,7 +263,7 @@ def describe(error: BaseException) -> str:
     """An error's message on one line, with its kind where the message does not speak for itself."""
     error = cause(error)
     if isinstance(error, OSError) and error.strerror:
-        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+        return reason(error, "") if error.filename else error.strerror
     text = " ".join(str(error).split())
     if isinstance(error, (*OURS, ValueError, FloatingPointError, ImportError)) and text:
         return text

@@ -31,10 +31,14 @@ def essence(error: BaseException) -> str:
 
 def cause(error: BaseException) -> BaseException:
     """The first error of a chain that was not raised by a parser about another; the last one if all were."""
-    chain = [error]
-    while (before := chain[-1].__cause__ or chain[-1].__context__) is not None:
-        chain.append(before)
-    return next((each for each in chain if not _raised_by_parser(each)), error)
+    each: BaseException | None = error
+    seen: list[BaseException] = []
+    while each is not None and all(each is not other for other in seen):  # a chain may lead back to where it began
+        if not _raised_by_parser(each):
+            return each
+        seen.append(each)
+        each = each.__cause__ or each.__context__
+    return error
 
 
 def constructor(error: BaseException) -> str | None:

@@ -14,7 +14,7 @@ from scoredistill.cli.meshes import MeshFiles, add_mesh_options
 from scoredistill.cli.numbers import between, degrees, whole
 from scoredistill.cli.parsers import OptionParser
 from scoredistill.cli.pipelines import save_pipeline
-from scoredistill.cli.recipes import read_recipe
+from scoredistill.cli.stored import read_config
 from scoredistill.cli.trained import load_generator
 from scoredistill.cli.workspace import Start, Workspace, find_start
 from scoredistill.generators.one_step import OneStepUNet
@@ -72,7 +72,7 @@ def _student(generator: OneStepUNet, options: argparse.Namespace, config: Path) 
 
 def _base_of(config: Path) -> Source | None:
     """The pipeline that a run's teacher came from; None for teachers of another kind."""
-    teacher = read_recipe(config)["model"]["teacher"]
+    teacher = read_config(config)["model"]["teacher"]
     if not teacher["class_path"].endswith("DiffusersTeacher"):
         return None
     settings = teacher["init_args"]

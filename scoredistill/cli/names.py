@@ -13,7 +13,16 @@ from pathlib import Path
 from scoredistill.cli.errors import UsageError
 from scoredistill.recipe_library import SUFFIXES, did_you_mean
 
-NOT_FOR_RECIPES = {"__main__", "cli", "recipe_library", "recipe_yaml", "recipes_command", "studies", "version"}
+NOT_FOR_RECIPES = {
+    "__main__",
+    "cli",
+    "recipe_library",
+    "recipe_yaml",
+    "recipes_command",
+    "start_up",
+    "studies",
+    "version",
+}
 SHOWN = 8
 """Classes that a message lists at most, and half of the keys."""
 

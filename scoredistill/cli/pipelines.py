@@ -15,6 +15,7 @@ from scoredistill.networks.denoiser import Denoiser
 from scoredistill.networks.diffusers import DiffusersBackbone
 from scoredistill.networks.flux import FluxBackbone
 from scoredistill.networks.multi_view import MultiViewBackbone
+from scoredistill.rendering.files import whole_folder
 from scoredistill.teachers.diffusers.families import FAMILIES
 from scoredistill.teachers.diffusers.loading import Source
 
@@ -72,10 +73,11 @@ def save_pipeline(student: OneStepUNet, folder: Path, base: Source | None = None
         pipeline, call = _consistency_pipeline(student, denoiser, network, schedule)
     else:
         pipeline, call = _text_pipeline(student, denoiser, network, schedule, base)
-    pipeline.save_pretrained(folder)
     words = ", ".join([*(["prompt"] if base else []), *(f"{name}={value!r}" for name, value in call.items())])
     steps = "one step" if len(student.times) == 1 else f"{len(student.times)} steps"
-    (folder / "README.md").write_text(CARD.format(steps=steps, call=words))
+    with whole_folder(folder) as draft:
+        pipeline.save_pretrained(draft)
+        (draft / "README.md").write_text(CARD.format(steps=steps, call=words))
     return words
 
 

@@ -1,4 +1,4 @@
-"""Resolved recipes: read from a run, and compared."""
+"""Whether two resolved recipes make the same thing."""
 
 from __future__ import annotations
 
@@ -7,29 +7,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from scoredistill import recipe_library, recipe_yaml
-from scoredistill.cli.errors import UsageError
+from scoredistill import recipe_yaml
+from scoredistill.cli.stored import read_config
 
 PARTS = ("model", "data", "seed_everything")
 """What decides what a run makes; the rest is how long it trains, where, and who looks on."""
-
-
-def read_recipe(path: Path) -> dict[str, Any]:
-    """The resolved recipe of a run.
-
-    Args:
-        path: its config.yaml.
-
-    Raises:
-        UsageError: if it cannot be read, or is no recipe.
-    """
-    try:
-        content = recipe_library.read(path)
-    except recipe_library.RecipeError as error:
-        raise UsageError(str(error)) from error
-    if not isinstance(content, dict) or not isinstance(content.get("model"), dict):
-        raise UsageError(f"{path} is not the recipe of a run: it has no `model:`")
-    return content
 
 
 def difference(stored: Path, recipe: str, resolve: Callable[[Path], str]) -> str | None:
@@ -41,7 +23,7 @@ def difference(stored: Path, recipe: str, resolve: Callable[[Path], str]) -> str
         resolve: resolves a file anew, so that a default that a later version brought is no difference.
     """
     new = _parts(recipe)
-    found = _first(_parts(stored.read_text(encoding="utf-8")), new)
+    found = _first(_of(read_config(stored)), new)
     if found is None:
         return None
     try:
@@ -51,7 +33,10 @@ def difference(stored: Path, recipe: str, resolve: Callable[[Path], str]) -> str
 
 
 def _parts(recipe: str) -> dict[str, Any]:
-    content = recipe_yaml.load(recipe)
+    return _of(recipe_yaml.load(recipe))
+
+
+def _of(content: Mapping[str, Any]) -> dict[str, Any]:
     return {part: content.get(part) for part in PARTS}
 
 

@@ -37,7 +37,9 @@ def report(argv: Sequence[str]) -> None:
         content = Content.of(folder)
         path = write_report(folder)
     except ValueError as error:
-        raise UsageError(str(error)) from error
+        raise UsageError(f"{error}; `scoredistill ablate` of its study writes it anew") from error
+    for line in content.results.damaged:
+        sys.stderr.write(f"warning: {line}; the report is without it\n")
     print_figures(content)
     sys.stdout.write(f"report: {path}\n")
 

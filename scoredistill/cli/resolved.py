@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from scoredistill import recipe_yaml
 from scoredistill.cli.command_line import CommandLine
+from scoredistill.cli.sources import sources_of
 from scoredistill.cli.words import Words, read_words
 
 WHERE = ("output", "checkpoint_every")
@@ -31,7 +32,8 @@ class Resolver:
         self._lines: dict[str, CommandLine] = {}
 
     def key(self, words: Sequence[str]) -> str:
-        """What a run under these options is known by: the same only where the resolved recipes are.
+        """What a run under these options is known by: the same only where the resolved recipes are, and the files of
+        the user's own that they name, code and data.
 
         Args:
             words: of `fit`.
@@ -42,7 +44,8 @@ class Resolver:
         read = read_words(list(words))
         recipe = recipe_yaml.load(self._recipe(read))
         parts = {name: value for name, value in recipe.items() if name not in WHERE}
-        return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:16]
+        resolved = hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:16]
+        return f"{resolved} {sources_of(parts)}".strip()
 
     def _recipe(self, read: Words) -> str:
         line = self._lines.get(read.task)

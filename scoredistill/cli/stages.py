@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import argparse
-import json
-import signal
-import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from scoredistill import recipe_library
-from scoredistill.cli.attempts import Attempt
-from scoredistill.cli.commands import INTERRUPTED, TERMINATED, Interrupted
+from scoredistill import recipe_library, start_up
+from scoredistill.cli.attempts import Attempt, copied_note
 from scoredistill.cli.errors import UsageError
+from scoredistill.cli.interrupted import INTERRUPTED, TERMINATED, Interrupted
 from scoredistill.cli.parsers import OptionParser
-from scoredistill.training.run_folder import RunFolder, write_json_atomically
+from scoredistill.cli.resolved import Resolver
+from scoredistill.processes import FolderLock, InUseError, run_bound
+from scoredistill.rendering.files import reason, remove_partial
+from scoredistill.rendering.json_files import load_json, update_json, write_json_atomically
+from scoredistill.training.run_folder import RunFolder
 
 RECORD = "stages.json"
 """In the folder of all stages: by stage, what it was asked and the run that finished it."""
@@ -55,21 +56,44 @@ def stages(argv: Sequence[str]) -> None:
     """
     options, words = _parser().parse_known_args(argv)
     todo, folder = _read(options.stages, options.output, words)
-    record, former = _record(folder), None
+    resolve = Resolver()
+    keys = {stage.name: resolve.key(stage.words) for stage in todo}  # a misspelt key is found before the first stage
+    start_up.restore_signals()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FolderLock(folder)
+    except InUseError as error:
+        raise UsageError(
+            f"other stages are at work in {folder}: wait for them to end, or choose another --output"
+        ) from error
+    except OSError as error:
+        raise UsageError(f"cannot write into {reason(error, folder)}; choose another --output") from error
+    with lock:
+        remove_partial(folder)
+        former = _run_all(todo, keys, folder)
+    _say(f"to have it as files: scoredistill export {former}")
+
+
+def _run_all(todo: Sequence[Stage], keys: Mapping[str, str], folder: Path) -> str | None:
+    """Run what has not finished: the last stage's run folder."""
+    record, former = _record(folder, todo), None
     for number, stage in enumerate(todo, 1):
-        attempt = Attempt({"words": stage.words, "start_from": former}, record.get(stage.name, {}), stage.folder)
+        known = record.get(stage.name)
+        known = known if isinstance(known, dict) else {}
+        attempt = Attempt({"key": keys[stage.name], "start_from": former}, known, stage.folder)
         if attempt.finished is not None:
             former = attempt.finished
             _say(f"stage {number} of {len(todo)}: {stage.name} is there, {former}")
             continue
-        _say(f"stage {number} of {len(todo)}: {stage.name}")
+        changed = f" again: changed {', '.join(attempt.changed)}" if attempt.changed else ""
+        _say(f"stage {number} of {len(todo)}: {stage.name}{changed}")
         goes_on = attempt.goes_on
         record[stage.name] = attempt.begun
         write_json_atomically(folder / RECORD, record)
         former = _fit(stage, former, goes_on)
         record[stage.name] = attempt.ended(former)
         write_json_atomically(folder / RECORD, record)
-    _say(f"to have it as files: scoredistill export {former}")
+    return former
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -130,14 +154,16 @@ def _words_of(stage: str, names: Sequence[str], words: Sequence[str]) -> list[st
     return chosen
 
 
-def _record(folder: Path) -> dict[str, Any]:
+def _record(folder: Path, todo: Sequence[Stage]) -> dict[str, Any]:
+    """What is known of every stage; of a damaged file's, what the runs that have finished say themselves."""
     path = folder / RECORD
     try:
-        return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
-    except (OSError, ValueError) as error:
-        raise UsageError(
-            f"{path} cannot be read ({error}): remove it to begin anew, or choose another --output"
-        ) from error
+        return load_json(path, dict)
+    except FileNotFoundError:
+        return {}
+    except ValueError:
+        update_json(path, dict)  # which warns, and sets it aside
+        return {stage.name: copied_note(stage.folder) for stage in todo}
 
 
 def _fit(stage: Stage, former: str | None, goes_on: bool) -> str:
@@ -147,24 +173,12 @@ def _fit(stage: Stage, former: str | None, goes_on: bool) -> str:
         words += ["--start_from", former]
     if goes_on:
         words += ["--ckpt_path", "last"]
-    code = _run([sys.executable, "-m", "scoredistill", *words])
+    code = run_bound([sys.executable, "-P", "-m", "scoredistill", *words])
     if code in (INTERRUPTED, TERMINATED):
         raise Interrupted(f"stage {stage.name} was interrupted; the same command goes on", code)
     if code != 0 or stage.newest is None:
         raise UsageError(f"stage {stage.name} failed, see above; the same command goes on where it stopped")
     return stage.newest
-
-
-def _run(command: list[str]) -> int:
-    """Wait for a process, which is told of every signal to stop."""
-    process = subprocess.Popen(command)
-    stops = (signal.SIGINT, signal.SIGTERM)
-    before = [signal.signal(stop, lambda number, _: process.send_signal(number)) for stop in stops]
-    try:
-        return process.wait()
-    finally:
-        for stop, handler in zip(stops, before, strict=True):
-            signal.signal(stop, handler)
 
 
 def _say(text: str) -> None:

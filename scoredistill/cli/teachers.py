@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 
 from jsonargparse import Namespace
 
 from scoredistill.cli.errors import UsageError
+from scoredistill.cli.interrupted import INTERRUPTED, TERMINATED, Interrupted
 from scoredistill.cli.processes import SHARED, alone
 from scoredistill.networks.storage import DESCRIPTION, find_trained
-from scoredistill.training.run_folder import RunFolder
+from scoredistill.processes import FolderLock, InUseError, run_bound
+from scoredistill.rendering.files import reason
+from scoredistill.training.run_folder import RunFolder, make_folder
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,7 @@ def train_what_is_missing(model: Namespace) -> None:
 
     Raises:
         UsageError: if a training fails; its own message stands above.
+        Interrupted: if one was told to stop.
     """
     teacher = model.get("teacher")
     own = teacher.get("init_args") if isinstance(teacher, Namespace) else None
@@ -56,18 +60,44 @@ def train_what_is_missing(model: Namespace) -> None:
                 and isinstance(folder, str)
                 and find_trained(folder, kind.part, kind.marker) is None
             ):
-                _train(kind.part, folder, recipe)
+                _train(kind, Path(folder), recipe)
 
 
-def _train(part: str, folder: str, recipe: str) -> None:
-    if SHARED in os.environ:  # another process of this run does it
+def _train(kind: Kind, folder: Path, recipe: str) -> None:
+    """Train it, unless another process of this run does, or another run has by the time that the folder is free."""
+    if SHARED in os.environ:
         return
-    sys.stdout.write(f"there is no {part} in {folder} yet: training it by {recipe}\n")
-    sys.stdout.flush()
-    words = ["fit", "--config", recipe, "--output", folder]
+    try:
+        make_folder(folder)
+        lock = _lock(kind, folder)
+    except OSError as error:
+        raise UsageError(f"cannot write into {reason(error, folder)}") from error
+    with lock:
+        if find_trained(folder, kind.part, kind.marker) is None:
+            _say(f"there is no {kind.part} in {folder} yet: training it by {recipe}")
+            _fit(kind, folder, recipe)
+    _say(f"the {kind.part} is trained: now what needs it")
+
+
+def _lock(kind: Kind, folder: Path) -> FolderLock:
+    try:
+        return FolderLock(folder, patience=0)
+    except InUseError:
+        _say(f"another process is training the {kind.part} in {folder}: waiting for it")
+        return FolderLock(folder, patience=None)
+
+
+def _fit(kind: Kind, folder: Path, recipe: str) -> None:
+    words = ["fit", "--config", recipe, "--output", str(folder)]
     if RunFolder.newest(folder) is not None:
         words += ["--ckpt_path", "last"]
-    if subprocess.run([sys.executable, "-m", "scoredistill", *words], check=False, env=alone()).returncode != 0:
-        raise UsageError(f"the {part} could not be trained by {recipe}: see above")
-    sys.stdout.write(f"the {part} is trained: now what needs it\n")
+    code = run_bound([sys.executable, "-P", "-m", "scoredistill", *words], alone())
+    if code in (INTERRUPTED, TERMINATED):
+        raise Interrupted(f"training the {kind.part} was interrupted; the same command resumes it", code)
+    if code != 0:
+        raise UsageError(f"the {kind.part} could not be trained by {recipe}: see above")
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(f"{text}\n")
     sys.stdout.flush()

@@ -11,7 +11,7 @@ import torch
 from scoredistill.cli.checking import Source, check
 from scoredistill.cli.errors import UsageError, essence
 from scoredistill.cli.recipe_parser import RecipeParser
-from scoredistill.cli.recipes import read_recipe
+from scoredistill.cli.stored import read_config
 from scoredistill.cli.workspace import Start, find_start
 from scoredistill.generators.base import Generator
 from scoredistill.generators.one_step import OneStepUNet
@@ -30,9 +30,9 @@ def load_generator(config: Path, checkpoint: Path) -> Generator:
         checkpoint: of that run.
 
     Raises:
-        UsageError: if the checkpoint is of another generator.
+        UsageError: if the recipe is damaged, or the checkpoint is of another generator.
     """
-    recipe = read_recipe(config)["model"]
+    recipe = read_config(config)["model"]
     generator: Generator = _built(Generator, "generator", recipe, config)
     if isinstance(generator, OneStepUNet):
         generator.adopt(_built(Teacher, "teacher", recipe, config))

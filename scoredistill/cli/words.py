@@ -58,7 +58,7 @@ def read_words(argv: Sequence[str]) -> Words:
     words = joined([word for word in argv if word != "--debug"])
     checkpoint = next((word.split("=", 1)[1] for word in reversed(words) if word.startswith("--ckpt_path=")), None)
     if checkpoint is not None and not any(word.startswith("--config=") for word in words):
-        words = [*_config_of(checkpoint), *words]
+        words = [*_config_of(checkpoint, words), *words]
     words = [_found(word) for word in words]
     sources = [_source(word) for word in words if word.startswith("--config=") or is_setting(word)]
     tasks = [str(source.content["task"]) for source in sources if "task" in source.content]
@@ -86,7 +86,7 @@ def joined(argv: Sequence[str]) -> list[str]:
             continue
         if not equals and rest and not rest[0].startswith("--"):
             equals, value = "=", rest.pop(0)
-        if not equals or (not value and name in ("--config", "--ckpt_path", "--task")):
+        if not equals or (not value and name in ("--config", "--ckpt_path", "--output", "--task")):
             raise UsageError(f"{name} needs a value")
         done.append(f"{name}={value}")
     return done
@@ -111,10 +111,29 @@ def _source(word: str) -> Source:
     return Source(_content(path), path.parent, str(path))
 
 
-def _config_of(checkpoint: str) -> list[str]:
-    path = Path(checkpoint)
+def _config_of(checkpoint: str, words: list[str]) -> list[str]:
+    """The recipe of the run that a checkpoint belongs to, where none is given."""
+    path, recipe = Path(checkpoint), "name its recipe by --config"
+    if checkpoint == "last":
+        output = next((word.split("=", 1)[1] for word in reversed(words) if word.startswith("--output=")), None)
+        if output is None:
+            raise UsageError(f"--ckpt_path last: the newest run of which recipe? {recipe}, or the run itself")
+        newest = RunFolder.newest(output)
+        if newest is None:
+            raise UsageError(f"no run under {output} has a checkpoint; without --ckpt_path a new run begins")
+        path = newest.path
+    if not path.exists():
+        raise UsageError(f"there is no checkpoint and no run folder {path}")
     run = RunFolder(path) if path.is_dir() else RunFolder.around(path)
-    return [f"--config={run.config}"] if run is not None and run.config.is_file() else []
+    if run is not None and run.config.is_file():
+        return [f"--config={run.config}"]
+    if any(word.startswith("--model") for word in words):  # options may say all that a recipe does
+        return []
+    if path.is_file():
+        raise UsageError(f"{path} lies in no run folder: {recipe}")
+    within = RunFolder.newest(path)
+    hint = f"the newest run in it is {within.path}" if within is not None else f"{recipe}, if it has checkpoints"
+    raise UsageError(f"{path} is no run folder: config.yaml is missing; {hint}")
 
 
 def _found(word: str) -> str:

@@ -5,16 +5,20 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from scoredistill.cli.errors import UsageError
 from scoredistill.cli.processes import SHARED
+from scoredistill.processes import FolderLock, InUseError
+from scoredistill.rendering.files import reason, remove_partial
 from scoredistill.training.checkpoints import read_checkpoint
 from scoredistill.training.run_folder import RunFolder, make_folder, numbered_folder
 
 RESULTS = {"validate": "validation", "test": "test", "predict": "predictions"}
 """Folders in the run folder that evaluations write into, each into a numbered one of its own."""
+OF_OTHERS = [(name,) for name in (*RESULTS.values(), "export", "view")]
+"""Folders in the run folder that other commands may be writing into while fit runs."""
 
 
 @dataclass(frozen=True)
@@ -40,11 +44,13 @@ class Workspace:
         folder: what it writes into.
         start: what it starts from.
         made: the folder and those of its parents that this process has made, the innermost first.
+        lock: of the folder, where it is fit's and this is the first of its processes.
     """
 
     folder: Path
     start: Start
     made: Sequence[Path]
+    lock: FolderLock | None = None
 
     @property
     def run(self) -> RunFolder:
@@ -53,6 +59,7 @@ class Workspace:
 
     def discard(self) -> None:
         """Remove what this process has made, the parents if they are empty then."""
+        self.close()
         if not self.made:
             return
         shutil.rmtree(self.made[0], ignore_errors=True)
@@ -61,6 +68,11 @@ class Workspace:
                 parent.rmdir()
             except OSError:  # not empty
                 return
+
+    def close(self) -> None:
+        """Let other processes train in the folder."""
+        if self.lock is not None:
+            self.lock.release()
 
 
 def open_workspace(command: str, output: str, start: Start, goes_on: bool) -> Workspace:
@@ -73,21 +85,38 @@ def open_workspace(command: str, output: str, start: Start, goes_on: bool) -> Wo
         goes_on: whether fit goes on with the run that it starts from, in its folder.
 
     Raises:
-        UsageError: if the folder cannot be made.
+        UsageError: if the folder cannot be made, or another process trains in it.
     """
     if SHARED in os.environ:
         return Workspace(Path(os.environ[SHARED]), start, made=())
     if command == "fit" and goes_on and start.run is not None:
-        return Workspace(start.run.path, start, made=())
+        return _reopened(start.run.path, start)
     parent = Path(output) if command == "fit" else (start.run.path if start.run else Path(output)) / RESULTS[command]
     try:
         parents = make_folder(parent)
         folder = numbered_folder(parent)
-        return Workspace(folder, start, made=(folder, *parents))
+        return Workspace(folder, start, (folder, *parents), FolderLock(folder) if command == "fit" else None)
     except OSError as error:
-        raise UsageError(
-            f"cannot write into {error.filename or parent}: {error.strerror}; choose another folder by --output"
-        ) from error
+        raise UsageError(f"cannot write into {reason(error, parent)}; choose another folder by --output") from error
+
+
+def _reopened(folder: Path, start: Start) -> Workspace:
+    """A run's own folder, without what a killed process has left half written in it."""
+    try:
+        lock = FolderLock(folder)
+    except InUseError as error:
+        raise UsageError(f"{folder} is being trained by another process: wait for it to end, or stop it") from error
+    except OSError as error:
+        raise UsageError(f"cannot write into {reason(error, folder)}") from error
+    for each in [folder, *(path for path in folder.rglob("*") if path.is_dir())]:
+        if each.relative_to(folder).parts[:1] not in OF_OTHERS:
+            remove_partial(each)
+    try:  # another process may have ended since the checkpoint was looked at
+        step = find_start("", str(start.checkpoint)).step
+    except BaseException:
+        lock.release()
+        raise
+    return Workspace(folder, replace(start, step=step), (), lock)
 
 
 def find_start(output: str, checkpoint: str | None) -> Start:

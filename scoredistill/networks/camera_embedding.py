@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from scoredistill.networks.base import Backbone
 from scoredistill.networks.lora import copy_tensors
 from scoredistill.ranges import require
+from scoredistill.rendering.files import write_atomically
 from scoredistill.types import Condition
 
 FILE = "camera_embedding.safetensors"
@@ -71,9 +72,10 @@ class CameraConditioned(Backbone):
 
     def save(self, folder: str | Path) -> None:
         """Write the camera's MLP into a folder."""
-        from safetensors.torch import save_file
+        from safetensors.torch import save
 
-        save_file({name: value.detach() for name, value in self.mlp.named_parameters()}, Path(folder) / FILE)
+        content = save({name: value.detach() for name, value in self.mlp.named_parameters()})
+        write_atomically(Path(folder) / FILE, lambda file: file.write(content))
 
     def load(self, folder: str | Path) -> None:
         """Read what `save` has written.

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from scoredistill.networks.weights import read_safetensors
 from scoredistill.ranges import require
+from scoredistill.rendering.files import write_atomically
 
 FILE = "pytorch_lora_weights.safetensors"
 """The file that `load_lora_weights` of diffusers' pipelines looks for in a folder."""
@@ -103,16 +104,17 @@ def save_lora(network: nn.Module, lora: LoRA, folder: str | Path) -> None:
 
     Raises:
         ValueError: if there is no model of diffusers.
+        OSError: if it cannot be written; it names the file.
     """
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     model = _diffusers_model(network)
     settings = {"r": lora.rank, "lora_alpha": lora.alpha, "target_modules": list(lora.targets)}
     prefixed = {f"{_prefix(model)}.{key}": value for key, value in settings.items()}
     weights = {f"{_prefix(model)}.{key}": weight.detach() for key, weight in lora_weights(model).items()}
-    Path(folder).mkdir(parents=True, exist_ok=True)
     contiguous = {key: weight.contiguous() for key, weight in weights.items()}
-    save_file(contiguous, Path(folder) / FILE, {"format": "pt", "lora_adapter_metadata": json.dumps(prefixed)})
+    content = save(contiguous, {"format": "pt", "lora_adapter_metadata": json.dumps(prefixed)})
+    write_atomically(Path(folder) / FILE, lambda file: file.write(content))
 
 
 def load_lora(network: nn.Module, folder: str | Path) -> None:

@@ -6,11 +6,6 @@ folder/  denoiser.json  network.safetensors                                     
 
 from __future__ import annotations
 
-import json
-import os
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +14,10 @@ from torch import nn
 from scoredistill.networks.base import Backbone
 from scoredistill.networks.denoiser import Denoiser
 from scoredistill.networks.diffusers import DiffusersBackbone
+from scoredistill.networks.finite import first_not_finite
 from scoredistill.networks.weights import first_flaw, read_safetensors
+from scoredistill.rendering.files import whole_folder
+from scoredistill.rendering.json_files import json_text, load_json
 
 DESCRIPTION = "denoiser.json"
 
@@ -33,22 +31,26 @@ def save_denoiser(denoiser: Denoiser, folder: str | Path) -> None:
 
     Raises:
         TypeError: if its backbone does not say how it was built, or belongs to a text-to-image pipeline.
+        ValueError: if a weight is NaN or infinite.
     """
+    require_finite(denoiser, folder)
     with whole_folder(Path(folder)) as draft:
         _write(denoiser, draft)
 
 
-@contextmanager
-def whole_folder(folder: Path) -> Iterator[Path]:
-    """A draft to write into, which takes the folder's place when the `with` block has ended well."""
-    draft = folder.with_name(f".{folder.name}.{os.getpid()}")
-    draft.mkdir(parents=True)
-    try:
-        yield draft
-        shutil.rmtree(folder, ignore_errors=True)
-        draft.replace(folder)
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
+def require_finite(network: nn.Module, folder: str | Path) -> None:
+    """Refuse a network that has diverged.
+
+    Args:
+        network: whose weights are looked at.
+        folder: where it is, or would be.
+
+    Raises:
+        ValueError: if a weight is NaN or infinite; it names both.
+    """
+    lost = first_not_finite(network.state_dict())
+    if lost is not None:
+        raise ValueError(f"{folder}: {lost} is not finite (NaN or infinity), training has diverged; train it again")
 
 
 def find_trained(folder: str | Path, part: str, marker: str) -> Path | None:
@@ -91,7 +93,7 @@ def _write(denoiser: Denoiser, folder: Path) -> None:
         save_file(
             {key: value.contiguous() for key, value in network.state_dict().items()}, folder / "network.safetensors"
         )
-    (folder / DESCRIPTION).write_text(json.dumps(description, indent=2) + "\n")
+    (folder / DESCRIPTION).write_text(f"{json_text(description)}\n")
 
 
 def load_denoiser(folder: str | Path) -> Denoiser:
@@ -101,17 +103,19 @@ def load_denoiser(folder: str | Path) -> Denoiser:
         folder: where it is.
 
     Raises:
-        ValueError: if the folder holds none, or one of a class that is not known, or a file cannot be read.
+        ValueError: if the folder holds none, one of a class that is not known, or one with weights that are NaN or
+            infinite, or a file cannot be read.
     """
     folder = Path(folder)
     try:
-        description = json.loads((folder / DESCRIPTION).read_text())
+        description = load_json(folder / DESCRIPTION, dict)
         form = [description[key] for key in ("prediction", "sigma_data", "scale_input")]
         network = _read_network(description, folder)
-    except (FileNotFoundError, json.JSONDecodeError, TypeError) as error:
-        raise ValueError(f"{folder} holds no denoiser ({DESCRIPTION}): {error}") from error
     except KeyError as error:
         raise ValueError(f"{folder}: {DESCRIPTION} does not state {error}") from error
+    except (FileNotFoundError, TypeError) as error:
+        raise ValueError(f"{folder} holds no denoiser ({DESCRIPTION}): {error}") from error
+    require_finite(network, folder)
     return Denoiser(network, *form)
 
 

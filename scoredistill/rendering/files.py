@@ -1,13 +1,19 @@
-"""Files that a reader never sees half of."""
+"""Files that a reader never sees half of, and errors that name the file."""
 
 from __future__ import annotations
 
+import io
 import os
-from collections.abc import Callable, Mapping
+import re
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import BinaryIO
+from typing import BinaryIO, cast
 from uuid import uuid4
+
+PARTIAL = ".partial"
+"""Suffix of what is not in its place yet; left behind only by a process that was killed, see `remove_partial`."""
 
 
 def write_atomically(path: str | Path, writer: Callable[[BinaryIO], object]) -> None:
@@ -16,19 +22,27 @@ def write_atomically(path: str | Path, writer: Callable[[BinaryIO], object]) -> 
     Args:
         path: the destination, replaced if it exists.
         writer: is given the open binary file; if it raises, nothing is left behind.
+
+    Raises:
+        OSError: if it cannot be written; it names the destination, which is as it was before.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid4().hex[:8]}")
-    try:
-        with temporary.open("xb") as file:
-            writer(file)
-            file.flush()
-            os.fsync(file.fileno())  # after a power cut the name must not be there without the content
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    temporary = _partial(path)
+    with naming(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            raw = _Destination(temporary, "xb")
+            try:
+                with io.BufferedWriter(raw) as file:
+                    writer(cast(BinaryIO, file))
+                    file.flush()
+                    raw.sync()  # after a power cut the name must not be there without the content
+            except Exception as error:
+                raise raw.failure or error from error
+            temporary.replace(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
 
 
 def write_together(contents: Mapping[str | Path, bytes]) -> None:
@@ -39,27 +53,130 @@ def write_together(contents: Mapping[str | Path, bytes]) -> None:
 
     Args:
         contents: what is written under each name, all in one folder, which is made if it is missing.
+
+    Raises:
+        OSError: if one cannot be written; it names the folder or the file.
     """
     paths = [Path(path) for path in contents]
     folder = paths[0].parent
-    folder.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(dir=folder, prefix=".") as staging:
-        old, new = Path(staging, "old"), Path(staging, "new")
-        old.mkdir()
-        for path, content in zip(paths, contents.values(), strict=True):
-            write_atomically(new / path.name, lambda file, content=content: file.write(content))  # type: ignore[misc]
+    staging = _partial(folder / "files")
+    old, new = staging / "old", staging / "new"
+    with naming(folder):
         try:
-            for path in paths:
-                if path.exists():
-                    path.replace(old / path.name)
-                (new / path.name).replace(path)
-        except BaseException:
-            for path in paths:
-                if not (new / path.name).exists():  # it is in its place already
-                    path.unlink()
-                if (old / path.name).exists():
-                    (old / path.name).replace(path)
+            old.mkdir(parents=True)
+            for path, content in zip(paths, contents.values(), strict=True):
+                with naming(path):
+                    write_atomically(new / path.name, lambda file, content=content: file.write(content))  # type: ignore[misc]
+            _exchange(paths, old, new)
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+
+
+def _exchange(paths: list[Path], old: Path, new: Path) -> None:
+    """Rename all files of a folder into their places, what was there into another folder; undo it after an error."""
+    try:
+        for path in paths:
+            if path.exists():
+                path.replace(old / path.name)
+            (new / path.name).replace(path)
+    except BaseException:
+        for path in paths:
+            if not (new / path.name).exists():  # it is in its place already
+                path.unlink()
+            if (old / path.name).exists():
+                (old / path.name).replace(path)
+        raise
+
+
+@contextmanager
+def whole_folder(folder: Path) -> Iterator[Path]:
+    """A draft to write into, which takes the folder's place when the `with` block has ended well.
+
+    Raises:
+        OSError: if it cannot be written; it names the folder, which is as it was before.
+    """
+    draft, former = _partial(folder), _partial(folder)
+    with naming(folder):
+        try:
+            draft.mkdir(parents=True)
+            yield draft
+            if folder.exists():
+                folder.rename(former)
+            draft.rename(folder)
+        finally:
+            for rest in (draft, former):
+                shutil.rmtree(rest, ignore_errors=True)
+
+
+def remove_partial(folder: Path) -> None:
+    """Remove what processes that were killed have left in a folder; nobody may be writing into it.
+
+    Args:
+        folder: its subfolders are not looked at.
+    """
+    for path in folder.glob(f".*{PARTIAL}"):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            with suppress(OSError):
+                path.unlink()
+
+
+@contextmanager
+def naming(path: str | Path) -> Iterator[None]:
+    """Let an error of the system inside the block name a file, whatever library has met it.
+
+    Raises:
+        OSError: in place of an error that names none or a temporary one, or that only quotes the system's, as Rust's
+            libraries do.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None or (error.filename is not None and PARTIAL not in str(error.filename)):
             raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
+    except Exception as error:
+        quoted = re.search(r"\(os error (\d+)\)", str(error))
+        if quoted is None:
+            raise
+        raise OSError(int(quoted[1]), os.strerror(int(quoted[1])), str(path)) from error
+
+
+def reason(error: OSError, path: str | Path) -> str:
+    """An error of the system as `PATH: what is wrong`.
+
+    Args:
+        error: it.
+        path: for one that names no file.
+    """
+    return f"{error.filename or path}: {error.strerror or error}"
+
+
+class _Destination(io.FileIO):
+    """A file that remembers why it could not be written: torch and Pillow say that in words of their own."""
+
+    failure: OSError | None = None
+
+    def write(self, content: object) -> int | None:  # type: ignore[override]
+        try:
+            return super().write(content)  # type: ignore[arg-type]
+        except OSError as error:
+            self.failure = error
+            raise
+
+    def fileno(self) -> int:
+        """None: what writes past `write` would fail unseen."""
+        raise io.UnsupportedOperation("fileno")
+
+    def sync(self) -> None:
+        """Wait until the content is on the disk."""
+        os.fsync(super().fileno())
+
+
+def _partial(path: Path) -> Path:
+    """A name beside a path's that no other process has, on whatever machine it runs."""
+    return path.with_name(f".{path.name}.{uuid4().hex}{PARTIAL}")
 
 
 def within(path: str | Path, folder: str | Path) -> bool:

@@ -89,7 +89,7 @@ def to_glb(
         document["images"] = [{"bufferView": len(attributes) + 1, "mimeType": "image/png"}]
         filters = {"magFilter": _LINEAR, "minFilter": _LINEAR_MIPMAP_LINEAR}
         document["samplers"] = [{**filters, "wrapS": _CLAMP_TO_EDGE, "wrapT": _CLAMP_TO_EDGE}]
-    return _container(json.dumps(document, separators=(",", ":")).encode(), pieces)
+    return _container(json.dumps(document, separators=(",", ":"), allow_nan=False).encode(), pieces)
 
 
 def _material(textured: bool, double_sided: bool) -> dict[str, object]:

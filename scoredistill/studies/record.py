@@ -5,14 +5,14 @@ runs/studies/points/  study.yaml  study.json  runs/<cell>/seed-0/0/ ...  report.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
 from scoredistill.rendering.files import within
-from scoredistill.training.run_folder import RunFolder, write_json_atomically
+from scoredistill.rendering.json_files import load_json, write_json_atomically
+from scoredistill.training.run_folder import RunFolder
 
 RECORD = "study.json"
 """In the study's folder."""
@@ -78,10 +78,10 @@ class StudyRecord:
             ValueError: if that is none, or names a run outside the folder.
         """
         path = Path(study) / RECORD
+        content = load_json(path, dict)
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
             record = cls(**content | {"runs": [RunRecord(**run) for run in content["runs"]]})
-        except (KeyError, TypeError, json.JSONDecodeError) as error:
+        except (KeyError, TypeError) as error:
             raise ValueError(f"{path} is no record of a study: {error}") from error
         for seed in (*record.seeds, *(run.seed for run in record.runs)):
             if type(seed) is not int:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any, TypeGuard
 
-from scoredistill.studies.files import read_note
+from scoredistill.rendering.json_files import Kind, load_json
 from scoredistill.studies.record import RunRecord, StudyRecord
+from scoredistill.training.curves import Curve, read_curves
 
 NOT_METRICS = ("seconds",)
 """Figures that are about the run's cost, not about what it made."""
@@ -49,6 +51,7 @@ class Results:
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
         self.record = StudyRecord.read(self.folder)
+        self._damaged: list[Missing] = []
 
     @property
     def cells(self) -> list[str]:
@@ -66,12 +69,19 @@ class Results:
         return [run for run in self.record.runs if run.state == "done"]
 
     @cached_property
-    def _figures(self) -> dict[tuple[str, int], Figures]:
-        return {(run.cell, run.seed): self._note(run, "metrics.json") for run in self.done}
+    def _figures(self) -> dict[tuple[str, int], dict[str, Any]]:
+        return {(run.cell, run.seed): self._read(run, "metrics.json", dict) for run in self.done}
 
-    def _note(self, run: RunRecord, name: str) -> dict[str, float]:
+    def _read(self, run: RunRecord, name: str, kind: type[Kind]) -> Kind:
+        """A file of a run, empty where there is none; one that is damaged is recorded as missing."""
         folder = run.run_folder(self.folder)
-        return {} if folder is None else read_note(folder.path / name)
+        try:
+            return kind() if folder is None else load_json(folder.path / name, kind)
+        except FileNotFoundError:
+            return kind()
+        except ValueError as error:
+            self._damaged.append(Missing(run.cell, run.seed, name, str(error)))
+            return kind()
 
     @cached_property
     def metrics(self) -> list[str]:
@@ -84,19 +94,42 @@ class Results:
     def values(self, cell: str, metric: str) -> dict[int, float]:
         """A figure by seed, where it is there and finite."""
         known = {seed: figures.get(metric) for (name, seed), figures in self._figures.items() if name == cell}
-        return {
-            seed: float(value) for seed, value in sorted(known.items()) if value is not None and math.isfinite(value)
-        }
+        return {seed: float(value) for seed, value in sorted(known.items()) if _is_number(value)}
 
     def costs(self, cell: str) -> list[Figures]:
         """What each finished run of a cell cost, where it is known."""
-        known = [self._note(run, "cost.json") for run in self.done if run.cell == cell]
-        return [cost for cost in known if cost]
+        return [cost for (name, _), cost in self._costs.items() if name == cell and cost]
+
+    @cached_property
+    def _costs(self) -> dict[tuple[str, int], Figures]:
+        known = {(run.cell, run.seed): self._read(run, "cost.json", dict) for run in self.done}
+        return {key: {n: float(value) for n, value in cost.items() if _is_number(value)} for key, cost in known.items()}
+
+    @cached_property
+    def made_with(self) -> Mapping[str, object]:
+        """The versions of the first finished run that has them, empty where none has."""
+        known = [entry for run in self.done for entry in self._read(run, "versions.json", list)[-1:]]
+        return next((entry for entry in known if isinstance(entry, dict)), {})
+
+    def curves(self, cell: str) -> list[dict[str, Curve]]:
+        """The logged figures of each finished run of a cell over its steps."""
+        return self._curves[cell]
+
+    @cached_property
+    def _curves(self) -> dict[str, list[dict[str, Curve]]]:
+        found: dict[str, list[dict[str, Curve]]] = {cell: [] for cell in self.cells}
+        for run in self.done:
+            folder, damaged = run.run_folder(self.folder), list[str]()
+            if folder is not None:
+                found[run.cell].append(read_curves(folder.path, damaged))
+            self._damaged += [Missing(run.cell, run.seed, "curves", why) for why in damaged]
+        return found
 
     @cached_property
     def missing(self) -> list[Missing]:
-        """Everything that is not there, run by run."""
+        """Everything that is not there, run by run, and the files that are damaged."""
         found = []
+        _ = self._costs, self.made_with, self._curves  # reading them records what is damaged
         for run in self.record.runs:
             if run.state != "done":
                 why = run.message or {"waiting": "has not been run", "running": "is not finished"}.get(
@@ -105,23 +138,28 @@ class Results:
                 found.append(Missing(run.cell, run.seed, "the run", why))
                 continue
             for metric in self.metrics:
-                value = self._figures[run.cell, run.seed].get(metric)
-                if value is None or not math.isfinite(value):
-                    why = "is not in metrics.json" if value is None else f"is {value}"
+                figures = self._figures[run.cell, run.seed]
+                value = figures.get(metric)
+                if not _is_number(value):
+                    why = "is not finite" if metric in figures and value is None else f"is {value!r}"
+                    why = why if metric in figures else "is not in metrics.json"
                     found.append(Missing(run.cell, run.seed, metric, why))
-        return found
+        return found + self._damaged
 
-    def picture(self, cell: str) -> Path | None:
-        """The last picture of the cell's first finished run that has one."""
+    @property
+    def damaged(self) -> list[str]:
+        """A line on each file that cannot be read."""
+        return [each.why for each in self.missing if each in self._damaged]
+
+    def pictures(self, cell: str) -> Iterator[tuple[int, Path]]:
+        """Pictures that stand for a cell, with their run's seed: of each of its runs the last one of its first kind."""
         for run in self.done:
             folder = run.run_folder(self.folder)
             if run.cell == cell and folder is not None:
                 found = next((files for kind in PICTURES if (files := sorted(folder.path.glob(kind)))), None)
                 if found:
-                    return found[-1]
-        return None
+                    yield run.seed, found[-1]
 
-    def finished_folders(self, cell: str) -> Sequence[Path]:
-        """The run folders of a cell's finished runs."""
-        folders = [run.run_folder(self.folder) for run in self.done if run.cell == cell]
-        return [folder.path for folder in folders if folder is not None]
+
+def _is_number(value: object) -> TypeGuard[int | float]:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

@@ -11,6 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from scoredistill.rendering.files import reason
 from scoredistill.studies.cells import Cell
 from scoredistill.studies.launchers.base import LOG, PROMPT, Job, Launched, Launcher
 from scoredistill.studies.record import RunRecord, State, StudyRecord
@@ -109,7 +110,7 @@ class Runner:
         except RuntimeError as error:
             run.state, run.message = "failed", str(error)
         except OSError as error:  # no room for its folder or its log
-            run.state, run.message = "failed", f"{error.filename or run.folder}: {error.strerror or error}"
+            run.state, run.message = "failed", reason(error, run.folder)
         else:
             active[free.pop(0)] = run, launched
         if run.state == "failed":
@@ -162,8 +163,7 @@ class Runner:
             record.write(self.folder)
         except OSError as error:
             if self.unwritten is None:
-                where = error.filename or self.folder
-                sys.stderr.write(f"warning: {where} cannot be written ({error.strerror}); the runs go on\n")
+                sys.stderr.write(f"warning: {reason(error, self.folder)}; the runs go on\n")
             self.unwritten = error
         else:
             self.unwritten = None

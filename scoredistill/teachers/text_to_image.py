@@ -14,8 +14,9 @@ from scoredistill.diffusion.prediction import Prediction
 from scoredistill.diffusion.schedule import LinearSchedule
 from scoredistill.networks.denoiser import Denoiser
 from scoredistill.networks.diffusers import DiffusersBackbone
-from scoredistill.networks.storage import whole_folder
+from scoredistill.networks.storage import require_finite
 from scoredistill.networks.words import word_tokenizer
+from scoredistill.rendering.files import whole_folder
 from scoredistill.teachers.base import Teacher
 from scoredistill.teachers.diffusers.codec import LatentCodec
 from scoredistill.teachers.diffusers.prompts import expanded, listed
@@ -114,6 +115,9 @@ class TextToImage(Teacher):
 
         Args:
             folder: the destination.
+
+        Raises:
+            ValueError: if a weight is NaN or infinite.
         """
         from diffusers import DDIMScheduler, StableDiffusionPipeline
 
@@ -125,6 +129,7 @@ class TextToImage(Teacher):
             self.codec.vae, self.text_encoder, self.tokenizer, self.unet, scheduler,
             safety_checker=None, feature_extractor=None, requires_safety_checker=False,
         )  # fmt: skip
+        require_finite(self, folder)
         with whole_folder(Path(folder)) as draft:
             pipeline.save_pretrained(draft)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from scoredistill.generators.base import Generator
-from scoredistill.networks.storage import whole_folder
+from scoredistill.networks.storage import require_finite
 from scoredistill.ranges import require
+from scoredistill.rendering.files import whole_folder
 from scoredistill.training.average import MovingAverage
 from scoredistill.training.base import Training
 from scoredistill.training.optimizers import NetworkOptimizer
@@ -96,13 +98,22 @@ class AutoencoderTraining(Training):
         self.ticks += 1
 
     def on_fit_end(self) -> None:
-        """Measure the latents' scale and write the autoencoder, by the first process."""
+        """Measure the latents' scale and write the autoencoder, by the first process.
+
+        Raises:
+            ValueError: if the latents have no spread.
+        """
         if self.trainer.is_global_zero:
             data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
             network: Any = self.average.module
             pictures = data.reference()[0][: self.measured].to(self.device)
-            network.register_to_config(scaling_factor=float(1 / latents_of(network, pictures).std()))
-            with whole_folder(Path(self.trainer.default_root_dir) / "autoencoder") as draft:
+            folder = Path(self.trainer.default_root_dir) / "autoencoder"
+            require_finite(network, folder)
+            spread = float(latents_of(network, pictures).std())
+            if not 0 < spread < math.inf:
+                raise ValueError(f"{folder}: the latents' standard deviation is {spread}, so they have no scale")
+            network.register_to_config(scaling_factor=1 / spread)
+            with whole_folder(folder) as draft:
                 network.save_pretrained(draft)
 
 

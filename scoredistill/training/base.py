@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -18,12 +18,17 @@ from torch.nn.parallel import DistributedDataParallel
 
 from scoredistill.distributed import several
 from scoredistill.generators.base import Generator
+from scoredistill.networks.finite import first_not_finite
 from scoredistill.ranges import require
 from scoredistill.training import gradients
+from scoredistill.training.checkpoints import LOOKED_AT
 from scoredistill.training.optimizers import NetworkOptimizer, trained
 from scoredistill.training.precision import convert_batches
 from scoredistill.training.randomness import generator_at
 from scoredistill.types import Batch
+
+KEPT = "The last checkpoint, if there is one, is of an earlier step"
+REMEDY = "Lower the learning rate, clip the gradient (clip) or the ratio (ClampRatio), or start at less noise"
 
 
 class Training(LightningModule, ABC):
@@ -188,23 +193,50 @@ class Training(LightningModule, ABC):
         scaler = getattr(self.trainer.precision_plugin, "scaler", None)
         return 1.0 if scaler is None else float(scaler.get_scale())
 
+    @property
+    def _scaled(self) -> bool:
+        """Whether fp16's scaler skips steps that are not finite."""
+        return getattr(self.trainer.precision_plugin, "scaler", None) is not None
+
     def require_finite(self, norm: Tensor, network: str, step: int) -> None:
         """Stop before a network is lost; fp16's scaler skips such a step itself, and scales less from then on.
 
         Raises:
             FloatingPointError: if the norm of a network's gradient is not finite.
         """
-        if not bool(torch.isfinite(norm)) and getattr(self.trainer.precision_plugin, "scaler", None) is None:
-            raise FloatingPointError(
-                f"the {network}'s gradient is not finite at step {step}; the last checkpoint is kept. Lower the "
-                "learning rate, clip the ratio (ClampRatio) or start at less noise"
-            )
+        if not self._scaled and not bool(torch.isfinite(norm)):
+            raise FloatingPointError(f"the {network}'s gradient is not finite at step {step}. {KEPT}. {REMEDY}")
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Leave out what is frozen."""
+        """Leave out what is frozen, and refuse what has diverged, so that the last checkpoint stays a good one.
+
+        Raises:
+            FloatingPointError: if a weight, a buffer, an optimizer's state or a loss is not finite.
+        """
         rebuilt = self._rebuilt()
         state = checkpoint["state_dict"]
         checkpoint["state_dict"] = {key: value for key, value in state.items() if key not in rebuilt}
+        self._require_not_diverged({key: checkpoint.get(key) for key in LOOKED_AT})
+
+    def on_train_end(self) -> None:
+        """Look at the weights, where no checkpoint was written of them either.
+
+        Raises:
+            FloatingPointError: if a weight, a buffer, an optimizer's state or a loss is not finite.
+        """
+        rebuilt = self._rebuilt()
+        state = {key: value for key, value in self.state_dict().items() if key not in rebuilt}
+        optimizers = [optimizer.state_dict()["state"] for optimizer in self.trainer.optimizers]
+        self._require_not_diverged({"state_dict": state, "optimizer_states": optimizers})
+
+    def _require_not_diverged(self, state: Mapping[str, Any]) -> None:
+        figures = {} if self._scaled else self.trainer.callback_metrics
+        losses = {name: value for name, value in figures.items() if name.split("/")[-1] in ("loss", "error")}
+        lost = first_not_finite(state) or first_not_finite(losses)
+        if lost is not None:
+            raise FloatingPointError(
+                f"{lost} is not finite at step {self.global_step}: training has diverged. {KEPT}. {REMEDY}"
+            )
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse a checkpoint of another network or loss, by name.

@@ -11,20 +11,24 @@ from lightning_fabric.plugins import TorchCheckpointIO
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import Checkpoint
 
+from scoredistill.networks.finite import first_not_finite
 from scoredistill.networks.weights import flaw
 from scoredistill.ranges import require
 from scoredistill.rendering.files import write_atomically
 
+LOOKED_AT = ("state_dict", "optimizer_states")
+"""What of a checkpoint has to be finite."""
+
 
 def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """A checkpoint's content on the CPU; tensors stay on the disk until they are used.
+    """A checkpoint's content on the CPU; tensors are mapped from the disk.
 
     Args:
         path: a local file.
 
     Raises:
         OSError: if it cannot be read.
-        ValueError: if it is no checkpoint of a run.
+        ValueError: if it is no checkpoint of a run, or holds weights or optimizer states that are NaN or infinite.
     """
     with open(path, "rb"):
         pass  # what the system says of it is clearer than what torch does
@@ -35,6 +39,12 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
         raise ValueError(f"{os.fspath(path)} is no checkpoint: it {reason}") from error
     if not isinstance(content, dict) or not {"state_dict", "global_step"} <= content.keys():
         raise ValueError(f"{os.fspath(path)} is no checkpoint of a run: it holds no state_dict and global_step")
+    lost = first_not_finite({key: content.get(key) for key in LOOKED_AT})
+    if lost is not None:
+        raise ValueError(
+            f"{os.fspath(path)} cannot be used: {lost} is not finite (NaN or infinity). Training had diverged when it "
+            "was written; train again at a lower learning rate, or use an earlier checkpoint"
+        )
     return content
 
 

@@ -13,17 +13,24 @@ Curve = tuple[list[int], list[float | None]]
 NOT_CURVES = {"epoch", "step"}
 
 
-def read_curves(run: Path) -> dict[str, Curve]:
+def read_curves(run: Path, damaged: list[str] | None = None) -> dict[str, Curve]:
     """Every logged figure over the steps.
 
     A resumed run has a file for each of its parts; where a later part went over the same steps again, it counts.
 
     Args:
         run: the run folder.
+        damaged: is given a line on each file that cannot be read.
     """
     points: dict[str, dict[int, float | None]] = {}
     for path in sorted(run.glob("**/version_*/metrics.csv"), key=_part):
-        rows = list(_rows(path))
+        try:
+            rows = list(_rows(path))
+        except (OSError, ValueError, csv.Error) as error:
+            why = error.strerror if isinstance(error, OSError) else error
+            if damaged is not None:
+                damaged.append(f"{path} is damaged: {why}")
+            continue
         first = min((step for step, _ in rows), default=0)
         for known in points.values():
             for step in [step for step in known if step >= first]:
@@ -41,9 +48,16 @@ def _part(path: Path) -> int:
 
 
 def _rows(path: Path) -> Iterator[tuple[int, dict[str, float | None]]]:
-    """Rows with what was logged in each. The last line of a run that is training may be half written."""
+    """Rows with what was logged in each. The last line of a run that is training may be half written.
+
+    Raises:
+        OSError, ValueError, csv.Error: if it is no such file.
+    """
     with path.open(newline="", encoding="utf-8") as file:
-        for row in csv.DictReader(file):
+        reader = csv.DictReader(file)
+        if "step" not in (reader.fieldnames or ()):
+            raise ValueError("it has no column `step`")
+        for row in reader:
             try:
                 figures = {name: float(text) for name, text in row.items() if text and name not in NOT_CURVES}
                 step = int(row["step"])

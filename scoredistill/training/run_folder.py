@@ -5,13 +5,13 @@ runs/quickstart/0/  config.yaml  versions.json  metrics.json  checkpoints/  logs
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 from scoredistill.rendering.files import write_atomically
+from scoredistill.rendering.json_files import write_json_atomically
 
-__all__ = ["RunFolder", "make_folder", "numbered_folder", "write_atomically", "write_json_atomically"]
+__all__ = ["RunFolder", "make_folder", "numbered", "numbered_folder", "write_atomically", "write_json_atomically"]
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class RunFolder:
     @classmethod
     def newest(cls, output: str | Path) -> RunFolder | None:
         """The run of the highest number that has a checkpoint, or None."""
-        runs = [cls(path) for path in _numbered(Path(output))]
+        runs = [cls(path) for path in numbered(Path(output))]
         return next((run for run in reversed(runs) if run.last_checkpoint() is not None), None)
 
     @classmethod
@@ -100,7 +100,7 @@ def numbered_folder(parent: str | Path) -> Path:
     """
     parent = Path(parent)
     parent.mkdir(parents=True, exist_ok=True)
-    number = max((int(path.name) for path in _numbered(parent)), default=-1) + 1
+    number = max((int(path.name) for path in numbered(parent)), default=-1) + 1
     while True:
         folder = parent / str(number)
         try:
@@ -111,18 +111,7 @@ def numbered_folder(parent: str | Path) -> Path:
             return folder
 
 
-def write_json_atomically(path: str | Path, value: object) -> None:
-    """Write a value as JSON, so that a reader never sees half of it.
-
-    Args:
-        path: the destination, replaced if it exists.
-        value: what JSON can hold; paths and others are written as text.
-    """
-    text = json.dumps(value, indent=2, default=str) + "\n"
-    write_atomically(path, lambda file: file.write(text.encode()))
-
-
-def _numbered(parent: Path) -> list[Path]:
+def numbered(parent: Path) -> list[Path]:
     """The folders of a parent whose names are numbers, in order."""
     if not parent.is_dir():
         return []

@@ -15,7 +15,7 @@ from scoredistill.diffusion.prediction import noise_like
 from scoredistill.diffusion.time_bins import TimeBins
 from scoredistill.diffusion.timesteps import TimestepSampler, UniformTimesteps
 from scoredistill.generators.sampler import SampledTeacher
-from scoredistill.networks.storage import find_trained
+from scoredistill.networks.storage import find_trained, require_finite
 from scoredistill.ranges import require
 from scoredistill.teachers.text_to_image import TextToImage
 from scoredistill.training.average import MovingAverage
@@ -152,4 +152,6 @@ def _read_autoencoder(folder: Path) -> Any:
     from diffusers import AutoencoderKL
 
     kind: Any = AutoencoderKL
-    return kind.from_pretrained(folder, use_safetensors=True, torch_dtype=torch.get_default_dtype())
+    network = kind.from_pretrained(folder, use_safetensors=True, torch_dtype=torch.get_default_dtype())
+    require_finite(network, folder)
+    return network

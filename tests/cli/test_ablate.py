@@ -15,6 +15,7 @@ from forks import Forked
 
 import scoredistill
 from scoredistill.__main__ import main
+from scoredistill.processes import FolderLock
 from scoredistill.studies.record import StudyRecord
 
 STUDY = """\
@@ -58,12 +59,14 @@ class Inline(Launcher):
             return Ended(main([str(job.folder), job.key, *job.words]))
 """
 FAILING = """\
+import os
+
 from pytorch_lightning import Callback
 
 
 class Fail(Callback):
     def on_train_batch_end(self, trainer, module, *rest):
-        if type(module.distiller.loss).__name__ == "VSD":
+        if "FAIL" in os.environ and type(module.distiller.loss).__name__ == "VSD":
             raise FloatingPointError("the gradient is not finite")
 """
 SLOWLY = """\
@@ -150,7 +153,8 @@ def test_another_start_is_another_run(cli, folder, study):
     assert {Resolver().key(["--config=points.yaml", *words]) for words in others} == {keys[0]}
 
 
-def test_a_failing_cell_leaves_the_others_alone(cli, folder, study):
+def test_a_failing_cell_leaves_the_others_alone(cli, folder, study, monkeypatch):
+    monkeypatch.setenv("FAIL", "1")
     (folder / "failing.py").write_text(FAILING)
     (folder / "study.yaml").write_text(STUDY.replace("[ModeStatistics]", "[ModeStatistics, failing.Fail]"))
     result = cli("ablate", "study.yaml")
@@ -161,8 +165,7 @@ def test_a_failing_cell_leaves_the_others_alone(cli, folder, study):
     assert list(runs(study).values()) == ["done", "done", "failed", "failed"]
     assert "the gradient is not finite" in (study / "report.md").read_text()
     # Tried again by the same command, once what was wrong is mended.
-    (folder / "failing.py").write_text(FAILING.replace("raise FloatingPointError", "FloatingPointError"))
-    sys.modules.pop("failing", None)
+    monkeypatch.delenv("FAIL")
     result = cli("ablate", "study.yaml")
     assert result.code == 0, result.err
     assert result.out.count("done (") == 2
@@ -236,7 +239,8 @@ def test_a_missing_library_is_named(cli, folder, study, monkeypatch):
         assert not study.exists()
 
 
-def test_two_at_once_are_refused(cli, study):
+def test_two_at_once_are_refused(cli, study, monkeypatch):
+    monkeypatch.setattr(FolderLock.__init__, "__defaults__", (0.0,))
     study.mkdir()
     with (study / ".lock").open("a") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
@@ -341,3 +345,33 @@ def test_every_launcher_gives_the_same(folder, study):
             other = folder / library / place.relative_to(study)
             assert torch.equal(particles(place), particles(other))
             assert figures(place) == figures(other)
+
+
+MINE = """\
+from own_half import HALF
+from scoredistill.losses import ScoreDistillation
+
+
+class Mine(ScoreDistillation):
+    def baseline(self, noised, teacher):
+        return HALF * noised.epsilon
+"""
+
+
+def test_cells_whose_code_has_changed_are_run_again(cli, folder, study, monkeypatch):
+    (folder / "own_loss.py").write_text(MINE)
+    (folder / "own_half.py").write_text("HALF = 0.5\n")
+    (folder / "study.yaml").write_text(STUDY.replace("    VSD:", "    Mine: {model.loss: own_loss.Mine}\n    VSD:"))
+    assert cli("ablate", "study.yaml").code == 0
+    assert "done (" not in cli("ablate", "study.yaml").out
+    (folder / "own_half.py").write_text("HALF = 0.25\n")
+    for name in ("own_loss", "own_half"):  # as in a process of its own
+        monkeypatch.delitem(sys.modules, name)
+    result = cli("ablate", "study.yaml")
+    assert result.code == 0, result.err
+    said = [line for line in result.out.splitlines() if "changed" in line]
+    assert said == ["objective=Mine: own_half.py has changed, running it again"]
+    assert result.out.count("done (") == 2
+    first, second = (particles(study / f"runs/objective=Mine/seed-0/{number}") for number in range(2))
+    assert not torch.equal(first, second)
+    assert "changed" not in cli("ablate", "study.yaml").out

@@ -1,6 +1,7 @@
 """Every mistake ends in one message that names what is wrong and what to do, and leaves nothing behind."""
 
 import os
+import shutil
 import sys
 
 import pytest
@@ -82,6 +83,44 @@ def test_a_mistake_ends_in_one_message(cli, folder, words, said):
     assert all(text in lines[0] for text in said), result.err
     assert "<class" not in lines[0]
     assert set(folder.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("nowhere", "there is no checkpoint and no run folder nowhere"),
+        ("runs/points/7", "there is no checkpoint and no run folder runs/points/7"),
+        (
+            "runs/points/0/checkpoints/none.ckpt",
+            "no run folder runs/points/0/checkpoints/none.ckpt",
+        ),
+        ("nowhere --model.loss VSD", "there is no checkpoint and no run folder nowhere"),
+        ("runs/points", "runs/points is no run folder: config.yaml is missing; the newest run in it is runs/points/0"),
+        ("empty", "empty is no run folder: config.yaml is missing; name its recipe by --config"),
+        ("other.ckpt", "other.ckpt lies in no run folder: name its recipe by --config"),
+        ("last", "the newest run of which recipe? name its recipe by --config, or the run itself"),
+        ("last --output nowhere", "no run under nowhere has a checkpoint"),
+    ],
+)
+@pytest.mark.parametrize(
+    "command", ["fit", *(pytest.param(name, marks=pytest.mark.slow) for name in ("predict", "test", "validate"))]
+)
+def test_a_run_that_is_not_there_is_what_is_said(cli, folder, command, words, said):
+    assert cli("fit", "--config", "points.yaml").code == 0
+    shutil.copy(folder / "runs/points/0/checkpoints/last.ckpt", folder / "other.ckpt")
+    (folder / "empty").mkdir()
+    before = set(folder.rglob("*"))
+    result = cli(command, "--ckpt_path", *words.split())
+    assert result.code == 2
+    assert len(result.err.splitlines()) == 1
+    assert said in result.err
+    assert set(folder.rglob("*")) == before
+
+
+def test_the_newest_run_of_a_folder_needs_no_recipe(cli, folder):
+    assert cli("fit", "--config", "points.yaml").code == 0
+    assert cli("fit", "--ckpt_path", "last", "--output", "runs/points", "--trainer.max_steps", "4").code == 0
+    assert torch.load(folder / "runs/points/0/checkpoints/last.ckpt")["global_step"] == 4
 
 
 def test_what_is_missing_is_named(cli, folder):

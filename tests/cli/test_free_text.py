@@ -66,7 +66,7 @@ def make_parser():
 def texts(function):
     for text in NASTY:
         function = example(text)(function)
-    return settings(max_examples=40, deadline=None, database=None)(given(st.text())(function))
+    return settings(max_examples=15, deadline=None, database=None)(given(st.text())(function))
 
 
 def spec(value):

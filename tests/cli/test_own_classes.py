@@ -60,7 +60,7 @@ class Stranger:
 @pytest.mark.parametrize(
     ("loss", "said"),
     [
-        ("nowhere.Mine", "there is no module 'nowhere'. It has to lie in the working directory or be installed."),
+        ("nowhere.Xyzzy", "there is no module 'nowhere'. It has to lie in the working directory or be installed."),
         ("needs.Mine", "needs cannot be imported: it needs a_library_that_nobody_has, which is not installed"),
         ("inner.Mine", "inner cannot be imported: it needs torch.nothing_of_the_sort, which is not installed"),
         ("broken.Mine", "broken cannot be imported: SyntaxError: "),

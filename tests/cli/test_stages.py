@@ -30,10 +30,10 @@ def chain(folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     asked: list[list[str]] = []
 
     def run(words: list[str]) -> int:
-        asked.append(words[3:])
-        return main(words[3:])
+        asked.append(words[4:])
+        return main(words[4:])
 
-    monkeypatch.setattr(command, "_run", run)
+    monkeypatch.setattr(command, "run_bound", run)
     return asked
 
 
@@ -110,6 +110,21 @@ def test_every_stage_starts_from_the_former_one(cli, folder, chain):
     assert cli("stages", *words, "--seed_everything", "1").code == 0
     assert len(chain) == 5
     assert (folder / "runs/chain/second/2/config.yaml").is_file()
+
+
+def test_a_stage_whose_recipe_or_code_has_changed_is_run_again(cli, folder, chain):
+    (folder / "stopping.py").write_text(STOPPING)
+    words = ["chain.yaml", "--first.trainer.callbacks+=stopping.Stop"]
+    assert cli("stages", *words).code == 0
+    assert len(chain) == 2
+    (folder / "colder.yaml").write_text(COLDER.replace("0.01", "0.02"))
+    assert cli("stages", *words).code == 0
+    assert len(chain) == 3
+    (folder / "stopping.py").write_text(STOPPING + "# changed\n")
+    result = cli("stages", *words)
+    assert result.code == 0
+    assert "stage 1 of 2: first again: changed stopping.py" in result.out
+    assert len(chain) == 5  # and the second one, which starts from it
 
 
 def test_a_stage_that_fails_is_gone_on_with(cli, folder, chain, monkeypatch):

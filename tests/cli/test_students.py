@@ -1,7 +1,6 @@
 """A teacher and its student from the command line."""
 
 import json
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -51,12 +50,12 @@ def test_a_student_trains_the_teacher_that_is_missing_and_only_then(cli, folder,
     asked = []
     assert cli("fit", "--config", "teacher.yaml", "--output", "ready").code == 0
 
-    def run(words, check, env):
+    def run(words, environment):
         asked.append(words[words.index("fit") :])
-        (folder / "ready").rename(folder / "teachers")
-        return SimpleNamespace(returncode=0)
+        (folder / "ready/0").rename(folder / "teachers/0")
+        return 0
 
-    monkeypatch.setattr("scoredistill.cli.teachers.subprocess", SimpleNamespace(run=run))
+    monkeypatch.setattr("scoredistill.cli.teachers.run_bound", run)
     result = cli("fit", "--config", "student.yaml")
     assert result.code == 0, result.err
     assert asked == [["fit", "--config", "teacher.yaml", "--output", "teachers"]]
@@ -82,8 +81,7 @@ def test_an_interrupted_teacher_is_gone_on_with_and_a_failed_one_stops_the_stude
     (folder / "teachers/0/checkpoints").mkdir(parents=True)
     (folder / "teachers/0/checkpoints/last.ckpt").touch()
     asked = []
-    fails = SimpleNamespace(run=lambda words, check, env: asked.append(words) or SimpleNamespace(returncode=1))
-    monkeypatch.setattr("scoredistill.cli.teachers.subprocess", fails)
+    monkeypatch.setattr("scoredistill.cli.teachers.run_bound", lambda words, environment: asked.append(words) or 1)
     result = cli("fit", "--config", "student.yaml")
     assert result.code == 2
     assert "the teacher could not be trained by teacher.yaml" in result.err
@@ -102,8 +100,8 @@ def test_an_interrupted_teacher_is_gone_on_with_and_a_failed_one_stops_the_stude
 @pytest.mark.parametrize("nested", [True, False])
 def test_whatever_is_trained_by_a_recipe_is_trained_where_it_is_missing(folder, monkeypatch, key, part, marker, nested):
     asked = []
-    ends_well = SimpleNamespace(run=lambda words, check, env: asked.append(words[2:]) or SimpleNamespace(returncode=0))
-    monkeypatch.setattr("scoredistill.cli.teachers.subprocess", ends_well)
+    ends_well = lambda words, environment: asked.append(words[3:]) or 0  # noqa: E731
+    monkeypatch.setattr("scoredistill.cli.teachers.run_bound", ends_well)
     settings = Namespace({key: "runs/it", "trained_by": "it.yaml"})
     model = Namespace(teacher=Namespace(init_args=settings)) if nested else settings
     train_what_is_missing(model)

@@ -6,11 +6,8 @@ import sys
 import pytest
 import yaml
 
-from scoredistill import recipe_library
 from scoredistill.cli.command_line import TASKS
 from scoredistill.cli.kinds import parameters
-from scoredistill.cli.resolved import _Parsed
-from scoredistill.cli.words import read_words
 
 CALLS = [
     {"class_path": "os.system", "init_args": {"command": "touch called"}},
@@ -107,8 +104,3 @@ def test_no_file_of_the_working_directory_stands_for_a_library(folder, command, 
     done = subprocess.run([sys.executable, *start, command, *words], capture_output=True, text=True, timeout=100)
     assert done.returncode == (0 if command in ("fit", "recipes") else 2), done.stderr
     assert not (folder / "imported").exists()
-
-
-@pytest.mark.parametrize("recipe", [each.name for each in recipe_library.recipes() if "studies/" not in each.name][:3])
-def test_what_is_right_is_not_refused(folder, recipe):
-    _Parsed("fit", read_words(["--config", recipe]))

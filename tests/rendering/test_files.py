@@ -1,12 +1,22 @@
 """Files that belong together: all or none."""
 
+import os
+import resource
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+import torch
+from rendering.shapes import surface
+from safetensors.torch import save_file
 
-from scoredistill.rendering.files import write_together
+from scoredistill.rendering.files import remove_partial, whole_folder, write_together
+from scoredistill.rendering.json_files import write_json_atomically
+from scoredistill.rendering.mesh import Mesh
+from scoredistill.rendering.turntable import save_animation, save_picture
+from scoredistill.training.checkpoints import AtomicCheckpointIO
 
 KILLED = """
 import os, signal, sys
@@ -69,3 +79,78 @@ def test_a_process_that_is_killed_leaves_whole_files_and_the_last_one_only_with_
     seen = {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
     assert sorted(seen) == ["a.png", "b.mtl", "c.obj"][: max(0, at - 4)]
     assert all(content == name.encode() * 1000 for name, content in seen.items())
+
+
+@pytest.fixture
+def small_files():
+    """No file may grow beyond 20,000 bytes: the system refuses it as it does on a full disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def noise(*shape: int) -> torch.Tensor:
+    return torch.randint(0, 256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+
+
+def ball() -> Mesh:
+    vertices, faces = surface("sphere4")
+    return Mesh(vertices, faces)
+
+
+def folder_of_weights(path: Path) -> None:
+    with whole_folder(path) as draft:
+        save_file({"weights": torch.randn(30_000)}, draft / "network.safetensors")
+
+
+WRITERS = {
+    "last.ckpt": lambda path: AtomicCheckpointIO().save_checkpoint({"weights": torch.randn(30_000)}, path),
+    "figures.json": lambda path: write_json_atomically(path, {"figures": list(range(9_000))}),
+    "grid.png": lambda path: save_picture(noise(300, 300, 3), path),
+    "grid.jpg": lambda path: save_picture(noise(300, 300, 3), path),
+    "turn.webp": lambda path: save_animation(noise(4, 300, 300, 3), path),
+    "turn.gif": lambda path: save_animation(noise(4, 300, 300, 3), path),
+    "mesh.glb": lambda path: ball().save(path),
+    "mesh.ply": lambda path: ball().save(path),
+    "mesh.obj": lambda path: write_together({path: bytes(30_000)}),
+    "teacher": folder_of_weights,
+}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="has no limits of files")
+@pytest.mark.parametrize("there", [False, True], ids=["fresh", "over another"])
+@pytest.mark.parametrize("name", WRITERS)
+@pytest.mark.usefixtures("small_files")
+def test_what_cannot_be_written_is_named_and_the_former_file_is_kept(name, there, tmp_path):
+    path = tmp_path / name
+    if there and name == "teacher":
+        path.mkdir()
+        (path / "old").write_bytes(b"old")
+    elif there:
+        path.write_bytes(b"old")
+    with pytest.raises(OSError, match="File too large") as caught:
+        WRITERS[name](path)
+    assert caught.value.filename == str(path)
+    left = {each.relative_to(tmp_path).as_posix(): each.read_bytes() for each in tmp_path.rglob("*") if each.is_file()}
+    assert left == ({} if not there else {"teacher/old" if name == "teacher" else name: b"old"})
+
+
+def test_what_was_killed_half_way_is_removed_and_nothing_else(tmp_path):
+    done = subprocess.run([sys.executable, "-c", KILLED, tmp_path, "2"], check=False)
+    assert done.returncode == -signal.SIGKILL
+    kept = [tmp_path / name for name in (".hidden", "a.partial", "0/.deep.partial")]
+    for path in kept:
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+    assert len(list(tmp_path.glob(".*.partial"))) == 1
+    remove_partial(tmp_path)
+    assert sorted(path for path in tmp_path.rglob("*") if path.is_file()) == sorted(kept)
+
+
+def test_a_temporary_name_is_that_of_one_process_alone(tmp_path, monkeypatch):
+    """A process id is not: containers give the same one again, and what a killed process has left is in the way."""
+    monkeypatch.setattr(os, "getpid", lambda: 7)
+    with whole_folder(tmp_path / "teacher"), whole_folder(tmp_path / "teacher") as draft:
+        (draft / "it").touch()
+    assert [path.name for path in tmp_path.rglob("*")] == ["teacher"]

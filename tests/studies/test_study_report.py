@@ -48,7 +48,7 @@ def test_what_is_there_and_what_is_missing(study):
         (nasty, 1, "the run", "the gradient is not finite"),
         (nasty, 2, "the run", "has not been run"),
     ]
-    assert results.picture("loss=VSD").name == "grid.png"
+    assert next((seed, path.name) for seed, path in results.pictures("loss=VSD")) == (0, "grid.png")
 
 
 def test_a_figure_that_is_not_finite_is_missing(tmp_path):
@@ -191,3 +191,61 @@ def test_the_page_in_a_browser(study):
         browser.close()
     assert not errors
     assert not [url for url in asked if not url.startswith((address, "data:"))]
+
+
+def text_of(page: str) -> str:
+    return re.sub(r"<(style|script|svg).*?</\1>|<[^>]+>", " ", page, flags=re.DOTALL)
+
+
+@pytest.mark.parametrize("seeds", [1, 2, 3, 6])
+def test_a_report_speaks_of_what_it_has(tmp_path, seeds):
+    """With so many seeds: standard errors from two on, tests too, intervals and effect sizes from three on."""
+    cells = {
+        f"loss={loss}": {seed: {"x": scale * 1.1**seed} for seed in range(seeds)} for loss, scale in LOSSES.items()
+    }
+    study = make_study(tmp_path, cells)
+    page = write_report(study)
+    summary = rows((study / "summary.csv").read_text())
+    comparisons = rows((study / "comparisons.csv").read_text())
+    there = {
+        "standard error": any(row["standard_error"] for row in summary),
+        "interval": any(row["low"] for row in summary),
+        "effect size": any(row["effect"] for row in comparisons),
+        "sign-flip test": any(row["p"] for row in comparisons),
+    }
+    assert list(there.values()) == [seeds > 1, seeds > 2, seeds > 2, seeds > 1]
+    denied = {"standard error": "neither standard errors nor intervals", "interval": "there are no intervals"}
+    for text in (text_of(page.read_text()), (study / "report.md").read_text()):
+        for said in denied.values():
+            text = text.replace(said, "")
+        for word, has in there.items():
+            assert (word in text) == has, (word, text)
+        for column, word in {"95% interval": "interval", "its interval": "interval"}.items():
+            assert (column in text) == there[word]
+    columns = (study / "report.md").read_text().partition("\n| cell | n | mean |")[2].partition("\n")[0]
+    expected = " against | difference |" if seeds == 1 else " against | difference | p |"
+    assert columns == (" 95% interval | against | difference | its interval | d | p |" if seeds > 2 else expected)
+
+
+LOSSES = {"SDS": 1.0, "VSD": 2.0}
+
+
+def test_what_the_seeds_cannot_show_is_said_with_the_seeds_that_were_compared(tmp_path):
+    """Of six seeds that were asked for, two have finished in both cells."""
+    six = dict.fromkeys(range(6))
+    study = make_study(
+        tmp_path, {"loss=SDS": {**six, 0: {"x": 1.0}, 1: {"x": 2.0}}, "loss=VSD": {**six, 0: {"x": 3.0}, 1: {"x": 3.5}}}
+    )
+    write_report(study)
+    text = (study / "report.md").read_text()
+    assert (
+        "With 2 seeds no single p can be below 0.5, and none below .05 once corrected: look at sizes; 6 seeds" in text
+    )
+    assert "With 6 seeds" not in text
+
+
+def test_a_report_before_the_first_run_has_ended_says_so(tmp_path):
+    write_report(make_study(tmp_path, {"loss=SDS": {0: None, 1: None}, "loss=VSD": {0: None, 1: None}}))
+    text = (tmp_path / "report.md").read_text()
+    assert "No run has finished: there are no figures." in text
+    assert "interval" not in text

@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
-from scoredistill.cli.recipes import read_recipe
+from scoredistill.cli.stored import read_config
 from scoredistill.cli.viewer.scenes import Scenes, find_scenes
-from scoredistill.rendering.files import within
+from scoredistill.rendering.files import reason, within
+from scoredistill.rendering.json_files import Kind, load_json
 from scoredistill.training.checkpoints import read_checkpoint
 from scoredistill.training.curves import read_curves
 from scoredistill.training.run_folder import RunFolder
@@ -43,19 +43,28 @@ class Checkpoint:
 
 
 def last_checkpoint(run: RunFolder) -> Checkpoint | None:
-    """The checkpoint written last, or None."""
+    """The checkpoint written last, or None.
+
+    Raises:
+        OSError, ValueError: if it cannot be read, or holds what is not finite.
+    """
     path = run.last_checkpoint()
     if path is None:
         return None
     written = path.stat().st_mtime_ns
     step = _step(path, written)
+    if isinstance(step, ValueError):
+        raise step
     return Checkpoint(path, step, f"step_{step:06d}_{written:x}")
 
 
 @lru_cache(maxsize=8)
-def _step(path: Path, written: int) -> int:
-    """Generator steps of a checkpoint, read once for each time that it was written."""
-    return int(read_checkpoint(path)["global_step"])
+def _step(path: Path, written: int) -> int | ValueError:
+    """Generator steps of a checkpoint, or why it cannot be used, read once for each time that it was written."""
+    try:
+        return int(read_checkpoint(path)["global_step"])
+    except ValueError as error:
+        return error
 
 
 def report(run: RunFolder) -> dict[str, object]:
@@ -68,21 +77,23 @@ def report(run: RunFolder) -> dict[str, object]:
         What JSON can hold; `page.js` is its reader.
 
     Raises:
-        OSError, ValueError: if a file of the run cannot be read.
+        UsageError: if its recipe is damaged. Other damaged files are named in the report.
     """
-    recipe = read_recipe(run.config)
-    made_with = (_read(run.versions) or [{}])[-1]
-    figures = _read(run.path / "metrics.json") or {}
-    checkpoint = last_checkpoint(run)
+    recipe, damaged = read_config(run.config), list[str]()
+    entries = [entry for entry in _read(run.versions, list, damaged) if isinstance(entry, dict)]
+    made_with = entries[-1] if entries else {}
+    figures = _read(run.path / "metrics.json", dict, damaged)
+    checkpoint = _usable(run, damaged)
     pictures = _pictures(run.path, checkpoint)
     shown = {name for _, name in pictures}
     steps = [checkpoint.step if checkpoint else 0, *(step for step, _ in pictures)]
-    steps += [known[-1] for known, _ in read_curves(run.path).values() if known]
+    steps += [known[-1] for known, _ in read_curves(run.path, damaged).values() if known]
     of = recipe.get("trainer", {}).get("max_steps")
     scenes = find_scenes(recipe)
     return {
         "name": "/".join(run.path.absolute().parts[-2:]),
-        "command": shlex.join(made_with.get("command", [])),
+        "damaged": damaged,
+        "command": shlex.join(map(str, made_with.get("command") or [])),
         "made_with": {key: made_with[key] for key in ("started", "device", "scoredistill") if made_with.get(key)},
         "asked": _asked(recipe.get("data", {}).get("init_args") or {}),
         "settings": list(_parts(recipe.get("model", {}))),
@@ -173,6 +184,23 @@ def _short(class_path: str) -> str:
     return class_path.rpartition(".")[2]
 
 
-def _read(path: Path) -> Any:
-    """A JSON file's content, None where there is none."""
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+def _read(path: Path, kind: type[Kind], damaged: list[str]) -> Kind:
+    """A JSON file's content, empty where there is none, or none that can be read."""
+    try:
+        return load_json(path, kind)
+    except FileNotFoundError:
+        return kind()
+    except ValueError as error:
+        damaged.append(str(error))
+        return kind()
+
+
+def _usable(run: RunFolder, damaged: list[str]) -> Checkpoint | None:
+    """The checkpoint written last, if it can be used."""
+    try:
+        return last_checkpoint(run)
+    except OSError as error:
+        damaged.append(reason(error, run.checkpoints))
+    except ValueError as error:
+        damaged.append(str(error))
+    return None

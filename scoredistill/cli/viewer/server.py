@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import ipaddress
-import json
 import re
 import socket
 import sys
@@ -16,10 +15,11 @@ from typing import cast
 from urllib.parse import unquote, urlsplit
 
 from scoredistill.cli.commands import describe
-from scoredistill.cli.recipes import read_recipe
+from scoredistill.cli.stored import read_config
 from scoredistill.cli.viewer.report import files, last_checkpoint, report
 from scoredistill.cli.viewer.scenes import find_scenes
 from scoredistill.cli.viewer.workshop import MakingError, Workshop
+from scoredistill.rendering.json_files import json_text
 from scoredistill.training.curves import read_curves
 from scoredistill.training.run_folder import RunFolder
 
@@ -52,6 +52,7 @@ class Server(ThreadingHTTPServer):
 
     Raises:
         OSError: if the port cannot be had.
+        UsageError: if the run's recipe is damaged.
     """
 
     daemon_threads = True
@@ -60,8 +61,8 @@ class Server(ThreadingHTTPServer):
         self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self.run = run
         self.workshop: Workshop | None = None
+        scenes = find_scenes(read_config(run.config))
         super().__init__((host, port), _Handler)
-        scenes = find_scenes(read_recipe(run.config))
         if scenes is not None:
             self.workshop = Workshop(run.path, scenes.particles)
 
@@ -177,4 +178,4 @@ def _file(path: Path) -> tuple[HTTPStatus, bytes, str]:
 
 
 def _json(value: object) -> bytes:
-    return json.dumps(value, default=str).encode()
+    return json_text(value, indent=None).encode()

@@ -12,13 +12,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from scoredistill.processes import BOUND
+
 LOG = "log.txt"
 """What a run prints, beside its folder."""
 PROMPT = "$ scoredistill fit "
 """How each attempt at a run begins in its log, with the options after it."""
 MODULE = "scoredistill.cli.cell"
-BOUND = "SCOREDISTILL_BOUND"
-"""Environment variable: a process ends when its standard input does, so that it does not outlive who started it."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Job:
         """Start it in a process of its own, which ends when this one does."""
         with self.log() as log:
             return subprocess.Popen(
-                [sys.executable, "-m", MODULE, str(self.folder), self.key, *self.words],
+                [sys.executable, "-P", "-m", MODULE, str(self.folder), self.key, *self.words],
                 cwd=self.directory,
                 env={**os.environ, BOUND: "1", **self.environment},
                 stdin=subprocess.PIPE,  # never written to: its end tells the process that this one has ended

@@ -9,7 +9,9 @@ import signal
 import sys
 from typing import BinaryIO, NoReturn
 
-from scoredistill.studies.launchers.base import BOUND, MODULE, Job
+from scoredistill import start_up
+from scoredistill.processes import BOUND
+from scoredistill.studies.launchers.base import MODULE, Job
 
 
 class Fork:
@@ -57,7 +59,9 @@ def _become(job: Job, threads: int, stdin: int, log: int) -> NoReturn:
         for source, target in ((stdin, 0), (log, 1), (log, 2)):
             os.dup2(source, target)
         # Not this process's own: they may hold what it has not written yet, or draw its table.
-        sys.stdout, sys.stderr = (os.fdopen(stream, "w", 1, encoding="utf-8", closefd=False) for stream in (1, 2))
+        sys.stdout, sys.stderr = (
+            start_up.lasting(stream, os.fdopen(stream, "w", 1, encoding="utf-8", closefd=False)) for stream in (1, 2)
+        )
         os.chdir(job.directory)
         os.environ.update({BOUND: "1", **job.environment})
         gc.freeze()  # what is shared with the other processes stays so: the collector would write into it

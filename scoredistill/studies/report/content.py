@@ -22,6 +22,27 @@ COSTS = {
 
 
 @dataclass(frozen=True)
+class Shows:
+    """Which statistics a report has; one or two seeds are too few for some.
+
+    Args:
+        errors: standard errors of means.
+        intervals: of means.
+        differences: between cells.
+        difference_intervals: of those.
+        effects: paired effect sizes.
+        tests: p-values.
+    """
+
+    errors: bool
+    intervals: bool
+    differences: bool
+    difference_intervals: bool
+    effects: bool
+    tests: bool
+
+
+@dataclass(frozen=True)
 class Content:
     """A study's results with their statistics.
 
@@ -83,29 +104,69 @@ class Content:
         source, folder = self.results.record.source, str(self.results.folder)
         return shlex.join(["scoredistill", "ablate", source, "--output", folder])
 
-    def notes(self) -> list[str]:
-        """How the figures are to be read."""
-        seeds = len(self.results.record.seeds)
-        notes = ["Fewer than three seeds: there are no intervals."]
-        if seeds > 2:
-            notes = [
-                "Means over seeds, with 95% bootstrap intervals (expanded percentiles). With "
-                f"{seeds} seeds such an interval holds the true centre at most {1 - 2.0 ** (1 - seeds):.0%} of the "
-                "time, for it cannot leave the seeds' own range."
-            ]
-        notes.append(
-            "A cell is compared with the one that has the baseline's value on one axis and is the same otherwise, seed "
-            "by seed. d is the paired effect size (Hedges' correction), p that of the exact sign-flip test, two-sided, "
-            f"corrected by Holm for all {self.tested} comparisons."
+    @cached_property
+    def shows(self) -> Shows:
+        """Which statistics there are."""
+        means = [row.mean for row in self.rows if row.mean is not None]
+        differences = [each.difference for each in self.comparisons if each.difference is not None]
+        return Shows(
+            errors=any(mean.error is not None for mean in means),
+            intervals=any(mean.low is not None for mean in means),
+            differences=bool(differences),
+            difference_intervals=any(each.low is not None for each in differences),
+            effects=any(each.effect is not None for each in differences),
+            tests=self.tested > 0,
         )
-        least = min((each.difference.least_p for each in self.comparisons if each.difference), default=1.0)
-        if self.tested and least * self.tested > 0.05:
-            needed = next(n for n in range(2, 64) if 2.0 ** (1 - n) * self.tested <= 0.05)
-            notes.append(
-                f"With {seeds} seeds no single p can be below {least:.2g}, and none below .05 once corrected: look at "
-                f"sizes and intervals; {needed} seeds could show more."
+
+    def notes(self) -> list[str]:
+        """How to read the figures; only statistics that the tables have are explained."""
+        notes = [note for note in (self._about_means(), self._about_comparisons(), self._about_tests()) if note]
+        return notes or ["No run has finished: there are no figures."]
+
+    def _about_means(self) -> str:
+        seeds = max((row.mean.n for row in self.rows if row.mean is not None), default=0)
+        if seeds == 0:
+            return ""
+        if not self.shows.errors:
+            return "One seed: there are neither standard errors nor intervals."
+        said = "Means over seeds ± their standard errors."
+        if not self.shows.intervals:
+            return f"{said} Fewer than three seeds: there are no intervals."
+        return (
+            f"{said} The intervals are 95% bootstrap intervals (expanded percentiles). With {seeds} seeds such an "
+            f"interval holds the true center at most {1 - 2.0 ** (1 - seeds):.0%} of the time, because it cannot leave "
+            "the seeds' own range."
+        )
+
+    def _about_comparisons(self) -> str:
+        if not self.shows.differences:
+            return ""
+        said = [
+            "A cell is compared with the one that has the baseline's value on one axis and is the same otherwise, seed "
+            "by seed."
+        ]
+        if self.shows.effects:
+            said.append("d is the paired effect size (Hedges' correction).")
+        if self.shows.tests:
+            said.append(
+                "p is that of the exact sign-flip test, two-sided, corrected by Holm for "
+                + ("one comparison." if self.tested == 1 else f"all {self.tested} comparisons.")
             )
-        return notes
+        return " ".join(said)
+
+    def _about_tests(self) -> str:
+        """What the tests cannot show with so few seeds."""
+        tested = [each.difference for each in self.comparisons if each.p is not None and each.difference is not None]
+        least = min((difference.least_p for difference in tested), default=0.0)
+        if least * self.tested <= 0.05:
+            return ""
+        seeds = max(difference.n for difference in tested)
+        needed = next(n for n in range(2, 64) if 2.0 ** (1 - n) * self.tested <= 0.05)
+        sizes = "sizes and intervals" if self.shows.difference_intervals else "sizes"
+        return (
+            f"With {seeds} seeds no single p can be below {least:.2g}, and none below .05 once corrected: look at "
+            f"{sizes}; {needed} seeds could show more."
+        )
 
 
 def number(value: float | None) -> str:

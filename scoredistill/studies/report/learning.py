@@ -9,7 +9,6 @@ from statistics import fmean
 from scoredistill.studies.report.content import Content
 from scoredistill.studies.report.plots import COLOURS, TOP, WIDTH, legend
 from scoredistill.studies.report.svg import Scale, picture, tag
-from scoredistill.training.curves import read_curves
 
 POINTS = 120
 """Most points of a curve that are drawn: a point stands for the mean of those around it."""
@@ -23,7 +22,7 @@ def bands_of(content: Content) -> dict[str, dict[str, Band]]:
     """By logged figure and cell, its band; figures with one point or none have no curve."""
     found: dict[str, dict[str, Band]] = {}
     for cell in content.results.cells:
-        runs = [read_curves(folder) for folder in content.results.finished_folders(cell)]
+        runs = content.results.curves(cell)
         for name in dict.fromkeys(name for run in runs for name in run):
             band = _band([run[name] for run in runs if name in run])
             if len(band) > 1:

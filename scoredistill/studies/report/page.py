@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import io
-import json
 from collections.abc import Iterable, Sequence
 from html import escape
 from importlib import resources
@@ -14,7 +13,7 @@ from scoredistill.data.pictures import opened
 from scoredistill.studies.report.content import COSTS, Content, number
 from scoredistill.studies.report.learning import bands_of, curve
 from scoredistill.studies.report.plots import dots, over_axes
-from scoredistill.studies.report.tables import HEAD, figure_rows
+from scoredistill.studies.report.tables import figure_rows, head
 
 WIDEST = 360
 """Pixels of a picture's longer side, so that a page of a hundred cells can still be sent."""
@@ -52,7 +51,7 @@ def _figure(content: Content, metric: str) -> str:
     if not any(content.results.values(cell, metric) for cell in content.results.cells):
         return _section(metric, "<p>No run has this figure.</p>")
     drawn = "".join(f"<figure>{each}</figure>" for each in [dots(content, metric), *over_axes(content, metric)])
-    return _section(metric, drawn + _table(HEAD, figure_rows(content, metric), numbers=range(1, 9)))
+    return _section(metric, drawn + _table(head(content), figure_rows(content, metric), numbers=range(1, 9)))
 
 
 def _curves(content: Content) -> str:
@@ -71,19 +70,35 @@ def _curves(content: Content) -> str:
 
 
 def _pictures(content: Content) -> str:
-    found = {cell: path for cell in content.results.cells if (path := content.results.picture(cell)) is not None}
-    shown = [
-        f'<figure><img alt="{escape(cell)}" src="{_embedded(path)}"><figcaption>{escape(cell)}</figcaption></figure>'
-        for cell, path in found.items()
-    ]
+    shown = [figure for cell in content.results.cells if (figure := _picture(content, cell))]
     return _section("What was made", f'<div class="pictures">{"".join(shown)}</div>' if shown else "")
 
 
+def _picture(content: Content, cell: str) -> str:
+    """The first picture of a cell that can be read; those before it are named."""
+    said = ""
+    for seed, path in content.results.pictures(cell):
+        try:
+            image = f'<img alt="{escape(cell)}" src="{_embedded(path)}">'
+        except OSError as error:
+            said += f"<br>seed {seed}: {escape(str(path))} is damaged: {escape(error.strerror or str(error))}"
+        else:
+            return f"<figure>{image}<figcaption>{escape(cell)}{said}</figcaption></figure>"
+    return f"<figure><figcaption>{escape(cell)}{said}</figcaption></figure>" if said else ""
+
+
 def _embedded(path: Path) -> str:
-    """A picture, or an animation's first frame, small enough, as an address that holds it."""
-    with opened(path, str(path)) as image:
-        small = image.convert("RGB")
-        small.thumbnail((WIDEST, WIDEST))
+    """A picture, or an animation's first frame, small enough, as an address that holds it.
+
+    Raises:
+        OSError: if it cannot be read, for whatever reason.
+    """
+    try:
+        with opened(path, str(path)) as image:
+            small = image.convert("RGB")
+    except ValueError as error:
+        raise OSError(str(error)) from error
+    small.thumbnail((WIDEST, WIDEST))
     buffer = io.BytesIO()
     small.save(buffer, "WEBP", quality=85)
     return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()
@@ -107,13 +122,9 @@ def _study(content: Content) -> str:
 
 def _made_with(content: Content) -> str:
     """The versions of the first finished run."""
-    for run in content.results.done:
-        folder = run.run_folder(content.results.folder)
-        if folder is not None and folder.versions.is_file():
-            made = json.loads(folder.versions.read_text(encoding="utf-8"))[-1]
-            known = [f"{key} {made[key]}" for key in ("scoredistill", "torch", "python", "device") if made.get(key)]
-            return escape(", ".join(known)) + ". " if known else ""
-    return ""
+    made = content.results.made_with
+    known = [f"{key} {made[key]}" for key in ("scoredistill", "torch", "python", "device") if made.get(key)]
+    return escape(", ".join(known)) + ". " if known else ""
 
 
 def _table(names: Sequence[str], rows: Iterable[Sequence[str]], numbers: Iterable[int] = ()) -> str:

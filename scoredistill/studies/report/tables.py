@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 from collections.abc import Iterable, Sequence
 from html import escape
 
@@ -52,18 +53,33 @@ def markdown(content: Content) -> str:
         rows = [[m.cell, str(m.seed), m.what, m.why] for m in results.missing]
         parts += ["## What is missing", _table(["cell", "seed", "what", "why"], rows)]
     for metric in results.metrics:
-        parts += [f"## {_plain(metric)}", _table(HEAD, figure_rows(content, metric))]
+        parts += [f"## {_plain(metric)}", _table(head(content), figure_rows(content, metric))]
     names = [name for name in COSTS if any(name in cost for cost in content.costs.values())]
     rows = [[cell, *(number(cost.get(name)) for name in names)] for cell, cost in content.costs.items()]
     parts += ["## Cost of a run", _table(["cell", *(COSTS[name] for name in names)], rows)]
     return "\n\n".join(parts) + "\n"
 
 
-HEAD = ["cell", "n", "mean", "95% interval", "against", "difference", "its interval", "d", "p"]
+def _columns(content: Content) -> dict[str, bool]:
+    """The columns of a figure's table, and whether this report has anything in them."""
+    shows = content.shows
+    compared = {"against": shows.differences, "difference": shows.differences}
+    compared |= {"its interval": shows.difference_intervals, "d": shows.effects, "p": shows.tests}
+    return {"cell": True, "n": True, "mean": True, "95% interval": shows.intervals, **compared}
+
+
+def head(content: Content) -> list[str]:
+    """The names of a figure's columns; one that would be empty throughout is left out."""
+    return [name for name, shown in _columns(content).items() if shown]
 
 
 def figure_rows(content: Content, metric: str) -> list[list[str]]:
-    """A figure's rows under `HEAD`: a cell, or one of its comparisons, each."""
+    """A figure's rows under `head`: a cell, or one of its comparisons, each."""
+    shown = list(_columns(content).values())
+    return [list(itertools.compress(row, shown)) for row in _figure_rows(content, metric)]
+
+
+def _figure_rows(content: Content, metric: str) -> list[list[str]]:
     rows = []
     for cell in content.results.cells:
         mean = content.row(cell, metric).mean

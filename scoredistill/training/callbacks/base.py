@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import math
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
@@ -13,7 +13,8 @@ from typing import cast
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 
-from scoredistill.rendering.files import write_atomically
+from scoredistill.rendering.files import reason
+from scoredistill.rendering.json_files import update_json, write_json_atomically
 from scoredistill.training.base import Training
 from scoredistill.training.data import Conditions
 from scoredistill.training.module import Distillation
@@ -25,13 +26,18 @@ def run_folder(trainer: Trainer) -> Path:
 
 
 def merge_figures(trainer: Trainer, figures: Mapping[str, float]) -> None:
-    """Add final figures to the run's metrics.json, one flat object; only the first process writes."""
+    """Add final figures to the run's metrics.json, one flat object; only the first process writes.
+
+    A figure that is NaN or infinite is null there, and a warning names it.
+    """
     if not trainer.is_global_zero:
         return
     path = run_folder(trainer) / "metrics.json"
-    known = json.loads(path.read_text()) if path.exists() else {}
-    text = json.dumps(dict(sorted((known | dict(figures)).items())), indent=2)
-    write_atomically(path, lambda file: file.write(f"{text}\n".encode()))
+    for name, value in figures.items():
+        if not math.isfinite(value):
+            sys.stderr.write(f"warning: the figure {name} is {value}; it is null in {path}\n")
+    known = update_json(path, dict)
+    write_json_atomically(path, dict(sorted((known | dict(figures)).items())))
 
 
 class Interval:
@@ -79,8 +85,10 @@ def isolated(trainer: Trainer, callback: Callback) -> Iterator[None]:
         failures = next((other for other in trainer.callbacks if isinstance(other, Failures)), None)  # type: ignore[attr-defined]
         if failures is None:
             raise
-        name, reason = type(callback).__name__, " ".join(str(error).split()) or type(error).__name__
-        sys.stderr.write(f"warning: {name} failed: {reason}\n")
+        name, why = type(callback).__name__, " ".join(str(error).split()) or type(error).__name__
+        if isinstance(error, OSError) and error.errno is not None:
+            why = reason(error, run_folder(trainer))
+        sys.stderr.write(f"warning: {name} failed: {why}\n")
         failures.failed.append(name)
 
 

@@ -12,8 +12,8 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 
 from scoredistill.networks.base import Backbone
-from scoredistill.training.callbacks.base import run_folder
-from scoredistill.training.run_folder import write_json_atomically
+from scoredistill.rendering.json_files import write_json_atomically
+from scoredistill.training.callbacks.base import isolated, run_folder
 
 
 class Cost(Callback):
@@ -59,7 +59,8 @@ class Cost(Callback):
             cost["memory_mb"] = _peak_memory()
         if pl_module.device.type == "cuda":
             cost["gpu_memory_mb"] = torch.cuda.max_memory_allocated(pl_module.device) / 2**20
-        write_json_atomically(run_folder(trainer) / "cost.json", cost)
+        with isolated(trainer, self):
+            write_json_atomically(run_folder(trainer) / "cost.json", cost)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Leave the networks as they were."""

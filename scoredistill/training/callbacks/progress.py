@@ -17,11 +17,11 @@ class RunProgress(Callback):
     """A bar on a terminal, a line every few seconds elsewhere; at the end, what the run took and where its results are.
 
     Args:
-        seconds: time between lines where the output is not a terminal, > 0.
+        seconds: time between lines where the output is not a terminal, >= 0; 0: a line a step.
     """
 
     def __init__(self, seconds: float = 10.0) -> None:
-        require("> 0", seconds=seconds)
+        require(">= 0", seconds=seconds)
         self.seconds = seconds
         self._console = Console(highlight=False)
         self._bar: Progress | None = None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from pathlib import Path
 
@@ -11,7 +10,8 @@ from pytorch_lightning.trainer.states import TrainerFn
 from rich.console import Console
 from rich.table import Table
 
-from scoredistill.training.callbacks.base import Failures, FinalLookError, merge_figures, run_folder
+from scoredistill.rendering.json_files import read_json
+from scoredistill.training.callbacks.base import Failures, FinalLookError, isolated, merge_figures, run_folder
 
 RESULTS = ("turntable*", "grid.png", "meshes", "metrics.json", "checkpoints")
 
@@ -35,7 +35,8 @@ class Summary(Failures):
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write `seconds` and print."""
-        merge_figures(trainer, {"seconds": time.monotonic() - self._start})
+        with isolated(trainer, self):
+            merge_figures(trainer, {"seconds": time.monotonic() - self._start})
         self._end(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -58,11 +59,11 @@ class Summary(Failures):
 
 def _print(folder: Path) -> None:
     """The figures, and where everything is."""
-    console, figures = Console(highlight=False), folder / "metrics.json"
-    if figures.is_file():
+    console, figures = Console(highlight=False), read_json(folder / "metrics.json", dict)
+    if figures:
         table = Table("figure", "value", title="final figures")
-        for name, value in json.loads(figures.read_text()).items():
-            table.add_row(name, f"{value:.4g}")
+        for name, value in figures.items():
+            table.add_row(str(name), f"{value:.4g}" if isinstance(value, int | float) else "not finite")
         console.print(table)
     else:
         console.print("no figures: the recipe has no callbacks that evaluate (trainer.callbacks)")

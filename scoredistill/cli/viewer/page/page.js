@@ -33,15 +33,18 @@ const poll = async () => {
     const [about, figures] = [await news("/run.json"), await news("/curves.json")];
     if (about) showRun(about);
     if (figures) showCurves(figures);
-    byId("trouble").hidden = true;
+    showTrouble(run?.damaged.join("; ") ?? "");
   } catch (error) {
-    const gone = error instanceof TypeError;
-    byId("trouble").textContent = gone ? "The viewer does not answer: has it been stopped?" : error.message;
-    byId("trouble").hidden = false;
+    showTrouble(error instanceof TypeError ? "The viewer does not answer: has it been stopped?" : error.message);
   }
   if (run) showState();
   clearTimeout(next);
   next = setTimeout(poll, 1000 * (run?.finished ? SECONDS.finished : SECONDS.training));
+};
+
+const showTrouble = text => {
+  byId("trouble").textContent = text;
+  byId("trouble").hidden = !text;
 };
 
 const showRun = about => {
@@ -74,7 +77,7 @@ const showState = () => {
 };
 
 const rows = pairs => tag("table", {}, tag("tbody", {}, ...pairs.map(([name, value]) => {
-  const text = typeof value === "number" ? short(value) : value;
+  const text = typeof value === "number" ? short(value) : String(value ?? "not finite");
   return tag("tr", {}, tag("th", { scope: "row", textContent: name }),
     tag("td", { textContent: text, className: text.length > 40 ? "long" : "" }));
 })));

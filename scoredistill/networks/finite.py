@@ -1,0 +1,41 @@
+"""Whether weights are numbers: NaN and infinity spread, and are looked for before weights are written or used."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.distributed.tensor import DTensor
+
+
+@torch.no_grad()
+def first_not_finite(state: Mapping[str, Any]) -> str | None:
+    """The dotted name of the first tensor with a value that is NaN or infinite, or None.
+
+    One pass over the tensors: the largest magnitude of each is computed, and the device is waited for once.
+
+    Args:
+        state: a state dict, of optimizers or nested in any way too; of shards, this process's own are looked at.
+    """
+    named = list(_tensors(state, ""))
+    if not named:
+        return None
+    # Not the Euclidean norm, whose squares overflow where the values do not.
+    norms = torch._foreach_norm([value for _, value in named], float("inf"))
+    finite = torch.cat([norm.isfinite().reshape(1).to(norms[0].device) for norm in norms])
+    return None if bool(finite.all()) else named[int(finite.logical_not().nonzero()[0])][0]
+
+
+def _tensors(node: Any, name: str) -> Iterator[tuple[str, Tensor]]:
+    if isinstance(node, Tensor):
+        value = node.to_local() if isinstance(node, DTensor) else node
+        if value.numel() and (value.is_floating_point() or value.is_complex()):
+            yield name, value
+    elif isinstance(node, Mapping):
+        for key, each in node.items():
+            yield from _tensors(each, f"{name}.{key}" if name else str(key))
+    elif isinstance(node, list | tuple):
+        for number, each in enumerate(node):
+            yield from _tensors(each, f"{name}.{number}")

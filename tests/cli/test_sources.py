@@ -1,0 +1,76 @@
+"""What a run is known by beside its recipe: the user's own code, and the files that the recipe names."""
+
+import shutil
+
+import pytest
+
+from scoredistill.cli.sources import changed_files, sources_of
+
+FILES = {
+    "my_loss.py": "import torch\nfrom helper import half\nfrom scoredistill.losses import SDS\n\nMine = SDS\n",
+    "helper.py": "def half(x):\n    import lazily.deep as deep\n\n    return deep.x\n",
+    "lazily/__init__.py": "",
+    "lazily/deep.py": "from . import sibling\nfrom ..helper import nothing\n",
+    "lazily/sibling.py": "x = 1\n",
+    "stranger.py": "from my_loss import Mine\n",
+    "prompts.txt": "a mug\n",
+    "pictures/init.png": "not looked into",
+}
+RECIPE = {
+    "model": {"loss": {"class_path": "my_loss.Mine", "init_args": {"weight": None}}, "teacher": "torch.nn.Linear"},
+    "data": {"init_args": {"prompts": "prompts.txt", "init": "pictures/init.png", "folder": "pictures"}},
+    "callbacks": [{"class_path": "scoredistill.training.callbacks.Cost"}, {"class_path": "json.JSONEncoder"}],
+    "free": ["a.mug", "x" * 5000, "null\0character", "no.such.module"],
+}
+KNOWN = {"my_loss.py", "helper.py", "lazily/__init__.py", "lazily/deep.py", "lazily/sibling.py", "prompts.txt"}
+KNOWN |= {"pictures/init.png"}
+
+
+@pytest.fixture
+def files(tmp_path, monkeypatch):
+    for name, text in FILES.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    return tmp_path
+
+
+def names(known: str) -> set[str]:
+    return {word.partition("=")[0] for word in known.split()}
+
+
+def test_all_that_a_recipe_rests_on_is_known_and_nothing_else(files):
+    assert names(sources_of(RECIPE)) == KNOWN
+    assert sources_of({"model": {"loss": "scoredistill.losses.SDS"}}) == ""
+
+
+@pytest.mark.parametrize("name", sorted(FILES))
+def test_a_changed_file_is_named(files, name):
+    before = f"0123 {sources_of(RECIPE)} seed 1"
+    (files / name).write_text(FILES[name] + "# changed\n")
+    after = f"0123 {sources_of(RECIPE)} seed 1"
+    assert changed_files(before, after) == ([name] if name in KNOWN else [])
+    assert changed_files(before, after.replace("0123", "4567")) == []
+
+
+def test_what_is_gone_has_changed_and_code_that_cannot_be_parsed_is_hashed(files):
+    before = sources_of(RECIPE)
+    (files / "prompts.txt").unlink()
+    (files / "helper.py").write_text("def half(:\n")
+    assert changed_files(before, sources_of(RECIPE)) == [
+        "helper.py",
+        "lazily/__init__.py",
+        "lazily/deep.py",
+        "lazily/sibling.py",
+        "prompts.txt",
+    ]
+
+
+def test_it_can_be_moved(files, tmp_path_factory, monkeypatch):
+    before = sources_of(RECIPE)
+    moved = tmp_path_factory.mktemp("elsewhere") / "moved here"
+    shutil.move(files, moved)
+    monkeypatch.chdir(moved)
+    monkeypatch.syspath_prepend(moved)
+    assert sources_of(RECIPE) == before
