@@ -196,12 +196,13 @@ def _content(tar: tarfile.TarFile, info: tarfile.TarInfo) -> bytes:
     return b"" if file is None else file.read()
 
 
-def _expanded(pattern: str) -> list[str]:
-    """WebDataset's ranges {000..123} written out."""
+def _expanded(pattern: str) -> Iterator[str]:
+    """WebDataset's ranges {000..123} written out, one after the other: the first file that is missing ends it."""
     found = re.search(r"\{(\d+)\.\.(\d+)\}", pattern)
     if found is None:
-        return [pattern]
+        yield pattern
+        return
     first, last = found.groups()
-    numbers = [str(number).zfill(len(first)) for number in range(int(first), int(last) + 1)]
-    ends = _expanded(pattern[found.end() :])
-    return [pattern[: found.start()] + number + end for number in numbers for end in ends]
+    for number in range(int(first), int(last) + 1):
+        for end in _expanded(pattern[found.end() :]):
+            yield pattern[: found.start()] + str(number).zfill(len(first)) + end

@@ -32,6 +32,8 @@ class SceneGenerator(Precise, Generator):
     _progress: Tensor
     latents: int | None = None
     """Channels of an autoencoder's latents that the scenes are made of in place of colours; None: colours."""
+    solid_radius: float = 0.0
+    """Radius of the ball around the origin that begins solid, in which no camera belongs; 0: there is none."""
 
     def __init__(self, particles: int, resolution: int | Piecewise) -> None:
         require(">= 1", particles=particles, resolution=resolution)

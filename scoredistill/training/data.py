@@ -10,6 +10,7 @@ from pytorch_lightning import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
+from scoredistill.generators.scenes import SceneGenerator
 from scoredistill.ranges import require, require_rising
 from scoredistill.rendering.camera import Camera
 from scoredistill.training.module import Distillation
@@ -100,9 +101,9 @@ class PromptAndCameras(Conditions):
     """A prompt, seen from random cameras.
 
     Azimuths are stratified over a batch: V cameras look from V equal sectors, jointly rotated at random. Elevation is
-    uniform in angle or, half of the time, uniform on the sphere; radius and field of view are uniform. The position is
-    displaced uniformly, the point looked at and the upward direction normally, as in DreamFusion, whose amounts are
-    .1, .2 and .02; ProlificDreamer has no jitter.
+    uniform in angle or, half of the time, uniform on the sphere; radius, field of view and jitter are uniform.
+    DreamFusion displaces the point looked at and the upward direction normally: its amounts are position_jitter .1,
+    target_std .2 and up_std .02. ProlificDreamer has no jitter.
 
     DreamFusion: Text-to-3D using 2D Diffusion, 2022, arXiv:2209.14988.
 
@@ -115,8 +116,9 @@ class PromptAndCameras(Conditions):
         radius: range of the distance from the origin, in world units, > 0; the object lies in [-1, 1]^3.
         fov: range of the vertical field of view in degrees, in (0, 180).
         position_jitter: largest displacement of the camera along each axis, in world units, >= 0.
-        target_jitter: standard deviation of the point looked at along each axis, in world units, >= 0.
-        up_jitter: standard deviation of the upward unit vector along each axis, >= 0; 0: the horizon is level.
+        target_jitter: largest displacement of the point looked at along each axis, in world units, >= 0.
+        target_std: standard deviation of its further, normal displacement along each axis, in world units, >= 0.
+        up_std: standard deviation of the upward unit vector along each axis, >= 0; 0: the horizon is level.
         evaluation_views: cameras of validate, test and predict, evenly spaced around the object, >= 1.
         evaluation_elevation: their elevation in degrees, in [-90, 90].
         seed: of the stream, in [0, 2^32).
@@ -132,8 +134,9 @@ class PromptAndCameras(Conditions):
         radius: tuple[float, float] = (2.4, 2.8),
         fov: tuple[float, float] = (38.0, 45.0),
         position_jitter: float = 0.1,
-        target_jitter: float = 0.03,
-        up_jitter: float = 0.0,
+        target_jitter: float = 0.05,
+        target_std: float = 0.0,
+        up_std: float = 0.0,
         evaluation_views: int = 8,
         evaluation_elevation: float = 15.0,
         seed: int = 0,
@@ -143,14 +146,34 @@ class PromptAndCameras(Conditions):
         require("[-360, 720]", azimuth=azimuth)
         require("> 0", radius=radius)
         require("(0, 180)", fov=fov)
-        require(">= 0", position_jitter=position_jitter, target_jitter=target_jitter, up_jitter=up_jitter)
+        require(">= 0", position_jitter=position_jitter, target_jitter=target_jitter)
+        require(">= 0", target_std=target_std, up_std=up_std)
         require("[0, 2^32)", seed=seed)
         super().__init__(prompt, negative_prompt, seed=seed)
         self.text = prompt
         require_rising(elevation=elevation, azimuth=azimuth, radius=radius, fov=fov)
         self.views, self.elevation, self.azimuth, self.radius, self.fov = views, elevation, azimuth, radius, fov
-        self.position_jitter, self.target_jitter, self.up_jitter = position_jitter, target_jitter, up_jitter
+        self.position_jitter, self.target_jitter = position_jitter, target_jitter
+        self.target_std, self.up_std = target_std, up_std
         self.evaluation_views, self.evaluation_elevation = evaluation_views, evaluation_elevation
+
+    def setup(self, stage: str) -> None:
+        """Refuse cameras that would stand inside the object.
+
+        Raises:
+            ValueError: if one may come nearer to the origin than the surface that the generator begins with.
+        """
+        module = None if self.trainer is None else self.trainer.lightning_module
+        generator = module.distiller.generator if isinstance(module, Distillation) else None
+        if not isinstance(generator, SceneGenerator):
+            return
+        nearest, solid = self.radius[0] - 3**0.5 * self.position_jitter, generator.solid_radius
+        if solid > max(nearest, 0):
+            raise ValueError(
+                f"data.radius begins at {self.radius[0]:g}, from where position_jitter may bring a camera to within "
+                f"{nearest:.3g} of the origin, and {type(generator).__name__} begins solid up to {solid:g}: choose "
+                "larger radii, or an initial shape that is hollow"
+            )
 
     def batch_at(self, tick: int) -> Batch:
         rng = generator_at(self.seed, tick, CAMERA_STREAM)
@@ -161,15 +184,14 @@ class PromptAndCameras(Conditions):
         low, high = self.azimuth
         sector = (torch.arange(self.views) + torch.rand(1, generator=rng)) / self.views
         azimuth = low + (high - low) * sector
-        return Camera.orbit(
-            azimuth,
-            self._elevations(rng),
-            self._uniform(self.radius, rng),
-            self._uniform(self.fov, rng),
-            self.target_jitter * torch.randn(self.views, 3, generator=rng),
-            self.position_jitter * (2 * torch.rand(self.views, 3, generator=rng) - 1),
-            self.up_jitter * torch.randn(self.views, 3, generator=rng),
+        elevation, radius, fov = self._elevations(rng), self._uniform(self.radius, rng), self._uniform(self.fov, rng)
+        target, offset = (
+            largest * (2 * torch.rand(self.views, 3, generator=rng) - 1)
+            for largest in (self.target_jitter, self.position_jitter)
         )
+        target = target + self.target_std * torch.randn(self.views, 3, generator=rng)
+        tilt = self.up_std * torch.randn(self.views, 3, generator=rng)
+        return Camera.orbit(azimuth, elevation, radius, fov, target, offset, tilt)
 
     def evaluation_cameras(self) -> Camera:
         """Fixed cameras around the object, none of which training sees exactly."""

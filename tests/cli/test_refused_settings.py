@@ -120,3 +120,29 @@ def test_callbacks_that_scenes_cannot_serve_are_refused_before_training(cli, fol
     assert result.code != 0
     assert said in result.err
     assert not list((folder / "runs").rglob("*.ckpt"))
+
+
+@pytest.mark.parametrize(
+    ("generator", "radius", "code"),
+    [
+        ("{class_path: NeRF, init_args: {particles: 1, resolution: 4, samples: 4}}", "[0.3, 2.0]", 1),
+        ("{class_path: DMTet, init_args: {particles: 1, grid: 6, resolution: 4}}", "[0.5, 2.0]", 1),
+        ("{class_path: NeRF, init_args: {particles: 1, resolution: 4, samples: 4}}", "[0.8, 2.0]", 0),
+        (
+            "{class_path: NeRF, init_args: {particles: 1, resolution: 4, samples: 4, initial: HollowSphere}}",
+            "[0.1, 0.2]",
+            0,
+        ),
+    ],
+)
+def test_cameras_inside_the_object_are_refused(cli, folder, generator, radius, code):
+    (folder / "scene.yaml").write_text(
+        f"model: {{generator: {generator}, loss: SDS,\n"
+        "  teacher: {class_path: Gallery, init_args: {supersample: 1}}}\n"
+        f"data: {{class_path: PromptAndCameras, init_args: {{prompt: a mug, views: 1, radius: {radius}}}}}\n"
+        "trainer: {max_steps: 1, accelerator: cpu, logger: false}\n"
+    )
+    result = cli("fit", "--config", "scene.yaml")
+    assert result.code == code, result.err
+    assert code == 0 or "data.radius begins at" in result.err
+    assert code == 0 or not (folder / "runs").exists()

@@ -7,6 +7,7 @@ import pytest
 from data.pictures_on_disk import content, levels, picture, write_shard
 
 from scoredistill.data import WebDatasetShards
+from scoredistill.data.shards import find_shards
 from scoredistill.training import Images
 
 
@@ -109,3 +110,11 @@ def test_a_corrupt_picture_is_named_with_its_shard(tmp_path) -> None:
     assert levels(source[0][0][None]) == [1]
     with pytest.raises(ValueError, match=r"a\.tar: bad\.png: not a readable picture"):
         source[1]
+
+
+def test_a_range_without_end_stops_at_the_first_file_that_is_missing(tmp_path):
+    (tmp_path / "x-0.tar").touch()
+    with pytest.raises(FileNotFoundError, match=r"x-1\.tar: matches no shard"):
+        find_shards(str(tmp_path / "x-{0..1000000000}.tar"))
+    with pytest.raises(FileNotFoundError, match=r"y-0-0\.tar: matches no shard"):
+        find_shards(str(tmp_path / "y-{0..1000000000}-{0..1000000000}.tar"))

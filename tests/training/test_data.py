@@ -64,11 +64,24 @@ def test_the_position_is_displaced_uniformly() -> None:
     assert float(variance) == pytest.approx(0.01 / 3, abs=3 * float(moved.square().std()) / n**0.5)
 
 
+def test_the_point_looked_at_is_displaced_within_its_bound() -> None:
+    data = PromptAndCameras("a mug", radius=(2.5, 2.5), position_jitter=0, target_jitter=0.05)
+    # The distance of the line of sight from the origin.
+    missed = [torch.linalg.cross(camera.position, camera.pose[:, :3, 2]).norm(dim=1).max() for camera in cameras(data)]
+    assert 0.03 < max(missed) <= 0.05 * 3**0.5 + 1e-9
+
+
 @pytest.mark.parametrize("jitter", [0.2, 0.03])
 def test_the_point_looked_at_is_displaced_normally(jitter: float) -> None:
     """At elevation 0 from the front, the ray hits the plane z = 0 at the target's x and y, seen from the camera."""
     data = PromptAndCameras(
-        "a mug", elevation=(0, 0), azimuth=(0, 0), radius=(50.0, 50.0), position_jitter=0, target_jitter=jitter
+        "a mug",
+        elevation=(0, 0),
+        azimuth=(0, 0),
+        radius=(50.0, 50.0),
+        position_jitter=0,
+        target_jitter=0,
+        target_std=jitter,
     )
     pose = torch.cat([camera.pose for camera in cameras(data)])
     hit = (pose[:, :2, 3] - 50.0 * pose[:, :2, 2] / pose[:, 2:3, 2]).double()
@@ -84,7 +97,7 @@ def test_the_horizon_is_tilted_by_the_upward_directions_jitter() -> None:
     settings = {"elevation": (0, 0), "position_jitter": 0, "target_jitter": 0}
     level = torch.cat([camera.pose for camera in cameras(PromptAndCameras("a mug", **settings))])
     assert float(level[:, 1, 0].abs().max()) < 1e-6
-    tilted = torch.cat([camera.pose for camera in cameras(PromptAndCameras("a mug", up_jitter=0.02, **settings))])
+    tilted = torch.cat([camera.pose for camera in cameras(PromptAndCameras("a mug", up_std=0.02, **settings))])
     torch.testing.assert_close(tilted[:, :3, 2:], level[:, :3, 2:])
     spread = tilted[:, 1, 0].double().square()
     assert float(spread.mean()) == pytest.approx(0.02**2, rel=0, abs=3 * float(spread.std()) / len(spread) ** 0.5)
@@ -93,14 +106,14 @@ def test_the_horizon_is_tilted_by_the_upward_directions_jitter() -> None:
 @pytest.mark.parametrize(
     ("recipe", "jitter"),
     [
-        ("dreamfusion", (0.1, 0.2, 0.02)),
-        *((f"prolificdreamer/{stage}", (0.0, 0.0, 0.0)) for stage in ("nerf", "geometry", "texture", "scene")),
+        ("dreamfusion", (0.1, 0.0, 0.2, 0.02)),
+        *((f"prolificdreamer/{stage}", (0.0, 0.0, 0.0, 0.0)) for stage in ("nerf", "geometry", "texture", "scene")),
     ],
 )
 def test_recipes_have_the_published_jitter(recipe: str, jitter: tuple[float, ...]) -> None:
     given = read(shipped(recipe).path)["data"]["init_args"]
     data = PromptAndCameras(**given)
-    assert (data.position_jitter, data.target_jitter, data.up_jitter) == jitter
+    assert (data.position_jitter, data.target_jitter, data.target_std, data.up_std) == jitter
 
 
 def test_a_batch_is_a_function_of_seed_and_tick() -> None:

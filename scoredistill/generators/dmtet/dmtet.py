@@ -85,7 +85,9 @@ class DMTet(SceneGenerator):
         self.regularisers = tuple(regularisers)
         rng = torch.Generator().manual_seed(seed)
         axis = torch.linspace(-1, 1, grid + 1)
-        self.geometry = Geometry((initial or Ellipsoid())(axis, particles, rng), shift)
+        initial = initial or Ellipsoid()
+        self.solid_radius = initial.solid_radius
+        self.geometry = Geometry(initial(axis, particles, rng), shift)
         encoding = deepcopy(encoding or DenseGrid())
         head = deepcopy(head or (DirectHead() if encoding.features == 4 else MLPHead()))
         encoding.allocate(particles, rng)

@@ -18,6 +18,11 @@ from scoredistill.rendering.mesh import Mesh
 class InitialShape(ABC):
     """Signed distances at the start. A subclass implements `__call__`."""
 
+    @property
+    def solid_radius(self) -> float:
+        """Radius of the ball around the origin that begins solid, in which no camera belongs; 0: there is none."""
+        return 0.0
+
     @abstractmethod
     def __call__(self, axis: Tensor, particles: int, rng: torch.Generator) -> Tensor:
         """Signed distances of every particle's surface at the points of a lattice.
@@ -72,6 +77,10 @@ class Ellipsoid(InitialShape):
         if len(radii) != 3:
             raise ValueError(f"radii are three numbers, along x, y and z; got {tuple(radii)}")
         self.radii, self.size_variation, self.shape_variation = tuple(radii), size_variation, shape_variation
+
+    @property
+    def solid_radius(self) -> float:
+        return min(self.radii)
 
     def __call__(self, axis: Tensor, particles: int, rng: torch.Generator) -> Tensor:
         size = torch.exp(self.size_variation * torch.randn(particles, 1, generator=rng)).to(axis)

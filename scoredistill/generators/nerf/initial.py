@@ -18,6 +18,11 @@ class Initial(nn.Module, ABC):
         """Draw what differs from particle to particle, as buffers with a leading particle axis; C channels a colour."""
         del particles, rng, channels
 
+    @property
+    def solid_radius(self) -> float:
+        """Radius of the ball around the origin that begins dense, in which no camera belongs; 0: there is none."""
+        return 0.0
+
     @abstractmethod
     def forward(self, points: Tensor, particle: Tensor) -> Tensor:
         """The bias at points.
@@ -98,6 +103,10 @@ class DensityBlob(Initial):
         super().__init__()
         self.strength, self.radius, self.size_variation = strength, radius, size_variation
         self.variation = Variation(shape_variation, colour_variation)
+
+    @property
+    def solid_radius(self) -> float:
+        return self.radius if self.strength > 0 else 0.0
 
     def allocate(self, particles: int, rng: torch.Generator, channels: int = 3) -> None:
         size = torch.exp(self.size_variation * torch.randn(particles, generator=rng))

@@ -96,6 +96,7 @@ class NeRF(SceneGenerator):
         self.field.encoding.allocate(n, rng)
         self.field.head.allocate(n, self.field.encoding.features, rng, channels)
         self.field.initial.allocate(n, rng, channels)
+        self.solid_radius = self.field.initial.solid_radius
         self.background.allocate(n, rng, channels)
         if identical:
             for tensor in (*self.field.parameters(), *self.field.buffers(), *self.background.parameters()):
