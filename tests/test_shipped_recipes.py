@@ -35,9 +35,9 @@ LEAVES = {
     "ModeStatistics": ["modes_covered", "weight_error"],
     "ParticleGrid": ["grid.png", "pictures/step_*.png"],
     "PromptFidelity": ["recognised"],
-    "PromptSamples": ["samples.png"],
-    "ReconstructionQuality": ["psnr"],
-    "SampleQuality": ["frechet_distance"],
+    "PromptSamples": ["recognised", "grid.png"],
+    "ReconstructionQuality": ["psnr", "reconstructions.png"],
+    "SampleQuality": ["frechet", "class_accuracy"],
     "Turntable": ["turntable*.webp"],
 }
 """What each callback leaves behind: figures in metrics.json, or files."""
@@ -122,15 +122,23 @@ def teachers_of(name: str) -> list[str]:
     return [*(deeper for teacher in own for deeper in teachers_of(teacher)), *own]
 
 
+def prepare(name: str) -> None:
+    """Run what a recipe builds on: its teachers, and the run that its generator starts from."""
+    starts = [part["start_from"] for part in map(content, configs_of(name)) if part.get("start_from")]
+    former = [start.removeprefix("runs/") for start in starts[-1:]]
+    for other in (*teachers_of(name), *former):
+        if not list(Path("runs", other).glob("*/config.yaml")):
+            prepare(other)
+            run(other, f"runs/{other}")
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # of runs that are too short to be any good
 @pytest.mark.parametrize("name", NAMES)
 def test_it_runs_with_all_of_its_callbacks(workshop, monkeypatch, name):
     monkeypatch.chdir(workshop)
     torch.set_default_dtype(torch.float32)
-    for teacher in teachers_of(name):
-        if not list(Path("runs", teacher).glob("*/config.yaml")):
-            run(teacher, f"runs/{teacher}")
+    prepare(name)
     folder, kinds = run(name, f"runs/short/{name}")
     figures = json.loads((folder / "metrics.json").read_text())
     for kind in kinds:
