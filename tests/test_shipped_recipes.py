@@ -15,12 +15,13 @@ SHORTER = {
     "GalleryFidelity": {"resolution": 16, "mesh_resolution": 24},
     "MeshExport": {"resolution": 24},
     "MixtureQuality": {"samples": 200},
-    "ParticleGrid": {"every": 2, "resolution": 16, "samples": 10},
+    "ParticleGrid": {"every": 1, "resolution": 16, "samples": 4},
     "PromptFidelity": {"resolution": 32},
     "PromptSamples": {"samples": 2},
     "ReconstructionQuality": {"samples": 8, "shown": 2},
     "SampleQuality": {
-        "samples": 20,
+        "samples": 8,
+        "sets": 1,
         "resamples": 2,
         "reference_teacher": 0,
         "extractor": {"class_path": "ClassifierFeatures", "init_args": {"steps": 2}},
@@ -80,7 +81,7 @@ NAMES = [
 
 def shortened(name: str) -> tuple[list[str], list[str]]:
     """Options that shorten a recipe, and the names of its callbacks."""
-    words = ["--trainer.max_steps=2", "--trainer.logger=false", "--trainer.accelerator=cpu", "--checkpoint_every=1"]
+    words = ["--trainer.max_steps=1", "--trainer.logger=false", "--trainer.accelerator=cpu", "--checkpoint_every=1"]
     parts = [content(config) for config in configs_of(name)]
     given = next(part["trainer"]["callbacks"] for part in reversed(parts) if "callbacks" in part.get("trainer", {}))
     callbacks = [each if isinstance(each, dict) else {"class_path": each} for each in given]
@@ -92,9 +93,13 @@ def shortened(name: str) -> tuple[list[str], list[str]]:
     words.append(f"--trainer.callbacks={recipe_yaml.dump_line(short)}")
     data = next((part["data"] for part in reversed(parts) if isinstance(part.get("data"), dict)), {})
     if "batch_size" in data.get("init_args", {}):
-        words.append("--data.batch_size=4")
+        words.append("--data.batch_size=2")
     if "GalleryImages" in strings(data):
         words.append("--data.source.count=64")
+        model = parts[-1]["model"]
+        sized = {"model.shape": model, "model.generator.shape": model.get("generator", {}).get("init_args", {})}
+        key = next((key for key, settings in sized.items() if "shape" in settings), None)
+        words += [] if key is None else [f"--{key}=[3, 16, 16]", "--data.source.resolution=16"]
     if any(part.get("model", {}).get("generator", {}).get("class_path") == "NeRF" for part in parts):
         words += ["--model.generator.resolution=16", "--model.generator.samples=8"]
     return words, kinds
