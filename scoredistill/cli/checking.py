@@ -283,6 +283,7 @@ def _named(
         hint = did_you_mean(name, SPEC[:2]) or f"Name one, as in --{field.key} {kinds.with_option(name, bases)}"
         raise _wrong(field.key, f"it has no class yet whose option {name!r} could be. {hint}")
     given = value.get("init_args", {}) if explicit else value
+    given = kinds.of_word(given, ()) if isinstance(given, Word) else given
     if not isinstance(given, Mapping):
         raise _wrong(f"{field.key}.init_args", f"expected arguments with values, or no such key, got {shown(given)}")
     return kind, given

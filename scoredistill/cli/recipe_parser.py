@@ -29,7 +29,8 @@ class RecipeAction(ActionTypeHint):
         """Take an option: `null` alone is null, and a nested field reads its value itself."""
         if len(args) == 4 and isinstance(args[2], str):
             parser, config, value, option = args
-            return super().__call__(parser, config, Word(value), option, **kwargs)
+            value = value if option.endswith(".init_args") else Word(value)  # those are YAML, whatever the class
+            return super().__call__(parser, config, value, option, **kwargs)
         return super().__call__(*args, **kwargs)
 
     def _check_type(self, value: Any, append: bool = False, cfg: Any = None, mode: Any = None) -> Any:

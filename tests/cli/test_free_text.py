@@ -111,6 +111,13 @@ def test_a_study_gives_text_as_it_is(parser, text):
     assert own.texts == [text]
 
 
+def test_arguments_can_be_one_option(folder):
+    register_tensors()
+    words = ["--data", "PromptAndCameras", '--data.init_args={prompt: "null", views: 2}']
+    data = _Parsed("fit", read_words(["--config", "points.yaml", *words])).config.data.init_args
+    assert (data.prompt, data.views) == ("null", 2)
+
+
 def test_a_list_can_be_an_option(parser):
     own = parser.parse_args([f"--text={__name__}.Text", "--text.one_or_more=[a, b]", "--text.texts=[c]"]).text.init_args
     assert (own.one_or_more, own.texts) == (["a", "b"], ["c"])
