@@ -71,6 +71,19 @@ def test_a_published_recipe_runs(cli, folder, pipelines, name) -> None:
     assert (folder / "out" / "0" / "grid.png").is_file()
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["64-true", "bf16-true", "16-true"])
+@pytest.mark.parametrize("name", ["sjc", "prolificdreamer/nerf"])
+def test_a_recipe_from_text_runs_in_a_true_precision(cli, folder, pipelines, name, precision) -> None:
+    (folder / "tiny.yaml").write_text(tiny(name, pipelines["sd"]))
+    base = ["--model.loss.init_args.critic.init_args.base.init_args.model", pipelines["sd-v"]]
+    words = base if name.startswith("prolificdreamer") else []
+    overlay = ["--config", name, "--config", "tiny.yaml", *words, "--output", "out"]
+    result = cli("fit", *overlay, "--trainer.precision", precision)
+    assert result.code == 0, result.err
+    assert (folder / "out" / "0" / "grid.png").is_file()
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_a_small_recipe_runs(cli, folder, pipelines, name, monkeypatch) -> None:
     monkeypatch.setattr(Recogniser.__init__, "__defaults__", (16, 8, 2, 0))

@@ -1,15 +1,18 @@
 """Every family of pipelines, against the library's own run of it."""
 
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from laws.test_end_laws import REFUSED
 from teachers.tiny_pipelines import FAMILIES, in_float32, stock, teacher_of
 from torch import Tensor
 
 from scoredistill.diffusion import CFG, FlowSchedule
 from scoredistill.networks.flux import unpack
+from scoredistill.rendering.camera import Camera
 from scoredistill.teachers import DiffusersTeacher
 from scoredistill.types import Condition, Noised, Sample
 
@@ -139,3 +142,21 @@ def test_branches_of_guidance_are_one_call(family: str, tmp_path: Path) -> None:
     one = torch.tensor([1])
     row = teacher(x_t[one], t[one], condition[one])  # a batch of two is two batches of one
     torch.testing.assert_close(row.epsilon, alone[0][one], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_prediction_is_finite_at_the_ends_of_time_or_refused_by_name(family: str, tmp_path: Path) -> None:
+    teacher = teacher_of(family, tmp_path)
+    x_t = torch.randn(1, teacher.codec.channels, *(side // teacher.codec.pixels for side in teacher.size))
+    camera = Camera.orbit(*torch.tensor([[0.0], [15.0], [2.6], [40.0]])) if family == "multi-view" else None
+    for t in (0.0, 1e-7, 1.0):
+        prediction = teacher(x_t, t, Condition(prompt="a red mug", camera=camera))
+        assert bool(torch.isfinite(prediction.value).all())
+        for kind in ("x0", "epsilon"):
+            try:
+                value = getattr(prediction, kind)
+            except ValueError as error:
+                assert t in (0.0, 1.0)
+                assert re.search(REFUSED, str(error))
+            else:
+                assert bool(torch.isfinite(value).all())
