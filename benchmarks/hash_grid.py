@@ -16,7 +16,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from scoredistill.generators.nerf.hashgrid import HashGrid
+from scoredistill.generators.fields.encodings import HashGrid
 
 PRIMES = (1, 2654435761, 805459861)
 

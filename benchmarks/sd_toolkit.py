@@ -13,7 +13,7 @@ from pytorch_lightning.loggers import CSVLogger
 from sd_steps import GUIDANCE
 from step_meter import Clock, Measured, Meter
 
-from scoredistill.cli.quiet import quiet
+from scoredistill.cli.lightning_patches import quiet
 from scoredistill.critics import LoRACritic
 from scoredistill.diffusion import CFG
 from scoredistill.generators.nerf import NeRF

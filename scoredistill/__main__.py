@@ -65,9 +65,9 @@ def _answer(arguments: Sequence[str]) -> int:
         sys.stdout.write(f"scoredistill {__version__}\n")
         return 0
     if command == "recipes":
-        from scoredistill import recipes_command
+        from scoredistill import recipe_library
 
-        return recipes_command.main(arguments[1:])
+        return recipe_library.main(arguments[1:])
     if command in COMMANDS:
         from scoredistill.processes import end_with_parent
 

@@ -7,19 +7,18 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from scoredistill.critics.base import Critic
+from scoredistill.critics.critic import Critic
 from scoredistill.diffusion.guidance import CFG, Guidance
 from scoredistill.diffusion.prediction import noise_like
 from scoredistill.diffusion.timesteps import TimestepSampler, UniformTimesteps
 from scoredistill.distributed import of_all
-from scoredistill.generators.base import Generator
-from scoredistill.losses.base import Gradient, ScoreDistillation
+from scoredistill.generators.generator import Generator
+from scoredistill.losses.distillation import Gradient, ScoreDistillation
 from scoredistill.losses.trainable import require_registered, require_trained
 from scoredistill.ratios.discriminator import DiscriminatorRatio
-from scoredistill.teachers.base import Teacher
+from scoredistill.teachers.teacher import Teacher
 from scoredistill.types import Batch, Condition, Noised, Sample
-from scoredistill.types.shapes import require_shape
-from scoredistill.types.times import time_type
+from scoredistill.types.checks import require_shape, time_type
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,8 @@ PACKAGE = Path(scoredistill.__file__).parent
 # orders may import from each other, as long as no circle arises. A new part has to be given its place here.
 CHAINS = [
     [
-        {"types", "annealing", "ranges", "latest", "version", "distributed", "processes", "start_up"}
-        | {"recipe_library", "recipe_yaml", "recipes_command"},
+        {"types", "annealing", "ranges", "cache", "files", "version", "distributed", "processes", "start_up"}
+        | {"recipe_library", "recipe_yaml"},
         {"diffusion", "divergences", "rendering"},
         {"networks"},
         {"teachers", "critics", "ratios"},
@@ -38,7 +38,7 @@ STRANGERS = [("generators", "losses")]  # neither imports the other
 LIGHTNING = {"pytorch_lightning", "lightning", "lightning_fabric"}
 LIGHTNING_USERS = {"training", "studies", "cli"}
 ONLY_IN_FUNCTIONS = {"diffusers", "transformers", "peft"}
-TORCH_FREE = {"__main__", "recipe_library", "recipe_yaml", "recipes_command", "start_up", "version"}
+TORCH_FREE = {"__main__", "recipe_library", "recipe_yaml", "start_up", "version"}
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import weakref
 
 import torch
 
-from scoredistill.latest import Latest
+from scoredistill.cache import Latest
 
 
 class Counted:

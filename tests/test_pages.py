@@ -172,7 +172,7 @@ def view(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
 
 def stages(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     """Every stage's recipe is resolved."""
-    from scoredistill.cli.resolved import Resolver
+    from scoredistill.cli.run_key import Resolver
     from scoredistill.cli.stages import _read
 
     todo, _ = _read(words[1], None, words[2:])

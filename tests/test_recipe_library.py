@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from scoredistill import __main__, recipe_library, recipes_command
+from scoredistill import __main__, recipe_library
 from scoredistill.recipe_library import RecipeError
 from scoredistill.version import __version__
 
@@ -230,7 +230,7 @@ def test_interrupt_has_no_stack_trace(monkeypatch):
     def interrupted(_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(recipes_command, "main", interrupted)
+    monkeypatch.setattr(recipe_library, "main", interrupted)
     assert __main__.main(["recipes"]) == 130
 
 

@@ -16,7 +16,7 @@ import torch
 from PIL import EpsImagePlugin, Image
 
 import scoredistill
-from scoredistill.cli.viewer.report import files
+from scoredistill.cli.viewer.run_page import files
 from scoredistill.data.folder import ImageFolder
 from scoredistill.data.pictures import FORMATS, MOST_PIXELS, SUFFIXES, decode, read_picture
 from scoredistill.rendering.mesh import Mesh

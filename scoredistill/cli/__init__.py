@@ -16,9 +16,9 @@ def main(argv: Sequence[str]) -> int:
     Returns:
         The exit code: 0; 1 after a failure in the run; 2 after one in what was asked for; 130 after Ctrl-C.
     """
-    from scoredistill.cli import quick_start
+    from scoredistill.cli.lightning_patches import defer_torchmetrics
 
-    quick_start.install()  # has to come before anything imports Lightning
+    defer_torchmetrics()  # before anything imports Lightning
     from scoredistill.cli.commands import run
 
     return run(argv[0], list(argv[1:]))

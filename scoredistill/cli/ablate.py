@@ -14,23 +14,22 @@ from pathlib import Path
 from jsonargparse import Namespace
 
 from scoredistill import start_up
-from scoredistill.cli import help as cli_help
-from scoredistill.cli.cell import attempt_at
+from scoredistill.cli.argv import is_setting, joined, of_option
 from scoredistill.cli.checking import Source, check
 from scoredistill.cli.commands import FailedRuns, describe
 from scoredistill.cli.errors import UsageError, essence
 from scoredistill.cli.interrupted import INTERRUPTED, TERMINATED, Interrupted
+from scoredistill.cli.parsing import HelpFormatter
 from scoredistill.cli.recipe_parser import RecipeParser
 from scoredistill.cli.report import print_figures
-from scoredistill.cli.resolved import Resolver
-from scoredistill.cli.words import is_setting, joined, of_option
+from scoredistill.cli.run_key import Resolver
+from scoredistill.cli.study_worker import attempt_at
+from scoredistill.files import reason, remove_partial, update_json, write_atomically
 from scoredistill.processes import FolderLock, InUseError
-from scoredistill.rendering.files import reason, remove_partial, write_atomically
-from scoredistill.rendering.json_files import update_json
 from scoredistill.studies.axes import StudyError
 from scoredistill.studies.cells import Cell, cells_of
 from scoredistill.studies.launchers import Launcher
-from scoredistill.studies.launchers.base import LOG
+from scoredistill.studies.launchers.launcher import LOG
 from scoredistill.studies.live import Display
 from scoredistill.studies.record import RECORD
 from scoredistill.studies.report import Content, write_report
@@ -112,7 +111,7 @@ def _parser(study: Study | None) -> RecipeParser:
         description="Run a recipe under all combinations of a study's settings, each under the same seeds, and write a "
         "report. The same command again goes on where it was stopped, and tries again what failed.",
         exit_on_error=False,
-        formatter_class=cli_help.HelpFormatter,
+        formatter_class=HelpFormatter,
     )
     parser.add_argument("study", help="a file with recipe, axes and seeds")
     parser.add_argument("--output", type=str, default=study and study.output, help="folder for everything")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from scoredistill.cli.sources import changed_files
-from scoredistill.rendering.json_files import load_json, write_json_atomically
+from scoredistill.files import load_json, write_json_atomically
 from scoredistill.training.run_folder import RunFolder, numbered
 
 COPY = "asked.json"

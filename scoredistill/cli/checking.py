@@ -17,7 +17,7 @@ from scoredistill import recipe_library
 from scoredistill.cli import kinds
 from scoredistill.cli.errors import UsageError
 from scoredistill.cli.kinds import Word, bases_of, described, members
-from scoredistill.cli.names import choices, find_class, is_file, shown, there_are
+from scoredistill.cli.parsing import choices, find_class, is_file, shown, there_are
 from scoredistill.recipe_library import did_you_mean
 
 SPEC = ("class_path", "init_args", "dict_kwargs")

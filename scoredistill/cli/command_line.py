@@ -16,27 +16,27 @@ from pytorch_lightning.callbacks import ProgressBar
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.loggers import CSVLogger, Logger
 
-from scoredistill.cli import help as cli_help
+from scoredistill.cli.argv import NOT_IN_RECIPES, Words
 from scoredistill.cli.checking import check
 from scoredistill.cli.errors import UsageError, essence
 from scoredistill.cli.interrupted import SIGNALS
 from scoredistill.cli.kinds import parameters
+from scoredistill.cli.parsing import EPILOG, HelpFormatter, tidy
 from scoredistill.cli.places import raise_placed
+from scoredistill.cli.prerequisites import train_what_is_missing
 from scoredistill.cli.processes import one_folder
+from scoredistill.cli.recipe_diff import difference
 from scoredistill.cli.recipe_parser import RecipeParser
-from scoredistill.cli.recipes import difference
-from scoredistill.cli.teachers import train_what_is_missing
 from scoredistill.cli.trainer_settings import check_trainer
-from scoredistill.cli.words import NOT_IN_RECIPES, Words
 from scoredistill.cli.workspace import Workspace, find_start, open_workspace
 from scoredistill.training.autoencoder import AutoencoderTraining
-from scoredistill.training.base import Training
 from scoredistill.training.callbacks import Cost, RunProgress, Summary
 from scoredistill.training.checkpoints import AtomicCheckpointIO, LastCheckpoint
 from scoredistill.training.data import Conditions
 from scoredistill.training.denoising import DenoiserTraining
 from scoredistill.training.module import Distillation
 from scoredistill.training.text_to_image import TextToImageTraining
+from scoredistill.training.training_module import Training
 
 DESCRIPTIONS = {
     "fit": "Train a generator by a recipe. Everything goes into a fresh numbered folder under --output.",
@@ -153,7 +153,7 @@ class CommandLine(LightningCLI):
         self.keys = parser.keys
         for target, source in LINKED.items():
             parser.link_arguments(source, target)
-        cli_help.tidy(parser)
+        tidy(parser)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse, with errors that can be read."""
@@ -239,8 +239,8 @@ def _parser_settings(command: str) -> dict[str, Any]:
         "prog": f"scoredistill {command}",
         "usage": f"scoredistill {command} --config RECIPE [--config RECIPE ...] [--OPTION VALUE ...]",
         "description": DESCRIPTIONS[command],
-        "epilog": cli_help.EPILOG,
-        "formatter_class": cli_help.HelpFormatter,
+        "epilog": EPILOG,
+        "formatter_class": HelpFormatter,
         "exit_on_error": False,
         "allow_abbrev": False,
         "dump_header": None,

@@ -18,25 +18,23 @@ from pytorch_lightning.utilities.exceptions import SIGTERMException
 from torch import Tensor
 
 from scoredistill import start_up
-from scoredistill.cli import names
+from scoredistill.cli import parsing as names
+from scoredistill.cli.argv import read_words
 from scoredistill.cli.command_line import CommandLine
 from scoredistill.cli.errors import UsageError, cause, constructor
 from scoredistill.cli.interrupted import INTERRUPTED, SIGNALS, TERMINATED, Interrupted
-from scoredistill.cli.loggers import give_loggers_folders
+from scoredistill.cli.lightning_patches import give_loggers_folders, quiet
+from scoredistill.cli.load_run import find_former, load_generator
+from scoredistill.cli.parsing import register_tensors
 from scoredistill.cli.predictions import write_predictions
 from scoredistill.cli.processes import is_first, sharing
 from scoredistill.cli.provenance import provenance
-from scoredistill.cli.quiet import quiet
-from scoredistill.cli.tensors import register_tensors
-from scoredistill.cli.trained import find_former, load_generator
-from scoredistill.cli.words import read_words
 from scoredistill.cli.workspace import Start
-from scoredistill.rendering.files import reason, write_atomically
-from scoredistill.rendering.json_files import update_json
-from scoredistill.training.base import Training
-from scoredistill.training.callbacks.base import FinalLookError
+from scoredistill.files import reason, update_json, write_atomically
+from scoredistill.training.callbacks.evaluation import FinalLookError
 from scoredistill.training.module import Distillation
 from scoredistill.training.run_folder import RunFolder, write_json_atomically
+from scoredistill.training.training_module import Training
 
 DEBUG = "SCOREDISTILL_DEBUG"
 OTHERS = {

@@ -10,12 +10,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from scoredistill.cli.errors import UsageError
+from scoredistill.cli.load_run import load_generator
 from scoredistill.cli.meshes import MeshFiles, add_mesh_options
-from scoredistill.cli.numbers import between, degrees, whole
-from scoredistill.cli.parsers import OptionParser
+from scoredistill.cli.parsers import OptionParser, between, degrees, whole
 from scoredistill.cli.pipelines import save_pipeline
 from scoredistill.cli.stored import read_config
-from scoredistill.cli.trained import load_generator
 from scoredistill.cli.workspace import Start, Workspace, find_start
 from scoredistill.generators.one_step import OneStepUNet
 from scoredistill.generators.scenes import SceneGenerator

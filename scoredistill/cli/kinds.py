@@ -17,8 +17,7 @@ from jsonargparse._parameter_resolvers import get_signature_parameters
 from jsonargparse.typing import get_registered_type
 
 from scoredistill import recipe_library, recipe_yaml
-from scoredistill.cli.names import choices, find_class, one_of
-from scoredistill.cli.tensors import read_tensor
+from scoredistill.cli.parsing import choices, find_class, one_of, read_tensor
 from scoredistill.recipe_library import SUFFIXES
 
 SEQUENCES = (list, tuple, Sequence, set, frozenset)

@@ -1,11 +1,70 @@
-"""A parser of options whose errors are one message."""
+"""Parts of the commands' own parsers."""
 
 from __future__ import annotations
 
 import argparse
+import math
+from collections.abc import Callable
 from typing import NoReturn
 
 from scoredistill.cli.errors import UsageError
+
+
+def whole(lowest: int, highest: int) -> Callable[[str], int]:
+    """Whole numbers of a range, both ends included."""
+
+    def read(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            value = lowest - 1
+        if not lowest <= value <= highest:
+            raise argparse.ArgumentTypeError(f"expected a whole number from {lowest} to {highest}, got {text}")
+        return value
+
+    return read
+
+
+def degrees(lowest: float, highest: float) -> Callable[[str], float]:
+    """Angles of a range, both ends included."""
+
+    def read(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not lowest <= value <= highest:
+            raise argparse.ArgumentTypeError(f"expected degrees from {lowest:g} to {highest:g}, got {text}")
+        return value
+
+    return read
+
+
+def between(low: float, high: float) -> Callable[[str], float]:
+    """Numbers of an open interval."""
+
+    def read(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = low
+        if not low < value < high:
+            limits = f"above {low:g}" if math.isinf(high) else f"between {low:g} and {high:g}"
+            raise argparse.ArgumentTypeError(f"expected a number {limits}, got {text}")
+        return value
+
+    return read
+
+
+def finite(text: str) -> float:
+    """Any finite number."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"expected a finite number, got {text}")
+    return value
 
 
 class OptionParser(argparse.ArgumentParser):

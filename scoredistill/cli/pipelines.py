@@ -10,12 +10,11 @@ import torch
 
 from scoredistill.cli.errors import UsageError
 from scoredistill.diffusion.schedule import DiscreteSchedule, FlowSchedule, Schedule
+from scoredistill.files import whole_folder
 from scoredistill.generators.one_step import OneStepUNet
 from scoredistill.networks.denoiser import Denoiser
 from scoredistill.networks.diffusers import DiffusersBackbone
-from scoredistill.networks.flux import FluxBackbone
-from scoredistill.networks.multi_view import MultiViewBackbone
-from scoredistill.rendering.files import whole_folder
+from scoredistill.networks.text_to_image import FluxBackbone, MultiViewBackbone
 from scoredistill.teachers.diffusers.families import FAMILIES
 from scoredistill.teachers.diffusers.loading import Source
 

@@ -9,7 +9,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from scoredistill.rendering.files import write_atomically
+from scoredistill.files import write_atomically
 from scoredistill.rendering.turntable import picture_grid, save_picture, to_bytes
 
 

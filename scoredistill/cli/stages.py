@@ -14,10 +14,9 @@ from scoredistill.cli.attempts import Attempt, copied_note
 from scoredistill.cli.errors import UsageError
 from scoredistill.cli.interrupted import INTERRUPTED, TERMINATED, Interrupted
 from scoredistill.cli.parsers import OptionParser
-from scoredistill.cli.resolved import Resolver
+from scoredistill.cli.run_key import Resolver
+from scoredistill.files import load_json, reason, remove_partial, update_json, write_json_atomically
 from scoredistill.processes import FolderLock, InUseError, run_bound
-from scoredistill.rendering.files import reason, remove_partial
-from scoredistill.rendering.json_files import load_json, update_json, write_json_atomically
 from scoredistill.training.run_folder import RunFolder
 
 RECORD = "stages.json"

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from scoredistill.cli.errors import UsageError
 from scoredistill.cli.processes import SHARED
+from scoredistill.files import reason, remove_partial
 from scoredistill.processes import FolderLock, InUseError
-from scoredistill.rendering.files import reason, remove_partial
 from scoredistill.training.checkpoints import read_checkpoint
 from scoredistill.training.run_folder import RunFolder, make_folder, numbered_folder
 

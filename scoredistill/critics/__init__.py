@@ -1,12 +1,9 @@
 """Models of the generator's own score."""
 
-from scoredistill.critics.base import Critic
-from scoredistill.critics.dirac import DiracCritic
-from scoredistill.critics.exact import ExactCritic
+from scoredistill.critics.analytic import DiracCritic, ExactCritic, ParticleCritic
+from scoredistill.critics.critic import Critic
 from scoredistill.critics.lora import LoRACritic
-from scoredistill.critics.network import NetworkCritic
-from scoredistill.critics.particles import ParticleCritic
-from scoredistill.critics.trained import TrainedCritic, sharing
+from scoredistill.critics.trained import NetworkCritic, TrainedCritic, sharing
 
 __all__ = [
     "Critic",

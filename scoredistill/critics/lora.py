@@ -18,7 +18,7 @@ from scoredistill.networks.camera_embedding import CameraConditioned
 from scoredistill.networks.denoiser import Denoiser
 from scoredistill.networks.lora import LoRA, add_lora, load_lora, save_lora, sharing_copy
 from scoredistill.ranges import require
-from scoredistill.teachers.base import Teacher
+from scoredistill.teachers.teacher import Teacher
 from scoredistill.types import Condition, Noised, Sample
 
 

@@ -1,14 +1,14 @@
 """Pictures to train teachers on, and to compare students with."""
 
-from scoredistill.data.base import ImageSource
 from scoredistill.data.digits import DigitImages
 from scoredistill.data.encoder import PictureEncoder
 from scoredistill.data.folder import ImageFolder
-from scoredistill.data.gallery import GalleryImages
+from scoredistill.data.gallery_pictures import GalleryImages
 from scoredistill.data.huggingface import HuggingFaceImages
 from scoredistill.data.latents import LatentCache
 from scoredistill.data.samples import TeacherSamples
 from scoredistill.data.shards import WebDatasetShards
+from scoredistill.data.source import ImageSource
 from scoredistill.data.torchvision import TorchvisionImages
 
 __all__ = [

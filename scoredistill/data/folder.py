@@ -8,10 +8,10 @@ from functools import cached_property
 from pathlib import Path
 from unicodedata import normalize
 
-from scoredistill.data.base import ImageSource, Item, floats
 from scoredistill.data.pictures import SUFFIXES, decode
+from scoredistill.data.source import ImageSource, Item, floats
+from scoredistill.files import within
 from scoredistill.ranges import require
-from scoredistill.rendering.files import within
 
 METADATA = "metadata.jsonl"
 """The file that has the captions of a folder's pictures, as Hugging Face's `imagefolder` reads it."""

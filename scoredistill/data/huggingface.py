@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from scoredistill.data.base import ImageSource, Item, class_count, floats
 from scoredistill.data.pictures import decode
+from scoredistill.data.source import ImageSource, Item, class_count, floats
 from scoredistill.ranges import require
 
 

@@ -13,10 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from scoredistill.data.base import ImageSource, Item
+from scoredistill.data.source import ImageSource, Item
+from scoredistill.files import write_atomically
 from scoredistill.networks.weights import flaw
 from scoredistill.ranges import require
-from scoredistill.rendering.files import write_atomically
 
 MEMORY = re.compile(r" at 0x[0-9a-f]+")
 """Where an object lies, in its text."""

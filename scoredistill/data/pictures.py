@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from scoredistill.data.base import floats
+from scoredistill.data.source import floats
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from scoredistill.data.base import ImageSource, Item
+from scoredistill.data.source import ImageSource, Item
 from scoredistill.ranges import require
 from scoredistill.teachers.analytic import GaussianMixture
 

@@ -11,8 +11,8 @@ from functools import cached_property
 from glob import glob
 from pathlib import Path
 
-from scoredistill.data.base import ImageSource, Item, class_count, floats
 from scoredistill.data.pictures import SUFFIXES, decode
+from scoredistill.data.source import ImageSource, Item, class_count, floats
 from scoredistill.ranges import require
 
 

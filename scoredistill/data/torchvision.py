@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
-from scoredistill.data.base import ImageSource, Item, class_count, floats
 from scoredistill.data.pictures import square
+from scoredistill.data.source import ImageSource, Item, class_count, floats
 from scoredistill.ranges import require
 
 

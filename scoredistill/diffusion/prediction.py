@@ -7,10 +7,9 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from scoredistill.diffusion.ends import MORE_NOISE, MORE_SIGNAL, require_noise, require_signal
-from scoredistill.diffusion.schedule import Schedule
+from scoredistill.diffusion.schedule import MORE_NOISE, MORE_SIGNAL, Schedule, require_noise, require_signal
 from scoredistill.types import right_pad_dims
-from scoredistill.types.times import times_of
+from scoredistill.types.checks import times_of
 
 PredictionType = Literal["epsilon", "x0", "v", "flow", "score"]
 

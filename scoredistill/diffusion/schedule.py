@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from scoredistill.ranges import require
-from scoredistill.types.times import as_tensor
+from scoredistill.types.checks import as_tensor
 
 VANISHING = 1e-19
 """Signal or noise below this counts as none: its square is below the normal numbers of float32."""
@@ -199,3 +199,37 @@ class FlowSchedule(Schedule):
 def _log(value: Tensor) -> Tensor:
     """The logarithm of what is at least 0, kept finite in every floating-point type."""
     return value.clamp(min=max(VANISHING, torch.finfo(value.dtype).tiny)).log()
+
+
+MORE_NOISE = "draw t above 0 (low of the timesteps)"
+MORE_SIGNAL = "draw t below 1 (high of the timesteps)"
+
+
+def require_noise(t: Tensor, schedule: Schedule, what: str, remedy: str) -> None:
+    """Refuse what has no value where sigma vanishes.
+
+    Args:
+        t: (B,).
+        schedule: whose sigma counts.
+        what: the quantity, for the message.
+        remedy: what to do, for the message.
+
+    Raises:
+        ValueError: if sigma vanishes at one of the times.
+    """
+    _require(t, schedule.sigma(t), "noise", schedule, what, remedy)
+
+
+def require_signal(t: Tensor, schedule: Schedule, what: str, remedy: str) -> None:
+    """Refuse what has no value where alpha vanishes; arguments are those of `require_noise`.
+
+    Raises:
+        ValueError: if alpha vanishes at one of the times.
+    """
+    _require(t, schedule.alpha(t), "signal", schedule, what, remedy)
+
+
+def _require(t: Tensor, value: Tensor, part: str, schedule: Schedule, what: str, remedy: str) -> None:
+    if t.device.type == "cpu" and bool((value < VANISHING).any()):
+        at = t[value < VANISHING][0].item()
+        raise ValueError(f"{what} has no value at t = {at:g}, where {type(schedule).__name__} has no {part}: {remedy}")

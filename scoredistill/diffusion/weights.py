@@ -7,8 +7,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor
 
-from scoredistill.diffusion.ends import MORE_NOISE, MORE_SIGNAL, require_noise, require_signal
-from scoredistill.diffusion.schedule import Schedule
+from scoredistill.diffusion.schedule import MORE_NOISE, MORE_SIGNAL, Schedule, require_noise, require_signal
 
 
 class TimeWeight(ABC):

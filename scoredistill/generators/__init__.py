@@ -1,7 +1,7 @@
 """What is trained: particles, NeRFs, meshes, one-step networks."""
 
-from scoredistill.generators.base import Generator
 from scoredistill.generators.dmtet import DMTet
+from scoredistill.generators.generator import Generator
 from scoredistill.generators.image import GaussianInit, ImageParticles, ParticleInit, PictureInit
 from scoredistill.generators.nerf import NeRF
 from scoredistill.generators.one_step import OneStepUNet

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from scoredistill.data.pictures import read_picture
-from scoredistill.generators.base import Generator
-from scoredistill.generators.share import Share
+from scoredistill.distributed import Share
+from scoredistill.generators.generator import Generator
 from scoredistill.ranges import require
 from scoredistill.types import Batch, Condition, Sample
 

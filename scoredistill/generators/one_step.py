@@ -9,16 +9,15 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from scoredistill.diffusion.ends import require_signal
-from scoredistill.diffusion.schedule import Schedule
-from scoredistill.generators.base import Generator
-from scoredistill.networks.base import Backbone
+from scoredistill.diffusion.schedule import Schedule, require_signal
+from scoredistill.generators.generator import Generator
+from scoredistill.networks.backbone import Backbone
 from scoredistill.networks.denoiser import Denoiser, Parameterisation
 from scoredistill.networks.lora import LoRA, add_lora, sharing_copy
 from scoredistill.ranges import require
-from scoredistill.teachers.base import Teacher
+from scoredistill.teachers.teacher import Teacher
 from scoredistill.types import Batch, Sample, right_pad_dims
-from scoredistill.types.times import times_of
+from scoredistill.types.checks import times_of
 
 
 class OneStepUNet(Generator):

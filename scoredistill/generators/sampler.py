@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import torch
 
 from scoredistill.diffusion.guidance import Guidance
-from scoredistill.generators.base import Generator
+from scoredistill.generators.generator import Generator
 from scoredistill.ranges import require
-from scoredistill.teachers.base import Teacher
 from scoredistill.teachers.sampling import Churn, sample
+from scoredistill.teachers.teacher import Teacher
 from scoredistill.types import Batch, Sample
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from scoredistill.annealing import Piecewise, at_progress
-from scoredistill.generators.base import Generator
+from scoredistill.generators.generator import Generator
 from scoredistill.networks.precise import Precise
 from scoredistill.ranges import require
 from scoredistill.rendering.camera import Camera

@@ -4,14 +4,19 @@ SDS = VSD with DiracCritic,   VSD = FDistill with ReverseKL,   FDistill = the tr
 CSD, DDS = the trunk with B the teacher's own, without the condition or at a reference
 """
 
-from scoredistill.losses.base import Gradient, Reweighting, ScoreDistillation
+from scoredistill.losses.adversarial import GAN
 from scoredistill.losses.csd import CSD
 from scoredistill.losses.dds import DDS
-from scoredistill.losses.fdistill import FDistill
-from scoredistill.losses.gan import GAN
-from scoredistill.losses.normalise import DMDNormaliser, GradientNormaliser
-from scoredistill.losses.sds import SDS
-from scoredistill.losses.vsd import VSD
+from scoredistill.losses.distillation import (
+    SDS,
+    VSD,
+    DMDNormaliser,
+    FDistill,
+    Gradient,
+    GradientNormaliser,
+    Reweighting,
+    ScoreDistillation,
+)
 
 __all__ = [
     "CSD",

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from scoredistill.losses.base import ScoreDistillation
-from scoredistill.teachers.base import Teacher
+from scoredistill.losses.distillation import ScoreDistillation
+from scoredistill.teachers.teacher import Teacher
 from scoredistill.types import Noised
 
 

@@ -11,10 +11,9 @@ from torch import Tensor
 from scoredistill.data.pictures import read_picture
 from scoredistill.diffusion.guidance import CFG, Guidance
 from scoredistill.diffusion.weights import TimeWeight
-from scoredistill.losses.base import ScoreDistillation
-from scoredistill.losses.normalise import GradientNormaliser
+from scoredistill.losses.distillation import GradientNormaliser, ScoreDistillation
 from scoredistill.ranges import require
-from scoredistill.teachers.base import Teacher
+from scoredistill.teachers.teacher import Teacher
 from scoredistill.types import Condition, Noised, Sample
 
 

@@ -6,12 +6,12 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from torch import nn
 
-from scoredistill.critics.base import Critic
+from scoredistill.critics.critic import Critic
 from scoredistill.diffusion.guidance import Guidance
 from scoredistill.diffusion.timesteps import TimestepSampler
 from scoredistill.diffusion.weights import TimeWeight
 from scoredistill.divergences import Divergence
-from scoredistill.ratios.base import DensityRatio
+from scoredistill.ratios.ratio import DensityRatio
 
 PLAIN = (TimeWeight, Divergence, Guidance, TimestepSampler)
 """Parts that are no modules, whose attributes are looked through as well."""

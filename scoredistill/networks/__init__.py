@@ -1,20 +1,22 @@
 """Networks that teachers, critics, students and discriminators are made of."""
 
-from scoredistill.networks.base import NO_LABEL, Backbone
+from scoredistill.networks.backbone import NO_LABEL, Backbone
 from scoredistill.networks.denoiser import Denoiser, Parameterisation
 from scoredistill.networks.diffusers import DiffusersBackbone
 from scoredistill.networks.edm import EDMUNet
 from scoredistill.networks.edm2 import EDM2UNet
 from scoredistill.networks.embedding import ConditionEmbedding
-from scoredistill.networks.flux import FluxBackbone
 from scoredistill.networks.lora import LoRA
 from scoredistill.networks.mlp import MLPBackbone
-from scoredistill.networks.multi_view import MultiViewBackbone
-from scoredistill.networks.pixart import PixArtBackbone
 from scoredistill.networks.published import load_published, read_tensors
-from scoredistill.networks.sd3 import SD3Backbone
-from scoredistill.networks.sdxl import SDXLBackbone
 from scoredistill.networks.storage import load_denoiser, save_denoiser
+from scoredistill.networks.text_to_image import (
+    FluxBackbone,
+    MultiViewBackbone,
+    PixArtBackbone,
+    SD3Backbone,
+    SDXLBackbone,
+)
 
 __all__ = [
     "NO_LABEL",

@@ -10,10 +10,10 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from scoredistill.networks.base import Backbone
+from scoredistill.files import write_atomically
+from scoredistill.networks.backbone import Backbone
 from scoredistill.networks.lora import copy_tensors
 from scoredistill.ranges import require
-from scoredistill.rendering.files import write_atomically
 from scoredistill.types import Condition
 
 FILE = "camera_embedding.safetensors"

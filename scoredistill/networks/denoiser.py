@@ -9,10 +9,10 @@ from torch import Tensor, nn
 
 from scoredistill.diffusion.prediction import Prediction, PredictionType
 from scoredistill.diffusion.schedule import Schedule
-from scoredistill.networks.base import Backbone
+from scoredistill.networks.backbone import Backbone
 from scoredistill.ranges import require
 from scoredistill.types import Condition, Noised, right_pad_dims
-from scoredistill.types.times import times_of
+from scoredistill.types.checks import times_of
 
 Parameterisation = Literal["edm", "epsilon", "x0", "v", "flow", "score"]
 

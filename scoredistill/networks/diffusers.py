@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from scoredistill.diffusion.schedule import LinearSchedule, Schedule
-from scoredistill.networks.base import NO_LABEL, Backbone
+from scoredistill.networks.backbone import NO_LABEL, Backbone
 from scoredistill.networks.embedding import ConditionEmbedding
 from scoredistill.ranges import require
 from scoredistill.types import Condition, TextEmbeddings

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from scoredistill.networks.base import NO_LABEL
+from scoredistill.networks.backbone import NO_LABEL
 from scoredistill.ranges import require
 from scoredistill.types import Condition
 

@@ -13,9 +13,9 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
+from scoredistill.files import write_atomically
 from scoredistill.networks.weights import read_safetensors
 from scoredistill.ranges import require
-from scoredistill.rendering.files import write_atomically
 
 FILE = "pytorch_lora_weights.safetensors"
 """The file that `load_lora_weights` of diffusers' pipelines looks for in a folder."""

@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from scoredistill.networks.base import Backbone
+from scoredistill.networks.backbone import Backbone
 from scoredistill.networks.embedding import ConditionEmbedding
 from scoredistill.ranges import require
 from scoredistill.types import Condition

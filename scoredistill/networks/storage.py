@@ -11,13 +11,12 @@ from typing import Any
 
 from torch import nn
 
-from scoredistill.networks.base import Backbone
+from scoredistill.files import json_text, load_json, whole_folder
+from scoredistill.networks.backbone import Backbone
 from scoredistill.networks.denoiser import Denoiser
 from scoredistill.networks.diffusers import DiffusersBackbone
 from scoredistill.networks.finite import first_not_finite
 from scoredistill.networks.weights import first_flaw, read_safetensors
-from scoredistill.rendering.files import whole_folder
-from scoredistill.rendering.json_files import json_text, load_json
 
 DESCRIPTION = "denoiser.json"
 

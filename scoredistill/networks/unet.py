@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from scoredistill.networks.base import NO_LABEL, Backbone
+from scoredistill.networks.backbone import NO_LABEL, Backbone
 from scoredistill.types import Condition
 
 Resampling = Literal["keep", "down", "up"]

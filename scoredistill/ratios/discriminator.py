@@ -10,14 +10,14 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid, relu, softplus
 
-from scoredistill.critics.base import Critic
-from scoredistill.networks.base import Backbone
+from scoredistill.critics.critic import Critic
+from scoredistill.networks.backbone import Backbone
 from scoredistill.networks.denoiser import Denoiser
-from scoredistill.networks.heads import FeatureHead
-from scoredistill.networks.modes import evaluating
+from scoredistill.networks.eval_mode import evaluating
+from scoredistill.networks.feature_head import FeatureHead
 from scoredistill.ranges import require
-from scoredistill.ratios.base import DensityRatio
-from scoredistill.teachers.base import Teacher
+from scoredistill.ratios.ratio import DensityRatio
+from scoredistill.teachers.teacher import Teacher
 from scoredistill.types import Noised, right_pad_dims
 
 Objective = Literal["non_saturating", "hinge", "least_squares"]

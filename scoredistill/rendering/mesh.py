@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor
 
-from scoredistill.rendering.files import write_atomically
+from scoredistill.files import write_atomically
 from scoredistill.rendering.gltf import to_glb
 from scoredistill.rendering.reading import read_triangles
 

@@ -9,8 +9,8 @@ from typing import BinaryIO
 import torch
 from torch import Tensor
 
+from scoredistill.files import write_atomically
 from scoredistill.rendering.camera import Camera
-from scoredistill.rendering.files import write_atomically
 
 ANIMATION_SUFFIXES = (".webp", ".gif", ".mp4")
 

@@ -12,7 +12,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from scoredistill.studies.launchers.base import LOG, PROMPT
+from scoredistill.studies.launchers.launcher import LOG, PROMPT
 from scoredistill.studies.runner import Run
 
 EVERY = 1.0

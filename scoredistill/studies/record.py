@@ -10,8 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
-from scoredistill.rendering.files import within
-from scoredistill.rendering.json_files import load_json, write_json_atomically
+from scoredistill.files import load_json, within, write_json_atomically
 from scoredistill.training.run_folder import RunFolder
 
 RECORD = "study.json"

@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeGuard
 
-from scoredistill.rendering.json_files import Kind, load_json
+from scoredistill.files import Kind, load_json
 from scoredistill.studies.record import RunRecord, StudyRecord
 from scoredistill.training.curves import Curve, read_curves
 

@@ -11,9 +11,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from scoredistill.rendering.files import reason
+from scoredistill.files import reason
 from scoredistill.studies.cells import Cell
-from scoredistill.studies.launchers.base import LOG, PROMPT, Job, Launched, Launcher
+from scoredistill.studies.launchers.launcher import LOG, PROMPT, Job, Launched, Launcher
 from scoredistill.studies.record import RunRecord, State, StudyRecord
 from scoredistill.studies.study import Study
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from scoredistill.diffusion.ends import MORE_NOISE, require_noise
 from scoredistill.diffusion.mixture import Covariance, MixturePosterior, diffused_mixture
 from scoredistill.diffusion.prediction import Prediction
-from scoredistill.diffusion.schedule import CosineSchedule, Schedule
+from scoredistill.diffusion.schedule import MORE_NOISE, CosineSchedule, Schedule, require_noise
 from scoredistill.ranges import require
-from scoredistill.teachers.base import Teacher
+from scoredistill.teachers.teacher import Teacher
 from scoredistill.types import Condition
-from scoredistill.types.times import times_of
+from scoredistill.types.checks import times_of
 
 CHUNK_ELEMENTS = 2**25
 """Most numbers (B x K x D, or B x K for a shared isotropic covariance) that one evaluation holds at once."""

@@ -12,7 +12,7 @@ from torch import Tensor
 from scoredistill.diffusion.guidance import CFG, Guidance
 from scoredistill.diffusion.schedule import Schedule
 from scoredistill.ranges import require
-from scoredistill.teachers.base import Teacher
+from scoredistill.teachers.teacher import Teacher
 from scoredistill.types import Condition
 
 

@@ -5,11 +5,10 @@ from pytorch_lightning.strategies import StrategyRegistry
 from scoredistill.training.autoencoder import AutoencoderTraining
 from scoredistill.training.data import Conditions, PromptAndCameras
 from scoredistill.training.denoising import DenoiserTraining
-from scoredistill.training.images import Images, Labels
+from scoredistill.training.images import Images, Labels, Prompts
 from scoredistill.training.module import Distillation
 from scoredistill.training.optimizers import NetworkOptimizer
 from scoredistill.training.plan import UpdatePlan
-from scoredistill.training.prompts import Prompts
 from scoredistill.training.strategies.fsdp import FSDP2
 from scoredistill.training.strategies.split import SplitParticles
 from scoredistill.training.text_to_image import TextToImageTraining

@@ -10,13 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from scoredistill.generators.base import Generator
+from scoredistill.files import whole_folder
+from scoredistill.generators.generator import Generator
 from scoredistill.networks.storage import require_finite
 from scoredistill.ranges import require
-from scoredistill.rendering.files import whole_folder
 from scoredistill.training.average import MovingAverage
-from scoredistill.training.base import Training
 from scoredistill.training.optimizers import NetworkOptimizer
+from scoredistill.training.training_module import Training
 from scoredistill.types import Batch, Sample
 
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from scoredistill.ranges import require
-from scoredistill.training.gradients import local
+from scoredistill.training.strategies.gradients import local
 
 
 class MovingAverage(nn.Module):

@@ -11,10 +11,10 @@ from lightning_fabric.plugins import TorchCheckpointIO
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import Checkpoint
 
+from scoredistill.files import write_atomically
 from scoredistill.networks.finite import first_not_finite
 from scoredistill.networks.weights import flaw
 from scoredistill.ranges import require
-from scoredistill.rendering.files import write_atomically
 
 LOOKED_AT = ("state_dict", "optimizer_states")
 """What of a checkpoint has to be finite."""

@@ -10,20 +10,19 @@ import torch
 
 from scoredistill.diffusion.prediction import noise_like
 from scoredistill.diffusion.schedule import EDMSchedule, Schedule
-from scoredistill.diffusion.time_bins import TimeBins
-from scoredistill.diffusion.timesteps import LogNormalTimesteps, TimestepSampler
+from scoredistill.diffusion.timesteps import LogNormalTimesteps, TimeBins, TimestepSampler
 from scoredistill.generators.sampler import SampledTeacher
-from scoredistill.networks.base import Backbone
+from scoredistill.networks.backbone import Backbone
 from scoredistill.networks.denoiser import Denoiser, Parameterisation
 from scoredistill.networks.storage import save_denoiser
 from scoredistill.ranges import require
-from scoredistill.teachers.edm import EDMTeacher
+from scoredistill.teachers.network import EDMTeacher
 from scoredistill.training.average import MovingAverage
-from scoredistill.training.base import Training
 from scoredistill.training.module import LEVELS
 from scoredistill.training.optimizers import NetworkOptimizer
+from scoredistill.training.training_module import Training
 from scoredistill.types import Batch, Condition, Noised, Sample
-from scoredistill.types.times import time_type
+from scoredistill.types.checks import time_type
 
 
 class DenoiserTraining(Training):

@@ -7,29 +7,97 @@ from contextlib import contextmanager, nullcontext
 from typing import cast
 
 import torch
+from pytorch_lightning import LightningModule
 from torch import Tensor
 
 from scoredistill.critics.trained import TrainedCritic, sharing
 from scoredistill.diffusion.guidance import Guidance
-from scoredistill.diffusion.time_bins import TimeBins
-from scoredistill.diffusion.timesteps import TimestepSampler
-from scoredistill.distiller import Distiller
-from scoredistill.generators.base import Generator
-from scoredistill.generators.share import Share
-from scoredistill.losses.base import ScoreDistillation
+from scoredistill.diffusion.timesteps import TimeBins, TimestepSampler
+from scoredistill.distiller import Distiller, Step, surrogate
+from scoredistill.distributed import Share
+from scoredistill.generators.generator import Generator
+from scoredistill.losses.distillation import ScoreDistillation
 from scoredistill.ranges import require
-from scoredistill.teachers.base import Teacher
-from scoredistill.training.accumulation import accumulated, with_regulariser
+from scoredistill.teachers.teacher import Teacher
 from scoredistill.training.average import MovingAverage
-from scoredistill.training.base import Training
 from scoredistill.training.optimizers import NetworkOptimizer
 from scoredistill.training.plan import UpdatePlan
 from scoredistill.training.randomness import generator_at
-from scoredistill.training.reports import report_critic, report_step
-from scoredistill.training.sharding import shard
-from scoredistill.training.strategies.fsdp import FSDP2
-from scoredistill.training.whole import Whole
-from scoredistill.types import Batch, Noised
+from scoredistill.training.strategies.fsdp import FSDP2, shard
+from scoredistill.training.strategies.whole import Whole
+from scoredistill.training.training_module import Training
+from scoredistill.types import Batch, Noised, Sample
+
+
+def accumulated(module: Distillation, batch: Batch, rng: torch.Generator) -> Step:
+    """The objective on the whole batch, the generator's graph one micro-batch at a time.
+
+    Samples are made twice: first without a graph, to evaluate g on all of them together, so that batch statistics and
+    particle critics see the whole batch; then from the same random numbers again, to give each its share of g. Those
+    are a stream of their own, so that nothing random depends on the number of micro-batches.
+
+    Args:
+        module: whose generator gets the gradient.
+        batch: what to generate.
+        rng: of the tick.
+    """
+    distiller, parts = module.distiller, batch.split(module.plan.accumulate)
+    seed, generate = rng.initial_seed(), distiller.generate
+    with torch.no_grad():
+        samples = [generate(part, generator_at(seed, 0)) for part in parts]
+    whole = Sample.cat(samples)
+    # In the order of an unsplit batch, particle by particle, so that each sample gets the same t and epsilon.
+    none = torch.zeros(len(whole.x), device=whole.x.device)
+    order = torch.argsort(none if whole.particle is None else whole.particle, stable=True)
+    whole = whole[order]
+    noised = distiller.diffuse(whole, distiller.timesteps, progress=module.progress, rng=rng)
+    gradient = distiller.loss.gradient(noised, distiller.teacher, distiller.guidance)
+    shares = torch.empty_like(gradient.g).index_copy(0, order, gradient.g)
+    for part, g in zip(parts, shares.split([len(s.x) for s in samples]), strict=True):
+        sample = generate(part, generator_at(seed, 0))
+        share = module.share_of_batch * len(sample.x) / len(whole.x)
+        module.manual_backward(share * with_regulariser(surrogate(sample.x, g), sample))
+    return Step(surrogate(whole.x, gradient.g), noised, gradient)
+
+
+def with_regulariser(loss: Tensor, sample: Sample) -> Tensor:
+    """The loss and what the generator puts on itself."""
+    return loss if sample.regulariser is None else loss + sample.regulariser
+
+
+def report_step(module: LightningModule, step: Step, norm: Tensor) -> None:
+    """A generator step.
+
+    Args:
+        module: whose log it is.
+        step: what was evaluated.
+        norm: of the whole gradient in the generator's parameters.
+    """
+    module.log_dict({"loss": step.loss.detach(), "gradient_norm": norm}, prog_bar=True, sync_dist=True)
+    figures = {f"objective/{key}": value for key, value in step.gradient.report().items()}
+    figures["objective/t"] = step.noised.t.mean()
+    if step.noised.sample.regulariser is not None:
+        figures["regulariser"] = step.noised.sample.regulariser.detach()
+    module.log_dict(figures, sync_dist=True)
+
+
+def report_critic(
+    module: LightningModule, name: str, error: Tensor, norm: Tensor, noised: Noised, levels: TimeBins
+) -> None:
+    """A step of a critic or a discriminator, by noise level too: level_0 is the noisiest part of the times.
+
+    Args:
+        module: whose log it is.
+        name: critic or discriminator.
+        error: (B,) of each sample.
+        norm: of the whole gradient.
+        noised: the samples.
+        levels: of noise; a level that no sample has is not reported, and so each process has its own.
+    """
+    module.log_dict({f"{name}/loss": error.mean(), f"{name}/gradient_norm": norm}, sync_dist=True)
+    means = levels.means(error, noised.t, noised.schedule)
+    module.log_dict({f"{name}/loss/level_{level}": mean for level, mean in means.items()})
+
 
 LEVELS = 4
 """Noise levels by which the losses of critics and discriminators are told apart in the logs."""

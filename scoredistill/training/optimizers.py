@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from scoredistill.annealing import Annealed, Piecewise, at_progress
 from scoredistill.ranges import require
-from scoredistill.training import gradients
+from scoredistill.training.strategies import gradients
 
 OptimizerCallable = Callable[[Iterable], torch.optim.Optimizer]
 

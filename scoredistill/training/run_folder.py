@@ -8,8 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from scoredistill.rendering.files import write_atomically
-from scoredistill.rendering.json_files import write_json_atomically
+from scoredistill.files import write_atomically, write_json_atomically
 
 __all__ = ["RunFolder", "make_folder", "numbered", "numbered_folder", "write_atomically", "write_json_atomically"]
 

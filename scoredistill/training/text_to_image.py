@@ -12,18 +12,17 @@ from torch import Tensor
 
 from scoredistill.diffusion.guidance import CFG
 from scoredistill.diffusion.prediction import noise_like
-from scoredistill.diffusion.time_bins import TimeBins
-from scoredistill.diffusion.timesteps import TimestepSampler, UniformTimesteps
+from scoredistill.diffusion.timesteps import TimeBins, TimestepSampler, UniformTimesteps
 from scoredistill.generators.sampler import SampledTeacher
 from scoredistill.networks.storage import find_trained, require_finite
 from scoredistill.ranges import require
-from scoredistill.teachers.text_to_image import TextToImage
+from scoredistill.teachers.latent_diffusion import TextToImage
 from scoredistill.training.average import MovingAverage
-from scoredistill.training.base import Training
 from scoredistill.training.module import LEVELS
 from scoredistill.training.optimizers import NetworkOptimizer
+from scoredistill.training.training_module import Training
 from scoredistill.types import Batch, Condition, Noised, Sample
-from scoredistill.types.times import time_type
+from scoredistill.types.checks import time_type
 
 
 class TextToImageTraining(Training):

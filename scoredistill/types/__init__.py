@@ -8,8 +8,7 @@ Dimension legend, used in every shape below:
 """
 
 from scoredistill.types.batch import Batch
-from scoredistill.types.condition import Condition, Prompt
+from scoredistill.types.condition import Condition, Prompt, TextEmbeddings
 from scoredistill.types.sample import Noised, Sample, right_pad_dims
-from scoredistill.types.text import TextEmbeddings
 
 __all__ = ["Batch", "Condition", "Noised", "Prompt", "Sample", "TextEmbeddings", "right_pad_dims"]

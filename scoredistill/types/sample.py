@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from scoredistill.types.checks import require_times, times_of
 from scoredistill.types.condition import Condition, rows_of
-from scoredistill.types.times import require_times, times_of
 
 if TYPE_CHECKING:
     from scoredistill.diffusion.schedule import Schedule

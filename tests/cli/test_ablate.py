@@ -35,7 +35,7 @@ launcher: inline.Inline
 INLINE = """\
 from contextlib import redirect_stderr, redirect_stdout
 
-from scoredistill.cli.cell import main
+from scoredistill.cli.study_worker import main
 from scoredistill.studies.launchers import Launched, Launcher
 
 
@@ -145,7 +145,7 @@ def test_what_has_changed_is_run_anew_and_the_old_is_kept(cli, folder, study):
 
 def test_another_start_is_another_run(cli, folder, study):
     """`start_from` decides what a run makes, as any other option does."""
-    from scoredistill.cli.resolved import Resolver
+    from scoredistill.cli.run_key import Resolver
 
     keys = [Resolver().key(["--config=points.yaml", *words]) for words in ([], ["--start_from=a"], ["--start_from=b"])]
     assert len(set(keys)) == 3

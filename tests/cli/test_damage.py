@@ -14,7 +14,7 @@ from studies.folders import make_study
 from scoredistill.__main__ import main
 from scoredistill.cli import stages as command
 from scoredistill.cli.errors import UsageError
-from scoredistill.cli.viewer.report import report
+from scoredistill.cli.viewer.run_page import report
 from scoredistill.cli.viewer.server import Server
 from scoredistill.studies.report import write_report
 from scoredistill.training.run_folder import RunFolder

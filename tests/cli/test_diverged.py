@@ -6,12 +6,12 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from scoredistill.cli.viewer.report import report
+from scoredistill.cli.viewer.run_page import report
+from scoredistill.files import json_text
 from scoredistill.networks import MLPBackbone
 from scoredistill.networks.denoiser import Denoiser
 from scoredistill.networks.finite import first_not_finite
 from scoredistill.networks.storage import load_denoiser, save_denoiser
-from scoredistill.rendering.json_files import json_text
 from scoredistill.training.run_folder import RunFolder
 
 POISON = """\

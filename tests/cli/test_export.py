@@ -66,7 +66,7 @@ def test_meshes_and_turntables(cli, folder, run):
 
 
 def test_exported_is_what_is_evaluated(cli, folder, run):
-    from scoredistill.cli.trained import load_generator
+    from scoredistill.cli.load_run import load_generator
 
     stored = torch.load(run / "checkpoints/last.ckpt")["state_dict"]
     generator = load_generator(run / "config.yaml", run / "checkpoints/last.ckpt")

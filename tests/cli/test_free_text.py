@@ -9,12 +9,12 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from scoredistill import recipe_yaml
+from scoredistill.cli.argv import read_words
 from scoredistill.cli.kinds import Word
-from scoredistill.cli.quiet import quiet
+from scoredistill.cli.lightning_patches import quiet
+from scoredistill.cli.parsing import register_tensors
 from scoredistill.cli.recipe_parser import RecipeParser
-from scoredistill.cli.resolved import _Parsed
-from scoredistill.cli.tensors import register_tensors
-from scoredistill.cli.words import read_words
+from scoredistill.cli.run_key import _Parsed
 from scoredistill.studies.axes import words_of
 
 NASTY = ["#1 dad mug", "a red mug, 8k: best quality", "1e3", "null", "~", "no", "5", "-1", "true", "[x, y]", "{a: 1}",

@@ -7,7 +7,7 @@ import sys
 import pytest
 import torch
 
-from scoredistill.cli.viewer.report import report
+from scoredistill.cli.viewer.run_page import report
 from scoredistill.training.run_folder import RunFolder
 
 LIMIT = 20_000

@@ -73,7 +73,7 @@ def test_a_teacher_that_another_run_trains_is_waited_for(cli, folder, monkeypatc
     (folder / "teacher.yaml").write_text(TEACHER)
     (folder / "student.yaml").write_text(STUDENT)
     assert cli("fit", "--config", "teacher.yaml", "--output", "ready").code == 0
-    monkeypatch.setattr("scoredistill.cli.teachers.run_bound", pytest.fail)
+    monkeypatch.setattr("scoredistill.cli.prerequisites.run_bound", pytest.fail)
     (folder / "teachers").mkdir()
     lock = FolderLock(folder / "teachers")
 

@@ -14,8 +14,8 @@ import scoredistill
 CODE = """
 import sys
 import time
-from scoredistill.cli import quick_start
-quick_start.install()
+from scoredistill.cli.lightning_patches import defer_torchmetrics
+defer_torchmetrics()
 import pytorch_lightning, torchmetrics
 heavy = ("torchmetrics.functional", "torchvision", "transformers", "scipy.signal")
 assert not [name for name in heavy if name in sys.modules]

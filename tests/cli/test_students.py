@@ -6,7 +6,7 @@ import pytest
 import torch
 from jsonargparse import Namespace
 
-from scoredistill.cli.teachers import train_what_is_missing
+from scoredistill.cli.prerequisites import train_what_is_missing
 
 TEACHER = """\
 task: teacher
@@ -55,7 +55,7 @@ def test_a_student_trains_the_teacher_that_is_missing_and_only_then(cli, folder,
         (folder / "ready/0").rename(folder / "teachers/0")
         return 0
 
-    monkeypatch.setattr("scoredistill.cli.teachers.run_bound", run)
+    monkeypatch.setattr("scoredistill.cli.prerequisites.run_bound", run)
     result = cli("fit", "--config", "student.yaml")
     assert result.code == 0, result.err
     assert asked == [["fit", "--config", "teacher.yaml", "--output", "teachers"]]
@@ -81,7 +81,7 @@ def test_an_interrupted_teacher_is_gone_on_with_and_a_failed_one_stops_the_stude
     (folder / "teachers/0/checkpoints").mkdir(parents=True)
     (folder / "teachers/0/checkpoints/last.ckpt").touch()
     asked = []
-    monkeypatch.setattr("scoredistill.cli.teachers.run_bound", lambda words, environment: asked.append(words) or 1)
+    monkeypatch.setattr("scoredistill.cli.prerequisites.run_bound", lambda words, environment: asked.append(words) or 1)
     result = cli("fit", "--config", "student.yaml")
     assert result.code == 2
     assert "the teacher could not be trained by teacher.yaml" in result.err
@@ -101,7 +101,7 @@ def test_an_interrupted_teacher_is_gone_on_with_and_a_failed_one_stops_the_stude
 def test_whatever_is_trained_by_a_recipe_is_trained_where_it_is_missing(folder, monkeypatch, key, part, marker, nested):
     asked = []
     ends_well = lambda words, environment: asked.append(words[3:]) or 0  # noqa: E731
-    monkeypatch.setattr("scoredistill.cli.teachers.run_bound", ends_well)
+    monkeypatch.setattr("scoredistill.cli.prerequisites.run_bound", ends_well)
     settings = Namespace({key: "runs/it", "trained_by": "it.yaml"})
     model = Namespace(teacher=Namespace(init_args=settings)) if nested else settings
     train_what_is_missing(model)

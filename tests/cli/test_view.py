@@ -20,7 +20,7 @@ from PIL import Image
 
 from scoredistill.cli.viewer import workshop
 from scoredistill.cli.viewer.command import find_run
-from scoredistill.cli.viewer.report import last_checkpoint, report
+from scoredistill.cli.viewer.run_page import last_checkpoint, report
 from scoredistill.cli.viewer.scenes import Scenes, find_scenes
 from scoredistill.cli.viewer.server import PAGE, Server
 from scoredistill.training.curves import read_curves

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from scoredistill.cli.viewer.report import last_checkpoint
+from scoredistill.cli.viewer.run_page import last_checkpoint
 from scoredistill.cli.viewer.server import Server
 from scoredistill.training.run_folder import RunFolder
 

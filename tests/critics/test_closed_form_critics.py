@@ -123,7 +123,7 @@ def test_score_and_density_of_the_particles_cost_one_evaluation(monkeypatch: pyt
         evaluations.append(arguments)
         return diffused_mixture(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr("scoredistill.critics.particles.diffused_mixture", counted)
+    monkeypatch.setattr("scoredistill.critics.analytic.diffused_mixture", counted)
     critic = ParticleCritic(schedule=CosineSchedule())
     sample = Sample(torch.randn(8, 2, dtype=torch.float64))
     x_t, t = torch.randn(8, 2, dtype=torch.float64), torch.full((8,), 0.5, dtype=torch.float64)

@@ -14,8 +14,8 @@ from PIL import Image
 from torch import Tensor, nn
 
 from scoredistill.data import GalleryImages, HuggingFaceImages, ImageFolder, LatentCache, WebDatasetShards
-from scoredistill.data.base import ImageSource
 from scoredistill.data.latents import encoder_name
+from scoredistill.data.source import ImageSource
 
 COUNT, CHANGED = 60, 30
 """Pictures, and the one that is changed: none of those that a fingerprint looks at more closely."""

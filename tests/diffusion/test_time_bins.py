@@ -6,7 +6,7 @@ from laws.zoo import SCHEDULES, name
 
 from scoredistill.annealing import Knot, Piecewise
 from scoredistill.diffusion import CosineSchedule, LogSNRTimesteps, Schedule, UniformTimesteps
-from scoredistill.diffusion.time_bins import TimeBins
+from scoredistill.diffusion.timesteps import TimeBins
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES, ids=name)

@@ -7,7 +7,7 @@ import torch
 
 from scoredistill.data import GalleryImages
 from scoredistill.evaluation import Recogniser
-from scoredistill.evaluation.recogniser import spoilt
+from scoredistill.evaluation.prompt_classifier import spoilt
 
 PROMPTS = ("a red mug", "a mushroom")
 
@@ -30,7 +30,7 @@ def test_it_recognises_pictures_that_it_has_not_seen(fitted: Recogniser) -> None
 
 
 def test_training_depends_on_its_seed_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("scoredistill.evaluation.recogniser.CHECKED", 4)
+    monkeypatch.setattr("scoredistill.evaluation.prompt_classifier.CHECKED", 4)
     first, state = Recogniser(PROMPTS, 16, 8, 3).fit().state_dict(), torch.get_rng_state()
     with torch.inference_mode():
         again = Recogniser(PROMPTS, 16, 8, 3).fit().state_dict()
@@ -41,7 +41,7 @@ def test_training_depends_on_its_seed_alone(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_it_is_kept_and_found_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("scoredistill.evaluation.recogniser.CHECKED", 4)
+    monkeypatch.setattr("scoredistill.evaluation.prompt_classifier.CHECKED", 4)
     monkeypatch.setattr(Recogniser.__init__, "__defaults__", (16, 8, 2, 0))
     first = Recogniser.cached(tmp_path / "kept", PROMPTS)
     monkeypatch.setattr(Recogniser, "fit", lambda self: pytest.fail("it was there already"))

@@ -26,7 +26,7 @@ from scoredistill.diffusion import (
     TimeWeight,
 )
 from scoredistill.diffusion.schedule import VANISHING
-from scoredistill.diffusion.time_bins import TimeBins
+from scoredistill.diffusion.timesteps import TimeBins
 from scoredistill.generators import ImageParticles, OneStepUNet
 from scoredistill.generators.sampler import SampledTeacher
 from scoredistill.losses import SDS, VSD, DMDNormaliser, ScoreDistillation

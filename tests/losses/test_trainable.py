@@ -13,7 +13,7 @@ from scoredistill.diffusion import CFG, Prediction, Schedule, SigmaSquared, Time
 from scoredistill.divergences import JensenShannon
 from scoredistill.generators import Generator, ImageParticles
 from scoredistill.losses import GAN, SDS, VSD, FDistill, Reweighting, ScoreDistillation
-from scoredistill.losses.normalise import GradientNormaliser
+from scoredistill.losses.distillation import GradientNormaliser
 from scoredistill.networks import LoRA, MLPBackbone
 from scoredistill.ratios import DensityRatio, ExactRatio, RatioNormaliser
 from scoredistill.teachers import EDMTeacher, GaussianMixture, Teacher

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from scoredistill.diffusion import EDMSchedule, FlowSchedule, Schedule
 from scoredistill.networks import Backbone, Denoiser, DiffusersBackbone, MLPBackbone, Parameterisation
-from scoredistill.networks.modes import evaluating
+from scoredistill.networks.eval_mode import evaluating
 from scoredistill.types import Condition, Noised, Sample
 
 KINDS: list[Parameterisation] = ["edm", "epsilon", "x0", "v", "flow", "score"]

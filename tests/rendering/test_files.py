@@ -12,8 +12,7 @@ import torch
 from rendering.shapes import surface
 from safetensors.torch import save_file
 
-from scoredistill.rendering.files import remove_partial, whole_folder, write_together
-from scoredistill.rendering.json_files import write_json_atomically
+from scoredistill.files import remove_partial, whole_folder, write_json_atomically, write_together
 from scoredistill.rendering.mesh import Mesh
 from scoredistill.rendering.turntable import save_animation, save_picture
 from scoredistill.training.checkpoints import AtomicCheckpointIO
@@ -21,7 +20,7 @@ from scoredistill.training.checkpoints import AtomicCheckpointIO
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from scoredistill.rendering.files import write_together
+from scoredistill.files import write_together
 
 replace, calls = Path.replace, []
 

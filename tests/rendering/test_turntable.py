@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from scoredistill.rendering.files import write_atomically
+from scoredistill.files import write_atomically
 from scoredistill.rendering.turntable import (
     picture_grid,
     save_animation,

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from scoredistill.studies.launchers import Job, LocalProcesses, Ray, Slurm, local
-from scoredistill.studies.launchers.base import LOG
+from scoredistill.studies.launchers.launcher import LOG
 
 
 def job(folder: Path, *words: str) -> Job:
@@ -56,7 +56,7 @@ def test_a_fork_writes_into_its_own_log(tmp_path, monkeypatch, capfd):
         return 7
 
     monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
-    monkeypatch.setattr("scoredistill.cli.cell.main", main)
+    monkeypatch.setattr("scoredistill.cli.study_worker.main", main)
     with (tmp_path / "held.txt").open("w") as held:
         held.write("not yet written")
         monkeypatch.setattr(sys, "stdout", held)
@@ -76,7 +76,7 @@ def test_one_that_does_not_stop_is_killed(tmp_path, monkeypatch):
         time.sleep(60)
 
     monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
-    monkeypatch.setattr("scoredistill.cli.cell.main", main)
+    monkeypatch.setattr("scoredistill.cli.study_worker.main", main)
     monkeypatch.setattr(local, "GRACE", 0.2)
     launched = LocalProcesses(1).launch(job(tmp_path), 0)
     log = tmp_path / "run" / LOG

@@ -11,7 +11,7 @@ from scoredistill.diffusion import CFG, PerpNeg
 from scoredistill.networks import NO_LABEL, Backbone, DiffusersBackbone, EDM2UNet, EDMUNet, MLPBackbone
 from scoredistill.rendering.camera import Camera
 from scoredistill.teachers import EDMTeacher
-from scoredistill.teachers.edm import below_each_other
+from scoredistill.teachers.network import below_each_other
 from scoredistill.types import Condition
 
 B, CLASSES = 3, 4

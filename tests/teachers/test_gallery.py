@@ -195,7 +195,7 @@ def test_samples_are_distributed_as_the_mixture():
 
 def test_each_camera_is_rendered_once(monkeypatch):
     calls = []
-    import scoredistill.teachers.gallery.catalogue as catalogue
+    import scoredistill.teachers.gallery.catalog as catalogue
 
     original = catalogue.render
     monkeypatch.setattr(catalogue, "render", lambda *args: calls.append(len(args[1])) or original(*args))

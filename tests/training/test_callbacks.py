@@ -13,8 +13,8 @@ from scoredistill.losses import SDS
 from scoredistill.teachers import Empirical, GaussianMixture
 from scoredistill.training import Conditions, Distillation
 from scoredistill.training.callbacks import ModeStatistics, ParticleGrid, Summary, merge_figures, mode_statistics
-from scoredistill.training.callbacks.base import FinalLookError
-from scoredistill.training.callbacks.scatter import scatter_picture
+from scoredistill.training.callbacks.evaluation import FinalLookError
+from scoredistill.training.callbacks.pictures import scatter_picture
 
 
 def rng(seed: int = 0) -> torch.Generator:

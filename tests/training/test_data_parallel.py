@@ -30,7 +30,7 @@ from scoredistill.training import (
     images,
     sharding,
 )
-from scoredistill.training.base import Training
+from scoredistill.training.training_module import Training
 from scoredistill.types import Batch, Condition
 
 SCHEDULE = EDMSchedule(0.05, 20.0)

@@ -9,7 +9,7 @@ from training.test_module import fit
 
 from scoredistill.networks import MLPBackbone
 from scoredistill.training import DenoiserTraining, Images
-from scoredistill.training.base import Training
+from scoredistill.training.training_module import Training
 
 
 class Poison(Callback):

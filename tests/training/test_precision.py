@@ -21,8 +21,8 @@ from scoredistill.ratios import ExactRatio, TimeBinNormaliser
 from scoredistill.rendering.camera import Camera
 from scoredistill.teachers import EDMTeacher, Gallery, GaussianMixture
 from scoredistill.training import Conditions, DenoiserTraining, Distillation, PromptAndCameras
-from scoredistill.training.base import Training
 from scoredistill.training.precision import converted
+from scoredistill.training.training_module import Training
 from scoredistill.types import Batch, Condition, TextEmbeddings
 
 TYPES = {"64-true": torch.float64, "bf16-true": torch.bfloat16, "16-true": torch.float16}

@@ -10,7 +10,7 @@ from training.test_module import fit
 
 from scoredistill.data import GalleryImages
 from scoredistill.diffusion.guidance import CFG
-from scoredistill.evaluation.recogniser import Recogniser
+from scoredistill.evaluation.prompt_classifier import Recogniser
 from scoredistill.networks.storage import find_trained
 from scoredistill.teachers import DiffusersTeacher
 from scoredistill.teachers.sampling import sample

@@ -11,8 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from scoredistill.cli.errors import UsageError
-from scoredistill.cli.numbers import whole
-from scoredistill.cli.parsers import OptionParser
+from scoredistill.cli.parsers import OptionParser, whole
 from scoredistill.cli.viewer.server import Server
 from scoredistill.training.run_folder import RunFolder
 

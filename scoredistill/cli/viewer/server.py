@@ -16,10 +16,10 @@ from urllib.parse import unquote, urlsplit
 
 from scoredistill.cli.commands import describe
 from scoredistill.cli.stored import read_config
-from scoredistill.cli.viewer.report import files, last_checkpoint, report
+from scoredistill.cli.viewer.run_page import files, last_checkpoint, report
 from scoredistill.cli.viewer.scenes import find_scenes
 from scoredistill.cli.viewer.workshop import MakingError, Workshop
-from scoredistill.rendering.json_files import json_text
+from scoredistill.files import json_text
 from scoredistill.training.curves import read_curves
 from scoredistill.training.run_folder import RunFolder
 

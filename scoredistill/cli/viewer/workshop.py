@@ -10,8 +10,8 @@ from pathlib import Path
 
 from scoredistill.cli.commands import describe
 from scoredistill.cli.export import export
-from scoredistill.cli.viewer.report import Checkpoint
-from scoredistill.rendering.files import within
+from scoredistill.cli.viewer.run_page import Checkpoint
+from scoredistill.files import within
 
 TURNTABLE = ("--size", "192", "--frames", "36")
 

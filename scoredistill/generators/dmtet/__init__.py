@@ -2,7 +2,7 @@
 
 from scoredistill.generators.dmtet.dmtet import DMTet
 from scoredistill.generators.dmtet.initial import Ellipsoid, InitialShape, MeshShape
-from scoredistill.generators.dmtet.regularisers import Laplacian, NormalConsistency, SignChange, SurfaceRegulariser
+from scoredistill.generators.dmtet.regularizers import Laplacian, NormalConsistency, SignChange, SurfaceRegulariser
 
 __all__ = [
     "DMTet",

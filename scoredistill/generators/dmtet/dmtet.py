@@ -10,15 +10,15 @@ import torch
 from torch import Tensor
 
 from scoredistill.annealing import Piecewise
-from scoredistill.generators.base import Generator
 from scoredistill.generators.dmtet.geometry import Geometry
 from scoredistill.generators.dmtet.initial import Ellipsoid, InitialShape
-from scoredistill.generators.dmtet.regularisers import SurfaceRegulariser, total
+from scoredistill.generators.dmtet.regularizers import SurfaceRegulariser, total
 from scoredistill.generators.dmtet.shading import Shading, Trained, View, require_effect
 from scoredistill.generators.dmtet.texture import Texture
-from scoredistill.generators.nerf.background import Background, RandomBackground
-from scoredistill.generators.nerf.encodings import DenseGrid, Encoding
-from scoredistill.generators.nerf.heads import DirectHead, Head, MLPHead
+from scoredistill.generators.fields.background import Background, RandomBackground
+from scoredistill.generators.fields.encodings import DenseGrid, Encoding
+from scoredistill.generators.fields.heads import DirectHead, Head, MLPHead
+from scoredistill.generators.generator import Generator
 from scoredistill.generators.nerf.nerf import NeRF
 from scoredistill.generators.scenes import SceneGenerator
 from scoredistill.ranges import require

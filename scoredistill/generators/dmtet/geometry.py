@@ -8,11 +8,11 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
+from scoredistill.cache import Latest
 from scoredistill.generators.dmtet.density import shape_of
 from scoredistill.generators.dmtet.grid import Grid
 from scoredistill.generators.dmtet.marching import marching_tetrahedra
 from scoredistill.generators.dmtet.surface import Surface
-from scoredistill.latest import Latest
 from scoredistill.ranges import require
 from scoredistill.rendering.mesh import Mesh, NoSurfaceError
 

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
-from scoredistill.generators.nerf.encodings import Encoding
+from scoredistill.generators.fields.encodings import Encoding
+from scoredistill.generators.fields.heads import Head
 from scoredistill.generators.nerf.field import Field
-from scoredistill.generators.nerf.heads import Head
 
 STEPS, RATE, POINTS = 200, 0.05, 1 << 12
 """Adam's steps, its learning rate, and the points of each particle in a step, when a texture is fitted."""

@@ -1,13 +1,12 @@
 """Neural radiance fields: n particles, rendered in one batched call."""
 
-from scoredistill.generators.nerf.background import Background, LearnedBackground, RandomBackground, SolidBackground
-from scoredistill.generators.nerf.encodings import DenseGrid, Encoding, Frequency
-from scoredistill.generators.nerf.hashgrid import HashGrid
-from scoredistill.generators.nerf.heads import DirectHead, Head, MLPHead
+from scoredistill.generators.fields.background import Background, LearnedBackground, RandomBackground, SolidBackground
+from scoredistill.generators.fields.encodings import DenseGrid, Encoding, Frequency, HashGrid
+from scoredistill.generators.fields.heads import DirectHead, Head, MLPHead
 from scoredistill.generators.nerf.initial import DensityBlob, HollowSphere, Initial
 from scoredistill.generators.nerf.nerf import NeRF
 from scoredistill.generators.nerf.occupancy import Occupancy
-from scoredistill.generators.nerf.regularisers import (
+from scoredistill.generators.nerf.regularizers import (
     Emptiness,
     Entropy,
     Opacity,

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
-from scoredistill.generators.nerf.encodings import Encoding
-from scoredistill.generators.nerf.heads import Head
+from scoredistill.generators.fields.encodings import Encoding
+from scoredistill.generators.fields.heads import Head
 from scoredistill.generators.nerf.initial import Initial
 
 Activation = Literal["softplus", "exp"]

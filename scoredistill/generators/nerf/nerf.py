@@ -11,15 +11,14 @@ from torch import Tensor
 
 from scoredistill.annealing import Piecewise, at_progress
 from scoredistill.distributed import over_processes
-from scoredistill.generators.nerf.background import Background, RandomBackground
-from scoredistill.generators.nerf.encodings import DenseGrid, Encoding
+from scoredistill.generators.fields.background import Background, RandomBackground
+from scoredistill.generators.fields.encodings import DenseGrid, Encoding
+from scoredistill.generators.fields.heads import DirectHead, Head, MLPHead
 from scoredistill.generators.nerf.field import Activation, Field
-from scoredistill.generators.nerf.heads import DirectHead, Head, MLPHead
 from scoredistill.generators.nerf.initial import DensityBlob, Initial
-from scoredistill.generators.nerf.march import March, Tensors, march_in_blocks
+from scoredistill.generators.nerf.march import March, Tensors, all_sums, channels, march_in_blocks
 from scoredistill.generators.nerf.occupancy import Occupancy
-from scoredistill.generators.nerf.picture import all_sums, channels
-from scoredistill.generators.nerf.regularisers import Regulariser, penalties_and_counts
+from scoredistill.generators.nerf.regularizers import Regulariser, penalties_and_counts
 from scoredistill.generators.nerf.sampling import Block, Rays, RaySampler
 from scoredistill.generators.nerf.surface import colours, surface
 from scoredistill.generators.scenes import SceneGenerator

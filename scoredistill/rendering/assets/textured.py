@@ -10,9 +10,9 @@ from pathlib import Path
 
 from torch import Tensor
 
+from scoredistill.files import write_atomically, write_together
 from scoredistill.rendering.assets.baking import Colours, bake
 from scoredistill.rendering.assets.unwrapping import Unwrapped, unwrap
-from scoredistill.rendering.files import write_atomically, write_together
 from scoredistill.rendering.gltf import to_glb
 from scoredistill.rendering.mesh import Mesh
 

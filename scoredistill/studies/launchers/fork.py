@@ -11,7 +11,7 @@ from typing import BinaryIO, NoReturn
 
 from scoredistill import start_up
 from scoredistill.processes import BOUND
-from scoredistill.studies.launchers.base import MODULE, Job
+from scoredistill.studies.launchers.launcher import MODULE, Job
 
 
 class Fork:

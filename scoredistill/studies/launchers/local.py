@@ -11,8 +11,8 @@ import time
 from dataclasses import replace
 
 from scoredistill.ranges import require
-from scoredistill.studies.launchers.base import Job, Launched, Launcher
 from scoredistill.studies.launchers.fork import Fork
+from scoredistill.studies.launchers.launcher import Job, Launched, Launcher
 
 GRACE = 30.0
 """Seconds in which a process that was told to end may write what it has to."""

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from scoredistill.ranges import require
-from scoredistill.studies.launchers.base import Job, Launched, Launcher
+from scoredistill.studies.launchers.launcher import Job, Launched, Launcher
 
 
 class Ray(Launcher):

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from scoredistill.ranges import require
-from scoredistill.studies.launchers.base import Job, Launched, Launcher
+from scoredistill.studies.launchers.launcher import Job, Launched, Launcher
 
 
 class Slurm(Launcher):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from scoredistill.rendering.files import write_together
+from scoredistill.files import write_together
 from scoredistill.studies.report.content import Content
 from scoredistill.studies.report.page import page
 from scoredistill.studies.report.tables import comparisons_csv, markdown, results_csv, summary_csv

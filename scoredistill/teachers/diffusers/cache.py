@@ -9,7 +9,7 @@ import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
-from scoredistill.rendering.files import write_atomically
+from scoredistill.files import write_atomically
 from scoredistill.types import TextEmbeddings
 
 USER = "user"

@@ -11,11 +11,13 @@ from torch import nn
 
 from scoredistill.diffusion.schedule import Schedule
 from scoredistill.networks.diffusers import DiffusersBackbone
-from scoredistill.networks.flux import FluxBackbone
-from scoredistill.networks.multi_view import MultiViewBackbone
-from scoredistill.networks.pixart import PixArtBackbone
-from scoredistill.networks.sd3 import SD3Backbone
-from scoredistill.networks.sdxl import SDXLBackbone
+from scoredistill.networks.text_to_image import (
+    FluxBackbone,
+    MultiViewBackbone,
+    PixArtBackbone,
+    SD3Backbone,
+    SDXLBackbone,
+)
 from scoredistill.teachers.diffusers.encoder import Reads
 from scoredistill.types import TextEmbeddings
 

@@ -17,15 +17,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from scoredistill.diffusion.ends import MORE_NOISE, require_noise
 from scoredistill.diffusion.mixture import MixturePosterior
 from scoredistill.diffusion.prediction import Prediction
-from scoredistill.diffusion.schedule import CosineSchedule, Schedule
+from scoredistill.diffusion.schedule import MORE_NOISE, CosineSchedule, Schedule, require_noise
 from scoredistill.ranges import require
 from scoredistill.rendering.camera import Camera
 from scoredistill.rendering.mesh import Mesh, marching_cubes
-from scoredistill.teachers.base import Teacher
-from scoredistill.teachers.gallery.catalogue import Pictures, albedo, models, table
+from scoredistill.teachers.gallery.catalog import Pictures, albedo, models, table
 from scoredistill.teachers.gallery.mixtures import (
     Group,
     Mixture,
@@ -42,8 +40,9 @@ from scoredistill.teachers.gallery.scenes import SCENES
 from scoredistill.teachers.gallery.table import RADIUS, Table
 from scoredistill.teachers.gallery.views import obey
 from scoredistill.teachers.gallery.vocabulary import Vocabulary
+from scoredistill.teachers.teacher import Teacher
 from scoredistill.types import Condition, Prompt
-from scoredistill.types.times import times_of
+from scoredistill.types.checks import times_of
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from scoredistill.rendering.camera import Camera
-from scoredistill.teachers.gallery.catalogue import Pictures, albedo, fingerprints, models
+from scoredistill.teachers.gallery.catalog import Pictures, albedo, fingerprints, models
 from scoredistill.teachers.gallery.render import Light
 from scoredistill.teachers.gallery.scenes import SCENES
 from scoredistill.teachers.gallery.views import canonical, obey, opposite

@@ -1,14 +1,12 @@
 """What looks at a run: figures, pictures, progress."""
 
-from scoredistill.training.callbacks.base import Evaluation, merge_figures, run_folder
 from scoredistill.training.callbacks.cost import Cost
+from scoredistill.training.callbacks.evaluation import Evaluation, merge_figures, run_folder
 from scoredistill.training.callbacks.gallery import GalleryFidelity
-from scoredistill.training.callbacks.modes import ModeStatistics, mode_statistics
 from scoredistill.training.callbacks.pictures import MeshExport, ParticleGrid, Turntable
 from scoredistill.training.callbacks.progress import RunProgress
-from scoredistill.training.callbacks.prompt import PromptFidelity
-from scoredistill.training.callbacks.prompt_samples import PromptSamples
-from scoredistill.training.callbacks.quality import MixtureQuality, SampleQuality
+from scoredistill.training.callbacks.prompt import PromptFidelity, PromptSamples
+from scoredistill.training.callbacks.quality import MixtureQuality, ModeStatistics, SampleQuality, mode_statistics
 from scoredistill.training.callbacks.reconstruction import ReconstructionQuality
 from scoredistill.training.callbacks.summary import Summary
 

@@ -11,9 +11,9 @@ import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 
-from scoredistill.networks.base import Backbone
-from scoredistill.rendering.json_files import write_json_atomically
-from scoredistill.training.callbacks.base import isolated, run_folder
+from scoredistill.files import write_json_atomically
+from scoredistill.networks.backbone import Backbone
+from scoredistill.training.callbacks.evaluation import isolated, run_folder
 
 
 class Cost(Callback):

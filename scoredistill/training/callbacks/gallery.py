@@ -13,10 +13,10 @@ from scoredistill.ranges import require
 from scoredistill.rendering.camera import Camera
 from scoredistill.rendering.mesh import NoSurfaceError, chamfer
 from scoredistill.teachers.gallery import Gallery
-from scoredistill.training.base import Training
-from scoredistill.training.callbacks.base import Evaluation, require_part
+from scoredistill.training.callbacks.evaluation import Evaluation, require_part
 from scoredistill.training.data import Conditions, PromptAndCameras
 from scoredistill.training.module import Distillation
+from scoredistill.training.training_module import Training
 
 
 def psnr_to_variants(

@@ -1,4 +1,4 @@
-"""How good the samples of a generator from noise are: against real data, and against a mixture known exactly."""
+"""Metrics of samples: distances to data, classes, memorization, modes of an exact teacher."""
 
 from __future__ import annotations
 
@@ -12,19 +12,20 @@ from torch import Tensor
 from scoredistill.evaluation.classes import even_labels
 from scoredistill.evaluation.features import ClassifierFeatures, FeatureExtractor, PCAFeatures
 from scoredistill.evaluation.modes import mode_divergences, mode_statistics
-from scoredistill.evaluation.report import SampleReport
 from scoredistill.evaluation.resampling import mean_over_sets, with_errors
+from scoredistill.evaluation.sample_report import SampleReport
 from scoredistill.evaluation.transport import wasserstein2
-from scoredistill.networks.modes import evaluating
+from scoredistill.generators.image import ImageParticles
+from scoredistill.networks.eval_mode import evaluating
 from scoredistill.ranges import require
 from scoredistill.teachers.analytic import GaussianMixture
 from scoredistill.teachers.sampling import sample
-from scoredistill.training.base import Training
-from scoredistill.training.callbacks.base import Evaluation, require_part
+from scoredistill.training.callbacks.evaluation import Evaluation, require_part
 from scoredistill.training.data import Conditions
 from scoredistill.training.images import Images
 from scoredistill.training.module import Distillation
 from scoredistill.training.randomness import generator_at
+from scoredistill.training.training_module import Training
 from scoredistill.types import Batch, Condition
 
 SAMPLES_STREAM, TEACHER_STREAM, MIXTURE_STREAM = 2_000_003, 2_000_033, 2_000_063
@@ -276,3 +277,30 @@ class MixtureQuality(Evaluation):
 
         figures = with_errors(statistic, len(x), self.resamples, rng)
         return figures | with_errors(transport, matched, self.resamples, rng)
+
+
+__all__ = ["ModeStatistics", "mode_statistics"]
+
+
+class ModeStatistics(Evaluation):
+    """Coverage, mode weights and spread of image particles under a Gaussian mixture or a data set.
+
+    With labelled components it also counts the share of each class.
+    """
+
+    def check(self, module: Training, data: Conditions) -> None:
+        require_part(self, module.evaluated, ImageParticles, "ImageParticles (MixtureQuality looks at samples)")
+        teacher = cast(Distillation, module).distiller.teacher
+        require_part(self, teacher, GaussianMixture, "a GaussianMixture or Empirical teacher")
+
+    def evaluate(self, module: Distillation, data: Conditions, final: bool) -> dict[str, float]:
+        self.check(module, data)
+        generator, teacher = cast(ImageParticles, module.evaluated), cast(GaussianMixture, module.distiller.teacher)
+        x = generator.values.detach()
+        figures = mode_statistics(x, teacher)
+        nearest = torch.cdist(x.flatten(1).to(teacher.means), teacher.means).min(dim=1)
+        figures["nearest_mode_distance"] = float(nearest.values.mean())
+        if teacher.labels is not None:
+            labels = teacher.labels[nearest.indices]
+            figures |= {f"class_share/{int(c)}": float((labels == c).double().mean()) for c in teacher.labels.unique()}
+        return figures

@@ -11,10 +11,10 @@ from torch import Tensor
 from scoredistill.ranges import require
 from scoredistill.rendering.turntable import picture_grid, save_picture
 from scoredistill.training.autoencoder import AutoencoderTraining
-from scoredistill.training.base import Training
-from scoredistill.training.callbacks.base import Evaluation, isolated, require_part, run_folder
+from scoredistill.training.callbacks.evaluation import Evaluation, isolated, require_part, run_folder
 from scoredistill.training.data import Conditions
 from scoredistill.training.images import Images
+from scoredistill.training.training_module import Training
 from scoredistill.types import Batch
 
 

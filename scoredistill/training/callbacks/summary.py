@@ -10,8 +10,8 @@ from pytorch_lightning.trainer.states import TrainerFn
 from rich.console import Console
 from rich.table import Table
 
-from scoredistill.rendering.json_files import read_json
-from scoredistill.training.callbacks.base import Failures, FinalLookError, isolated, merge_figures, run_folder
+from scoredistill.files import read_json
+from scoredistill.training.callbacks.evaluation import Failures, FinalLookError, isolated, merge_figures, run_folder
 
 RESULTS = ("turntable*", "grid.png", "meshes", "metrics.json", "checkpoints")
 

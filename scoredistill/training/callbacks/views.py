@@ -8,8 +8,8 @@ from torch.nn.functional import interpolate
 
 from scoredistill.generators.scenes import SceneGenerator
 from scoredistill.rendering.camera import Camera
-from scoredistill.teachers.base import Teacher
 from scoredistill.teachers.gallery import Gallery
+from scoredistill.teachers.teacher import Teacher
 
 Views = tuple[Tensor, Tensor]
 """Pictures (n, V, 3, H, W) in [-1, 1] and opacities (n, V, H, W) of n things from V cameras, on the CPU."""

@@ -10,8 +10,7 @@ from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.trainer.states import TrainerFn
 from torch.optim import Optimizer
 
-from scoredistill.distributed import on_the_first
-from scoredistill.generators.share import Share
+from scoredistill.distributed import Share, on_the_first
 from scoredistill.training.module import Distillation
 from scoredistill.training.strategies.states import converted
 

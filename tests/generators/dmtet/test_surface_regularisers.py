@@ -9,7 +9,7 @@ from scoredistill.annealing import Knot, Piecewise
 from scoredistill.generators.dmtet import Laplacian, NormalConsistency, SignChange
 from scoredistill.generators.dmtet.grid import Grid
 from scoredistill.generators.dmtet.marching import marching_tetrahedra
-from scoredistill.generators.dmtet.regularisers import total
+from scoredistill.generators.dmtet.regularizers import total
 
 KINDS = {"sign change": SignChange, "laplacian": Laplacian, "normal consistency": NormalConsistency}
 kinds = pytest.mark.parametrize("kind", KINDS)

@@ -1,0 +1,116 @@
+"""Critics in closed form: a point mass, a set of particles, a known distribution."""
+
+from __future__ import annotations
+
+from copy import copy
+
+import torch
+from torch import Tensor
+
+from scoredistill.cache import Latest
+from scoredistill.critics.critic import Critic
+from scoredistill.diffusion.mixture import Covariance, MixturePosterior, diffused_mixture
+from scoredistill.diffusion.prediction import Prediction
+from scoredistill.diffusion.schedule import MORE_NOISE, Schedule, require_noise
+from scoredistill.ranges import require
+from scoredistill.teachers.teacher import Teacher
+from scoredistill.types import Condition, Sample
+
+
+class DiracCritic(Critic):
+    """q = delta_x, a point mass at each sample: its exact epsilon is the one that was injected,
+
+        epsilon(x_t) = (x_t - alpha x) / sigma
+
+    DreamFusion: Text-to-3D using 2D Diffusion, 2022, arXiv:2209.14988.
+    """
+
+    def forward(self, x_t: Tensor, t: Tensor, condition: Condition | None, sample: Sample) -> Prediction:
+        if sample.epsilon is not None:
+            return Prediction(x_t, t, self.schedule, epsilon=sample.epsilon)
+        return Prediction(x_t, t, self.schedule, x0=sample.x.detach())
+
+
+class ExactCritic(Critic):
+    """q_t is given as an exact teacher: the generator's distribution where it is known, as in the laws.
+
+    In a `Distiller` it is diffused by the teacher's schedule, whatever its own.
+
+    Args:
+        distribution: any teacher; with a closed form it also serves an exact ratio.
+    """
+
+    def __init__(self, distribution: Teacher) -> None:
+        super().__init__(distribution.schedule)
+        self.distribution = distribution
+
+    def adopt(self, teacher: Teacher) -> None:
+        self.distribution = copy(self.distribution)
+        self._schedule = self.distribution.schedule = teacher.schedule
+
+    def forward(self, x_t: Tensor, t: Tensor, condition: Condition | None, sample: Sample) -> Prediction:
+        return self.distribution(x_t, t, condition)
+
+    def log_prob(self, x_t: Tensor, t: Tensor, condition: Condition | None, sample: Sample) -> Tensor:
+        return self.distribution.log_prob(x_t, t, condition)
+
+
+class ParticleCritic(Critic):
+    """q = 1/n sum_i N(x_i, bandwidth^2 I), the mixture over the particles' own renders from the same view; exact.
+
+        q_t(x_t) = 1/n sum_i N(x_t; alpha x_i, (sigma^2 + alpha^2 bandwidth^2) I)
+
+    The particles are those of the batch, or the sample's `population` where the batch does not hold them all. With one
+    particle and no bandwidth it is the `DiracCritic`.
+
+    Args:
+        bandwidth: standard deviation of the kernel on clean samples, >= 0; 0: Diracs.
+        schedule: noise schedule; None: the teacher's.
+    """
+
+    looks_at_all = True
+
+    def __init__(self, bandwidth: float = 0.0, schedule: Schedule | None = None) -> None:
+        require(">= 0", bandwidth=bandwidth)
+        super().__init__(schedule)
+        self.bandwidth = bandwidth
+        self._latest = Latest[MixturePosterior]()
+
+    def forward(self, x_t: Tensor, t: Tensor, condition: Condition | None, sample: Sample) -> Prediction:
+        return Prediction(x_t, t, self.schedule, epsilon=self.posterior(x_t, t, sample).epsilon.view_as(x_t))
+
+    def log_prob(self, x_t: Tensor, t: Tensor, condition: Condition | None, sample: Sample) -> Tensor:
+        return self.posterior(x_t, t, sample).log_prob
+
+    def posterior(self, x_t: Tensor, t: Tensor, sample: Sample) -> MixturePosterior:
+        """Exact epsilon, log-density and responsibilities p(i | x_t).
+
+        An f-divergence asks for the score and for the density at the same x_t: the second answer is the first.
+
+        Args:
+            x_t: (B, *D).
+            t: (B,).
+            sample: what was diffused; its population, or itself, are the particles.
+        """
+        particles = sample.x if sample.population is None else sample.population
+        settings, about = (self.bandwidth, self.schedule), (x_t, t, sample, particles)
+        return self._latest.of(settings, about, lambda: self._posterior(x_t, t, sample))
+
+    def _posterior(self, x_t: Tensor, t: Tensor, sample: Sample) -> MixturePosterior:
+        if self.bandwidth == 0:
+            what = "the score of a ParticleCritic whose bandwidth is 0"
+            require_noise(t, self.schedule, what, f"{MORE_NOISE}, or give it a bandwidth above 0")
+        population, own = sample.x if sample.population is None else sample.population, sample.views
+        view = own if sample.population is None else sample.population_view
+        same_view = torch.ones(len(x_t), len(population), dtype=torch.bool, device=x_t.device)
+        if own is not None:
+            if view is None:
+                raise ValueError("samples of several views or labels need a population whose views are known too")
+            same_view = own[:, None].to(x_t.device) == view.to(x_t.device)
+            if not bool(same_view.any(1).all()):
+                raise ValueError("the population has no particle under the view or label of a sample")
+        log_weights = torch.zeros_like(same_view, dtype=x_t.dtype).where(same_view, -torch.inf).log_softmax(-1)
+        means = population.detach().flatten(1)
+        covariance = Covariance(means.new_full((1, 1), self.bandwidth**2))
+        alpha, sigma = self.schedule.alpha(t), self.schedule.sigma(t)
+        return diffused_mixture(x_t.flatten(1), alpha, sigma, means, log_weights, covariance)

@@ -1,0 +1,172 @@
+"""A classifier of the Gallery's prompts that forgives imperfect pictures."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy, interpolate
+
+from scoredistill.data.gallery_pictures import GalleryImages
+from scoredistill.evaluation.features import trunk
+from scoredistill.evaluation.rows import in_pieces
+from scoredistill.files import write_atomically
+from scoredistill.networks.weights import read_safetensors
+from scoredistill.ranges import require
+
+BATCH, RATE = 64, 3e-3
+"""Pictures in a step of Adam, and its learning rate in the beginning, which falls to 0."""
+
+CHECKED = 40
+"""Pictures a prompt on which the accuracies are measured."""
+
+
+class Recogniser(nn.Module):
+    """Which of several prompts a picture shows, by a small convolutional network trained on the Gallery's pictures.
+
+    What is to be judged are renders of NeRFs, which are softer, noisier, paler or more saturated than the Gallery's.
+    So every picture of the training is spoilt in such ways (`spoilt`), and both accuracies are measured, on intact and
+    on spoilt pictures, from cameras that training has not seen.
+
+    Training runs in float32 on the CPU from `seed` alone, in less than a minute; it neither reads nor moves torch's
+    global random state.
+
+    Args:
+        prompts: at least two, all different.
+        resolution: height and width to which pictures are brought, >= 8.
+        pictures: for training, a prompt, >= 1.
+        steps: of training, >= 1.
+        seed: of pictures and training, in [0, 2^31).
+
+    Raises:
+        ValueError: if there are fewer than two prompts, two are the same, or the Gallery cannot show one.
+    """
+
+    accuracies: Tensor
+    scale: Tensor
+
+    def __init__(
+        self, prompts: Sequence[str], resolution: int = 32, pictures: int = 160, steps: int = 300, seed: int = 0
+    ) -> None:
+        require(">= 8", resolution=resolution)
+        require(">= 1", pictures=pictures, steps=steps)
+        require("[0, 2^31)", seed=seed)
+        super().__init__()
+        if isinstance(prompts, str) or len(set(prompts)) < max(2, len(prompts)):
+            raise ValueError(f"prompts: need a list of two or more that differ, got {prompts!r}")
+        self.prompts, self.resolution = tuple(prompts), resolution
+        self.pictures, self.steps, self.seed = pictures, steps, seed
+        # Lightning validates under inference mode, whose tensors cannot be trained.
+        with torch.inference_mode(False), torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(seed)
+            self.trunk = trunk(torch.Size((3, resolution, resolution)), 16, 64)
+            self.head = nn.Linear(64, len(prompts), dtype=torch.float32)
+            self.register_buffer("accuracies", torch.zeros(2, dtype=torch.float32))
+            self.register_buffer("scale", torch.ones((), dtype=torch.float32))
+
+    @property
+    def accuracy(self) -> float:
+        """Share of unseen Gallery pictures that are recognised."""
+        return float(self.accuracies[0])
+
+    @property
+    def accuracy_spoilt(self) -> float:
+        """The same for spoilt ones."""
+        return float(self.accuracies[1])
+
+    def fit(self) -> Self:
+        """Render the Gallery's pictures and learn."""
+        count = self.pictures * len(self.prompts)
+        with torch.inference_mode(False), torch.enable_grad():
+            source = GalleryImages(self.prompts, self.resolution, count, seed=2 * self.seed)
+            x, labels = source.take(torch.arange(count))
+            self._train(x.float(), labels, torch.Generator().manual_seed(self.seed))
+        unseen = GalleryImages(self.prompts, self.resolution, CHECKED * len(self.prompts), seed=2 * self.seed + 1)
+        checked, answers = unseen.take(torch.arange(len(unseen)))
+        rng = torch.Generator().manual_seed(self.seed)
+        each = (checked.float(), torch.cat([spoilt(part, rng) for part in checked.float().split(8)]))
+        self.accuracies = torch.stack([(self.recognise(part) == answers).float().mean() for part in each])
+        return self.requires_grad_(False)
+
+    def _train(self, x: Tensor, labels: Tensor, rng: torch.Generator) -> None:
+        optimizer = torch.optim.Adam(self.parameters(), RATE)
+        for step in range(self.steps):
+            optimizer.param_groups[0]["lr"] = RATE * (1 - step / self.steps)
+            rows = torch.randint(len(x), (BATCH,), generator=rng)
+            loss = cross_entropy(self._logits(spoilt(x[rows], rng)), labels[rows], label_smoothing=0.1)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        with torch.no_grad():
+            self.scale = in_pieces(self.trunk, x, 256).square().mean().clamp(min=1e-12).rsqrt()
+
+    def features(self, pictures: Tensor) -> Tensor:
+        """The last hidden layer, (B, 64), scaled to a mean square of 1 over the Gallery's pictures.
+
+        Args:
+            pictures: (B, 3, H, W) in [-1, 1].
+        """
+        return self.scale * in_pieces(self.trunk, self._seen(pictures), 256)
+
+    @torch.no_grad()
+    def recognise(self, pictures: Tensor) -> Tensor:
+        """The number of the prompt that each picture shows, (B,).
+
+        Args:
+            pictures: (B, 3, H, W) in [-1, 1].
+        """
+        return in_pieces(self._logits, self._seen(pictures), 256).argmax(1)
+
+    def _seen(self, pictures: Tensor) -> Tensor:
+        x = pictures.detach().to("cpu", torch.float32).clamp(-1, 1)
+        side = (self.resolution, self.resolution)
+        return x if x.shape[-2:] == side else interpolate(x, side, mode="bilinear", antialias=True)
+
+    def _logits(self, x: Tensor) -> Tensor:
+        return self.head(self.trunk(x))
+
+    @classmethod
+    def cached(cls, folder: str | Path, prompts: Sequence[str]) -> Self:
+        """The fitted recogniser of these prompts, from a folder, or trained now and kept there.
+
+        Args:
+            folder: where recognisers are kept, each in a safetensors file named by the hash of its prompts and sizes.
+            prompts: as for the constructor.
+        """
+        from safetensors.torch import save
+
+        made = cls(prompts)
+        sizes = {name: list(value.shape) for name, value in made.state_dict().items()}
+        key = json.dumps([made.prompts, made.resolution, made.pictures, made.steps, made.seed, sizes])
+        path = Path(folder) / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.safetensors"
+        if path.is_file():
+            made.load_state_dict(read_safetensors(path))
+            return made.requires_grad_(False)
+        made.fit()
+        content = save({name: value.contiguous() for name, value in made.state_dict().items()})
+        write_atomically(path, lambda file: file.write(content))
+        return made
+
+
+def spoilt(x: Tensor, rng: torch.Generator) -> Tensor:
+    """Pictures as an imperfect NeRF would show them: blurred by three eighths at most of their resolution, their
+    saturation between .4 and 1.8 of what it was, their contrast between .7 and 1.2, with noise of up to .2.
+
+    Args:
+        x: (B, 3, H, W) in [-1, 1], all blurred alike.
+        rng: CPU generator.
+    """
+    side = x.shape[-1]
+    coarse = int(torch.randint(3 * side // 8, side + 1, (1,), generator=rng))
+    x = interpolate(interpolate(x, coarse, mode="bilinear", antialias=True), side, mode="bilinear")
+    saturation, contrast, noise = torch.rand(3, len(x), 1, 1, 1, dtype=torch.float32, generator=rng).to(x)
+    grey = x.mean(1, keepdim=True)
+    x = grey + (0.4 + 1.4 * saturation) * (x - grey)
+    mean = x.mean((1, 2, 3), keepdim=True)
+    x = mean + (0.7 + 0.5 * contrast) * (x - mean)
+    return (x + 0.2 * noise * torch.randn(x.shape, dtype=torch.float32, generator=rng).to(x)).clamp(-1, 1)

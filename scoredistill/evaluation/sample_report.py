@@ -1,0 +1,112 @@
+"""All figures of a set of samples against data, in one flat dictionary."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from scoredistill.evaluation.classes import class_figures
+from scoredistill.evaluation.features import FeatureExtractor, embed
+from scoredistill.evaluation.frechet import GaussianFit, kernel_distance, kernel_self_similarity
+from scoredistill.evaluation.manifold import Manifold, manifold_figures
+from scoredistill.evaluation.memorization import Neighbourhood
+from scoredistill.evaluation.resampling import with_errors
+from scoredistill.ranges import require
+
+
+class SampleReport:
+    """What can be said of the data once, kept for any number of sample sets; calling it judges one set.
+
+    Args:
+        data: (M, *D) real samples in [-1, 1], M >= 3.
+        data_labels: (M,) integer classes, or None.
+        extractor: fitted.
+        neighbours: k of precision, recall, density and coverage, >= 1.
+
+    Raises:
+        ValueError: if there are too few data, or a number is not finite.
+    """
+
+    def __init__(
+        self, data: Tensor, data_labels: Tensor | None, extractor: FeatureExtractor, neighbours: int = 5
+    ) -> None:
+        require(">= 1", neighbours=neighbours)
+        features = embed(extractor, data)
+        self.extractor, self.neighbours = extractor, neighbours
+        self.labels = None if data_labels is None else data_labels.detach().cpu()
+        self.shape = data.shape[1:]
+        self.fit, self.manifold = GaussianFit.of(features), Manifold.of(features, neighbours)
+        self.self_similarity = kernel_self_similarity(features)
+        self.neighbourhood = Neighbourhood.of(data)
+
+    def __call__(
+        self, samples: Tensor, labels_asked: Tensor | None = None, resamples: int = 20, seed: int = 0
+    ) -> dict[str, float]:
+        """Figures of samples; see `evaluate_samples`.
+
+        Args:
+            samples: (N, *D) in [-1, 1].
+            labels_asked: (N,) the class that each was asked to show, or None.
+            resamples: half-samples from which standard errors are computed; 0: none.
+            seed: of the half-samples.
+        """
+        features = embed(self.extractor, samples)
+        near = self.neighbourhood.look(samples)
+        predicted = self.extractor.classify(samples)
+        asked = None if labels_asked is None else labels_asked.detach().cpu()
+        # Of the whole set: a subset's own classes would differ from one resample to the next.
+        seen = [labels for labels in (self.labels, asked, predicted) if labels is not None]
+        classes = torch.cat(seen).unique() if seen else None
+
+        def statistic(index: Tensor) -> dict[str, float]:
+            figures = self._of_features(features[index])
+            figures |= {name: float(values[index].mean()) for name, values in near.items()}
+            if predicted is not None and classes is not None:
+                goal = None if asked is None else asked[index]
+                figures |= class_figures(predicted[index], goal, self.labels, classes)
+            return figures
+
+        rng = torch.Generator().manual_seed(seed)
+        figures = with_errors(statistic, len(features), resamples, rng)
+        return figures | {"nearest_distance_data": float(self.neighbourhood.spacing.mean())}
+
+    def _of_features(self, features: Tensor) -> dict[str, float]:
+        return {
+            "frechet": GaussianFit.of(features).distance(self.fit),
+            "kernel": kernel_distance(features, self.manifold.points, self_b=self.self_similarity),
+        } | manifold_figures(features, self.manifold, self.neighbours)
+
+
+def evaluate_samples(
+    samples: Tensor,
+    labels_asked: Tensor | None,
+    data: Tensor,
+    data_labels: Tensor | None,
+    extractor: FeatureExtractor,
+    resamples: int = 20,
+    neighbours: int = 5,
+    seed: int = 0,
+) -> dict[str, float]:
+    """Quality and diversity of samples against data, in one flat dictionary.
+
+    In feature space: frechet, kernel, precision, recall, density, coverage. Where the extractor is a classifier:
+    class_accuracy (labels asked), class_share/c, class_histogram_error against the labels asked, else against the
+    data's. In the samples' own space: memorised, unauthentic, nearest_distance, and nearest_distance_data to compare
+    it with. Each but the last has its standard error beside it as `name_se`: that of drawing as many samples anew from
+    the same generator, the data fixed (see `standard_errors`). With fewer samples than features all values are finite,
+    but frechet is mostly bias.
+
+    Args:
+        samples: (N, *D) in [-1, 1]; N >= 2, and >= 4 with standard errors.
+        labels_asked: (N,) the class that each sample was asked to show, or None.
+        data: (M, *D) real samples, M >= 3.
+        data_labels: (M,) integer classes, or None.
+        extractor: fitted to the data.
+        resamples: half-samples from which standard errors are computed, >= 2; 0: no standard errors.
+        neighbours: k of precision, recall, density and coverage, >= 1.
+        seed: of the half-samples.
+
+    Raises:
+        ValueError: if there are too few samples or data, shapes disagree or a number is not finite.
+    """
+    return SampleReport(data, data_labels, extractor, neighbours)(samples, labels_asked, resamples, seed)

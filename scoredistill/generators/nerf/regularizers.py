@@ -1,0 +1,211 @@
+"""Penalties that a NeRF puts on itself."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from scoredistill.annealing import Annealed
+from scoredistill.generators.fields.encodings import DenseGrid
+from scoredistill.generators.nerf.field import Field
+from scoredistill.generators.nerf.march import March
+from scoredistill.ranges import require
+
+
+class Regulariser(ABC):
+    """A scalar penalty, averaged over all rays of all particles. A subclass implements `__call__`.
+
+    Rays are marched in blocks where there are many, and the blocks' penalties averaged in proportion to `count`.
+
+    Args:
+        weight: factor in the total, constant or over training, >= 0.
+    """
+
+    needs_rays = True
+    """Whether the march is read; where it is not, only the first block is asked."""
+
+    needs_normals = False
+    """Whether `March.normals` is read."""
+
+    def __init__(self, weight: Annealed = 1.0) -> None:
+        require(">= 0", weight=weight)
+        self.weight = weight
+
+    @abstractmethod
+    def __call__(self, march: March, field: Field) -> Tensor:
+        """The penalty, without its weight.
+
+        Args:
+            march: what was found along the rays of this step, or of a block of them.
+            field: density and colour, for penalties on the parameters.
+        """
+
+    def count(self, march: March) -> Tensor:
+        """How many rays the penalty is a mean over, a scalar; all of them unless a subclass says otherwise."""
+        return march.opacity.new_tensor(len(march.opacity))
+
+
+class Sparsity(Regulariser):
+    """Little should be opaque: mean of sqrt(opacity^2 + .01).
+
+    "DreamFusion: Text-to-3D using 2D Diffusion" (2022), arXiv:2209.14988, appendix.
+
+    Args:
+        weight: factor in the total, constant or over training, >= 0.
+    """
+
+    def __call__(self, march: March, field: Field) -> Tensor:
+        return (march.opacity.square() + 0.01).sqrt().mean()
+
+
+class Opacity(Regulariser):
+    """The mean of opacity^2.
+
+    Args:
+        weight: factor in the total, constant or over training, >= 0.
+    """
+
+    def __call__(self, march: March, field: Field) -> Tensor:
+        return march.opacity.square().mean()
+
+
+class Entropy(Regulariser):
+    """Rays should hit or miss: mean binary entropy of the opacity, in nats; largest, log 2, at one half.
+
+    Args:
+        weight: factor in the total, constant or over training, >= 0.
+    """
+
+    def __call__(self, march: March, field: Field) -> Tensor:
+        o = march.opacity.clamp(1e-5, 1 - 1e-5)
+        return -(o * o.log() + (1 - o) * (1 - o).log()).mean()
+
+
+class Emptiness(Regulariser):
+    """Rays should meet little, and that at once: mean over rays of sum_i log(1 + scale · w_i).
+
+    "Score Jacobian Chaining: Lifting Pretrained 2D Diffusion Models for 3D Generation" (2022), arXiv:2212.00774, where
+    it is a mean over a ray's samples too: its weight here is the published one over their number.
+
+    Args:
+        weight: factor in the total, constant or over training, >= 0.
+        scale: beta, > 0.
+    """
+
+    def __init__(self, weight: Annealed = 1.0, scale: float = 10.0) -> None:
+        require(">= 0", weight=weight)
+        require("> 0", scale=scale)
+        super().__init__(weight)
+        self.scale = scale
+
+    def __call__(self, march: March, field: Field) -> Tensor:
+        return (self.scale * march.weights).log1p().sum() / len(march.opacity)
+
+
+class Orientation(Regulariser):
+    """Visible surfaces should face the camera: mean over rays of sum_i w_i max(0, n_i · d)^2, w held fixed.
+
+    "Ref-NeRF: Structured View-Dependent Appearance for Neural Radiance Fields" (2021), arXiv:2112.03907, equation 11.
+
+    Args:
+        weight: factor in the total, constant or over training, >= 0.
+    """
+
+    needs_normals = True
+
+    def __call__(self, march: March, field: Field) -> Tensor:
+        if march.normals is None:
+            raise ValueError("Orientation needs a march with normals")
+        away = (march.normals * march.directions.index_select(0, march.samples.ray)).sum(1).clamp(min=0)
+        return (march.weights.detach() * away.square()).sum() / len(march.opacity)
+
+
+class ZVariance(Regulariser):
+    """Surfaces should be thin: variance of the distance along a ray, meaned over rays of opacity above one half.
+
+    "HiFA: High-fidelity Text-to-3D Generation with Advanced Diffusion Guidance" (2023), arXiv:2305.18766.
+
+    Args:
+        weight: factor in the total, constant or over training, >= 0.
+    """
+
+    def __call__(self, march: March, field: Field) -> Tensor:
+        hit = march.opacity > 0.5
+        mean = march.distance / march.opacity.clamp(min=0.5)
+        share = march.weights / march.opacity.clamp(min=0.5)[march.row]
+        spread = share * (march.samples.distance - mean[march.row]).square()
+        return spread[hit[march.row]].sum() / self.count(march).clamp(min=1)
+
+    def count(self, march: March) -> Tensor:
+        return (march.opacity > 0.5).sum().to(march.opacity)
+
+
+class TotalVariation(Regulariser):
+    """Neighbouring vertices of a `DenseGrid` should be alike: mean squared difference, summed over the three axes.
+    Not twice differentiable.
+
+    "Direct Voxel Grid Optimization" (2021), arXiv:2111.11215.
+
+    Args:
+        weight: factor in the total, constant or over training, >= 0.
+    """
+
+    needs_rays = False
+
+    def __call__(self, march: March, field: Field) -> Tensor:
+        if not isinstance(field.encoding, DenseGrid):
+            raise ValueError(f"TotalVariation needs a DenseGrid encoding, got {type(field.encoding).__name__}")
+        return _SquaredSlopes.apply(field.encoding.grid)
+
+
+def penalties_and_counts(regularisers: Sequence[Regulariser], march: March, field: Field, first: bool) -> Tensor:
+    """Each regulariser's penalty on a block of rays, times its count, and the count itself.
+
+    Args:
+        regularisers: P of them.
+        march: the block.
+        field: density and colour.
+        first: whether the block is the first.
+
+    Returns:
+        (P, 2), to be summed over blocks.
+    """
+    rows = []
+    for regulariser in regularisers:
+        if regulariser.needs_rays:
+            count = regulariser.count(march)
+            rows.append(torch.stack([count * regulariser(march, field), count]))
+        elif first:
+            penalty = regulariser(march, field)
+            rows.append(torch.stack([penalty, torch.ones_like(penalty)]))
+        else:
+            rows.append(march.opacity.new_zeros(2))
+    return torch.stack(rows) if rows else march.opacity.new_zeros(0, 2)
+
+
+class _SquaredSlopes(torch.autograd.Function):
+    """Sum over axes of the mean squared difference of neighbours, its gradient made on the way: four times as fast."""
+
+    @staticmethod
+    def forward(ctx: Any, grid: Tensor) -> Tensor:
+        gradient, total = torch.zeros_like(grid), grid.new_zeros(())
+        for axis in (1, 2, 3):
+            length = grid.shape[axis] - 1
+            difference = grid.diff(dim=axis)
+            total += difference.square().mean()
+            difference *= 2 / difference.numel()
+            gradient.narrow(axis, 1, length).add_(difference)
+            gradient.narrow(axis, 0, length).sub_(difference)
+        ctx.save_for_backward(gradient)
+        return total
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        (gradient,) = ctx.saved_tensors
+        return grads[0] * gradient

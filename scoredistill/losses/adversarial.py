@@ -1,0 +1,102 @@
+"""The adversarial term, on top of any objective."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from scoredistill.critics.critic import Critic
+from scoredistill.diffusion.guidance import Guidance
+from scoredistill.diffusion.timesteps import TimestepSampler
+from scoredistill.distributed import over_processes
+from scoredistill.losses.distillation import FDistill, Gradient, Reweighting, ScoreDistillation
+from scoredistill.networks.eval_mode import evaluating
+from scoredistill.ranges import require
+from scoredistill.ratios.discriminator import DiscriminatorRatio
+from scoredistill.teachers.teacher import Teacher
+from scoredistill.types import Noised, right_pad_dims
+
+
+class GAN(ScoreDistillation):
+    """g = g_loss + lambda alpha grad l(D(x_t)), with l the generator's adversarial loss, at the same x_t and t.
+
+    It is a gradient with respect to x like every other, so that it composes with any objective. With `balance`, lambda
+    is chosen in each step so that the term's norm over the batch is that share of the objective's own. D is called
+    once: where it is the objective's ratio too, r comes from the same value.
+
+    Improved Distribution Matching Distillation for Fast Image Synthesis, 2024, arXiv:2405.14867.
+
+    Args:
+        loss: the objective that the term is added to.
+        discriminator: D; null: the loss's own learned ratio.
+        gan_weight: lambda, >= 0; with 0 the discriminator is trained, and the generator does not see it but in r.
+        balance: share of the objective's gradient norm, which replaces lambda, > 0; null: lambda as given.
+
+    Raises:
+        ValueError: if there is no discriminator.
+    """
+
+    def __init__(
+        self,
+        loss: ScoreDistillation,
+        discriminator: DiscriminatorRatio | None = None,
+        gan_weight: float = 1e-3,
+        balance: float | None = None,
+    ) -> None:
+        require(">= 0", gan_weight=gan_weight)
+        require("> 0", balance=balance)
+        super().__init__(loss.weight, loss.normaliser)
+        own = loss.ratio if isinstance(loss, FDistill) else None
+        found = discriminator or own
+        if not isinstance(found, DiscriminatorRatio):
+            raise ValueError("GAN needs a discriminator: give one, or a loss whose ratio is a DiscriminatorRatio")
+        self.loss, self.discriminator = loss, found
+        self.gan_weight, self.balance = gan_weight, balance
+
+    @property
+    def critic(self) -> Critic | None:
+        """The loss's critic, or None."""
+        return getattr(self.loss, "critic", None)
+
+    def adopt(self, teacher: Teacher, timesteps: TimestepSampler) -> None:
+        self.loss.adopt(teacher, timesteps)
+        self.discriminator.adopt(teacher, self.critic)
+
+    def baseline(self, noised: Noised, teacher: Teacher) -> Tensor:
+        return self.loss.baseline(noised, teacher)
+
+    def guided_baseline(self, noised: Noised, teacher: Teacher, guidance: Guidance) -> Tensor:
+        return self.loss.guided_baseline(noised, teacher, guidance)
+
+    def reweight(self, noised: Noised, teacher: Teacher) -> Reweighting:
+        return self.loss.reweight(noised, teacher)
+
+    def gradient(self, noised: Noised, teacher: Teacher, guidance: Guidance | None = None) -> Gradient:
+        logit, term = self._term(noised, teacher)
+        with self.discriminator.knowing(noised, logit):
+            objective = self.loss.gradient(noised, teacher, guidance)
+        norms = [each.flatten(1).norm(dim=1).mean() for each in (objective.g, term)]
+        weight = self._weight(objective.g, term)
+        figures = {"gan/distillation_norm": norms[0], "gan/norm": norms[1], "gan/weight": weight}
+        return replace(objective, g=objective.g + weight * term, figures=figures)
+
+    def observe(self, noised: Noised, gradient: Gradient) -> None:
+        self.loss.observe(noised, gradient)
+
+    def _term(self, noised: Noised, teacher: Teacher) -> tuple[Tensor, Tensor]:
+        """D(x_t), (B,), and alpha grad l(D(x_t)), (B, *D): the gradient in x of each sample's loss."""
+        quiet = [module for module in (self.discriminator, self.critic) if module is not None]
+        with torch.enable_grad(), evaluating(*quiet):
+            x_t = noised.x_t.detach().requires_grad_()
+            logit = self.discriminator.logit(x_t, noised, teacher, self.critic)
+            (slope,) = torch.autograd.grad(self.discriminator.generator_error(logit).sum(), x_t)
+        return logit.detach(), right_pad_dims(noised.schedule.alpha(noised.t), slope) * slope
+
+    def _weight(self, objective: Tensor, term: Tensor) -> Tensor:
+        if self.balance is None:
+            return objective.new_tensor(self.gan_weight)
+        squares = over_processes(torch.stack([objective.square().sum(), term.square().sum()]))
+        tiny = torch.finfo(squares.dtype).tiny
+        return self.balance * (squares[0] / squares[1].clamp(min=tiny)).sqrt()

@@ -1,0 +1,31 @@
+"""The density ratio of two distributions in closed form."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from scoredistill.critics.critic import Critic
+from scoredistill.ratios.ratio import DensityRatio
+from scoredistill.teachers.teacher import Teacher
+from scoredistill.types import Noised
+
+
+class ExactRatio(DensityRatio):
+    """log r = log p_t(x_t) - log q_t(x_t), both in closed form, of the conditional teacher without guidance.
+
+    Args:
+        p: the exact teacher; None: the distiller's.
+        q: the exact critic; None: the loss's own. Beside a learned critic, `ParticleCritic()` makes the mixture over
+            the generator's batch serve as q.
+    """
+
+    def __init__(self, p: Teacher | None = None, q: Critic | None = None) -> None:
+        super().__init__()
+        self.p, self.q = p, q
+
+    def forward(self, noised: Noised, teacher: Teacher, critic: Critic | None) -> Tensor:
+        p, q = self.p or teacher, self.q or critic
+        if q is None:
+            raise ValueError("ExactRatio needs an exact critic: give ExactRatio(q=ParticleCritic())")
+        log_p = p.log_prob(noised.x_t, noised.t, noised.condition)
+        return log_p - q.log_prob(noised.x_t, noised.t, noised.condition, noised.sample)

@@ -1,0 +1,136 @@
+"""Normalisers of the ratio and of its weight. Each changes the objective (law 9), so each is an object of its own."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from scoredistill.diffusion.schedule import Schedule
+from scoredistill.diffusion.timesteps import TimeBins, TimestepSampler
+from scoredistill.distributed import over_processes
+from scoredistill.networks.precise import Precise
+from scoredistill.ranges import require
+from scoredistill.types import Noised
+
+
+class RatioNormaliser(Precise, ABC):
+    """Rescales log r before h is taken. A subclass implements `forward`; one with statistics overrides `observe`."""
+
+    @abstractmethod
+    def forward(self, log_r: Tensor, noised: Noised) -> Tensor:
+        """The normalised log r, (B,); a pure function of its arguments and of the statistics so far."""
+
+    def adopt(self, timesteps: TimestepSampler, schedule: Schedule) -> None:
+        """Know the times that will be asked for; nothing to do for most. The loss calls it once."""
+        del timesteps, schedule
+
+    def observe(self, log_r: Tensor, noised: Noised) -> None:
+        """Take in the raw log r of a generator step. Called in training only, after the step's gradient."""
+
+
+class ClampRatio(RatioNormaliser):
+    """r clamped to [low, high], which bounds the variance of h where r is estimated badly or is very large.
+
+    Args:
+        low: smallest r, > 0.
+        high: largest r, > 0.
+    """
+
+    def __init__(self, low: float = 0.1, high: float = 20.0) -> None:
+        require("> 0", low=low, high=high)
+        super().__init__()
+        if low >= high:
+            raise ValueError(f"need low < high, got {low} and {high}")
+        self.low, self.high = low, high
+
+    def forward(self, log_r: Tensor, noised: Noised) -> Tensor:
+        return log_r.clamp(math.log(self.low), math.log(self.high))
+
+
+class TimeBinNormaliser(RatioNormaliser):
+    """Divides r by a running mean of its time bin, so that E_q[r] = 1 holds in each bin for a biased estimate too.
+
+    Bins are quantiles of log(alpha^2 / sigma^2), so that all of them fill equally fast. The mean is the exponential
+    moving average of each bin's batch mean, warm-started: the n-th observation has weight max(1/n, 1 - decay), and an
+    empty bin leaves r as it is.
+
+    Args:
+        bins: number of bins, >= 1.
+        decay: of the moving average, in [0, 1).
+        edges: rising log-SNR between the bins, finite; null: quantiles of the timesteps that the distiller draws.
+
+    Raises:
+        ValueError: if the number of edges is not one below that of the bins.
+    """
+
+    log_mean: Tensor
+    count: Tensor
+
+    def __init__(self, bins: int = 10, decay: float = 0.99, edges: Sequence[float] | None = None) -> None:
+        require(">= 1", bins=bins)
+        require("[0, 1)", decay=decay)
+        require("finite", edges=edges)
+        super().__init__()
+        if edges is not None and len(edges) != bins - 1:
+            raise ValueError(f"{bins} bins have {bins - 1} edges between them, got {len(edges)}")
+        self.bins, self.decay = bins, decay
+        self.edges = TimeBins(edges or []) if edges is not None or bins == 1 else None
+        self.register_buffer("log_mean", torch.zeros(bins, dtype=torch.float64))
+        self.register_buffer("count", torch.zeros(bins, dtype=torch.long))
+
+    def adopt(self, timesteps: TimestepSampler, schedule: Schedule) -> None:
+        self.edges = self.edges or TimeBins.quantiles(timesteps, schedule, self.bins)
+
+    def bin_of(self, noised: Noised) -> Tensor:
+        """(B,) index of each sample's bin.
+
+        Raises:
+            ValueError: if neither the constructor nor a `Distiller` has set the edges.
+        """
+        if self.edges is None:
+            raise ValueError("TimeBinNormaliser has no edges yet: pass edges=, or put it into a Distiller")
+        return self.edges(noised.t, noised.schedule)
+
+    def forward(self, log_r: Tensor, noised: Noised) -> Tensor:
+        return log_r - self.log_mean[self.bin_of(noised)].to(log_r)
+
+    def observe(self, log_r: Tensor, noised: Noised) -> None:
+        bins, log_r = self.bin_of(noised), log_r.detach().double()
+        # Sums of r relative to each bin's largest, so that they stay finite, over the processes' whole batch.
+        peak = torch.full_like(self.log_mean, -torch.inf).scatter_reduce(0, bins, log_r, "amax")
+        peak = over_processes(peak, dist.ReduceOp.MAX)
+        mass = torch.zeros_like(self.log_mean).index_add_(0, bins, (log_r - peak[bins]).exp())
+        seen_by = torch.bincount(bins, minlength=self.bins).double()
+        mass, seen_by = over_processes(torch.stack([mass, seen_by]))
+        seen = seen_by > 0
+        self.count += seen
+        fresh = (1 / self.count.double()).clamp(min=1 - self.decay, max=1)
+        batch_mean = peak + (mass / seen_by).log()
+        # The average of r itself, in logarithms; the first observation has weight 1, and log1p(-1) = -inf is right.
+        average = torch.logaddexp(self.log_mean + torch.log1p(-fresh), batch_mean + fresh.log())
+        self.log_mean.copy_(torch.where(seen, average, self.log_mean))
+
+
+class WeightNormaliser(nn.Module, ABC):
+    """Rescales h over a batch. A subclass implements `forward`."""
+
+    @abstractmethod
+    def forward(self, h: Tensor) -> Tensor:
+        """The normalised h, (B,) -> (B,)."""
+
+
+class BatchMeanNormaliser(WeightNormaliser):
+    """h / mean(h), over the whole effective batch: on several processes the mean is taken over all of them.
+
+    For the alpha family this turns the divergence's gradient into the Rényi divergence's (up to the factor alpha). A
+    batch of one has h = 1, that is, reverse KL.
+    """
+
+    def forward(self, h: Tensor) -> Tensor:
+        total, count = over_processes(torch.stack([h.sum(), h.new_tensor(float(len(h)))]))
+        return h / (total / count).clamp(min=torch.finfo(h.dtype).tiny)

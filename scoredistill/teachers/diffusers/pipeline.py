@@ -1,0 +1,153 @@
+"""A text-to-image pipeline of diffusers as the teacher."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from scoredistill.diffusion.prediction import Prediction
+from scoredistill.networks.denoiser import Denoiser
+from scoredistill.networks.storage import find_trained
+from scoredistill.ranges import require
+from scoredistill.rendering.camera import Camera
+from scoredistill.teachers.diffusers.loading import Source
+from scoredistill.teachers.diffusers.parts import Execution, take_apart
+from scoredistill.teachers.diffusers.prompts import Prompts, PromptSettings, expanded
+from scoredistill.teachers.teacher import Teacher
+from scoredistill.types import Condition, TextEmbeddings
+from scoredistill.types.checks import times_of
+
+
+class DiffusersTeacher(Teacher):
+    """A text-to-image pipeline as the model of p: its network, under the noise schedule of its scheduler's config.
+
+    Known are Stable Diffusion 1 and 2 (epsilon and v; with cameras if the UNet projects 16 numbers into its time
+    embedding), SDXL, Stable Diffusion 3, FLUX.1, PixArt-α and PixArt-Σ, and DeepFloyd IF's first stage. Pictures are
+    encoded into the pipeline's space and prompts read by its own encoders, which are loaded only for prompts that are
+    not known yet. Whatever guidance asks of one x_t is one call of the network.
+
+    Args:
+        model: id on the hub, the folder of a pipeline, or the output of the recipe that trains one, whose newest
+            finished run counts.
+        revision: of a hub repository: branch, tag or commit; null: its main branch.
+        variant: of the weights' files, fp16 for example; null: the plain ones.
+        dtype: of weights and activations: float32, float16 or bfloat16. Results have the type of x_t.
+        resolution: pixels to which a picture's sides are brought before it is encoded, >= 1; null: the pipeline's own.
+        attention: backend of a transformer's attention, as diffusers calls it; null: the library's choice.
+        compile: compile the network, which takes a minute at first.
+        offload: keep what is idle, the autoencoder's decoder and the text encoders, on the CPU.
+        checkpointing: compute activations again in the backward pass, in less memory.
+        slicing: encode and decode one picture at a time, in less memory.
+        tiling: encode and decode large pictures tile by tile, in less memory; the tiles' seams are blended.
+        prompts: how prompts are read; null: word for word.
+        guidance_embedding: the scale that a guidance-distilled FLUX is told, > 0; null: 1, its model without guidance.
+        trained_by: the recipe that trains it; `scoredistill fit` runs it first where there is no such pipeline yet.
+
+    Raises:
+        ValueError: if there is no such pipeline, its class is not known, or a setting does not suit it.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        revision: str | None = None,
+        variant: str | None = None,
+        dtype: Literal["float32", "float16", "bfloat16"] = "float32",
+        resolution: int | None = None,
+        attention: str | None = None,
+        compile: bool = False,
+        offload: bool = False,
+        checkpointing: bool = False,
+        slicing: bool = False,
+        tiling: bool = False,
+        prompts: PromptSettings | None = None,
+        guidance_embedding: float | None = None,
+        trained_by: str | None = None,
+    ) -> None:
+        require(">= 1", resolution=resolution)
+        require("> 0", guidance_embedding=guidance_embedding)
+        if dtype not in ("float32", "float16", "bfloat16"):
+            raise ValueError(f"dtype: choose float32, float16 or bfloat16, got {dtype!r}")
+        execution = Execution(getattr(torch, dtype), attention, compile, offload, checkpointing, slicing, tiling)
+        found = find_trained(model, "pipeline", "model_index.json")
+        if found is None and trained_by is not None:
+            raise ValueError(f"there is no trained pipeline in {model}: scoredistill fit --config {trained_by}")
+        source = Source(model if found is None else str(found), revision, variant)
+        parts = take_apart(source, execution, guidance_embedding)
+        super().__init__(parts.schedule)
+        self.source = source
+        self.denoiser, self.codec, self._zeros = parts.denoiser, parts.codec, parts.zeros
+        self.size = parts.side if resolution is None else (resolution, resolution)
+        if resolution is not None and resolution % self.codec.pixels:
+            raise ValueError(f"resolution: it must be a multiple of {self.codec.pixels}, got {resolution}")
+        self.prompts = Prompts(parts.encoder, prompts)
+        self.eval()
+
+    def forward(self, x_t: Tensor, t: float | Tensor, condition: Condition | None = None) -> Prediction:
+        return self.predict_all(x_t, times_of(t, x_t).to(x_t.device), [condition])[0]
+
+    def predict_all(self, x_t: Tensor, t: Tensor, conditions: Sequence[Condition | None]) -> list[Prediction]:
+        n = len(conditions)
+        asked = joined([self._complete(condition, x_t) for condition in conditions])
+        whole = self.denoiser(x_t.repeat(n, 1, 1, 1), t.repeat(n), asked, self.schedule)
+        kind, values = self.denoiser.prediction, whole.value.chunk(n)
+        return [Prediction.of(kind, value, x_t, t, self.schedule) for value in values]  # type: ignore[arg-type]
+
+    def encode(self, x: Tensor) -> Tensor:
+        channels = self.codec.channels
+        if x.ndim != 4 or x.shape[1] not in (3, channels):
+            raise ValueError(f"need pictures (B, 3, H, W) or latents of {channels} channels, got {tuple(x.shape)}")
+        if x.shape[1] != 3:
+            return x
+        if x.shape[-2:] != self.size:
+            x = interpolate(x, self.size, mode="bilinear", antialias=True)
+        return self.codec.encode(x)
+
+    def decode(self, x: Tensor) -> Tensor:
+        return x if x.shape[1] == 3 else self.codec.decode(x)
+
+    def embedded(self, condition: Condition | None, rows: int | None) -> Condition | None:
+        rows = rows if condition is None or condition.rows is None else condition.rows
+        if rows is None:
+            return condition
+        if condition is None or (condition.prompt is None and condition.embeddings is None):
+            return replace(condition or Condition(), embeddings=self._unconditional(rows))
+        return self.prompts.embedded(condition, rows, self._device)
+
+    def network_of(self, whom: str) -> Denoiser:
+        return self.denoiser
+
+    @property
+    def _device(self) -> torch.device:
+        return next(self.denoiser.parameters()).device
+
+    def _complete(self, condition: Condition | None, x_t: Tensor) -> Condition:
+        """With embeddings of B rows. What comes without was not worded by `embedded`: it is read word for word."""
+        if condition is None or (condition.prompt is None and condition.embeddings is None):
+            return replace(condition or Condition(), embeddings=self._unconditional(len(x_t)))
+        condition = self.prompts.literal(condition, len(x_t), x_t.device).to(x_t.device)
+        rows = [len(part) for part in (condition.embeddings, condition.camera) if part is not None]
+        if any(n != len(x_t) for n in rows):
+            raise ValueError(f"the condition has {' and '.join(map(str, rows))} rows for {len(x_t)} samples")
+        return condition
+
+    def _unconditional(self, rows: int) -> TextEmbeddings:
+        """Of the empty text, or the zeros that SDXL puts in its place, B rows."""
+        empty = self.prompts.texts([""], self._device)
+        if self._zeros:
+            pooled = None if empty.pooled is None else torch.zeros_like(empty.pooled)
+            empty = TextEmbeddings(torch.zeros_like(empty.tokens), pooled)
+        return expanded(empty, rows)
+
+
+def joined(conditions: Sequence[Condition]) -> Condition:
+    """What a network is told of several conditions below each other: embeddings, and cameras where all have them."""
+    texts = [TextEmbeddings.of(each.embeddings) for each in conditions if each.embeddings is not None]
+    cameras = [each.camera for each in conditions if each.camera is not None]
+    camera = Camera.cat(cameras) if len(cameras) == len(conditions) else None
+    return Condition(camera=camera, embeddings=TextEmbeddings.cat(texts))

@@ -1,0 +1,141 @@
+"""A text-to-image model that is trained here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from scoredistill.diffusion.prediction import Prediction
+from scoredistill.diffusion.schedule import LinearSchedule
+from scoredistill.files import whole_folder
+from scoredistill.networks.denoiser import Denoiser
+from scoredistill.networks.diffusers import DiffusersBackbone
+from scoredistill.networks.storage import require_finite
+from scoredistill.networks.tokenizer import word_tokenizer
+from scoredistill.teachers.diffusers.codec import LatentCodec
+from scoredistill.teachers.diffusers.prompts import expanded, listed
+from scoredistill.teachers.teacher import Teacher
+from scoredistill.types import Condition, TextEmbeddings
+
+
+class TextToImage(Teacher):
+    """A latent UNet and the text encoder that it is conditioned by, over a frozen autoencoder:
+
+        epsilon(x_t, t, prompt) = UNet(x_t, t, CLIP(prompt)),    x = encoder(picture)
+
+    under Stable Diffusion's noise schedule. `DiffusersTeacher` reads what `save` writes.
+
+    High-Resolution Image Synthesis with Latent Diffusion Models, 2021, arXiv:2112.10752.
+
+    Args:
+        autoencoder: an AutoencoderKL of diffusers.
+        unet: settings of a UNet2DConditionModel, by the names that diffusers has for them; its channels and the width
+            of the texts are added.
+        text_encoder: settings of a CLIPTextModel, by transformers' names; its vocabulary is added.
+        words: texts whose words are one token each.
+        prediction: what the UNet outputs, epsilon or v.
+
+    Raises:
+        ValueError: if settings are given that follow from the others, or do not fit together.
+    """
+
+    def __init__(
+        self,
+        autoencoder: nn.Module,
+        unet: Mapping[str, Any],
+        text_encoder: Mapping[str, Any],
+        words: Sequence[str],
+        prediction: Literal["epsilon", "v"] = "epsilon",
+    ) -> None:
+        from diffusers import UNet2DConditionModel
+        from transformers import CLIPTextConfig, CLIPTextModel
+
+        super().__init__(LinearSchedule())
+        self.codec = LatentCodec(autoencoder.eval().requires_grad_(False))
+        self.tokenizer = word_tokenizer(words, int(text_encoder.get("max_position_embeddings", 77)))
+        ids = {f"{name}_token_id": getattr(self.tokenizer, f"{name}_token_id") for name in ("bos", "eos", "pad")}
+        own = {"vocab_size": len(self.tokenizer), **ids}
+        kind: Any = CLIPTextModel
+        self.text_encoder = kind(CLIPTextConfig(**_together("text_encoder", text_encoder, own)))
+        channels = self.codec.channels
+        own = {"in_channels": channels, "out_channels": channels}
+        own["cross_attention_dim"] = self.text_encoder.config.hidden_size
+        network: Any = UNet2DConditionModel
+        backbone = DiffusersBackbone(network(**_together("unet", unet, own)), time="discrete", schedule=self.schedule)
+        self.denoiser = Denoiser(backbone, prediction)
+
+    @property
+    def unet(self) -> Any:
+        """The model of diffusers."""
+        return self.denoiser.network.network
+
+    @property
+    def shape(self) -> torch.Size:
+        """Of one sample's latents, (C, h, w)."""
+        side: int = self.unet.config.sample_size
+        return torch.Size((self.codec.channels, side, side))
+
+    def forward(self, x_t: Tensor, t: Tensor, condition: Condition | None = None) -> Prediction:
+        condition = self.embedded(condition, len(x_t))
+        if condition is None or condition.embeddings is None:
+            condition = Condition(embeddings=expanded(self.read([""]), len(x_t)))
+        return self.denoiser(x_t, t, condition, self.schedule)
+
+    def read(self, texts: Sequence[str]) -> TextEmbeddings:
+        """Embeddings (B, L, E) of B texts, differentiable in the text encoder; what is too long is cut off."""
+        tokens = self.tokenizer(list(texts), padding="max_length", truncation=True, return_tensors="pt")
+        device = next(self.text_encoder.parameters()).device
+        return TextEmbeddings(self.text_encoder(tokens.input_ids.to(device))[0])
+
+    def embedded(self, condition: Condition | None, rows: int | None) -> Condition | None:
+        if condition is None or condition.prompt is None or condition.embeddings is not None:
+            return condition
+        texts = listed(condition.prompt)
+        embeddings = self.read(texts)
+        if isinstance(condition.prompt, str) and rows is not None:
+            embeddings = expanded(embeddings, rows)
+        return replace(condition, embeddings=embeddings)
+
+    def encode(self, x: Tensor) -> Tensor:
+        return self.codec.encode(x) if x.shape[1] == 3 else x
+
+    def decode(self, x: Tensor) -> Tensor:
+        return x if x.shape[1] == 3 else self.codec.decode(x)
+
+    def network_of(self, whom: str) -> Denoiser:
+        return self.denoiser
+
+    def save(self, folder: str | Path) -> None:
+        """Write it as a StableDiffusionPipeline, into a folder that appears only when it is whole.
+
+        Args:
+            folder: the destination.
+
+        Raises:
+            ValueError: if a weight is NaN or infinite.
+        """
+        from diffusers import DDIMScheduler, StableDiffusionPipeline
+
+        kinds: Any = (DDIMScheduler, StableDiffusionPipeline)
+        betas = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
+        kind = {"epsilon": "epsilon", "v": "v_prediction"}[self.denoiser.prediction]
+        scheduler = kinds[0](**betas, clip_sample=False, set_alpha_to_one=False, steps_offset=1, prediction_type=kind)
+        pipeline = kinds[1](
+            self.codec.vae, self.text_encoder, self.tokenizer, self.unet, scheduler,
+            safety_checker=None, feature_extractor=None, requires_safety_checker=False,
+        )  # fmt: skip
+        require_finite(self, folder)
+        with whole_folder(Path(folder)) as draft:
+            pipeline.save_pretrained(draft)
+
+
+def _together(key: str, given: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """Raises ValueError for settings that are given although they follow from others."""
+    if twice := sorted(given.keys() & own.keys()):
+        raise ValueError(f"{key}.{twice[0]}: it follows from the other parts; leave it out")
+    return {**given, **own}
