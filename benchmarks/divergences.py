@@ -7,7 +7,7 @@ Each run is an ordinary `scoredistill fit` of recipes/f_distill/grid.yaml or gri
 runs that are there already are not done again, so that several processes can share the work by `--divergences`. Beside
 each divergence stands the variance of h that THEORY's law 10 has for a Gaussian pair at mean gap 1, by quadrature. The
 eight modes of recipes/f_distill/ring.yaml, whose weights differ, follow for the divergences of RING. It prints the
-figures as JSON, keeps them, and writes them as a Markdown table.
+metrics as JSON, keeps them, and writes them as a Markdown table.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ def mean_and_error(values: list[float]) -> tuple[float, float]:
 
 
 def cell(found: list[Path]) -> dict[str, object]:
-    """Figures of several seeds: lists a seed each, or means with standard errors."""
+    """Metrics of several seeds: lists a seed each, or means with standard errors."""
     read = [metrics(path) for path in found]
     covered = [m["modes_covered"] for m in read]
     averaged = {key: mean_and_error([m[key] for m in read]) for key in ("wasserstein2", "mode_kl", "seconds")}
@@ -95,7 +95,7 @@ def cell(found: list[Path]) -> dict[str, object]:
 
 
 def table(report: dict[str, dict[str, dict]]) -> str:
-    """The grid's figures as Markdown."""
+    """The grid's metrics as Markdown."""
     heads = ["divergence", "ratio", "seeds", "modes (least)", "within 3 std", "Wasserstein-2", "histogram's divergence"]
     rows = [[*heads, "Var h / (E h)²", "law 10"], ["---"] * 9]
     for name, cells in report.items():

@@ -4,7 +4,7 @@
     uv run python benchmarks/diversity.py --seeds 2       # a quick look
 
 Each run is an ordinary `scoredistill fit` of recipes/gallery/diversity.yaml in a folder of its own; runs that are there
-already are not done again. It prints the figures as JSON and writes them beside the picture of all particles.
+already are not done again. It prints the metrics as JSON and writes them beside the picture of all particles.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def run(loss: str, seed: int, folder: Path) -> Path:
     return finished_run("gallery/diversity.yaml", folder / loss / f"seed_{seed}", *LOSSES[loss], *seeds)
 
 
-def figures(runs: list[Path]) -> dict[str, object]:
+def summary(runs: list[Path]) -> dict[str, object]:
     """Variants covered and PSNR of several runs, with the standard error over seeds."""
     found = [metrics(path) for path in runs]
     covered = [m["variants_covered"] for m in found]
@@ -50,7 +50,7 @@ def main() -> None:
     runs = {loss: [run(loss, seed, options.folder) for seed in range(options.seeds)] for loss in LOSSES}
     tiles = [tile for seed in range(options.seeds) for loss in LOSSES for tile in first_view(runs[loss][seed])]
     save_picture(picture_grid(torch.stack(tiles), columns=4 * len(LOSSES)), options.folder / "diversity.png")
-    write_report({loss: figures(paths) for loss, paths in runs.items()}, options.folder / "diversity.json")
+    write_report({loss: summary(paths) for loss, paths in runs.items()}, options.folder / "diversity.json")
     print(f"a row a seed: four particles of {', then four of '.join(LOSSES)}: {options.folder}/diversity.png")
 
 

@@ -45,7 +45,7 @@ def best(work: Callable[[], object], repeats: int = 5) -> float:
 
 
 def measure(grid: int) -> dict[str, float]:
-    """Figures of one grid, in this process."""
+    """Metrics of one grid, in this process."""
     before = peak()
     generator = DMTet(grid=grid, resolution=128)
     one = torch.ones(1)

@@ -44,7 +44,7 @@ def orbit(views: int, device: torch.device) -> Camera:
 
 
 def measure(prompt: str, size: int, repeats: int, device: torch.device) -> dict[str, float]:
-    """Figures of one prompt."""
+    """Metrics of one prompt."""
     cold, warm = Gallery(cache_bytes=0), Gallery()
     one, four = orbit(1, device), orbit(4, device)
     x = torch.randn(16, 3, size, size, device=device)

@@ -2,7 +2,7 @@
 
     python benchmarks/nerf_step.py [--steps 80] [--particles 4] [--views 2] [--samples 64] [--threads 2]
 
-The particles are fitted to pictures of a solid ball, whose colour is its position, over random backgrounds. The two
+The particles are fitted to pictures of a solid ball, whose color is its position, over random backgrounds. The two
 runs take their steps in turn, so that a busy machine slows both; times are medians over the last quarter.
 """
 
@@ -42,17 +42,17 @@ def ball(camera: Camera, size: int, background: Tensor) -> Tensor:
 
 
 class Run:
-    """One NeRF, its optimiser and the times of its steps."""
+    """One NeRF, its optimizer and the times of its steps."""
 
     def __init__(self, args: argparse.Namespace, skip: bool) -> None:
         self.nerf = NeRF(args.particles, resolution=args.resolution, samples=args.samples, skip=skip)
-        self.optimiser = Adam(self.nerf.parameters(), lr=0.15, betas=(0.9, 0.99), eps=1e-15, fused=True)
+        self.optimizer = Adam(self.nerf.parameters(), lr=0.15, betas=(0.9, 0.99), eps=1e-15, fused=True)
         self.rng = torch.Generator().manual_seed(0)
         self.views, self.resolution, self.steps = args.views, args.resolution, args.steps
         self.seconds: list[float] = []
 
     def step(self, index: int) -> None:
-        """One update towards the pictures of random cameras."""
+        """One update toward the pictures of random cameras."""
         camera = cameras(self.views, self.rng)
         start = time.perf_counter()
         self.nerf.on_progress(index, index / self.steps, self.rng)
@@ -63,8 +63,8 @@ class Run:
         target = ball(camera, self.resolution, sample.condition.background[: self.views])
         drawn = time.perf_counter()
         (sample.x.unflatten(0, (-1, self.views)) - target).square().mean().backward()
-        self.optimiser.step()
-        self.optimiser.zero_grad()
+        self.optimizer.step()
+        self.optimizer.zero_grad()
         self.seconds.append(time.perf_counter() - drawn + rendered - start)
 
     def psnr(self) -> float:

@@ -3,7 +3,7 @@
     uv run python benchmarks/points.py
 
 Each column is an ordinary `scoredistill fit` of a recipe of recipes/points; one that is there is not done again.
-It prints the figures as JSON and writes them beside the picture of all columns.
+It prints the metrics as JSON and writes them beside the picture of all columns.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Time of the rasteriser's forward and backward with antialiasing, by backend; prints JSON.
+"""Time of the rasterizer's forward and backward with antialiasing, by backend; prints JSON.
 
     python benchmarks/raster.py [--subdivisions 5] [--size 256] [--views 1] [--repeats 20] [--threads 1] [--device cpu]
 
@@ -21,14 +21,14 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from scoredistill.rendering.camera import Camera
-from scoredistill.rendering.raster import Backend, Scene, antialias, interpolate, project, rasterise
+from scoredistill.rendering.raster import Backend, Scene, antialias, interpolate, project, rasterize
 from scoredistill.rendering.turntable import turntable_cameras
 
 
 def picture(camera: Camera, vertices: Tensor, faces: Tensor, size: int, backend: Backend) -> Tensor:
     """Normals and mask, (V, 4, size, size)."""
     scene = Scene.of(project(camera, vertices, size, size), faces)
-    fragments = rasterise(scene, size, size, backend)
+    fragments = rasterize(scene, size, size, backend)
     normals = interpolate(fragments, scene.faces, normalize(vertices, dim=-1).repeat(len(camera), 1))
     return antialias(torch.cat([normals, fragments.mask], dim=1), fragments, scene)
 

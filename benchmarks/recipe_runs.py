@@ -26,7 +26,7 @@ def finished_run(recipe: str, output: Path, *overrides: str) -> Path:
 
 
 def metrics(run: Path) -> dict[str, float]:
-    """The run's final figures."""
+    """The run's final metrics."""
     return json.loads((run / "metrics.json").read_text())
 
 

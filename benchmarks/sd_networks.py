@@ -13,7 +13,7 @@ from torch.nn import Module
 from scoredistill.generators.nerf import DenseGrid, NeRF
 from scoredistill.teachers import DiffusersTeacher
 from scoredistill.teachers.diffusers.loading import quietly
-from scoredistill.teachers.diffusers.prompts import Prompts, PromptSettings
+from scoredistill.teachers.diffusers.prompts import PromptEmbedder, PromptSettings
 from scoredistill.types import TextEmbeddings
 
 TOKENS = 77
@@ -30,7 +30,7 @@ class Size:
         heads: of attention at each.
         text: width of the text embeddings.
         vae: channels of the autoencoder's four levels.
-        groups: of group normalisation.
+        groups: of group normalization.
         pixels: of a picture's side, eight to a latent's.
         samples: parts of a ray.
         matrix: side of the matrices by which the device's rate is measured.
@@ -116,5 +116,5 @@ def random_teacher(size: Size, dtype: Precision) -> DiffusersTeacher:
         made.save_pretrained(folder)
         del unet, vae, made  # else there would be two at a time
         teacher = DiffusersTeacher(folder, dtype=dtype)
-    teacher.prompts = Prompts(RandomTexts(size.text), PromptSettings(cache=None))
+    teacher.prompts = PromptEmbedder(RandomTexts(size.text), PromptSettings(cache=None))
     return teacher

@@ -4,7 +4,7 @@
 
 One camera, the critic a LoRA on the teacher's own network. The package's step, under Lightning with a log line a step,
 stands beside the same step in a straight line of plain PyTorch and beside it as threestudio composes it, by turns in
-one run; figures are medians over the repeats, ratios those of the turns. `mid` is for a CPU. Writes JSON into
+one run; metrics are medians over the repeats, ratios those of the turns. `mid` is for a CPU. Writes JSON into
 benchmarks/results and prints tables.
 """
 
@@ -38,7 +38,7 @@ STRAIGHT, THREESTUDIO, PRODUCT = "straight line", "threestudio", "matrix product
 
 
 def measure(teacher: DiffusersTeacher, args: argparse.Namespace, vsd: bool, particles: int) -> dict[str, Any]:
-    """Figures of one objective and number of particles."""
+    """Metrics of one objective and number of particles."""
     size, device = SIZES[args.size], torch.device(args.device)
     teacher.to(device)
     data = PromptAndCameras("a red mug", views=1)
@@ -101,7 +101,7 @@ def _ignoring(work: Callable[[], object], meter: Meter) -> None:
 
 
 def described(args: argparse.Namespace, teacher: DiffusersTeacher) -> dict[str, Any]:
-    """Where and of what figures are."""
+    """Where and of what metrics are."""
     device = torch.device(args.device)
     return {
         "size": args.size,

@@ -87,7 +87,7 @@ class Networks:
 
 
 class PlainLoop:
-    """A training loop without a toolkit, with its particles and optimisers.
+    """A training loop without a toolkit, with its particles and optimizers.
 
     Args:
         networks: that are asked.
@@ -167,14 +167,14 @@ class PlainLoop:
     def _update_particles(self, latents: Tensor, gradient: Tensor, meter: Meter) -> None:
         with meter("backward"):
             latents.backward(gradient / len(latents))
-        with meter("optimiser"):
+        with meter("optimizer"):
             self.particles.step()
             self.particles.zero_grad()
 
     def _update_critic(self, predicted: Tensor, epsilon: Tensor, meter: Meter) -> None:
         with meter("critic backward"):
             nn.functional.mse_loss(predicted, epsilon).backward()
-        with meter("optimiser"):
+        with meter("optimizer"):
             assert self.adapters is not None
             self.adapters.step()
             self.adapters.zero_grad()

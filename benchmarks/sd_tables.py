@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-STAGES = ("render", "encode", "teacher", "critic", "critic backward", "decode", "backward", "optimiser", "other")
+STAGES = ("render", "encode", "teacher", "critic", "critic backward", "decode", "backward", "optimizer", "other")
 
 
 def tables(cases: Sequence[dict[str, Any]]) -> str:
@@ -26,9 +26,9 @@ def _stages(cases: Sequence[dict[str, Any]]) -> str:
 def _ratios(cases: Sequence[dict[str, Any]]) -> str:
     rows = []
     for case in cases:
-        figures = [f"{value:.2f}" for value in case["ratios"].values()]
+        metrics = [f"{value:.2f}" for value in case["ratios"].values()]
         bound = [f"{case['teraflops']:.3g}", f"{case['bound_ms']:.0f}", f"{case['over_bound']:.2f}"]
-        rows.append([case["objective"], str(case["particles"]), *figures, *bound])
+        rows.append([case["objective"], str(case["particles"]), *metrics, *bound])
     names = ["to straight line", "network to threestudio", "step to threestudio", "without its decode"]
     return _table(["objective", "particles", *names, "TFLOP", "bound ms", "step to bound"], rows)
 

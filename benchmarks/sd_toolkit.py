@@ -55,12 +55,12 @@ class Turns(Callback):
         _watch(distiller.generator, "on_progress", meter, cycle(["render"]))
         _watch(distiller.generator, "forward", meter, cycle(["render"]))
         _watch(distiller.teacher, "encode", meter, cycle(["encode"]))
-        _watch(distiller.teacher, "predict_all", meter, cycle(["teacher"]))
+        _watch(distiller.teacher, "predict_many", meter, cycle(["teacher"]))
         for critic in distiller.critics:
             _watch(critic, "predict", meter, cycle(["critic"]))
         backward = ["backward", "critic backward"] if distiller.critics else ["backward"]
         _watch(pl_module, "manual_backward", meter, cycle(backward))
-        _watch(trainer.strategy, "optimizer_step", meter, cycle(["optimiser"]))
+        _watch(trainer.strategy, "optimizer_step", meter, cycle(["optimizer"]))
         meter.start()
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *arguments: object) -> None:

@@ -7,7 +7,7 @@
 Each run is an ordinary `scoredistill fit` of recipes/prolificdreamer/nerf.yaml with its overlay of recipes/small, in a
 process and a folder of its own: four particles, the same starts for both objectives; SDS is `--model.loss SDS` and
 differs in nothing else. Runs that are there already are not done again, and what follows `--` goes to all of them. The
-teacher is trained first if there is none yet. Of `PromptFidelity`'s figures it writes means and standard errors over
+teacher is trained first if there is none yet. Of `PromptFidelity`'s metrics it writes means and standard errors over
 seeds, and of VSD's less SDS's, seed by seed, as JSON and as a Markdown table, and a picture in which each row is a
 seed: each cell's four particles.
 """
@@ -32,7 +32,7 @@ from scoredistill.rendering.turntable import picture_grid, save_picture
 RECIPE = ["--config", "prolificdreamer/nerf", "--config", "small/prolificdreamer/nerf"]
 LOSSES: dict[str, list[str]] = {"SDS": ["--model.loss", "SDS"], "VSD": []}
 SCALES = [7.5, 100.0]
-FIGURES = ["recognised", "chroma", "foreground", "diversity", "diversity_features"]
+FIGURES = ["recognized", "chroma", "foreground", "diversity", "diversity_features"]
 """Of the particles; all but the first have a `_gallery` beside them."""
 
 Job = tuple[str, float, int]
@@ -71,23 +71,23 @@ def mean_and_error(values: list[float]) -> dict[str, float | None]:
 
 
 def cell(runs: list[Path]) -> dict[str, object]:
-    """Figures of several seeds, with the Gallery's and the recogniser's own. Empty particles have no chroma."""
+    """Metrics of several seeds, with the Gallery's and the classifier's own. Empty particles have no chroma."""
     read = [metrics(path) for path in runs]
     names = [*FIGURES, "seconds", *(f"{name}_gallery" for name in FIGURES[1:])]
-    names += ["recogniser_accuracy", "recogniser_accuracy_spoilt"]
+    names += ["recognizer_accuracy", "recognizer_accuracy_spoilt"]
     found = {name: [m[name] for m in read if name in m] for name in names}
     return {"seeds": len(read)} | {name: mean_and_error(values) for name, values in found.items() if values}
 
 
 def difference(first: list[Path], second: list[Path]) -> dict[str, object]:
-    """First minus second, seed by seed, of the figures that both have."""
+    """First minus second, seed by seed, of the metrics that both have."""
     pairs = [(metrics(a), metrics(b)) for a, b in zip(first, second, strict=True)]
     found = {name: [a[name] - b[name] for a, b in pairs if name in a and name in b] for name in FIGURES}
     return {"seeds": len(pairs)} | {name: mean_and_error(values) for name, values in found.items() if values}
 
 
 def table(report: dict[str, dict[str, object]]) -> str:
-    """The figures as Markdown, a row an objective and scale, the Gallery's own last."""
+    """The metrics as Markdown, a row an objective and scale, the Gallery's own last."""
 
     def shown(cell: dict, name: str) -> str:
         if name not in cell:
@@ -100,7 +100,7 @@ def table(report: dict[str, dict[str, object]]) -> str:
     for key, found in report.items():
         rows.append([*key.split(" "), str(found["seeds"]), *(shown(found, name) for name in FIGURES)])
     last = next(reversed(report.values()))
-    own = [shown(last, "recogniser_accuracy"), *(shown(last, f"{name}_gallery").split(" ")[0] for name in FIGURES[1:])]
+    own = [shown(last, "recognizer_accuracy"), *(shown(last, f"{name}_gallery").split(" ")[0] for name in FIGURES[1:])]
     rows.append(["the Gallery", "", "", own[0].split(" ")[0], *own[1:]])
     return "\n".join(f"| {' | '.join(row)} |" for row in rows) + "\n"
 
@@ -121,7 +121,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("overrides", nargs="*", help="options of every fit, after --")
     options = parser.parse_args(argv)
     jobs = list(product(LOSSES, SCALES, range(options.seeds)))
-    # The first by itself: it trains the teacher and the recogniser, if these are not there yet.
+    # The first by itself: it trains the teacher and the classifier, if these are not there yet.
     first = run(jobs[0], options.folder, options.overrides)
     with ThreadPoolExecutor(options.jobs) as pool:
         others = list(pool.map(lambda job: run(job, options.folder, options.overrides), jobs[1:]))

@@ -12,7 +12,7 @@ from torch import Tensor
 Answer = TypeVar("Answer")
 
 
-class Latest(Generic[Answer]):
+class LastCallCache(Generic[Answer]):
     """Remembers one answer, as long as the very same objects are asked about.
 
     Objects are told apart by identity and held weakly, and a tensor that was changed in place is another one. So is an
@@ -24,7 +24,7 @@ class Latest(Generic[Answer]):
         self._asked: list[weakref.ref[object]] = []
         self._answer: Answer | None = None
 
-    def __reduce__(self) -> tuple[type[Latest[Answer]], tuple[()]]:
+    def __reduce__(self) -> tuple[type[LastCallCache[Answer]], tuple[()]]:
         """Copies and processes start with nothing to remember."""
         return type(self), ()
 

@@ -11,13 +11,13 @@ from scoredistill.critics.critic import Critic
 from scoredistill.diffusion.guidance import CFG, Guidance
 from scoredistill.diffusion.prediction import noise_like
 from scoredistill.diffusion.timesteps import TimestepSampler, UniformTimesteps
-from scoredistill.distributed import of_all
+from scoredistill.distributed import all_gather
 from scoredistill.generators.generator import Generator
 from scoredistill.losses.distillation import Gradient, ScoreDistillation
 from scoredistill.losses.trainable import require_registered, require_trained
 from scoredistill.ratios.discriminator import DiscriminatorRatio
 from scoredistill.teachers.teacher import Teacher
-from scoredistill.types import Batch, Condition, Noised, Sample
+from scoredistill.types import Batch, Condition, Diffused, Sample
 from scoredistill.types.checks import require_shape, time_type
 
 
@@ -27,19 +27,19 @@ class Step:
 
     Args:
         loss: scalar surrogate, whose gradient at sample b is g_b / B.
-        noised: the diffused samples, and in `noised.sample` the clean ones.
+        diffused: the diffused samples, and in `diffused.sample` the clean ones.
         gradient: g and its parts.
     """
 
     loss: Tensor
-    noised: Noised
+    diffused: Diffused
     gradient: Gradient
 
 
 class Distiller(nn.Module):
     """Distils a teacher's score into a generator under a loss.
 
-    It owns no optimiser and changes no state: given t, epsilon or a `torch.Generator`, every result is determined.
+    It owns no optimizer and changes no state: given t, epsilon or a `torch.Generator`, every result is determined.
 
     Args:
         generator: what is trained.
@@ -73,12 +73,12 @@ class Distiller(nn.Module):
         self.guidance = guidance or CFG()
         self.timesteps = timesteps or UniformTimesteps()
         self.critic_timesteps = critic_timesteps or self.timesteps
-        generator.adopt(teacher)
-        loss.adopt(teacher, self.timesteps)
+        generator.bind(teacher)
+        loss.bind(teacher, self.timesteps)
         # Found once: to look through the thousands of modules of a large network takes longer than a small step may.
         self.critics = [m for m in loss.modules() if isinstance(m, Critic) and m.trainable]
         self.discriminators = [m for m in loss.modules() if isinstance(m, DiscriminatorRatio)]
-        self._looks_at_all = any(isinstance(m, Critic) and m.looks_at_all for m in loss.modules())
+        self._needs_population = any(isinstance(m, Critic) and m.needs_population for m in loss.modules())
         for module in loss.modules():
             if isinstance(module, Teacher):
                 module.requires_grad_(False).eval()
@@ -111,10 +111,10 @@ class Distiller(nn.Module):
         Raises:
             ValueError: if t lies outside [0, 1], or the gradient has no value there.
         """
-        condition = self.teacher.embedded(condition, len(x))
+        condition = self.teacher.encode_prompt(condition, len(x))
         sample = replace(sample or self._as_sample(x, condition), x=x, condition=condition)
-        noised = Noised.diffuse(sample, t, epsilon, self.teacher.schedule)
-        return self.loss.gradient(noised, self.teacher, self.guidance).g
+        diffused = Diffused.diffuse(sample, t, epsilon, self.teacher.schedule)
+        return self.loss.gradient(diffused, self.teacher, self.guidance).g
 
     def generate(self, batch: Batch | None = None, rng: torch.Generator | None = None) -> Sample:
         """What the generator makes, where the teacher lives: prompts as embeddings, pictures encoded.
@@ -123,17 +123,17 @@ class Distiller(nn.Module):
             batch: what to generate; None: an unconditional batch.
             rng: CPU generator; None: torch's global one.
         """
-        sample = self.generator(self.asked(batch or Batch()), rng)
-        if self.generator.share is not None and sample.particle is not None:
-            sample = replace(sample, particle=sample.particle + self.generator.share.first)
+        sample = self.generator(self.with_embeddings(batch or Batch()), rng)
+        if self.generator.shard is not None and sample.particle is not None:
+            sample = replace(sample, particle=sample.particle + self.generator.shard.first)
         with torch.no_grad():
             population = None if sample.population is None else self.teacher.encode(sample.population)
-        condition = self.teacher.embedded(sample.condition, len(sample.x))
+        condition = self.teacher.encode_prompt(sample.condition, len(sample.x))
         return replace(sample, x=self.teacher.encode(sample.x), condition=condition, population=population)
 
-    def asked(self, batch: Batch) -> Batch:
+    def with_embeddings(self, batch: Batch) -> Batch:
         """The batch with its prompts as embeddings, for generators that read them."""
-        return replace(batch, condition=self.teacher.embedded(batch.condition, batch.count))
+        return replace(batch, condition=self.teacher.encode_prompt(batch.condition, batch.count))
 
     def step(
         self,
@@ -166,9 +166,9 @@ class Distiller(nn.Module):
         rng: torch.Generator | None = None,
     ) -> Step:
         """Diffuse samples that are there already and evaluate the objective; arguments are those of `step`."""
-        noised = self.diffuse(sample, self.timesteps, t, epsilon, progress, rng)
-        gradient = self.loss.gradient(noised, self.teacher, self.guidance)
-        return Step(surrogate(sample.x, gradient.g), noised, gradient)
+        diffused = self.diffuse(sample, self.timesteps, t, epsilon, progress, rng)
+        gradient = self.loss.gradient(diffused, self.teacher, self.guidance)
+        return Step(surrogate(sample.x, gradient.g), diffused, gradient)
 
     def generator_loss(
         self,
@@ -189,7 +189,7 @@ class Distiller(nn.Module):
         self,
         batch: Batch | None = None,
         *,
-        noised: Noised | None = None,
+        diffused: Diffused | None = None,
         progress: float = 0.0,
         rng: torch.Generator | None = None,
     ) -> Tensor:
@@ -197,7 +197,7 @@ class Distiller(nn.Module):
 
         Args:
             batch: what to generate; None: an unconditional batch.
-            noised: diffused samples to train on in place of fresh ones, those of a generator step for example.
+            diffused: diffused samples to train on in place of fresh ones, those of a generator step for example.
             progress: fraction of training done.
             rng: CPU generator; None: torch's global one.
 
@@ -206,21 +206,21 @@ class Distiller(nn.Module):
         """
         if not self.critics:
             raise ValueError(f"{type(self.loss).__name__} has no trained critic")
-        return self.critic_error(noised or self.noised_sample(batch, progress=progress, rng=rng)).mean()
+        return self.critic_error(diffused or self.diffused_sample(batch, progress=progress, rng=rng)).mean()
 
-    def critic_error(self, noised: Noised) -> Tensor:
+    def critic_error(self, diffused: Diffused) -> Tensor:
         """The trained critics' error on each diffused sample, (B,).
 
         Raises:
             ValueError: if a critic gives anything but one number for each sample.
         """
-        return _summed([(critic, critic.training_error(noised)) for critic in self.critics], noised)
+        return _summed([(critic, critic.training_error(diffused)) for critic in self.critics], diffused)
 
-    def discriminator_error(self, noised: Noised, batch: Batch, rng: torch.Generator | None = None) -> Tensor:
+    def discriminator_error(self, diffused: Diffused, batch: Batch, rng: torch.Generator | None = None) -> Tensor:
         """The discriminators' error on each pair of a generated and a real sample, (B,).
 
         Args:
-            noised: the generator's diffused samples.
+            diffused: the generator's diffused samples.
             batch: its data, (B, *D), are diffused to the same times.
             rng: CPU generator; None: torch's global one.
 
@@ -230,19 +230,22 @@ class Distiller(nn.Module):
         """
         if batch.data is None:
             raise ValueError("a discriminator needs real samples, but the batch has none: use a data module with data")
-        if len(batch.data) != len(noised.t):
-            raise ValueError(f"there are {len(noised.t)} generated samples in a batch and {len(batch.data)} real ones")
-        condition = noised.condition if batch.data_label is None else Condition(label=batch.data_label)
-        data = Sample(batch.data.to(noised.x_t), condition)
-        real = Noised.diffuse(data, noised.t, noise_like(noised.x_t, rng), noised.schedule)
+        if len(batch.data) != len(diffused.t):
+            raise ValueError(
+                f"there are {len(diffused.t)} generated samples in a batch and {len(batch.data)} real ones"
+            )
+        condition = diffused.condition if batch.data_label is None else Condition(label=batch.data_label)
+        data = Sample(batch.data.to(diffused.x_t), condition)
+        real = Diffused.diffuse(data, diffused.t, noise_like(diffused.x_t, rng), diffused.schedule)
         critic = next(iter(self.critics), None)
         return _summed(
-            [(d, d.weight * d.training_error(noised, real, self.teacher, critic)) for d in self.discriminators], noised
+            [(d, d.weight * d.training_error(diffused, real, self.teacher, critic)) for d in self.discriminators],
+            diffused,
         )
 
-    def noised_sample(
+    def diffused_sample(
         self, batch: Batch | None = None, progress: float = 0.0, rng: torch.Generator | None = None
-    ) -> Noised:
+    ) -> Diffused:
         """Samples without graph, diffused to the critics' times."""
         with torch.no_grad():
             sample = self.generate(batch, rng)
@@ -256,10 +259,10 @@ class Distiller(nn.Module):
         epsilon: Tensor | None = None,
         progress: float = 0.0,
         rng: torch.Generator | None = None,
-    ) -> Noised:
+    ) -> Diffused:
         """x_t = alpha_t x + sigma_t epsilon, with t and epsilon drawn where they are not given."""
         sample = self._among_all(sample)
-        x, schedule, share = sample.x, self.teacher.schedule, self.generator.share
+        x, schedule, share = sample.x, self.teacher.schedule, self.generator.shard
         # Where other processes hold the other particles, each draws for all of them, and keeps its own.
         rows = len(x) if share is None else len(x) * share.processes
         if t is None:
@@ -268,14 +271,16 @@ class Distiller(nn.Module):
         if epsilon is None:
             noise = noise_like(x if share is None else x.new_empty(rows, *x.shape[1:]), rng)
             epsilon = noise if share is None else share.of(noise)
-        return Noised.diffuse(sample, t, epsilon, schedule)
+        return Diffused.diffuse(sample, t, epsilon, schedule)
 
     def _among_all(self, sample: Sample) -> Sample:
         """The sample with other processes' particles as its population, where a critic looks at them."""
-        if self.generator.share is None or not self._looks_at_all or sample.population is not None:
+        if self.generator.shard is None or not self._needs_population or sample.population is not None:
             return sample
         views = sample.views
-        return replace(sample, population=of_all(sample.x), population_view=None if views is None else of_all(views))
+        return replace(
+            sample, population=all_gather(sample.x), population_view=None if views is None else all_gather(views)
+        )
 
     def _as_sample(self, x: Tensor, condition: Condition | None) -> Sample:
         own = self.generator.population()
@@ -289,9 +294,9 @@ class Distiller(nn.Module):
         return Sample(x, view=asked, population=own.x, population_view=own.view)
 
 
-def _summed(errors: list[tuple[nn.Module, Tensor]], noised: Noised) -> Tensor:
+def _summed(errors: list[tuple[nn.Module, Tensor]], diffused: Diffused) -> Tensor:
     """Each sample's error over several modules, (B,), one number of each."""
-    rows = noised.t.shape
+    rows = diffused.t.shape
     return torch.stack([require_shape(e, rows, f"training_error of {type(m).__name__}") for m, e in errors]).sum(0)
 
 

@@ -9,7 +9,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 
-def over_processes(value: Tensor, operation: dist.ReduceOp.RedOpType = dist.ReduceOp.SUM) -> Tensor:
+def all_reduce(value: Tensor, operation: dist.ReduceOp.RedOpType = dist.ReduceOp.SUM) -> Tensor:
     """Reduce a tensor over all processes, in place.
 
     Args:
@@ -19,23 +19,23 @@ def over_processes(value: Tensor, operation: dist.ReduceOp.RedOpType = dist.Redu
     Returns:
         The same tensor.
     """
-    if several():
+    if is_distributed():
         dist.all_reduce(value, operation)
     return value
 
 
-def of_all(own: Tensor) -> Tensor:
+def all_gather(own: Tensor) -> Tensor:
     """Every process's tensor of the same shape (B, ...), one after the other, (P B, ...), without gradient."""
-    if not several():
+    if not is_distributed():
         return own.detach()
     parts = [torch.empty_like(own) for _ in range(dist.get_world_size())]
     dist.all_gather(parts, own.detach().contiguous())
     return torch.cat(parts)
 
 
-def on_the_first(own: Tensor) -> Tensor | None:
+def gather_to_rank0(own: Tensor) -> Tensor | None:
     """The same on the first process alone, None on the others: nobody else needs the memory."""
-    if not several():
+    if not is_distributed():
         return own.detach()
     first = dist.get_rank() == 0
     parts = [torch.empty_like(own) for _ in range(dist.get_world_size())] if first else None
@@ -43,13 +43,13 @@ def on_the_first(own: Tensor) -> Tensor | None:
     return None if parts is None else torch.cat(parts)
 
 
-def several() -> bool:
+def is_distributed() -> bool:
     """Whether this process is one of a group."""
     return dist.is_available() and dist.is_initialized()
 
 
 @dataclass(frozen=True)
-class Share:
+class ParticleShard:
     """Particles `first` to `first + held` (exclusive) of n. Every process holds as many, in the order of the processes.
 
     Args:

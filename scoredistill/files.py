@@ -91,7 +91,7 @@ def _exchange(paths: list[Path], old: Path, new: Path) -> None:
 
 
 @contextmanager
-def whole_folder(folder: Path) -> Iterator[Path]:
+def atomic_folder(folder: Path) -> Iterator[Path]:
     """A draft to write into, which takes the folder's place when the `with` block has ended well.
 
     Raises:

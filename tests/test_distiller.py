@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from scoredistill import Batch, Condition, Distiller, Sample
 from scoredistill.annealing import Knot, Piecewise
 from scoredistill.critics import DiracCritic, ParticleCritic
-from scoredistill.diffusion import CFG, EDMSchedule, LogSNRTimesteps, UniformTimesteps
+from scoredistill.diffusion import CFG, EDMSchedule, NoiseLevelTimesteps, UniformTimesteps
 from scoredistill.distiller import surrogate
 from scoredistill.divergences import ForwardKL
 from scoredistill.generators import ImageParticles
@@ -78,7 +78,7 @@ def test_the_surrogates_gradient_is_g_over_the_batch(make: Make) -> None:
     step.loss.backward()
     torch.testing.assert_close(ours.generator.values.grad, step.gradient.g / 6, rtol=1e-14, atol=0)
     assert float(step.loss.detach()) == pytest.approx(float((step.gradient.g**2).sum() / 12))
-    at = {"t": step.noised.t, "epsilon": step.noised.epsilon, "condition": step.noised.condition}
+    at = {"t": step.diffused.t, "epsilon": step.diffused.epsilon, "condition": step.diffused.condition}
     again = ours.gradient(ours.generator.values.detach(), **at)
     torch.testing.assert_close(again, step.gradient.g, rtol=1e-13, atol=1e-15)
 
@@ -129,10 +129,10 @@ class TwoCritics(VSD):
 
 def test_every_trained_critic_is_trained_once() -> None:
     ours = distiller(TwoCritics())
-    noised = ours.step(rng=rng()).noised
-    first, second = ours.loss.critic.training_loss(noised), ours.loss.second.training_loss(noised)
+    diffused = ours.step(rng=rng()).diffused
+    first, second = ours.loss.critic.training_loss(diffused), ours.loss.second.training_loss(diffused)
     assert first != second
-    torch.testing.assert_close(ours.critic_loss(noised=noised), first + second)
+    torch.testing.assert_close(ours.critic_loss(diffused=diffused), first + second)
 
 
 def test_critic_timesteps_are_the_critics_own() -> None:
@@ -142,7 +142,7 @@ def test_critic_timesteps_are_the_critics_own() -> None:
     )
     critic = ours.loss.critic
     original = critic.training_error
-    critic.training_error = lambda noised: seen.append(noised.t) or original(noised)
+    critic.training_error = lambda diffused: seen.append(diffused.t) or original(diffused)
     ours.critic_loss(rng=rng())
     assert 0.9 <= seen[0].min() <= seen[0].max() <= 0.95
     assert Distiller(ours.generator, ours.teacher, ours.loss).critic_timesteps is not ours.critic_timesteps
@@ -150,10 +150,10 @@ def test_critic_timesteps_are_the_critics_own() -> None:
 
 def test_timesteps_follow_progress() -> None:
     ours = distiller(SDS())
-    ours.timesteps = LogSNRTimesteps(Piecewise([Knot(0, 10, "geometric"), Knot(1, 0.1)]))
+    ours.timesteps = NoiseLevelTimesteps(Piecewise([Knot(0, 10, "geometric"), Knot(1, 0.1)]))
     schedule = ours.teacher.schedule
     for progress, ratio in ((0.0, 10.0), (0.5, 1.0), (1.0, 0.1)):
-        t = ours.step(progress=progress).noised.t
+        t = ours.step(progress=progress).diffused.t
         torch.testing.assert_close(schedule.sigma(t) / schedule.alpha(t), torch.full((6,), ratio))
 
 
@@ -205,8 +205,8 @@ def test_some_particles_a_step_still_know_all_the_others() -> None:
     particles = torch.randn(8, 2, generator=rng(1))
     ours = Distiller(ImageParticles(particles, per_step=3), teacher(), VSD(ParticleCritic()))
     step = ours.step(Batch(), rng=rng())
-    assert step.noised.x_t.shape == (3, 2)
-    expected = Empirical(particles)(step.noised.x_t, step.noised.t).epsilon
+    assert step.diffused.x_t.shape == (3, 2)
+    expected = Empirical(particles)(step.diffused.x_t, step.diffused.t).epsilon
     torch.testing.assert_close(step.gradient.baseline, expected, rtol=1e-9, atol=1e-9)
 
 

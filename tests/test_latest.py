@@ -8,7 +8,7 @@ import weakref
 
 import torch
 
-from scoredistill.cache import Latest
+from scoredistill.cache import LastCallCache
 
 
 class Counted:
@@ -23,36 +23,36 @@ class Counted:
 
 
 def test_the_same_objects_are_evaluated_once() -> None:
-    latest, compute, x = Latest[int](), Counted(), torch.zeros(3)
+    latest, compute, x = LastCallCache[int](), Counted(), torch.zeros(3)
     assert [latest.of(0, [x], compute) for _ in range(3)] == [1, 1, 1]
 
 
 def test_equal_but_other_objects_are_evaluated_anew() -> None:
-    latest, compute, x = Latest[int](), Counted(), torch.zeros(3)
+    latest, compute, x = LastCallCache[int](), Counted(), torch.zeros(3)
     assert [latest.of(0, [x], compute), latest.of(0, [x.clone()], compute)] == [1, 2]
 
 
 def test_a_tensor_changed_in_place_is_evaluated_anew() -> None:
-    latest, compute, x = Latest[int](), Counted(), torch.zeros(3)
+    latest, compute, x = LastCallCache[int](), Counted(), torch.zeros(3)
     latest.of(0, [x], compute)
     x += 1
     assert latest.of(0, [x], compute) == 2
 
 
 def test_other_settings_are_evaluated_anew() -> None:
-    latest, compute, x = Latest[int](), Counted(), torch.zeros(3)
+    latest, compute, x = LastCallCache[int](), Counted(), torch.zeros(3)
     assert [latest.of(setting, [x], compute) for setting in (0, 1, 0)] == [1, 2, 3]
 
 
 def test_an_answer_without_a_graph_does_not_serve_where_one_is_needed() -> None:
-    latest, x = Latest[torch.Tensor](), torch.ones(3, requires_grad=True)
+    latest, x = LastCallCache[torch.Tensor](), torch.ones(3, requires_grad=True)
     with torch.no_grad():
         latest.of(0, [x], lambda: 2 * x)
     assert latest.of(0, [x], lambda: 2 * x).requires_grad
 
 
 def test_what_was_asked_about_is_not_kept_alive() -> None:
-    latest, x = Latest[int](), torch.zeros(3)
+    latest, x = LastCallCache[int](), torch.zeros(3)
     latest.of(0, [x], Counted())
     gone = weakref.ref(x)
     del x
@@ -61,6 +61,6 @@ def test_what_was_asked_about_is_not_kept_alive() -> None:
 
 
 def test_a_copy_remembers_nothing() -> None:
-    latest, compute, x = Latest[int](), Counted(), torch.zeros(3)
+    latest, compute, x = LastCallCache[int](), Counted(), torch.zeros(3)
     latest.of(0, [x], compute)
     assert copy.deepcopy(latest).of(0, [x], compute) == 2

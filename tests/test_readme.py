@@ -21,10 +21,10 @@ def python_block(page: str) -> dict[str, Any]:
 
 def test_the_readmes_example_spreads_particles_over_both_modes() -> None:
     names = python_block("README.md")
-    figures = mode_statistics(names["particles"].values.detach(), names["teacher"])
-    assert figures["modes_covered"] == 2
-    assert 0.8 < figures["spread"] < 1.2
-    assert figures["weight_error"] < 0.1
+    metrics = mode_statistics(names["particles"].values.detach(), names["teacher"])
+    assert metrics["modes_covered"] == 2
+    assert 0.8 < metrics["spread"] < 1.2
+    assert metrics["weight_error"] < 0.1
 
 
 def test_the_loss_of_contributing_is_sds_with_half_the_noise() -> None:

@@ -35,13 +35,13 @@ LEAVES = {
     "MixtureQuality": ["mode_kl"],
     "ModeStatistics": ["modes_covered", "weight_error"],
     "ParticleGrid": ["grid.png", "pictures/step_*.png"],
-    "PromptFidelity": ["recognised"],
-    "PromptSamples": ["recognised", "grid.png"],
+    "PromptFidelity": ["recognized"],
+    "PromptSamples": ["recognized", "grid.png"],
     "ReconstructionQuality": ["psnr", "reconstructions.png"],
     "SampleQuality": ["frechet", "class_accuracy"],
     "Turntable": ["turntable*.webp"],
 }
-"""What each callback leaves behind: figures in metrics.json, or files."""
+"""What each callback leaves behind: metrics in metrics.json, or files."""
 NOT_HERE = ("models/", "weights/")
 """Where recipes look for what a user brings."""
 TEACHERS = (
@@ -145,9 +145,9 @@ def test_it_runs_with_all_of_its_callbacks(workshop, monkeypatch, name):
     torch.set_default_dtype(torch.float32)
     prepare(name)
     folder, kinds = run(name, f"runs/short/{name}")
-    figures = json.loads((folder / "metrics.json").read_text())
+    metrics = json.loads((folder / "metrics.json").read_text())
     for kind in kinds:
         for left in LEAVES[kind]:
-            there = list(folder.glob(left)) if "." in left else [key for key in figures if key.startswith(left)]
-            assert there, f"{kind} has left no {left}: {sorted(figures)}, {sorted(os.listdir(folder))}"
-    assert all(isinstance(value, float | int) for value in figures.values())
+            there = list(folder.glob(left)) if "." in left else [key for key in metrics if key.startswith(left)]
+            assert there, f"{kind} has left no {left}: {sorted(metrics)}, {sorted(os.listdir(folder))}"
+    assert all(isinstance(value, float | int) for value in metrics.values())

@@ -107,7 +107,7 @@ def test_a_run_ends_well(recipe, change):
         assert "\\xb1\\xbd \\u5341 \\udcff" in process.said
     # No file has what was meant for a stream: one that is opened gets a closed stream's number.
     assert not [
-        path for path in (recipe / "out").rglob("*") if path.is_file() and b"final figures" in path.read_bytes()
+        path for path in (recipe / "out").rglob("*") if path.is_file() and b"final metrics" in path.read_bytes()
     ]
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from scoredistill import Distiller
 from scoredistill.generators import ImageParticles
 from scoredistill.losses import SDS
-from scoredistill.teachers import EDMTeacher, Gallery, GaussianMixture, Teacher
+from scoredistill.teachers import Gallery, GaussianMixture, NetworkTeacher, Teacher
 
 
 @pytest.mark.parametrize("t", [0.5, torch.tensor(0.5), torch.tensor(0.5, dtype=torch.float64)])
@@ -28,7 +28,9 @@ def test_a_number_is_a_time_for_all_samples(t: float | Tensor, dtype: torch.dtyp
     assert steps[0] == steps[1]
 
 
-@pytest.mark.parametrize("make", [lambda: GaussianMixture(torch.zeros(1, 2), 0.4), lambda: EDMTeacher(mlp()), Gallery])
+@pytest.mark.parametrize(
+    "make", [lambda: GaussianMixture(torch.zeros(1, 2), 0.4), lambda: NetworkTeacher(mlp()), Gallery]
+)
 def test_teachers_take_a_number(make: Callable[[], Teacher]) -> None:
     teacher = make()
     x_t = torch.randn(2, 3, 8, 8) if isinstance(teacher, Gallery) else torch.randn(2, 2)

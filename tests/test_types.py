@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from scoredistill.diffusion import CosineSchedule, FlowSchedule
 from scoredistill.rendering.camera import Camera
-from scoredistill.types import Batch, Condition, Noised, Sample, right_pad_dims
+from scoredistill.types import Batch, Condition, Diffused, Sample, right_pad_dims
 
 
 def camera(n: int) -> Camera:
@@ -115,9 +115,9 @@ def test_joined_samples_of_cameras_stay_apart_as_views() -> None:
 
 def test_joined_samples_without_cameras_are_of_one_view_or_of_their_labels() -> None:
     plain, label = Sample(torch.zeros(2, 2)), torch.tensor([3, 1])
-    labelled = Sample(torch.zeros(2, 2), Condition(label=label), population=torch.ones(2, 2), population_view=label)
+    labeled = Sample(torch.zeros(2, 2), Condition(label=label), population=torch.ones(2, 2), population_view=label)
     assert Sample.cat([plain, plain]).views is None
-    joined = Sample.cat([labelled, labelled])
+    joined = Sample.cat([labeled, labeled])
     assert joined.views.tolist() == [3, 1, 3, 1]
     assert joined.population_view.tolist() == [3, 1, 3, 1]
 
@@ -143,14 +143,14 @@ def test_equal_views_are_equal_rows() -> None:
 def test_diffusing_adds_noise_and_cuts_the_graph(schedule) -> None:  # type: ignore[no-untyped-def]
     x, t, epsilon = torch.randn(3, 2, 2, requires_grad=True), torch.rand(3), torch.randn(3, 2, 2)
     condition = Condition(label=torch.arange(3))
-    noised = Noised.diffuse(Sample(x, condition), t, epsilon, schedule)
+    diffused = Diffused.diffuse(Sample(x, condition), t, epsilon, schedule)
     for i in range(3):
         expected = schedule.alpha(t[i]) * x[i] + schedule.sigma(t[i]) * epsilon[i]
-        torch.testing.assert_close(noised.x_t[i], expected.detach())
-    assert not noised.x_t.requires_grad
-    assert noised.sample.x is x
-    assert noised.sample.epsilon is epsilon
-    assert noised.condition is condition
+        torch.testing.assert_close(diffused.x_t[i], expected.detach())
+    assert not diffused.x_t.requires_grad
+    assert diffused.sample.x is x
+    assert diffused.sample.epsilon is epsilon
+    assert diffused.condition is condition
 
 
 def test_padding_multiplies_sample_by_sample() -> None:

@@ -92,12 +92,12 @@ def bomb(side: int) -> bytes:
 def test_a_small_file_of_a_huge_picture_is_refused_before_it_is_decoded(side):
     assert side**2 > MOST_PIXELS
     with pytest.raises(ValueError, match=r"bomb\.png: not a readable picture"):
-        decode(bomb(side), 8, grey=False, name="bomb.png")
+        decode(bomb(side), 8, gray=False, name="bomb.png")
 
 
 def test_the_limit_is_named():
     with pytest.raises(ValueError, match=r"has 9000 x 9000 pixels, of which 67,108,864 are allowed"):
-        decode(bomb(9_000), 8, grey=False, name="bomb.png")
+        decode(bomb(9_000), 8, gray=False, name="bomb.png")
 
 
 def picture(path: Path) -> Path:

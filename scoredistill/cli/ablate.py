@@ -21,7 +21,7 @@ from scoredistill.cli.errors import UsageError, essence
 from scoredistill.cli.interrupted import INTERRUPTED, TERMINATED, Interrupted
 from scoredistill.cli.parsing import HelpFormatter
 from scoredistill.cli.recipe_parser import RecipeParser
-from scoredistill.cli.report import print_figures
+from scoredistill.cli.report import print_metrics
 from scoredistill.cli.run_key import Resolver
 from scoredistill.cli.study_worker import attempt_at
 from scoredistill.files import reason, remove_partial, update_json, write_atomically
@@ -161,7 +161,7 @@ def _run(study: Study, cells: Sequence[Cell], folder: Path, launcher: Launcher) 
         runner.run(launcher)
     if runner.unwritten is not None:
         raise runner.unwritten
-    print_figures(Content.of(folder))
+    print_metrics(Content.of(folder))
     sys.stdout.write(f"report: {write_report(folder)}\n")
     failed = [run for run in runner.runs if run.state == "failed"]
     if failed:

@@ -32,11 +32,11 @@ from scoredistill.cli.workspace import Workspace, find_start, open_workspace
 from scoredistill.training.autoencoder import AutoencoderTraining
 from scoredistill.training.callbacks import Cost, RunProgress, Summary
 from scoredistill.training.checkpoints import AtomicCheckpointIO, LastCheckpoint
-from scoredistill.training.data import Conditions
+from scoredistill.training.data import ConditionDataModule
 from scoredistill.training.denoising import DenoiserTraining
 from scoredistill.training.module import Distillation
 from scoredistill.training.text_to_image import TextToImageTraining
-from scoredistill.training.training_module import Training
+from scoredistill.training.training_module import TrainingModule
 
 DESCRIPTIONS = {
     "fit": "Train a generator by a recipe. Everything goes into a fresh numbered folder under --output.",
@@ -44,7 +44,7 @@ DESCRIPTIONS = {
     "test": "Test a checkpoint.",
     "predict": "Write what a checkpoint's generator makes.",
 }
-TASKS: dict[str, type[Training]] = {
+TASKS: dict[str, type[TrainingModule]] = {
     "distillation": Distillation,
     "teacher": DenoiserTraining,
     "autoencoder": AutoencoderTraining,
@@ -72,7 +72,7 @@ class CommandLine(LightningCLI):
         UsageError: if the options are wrong.
     """
 
-    model: Training
+    model: TrainingModule
     trainer: Trainer
     workspace: Workspace
     changed: str | None = None
@@ -85,7 +85,7 @@ class CommandLine(LightningCLI):
         try:
             super().__init__(
                 TASKS[words.task],
-                Conditions,
+                ConditionDataModule,
                 save_config_callback=None,
                 trainer_defaults=TRAINER_DEFAULTS,
                 subclass_mode_data=True,
@@ -141,8 +141,8 @@ class CommandLine(LightningCLI):
     def add_core_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Model and data first: they are what help is read for."""
         parser.add_lightning_class_args(TASKS[self.given.task], "model")
-        parser.add_lightning_class_args(Conditions, "data", subclass_mode=True)
-        parser.set_defaults({"data": {"class_path": "scoredistill.training.Conditions"}})
+        parser.add_lightning_class_args(ConditionDataModule, "data", subclass_mode=True)
+        parser.set_defaults({"data": {"class_path": "scoredistill.training.ConditionDataModule"}})
         parser.add_lightning_class_args(Trainer, "trainer")
         parser.set_defaults({f"trainer.{key}": value for key, value in self.trainer_defaults.items()})
 

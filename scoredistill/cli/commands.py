@@ -27,14 +27,14 @@ from scoredistill.cli.lightning_patches import give_loggers_folders, quiet
 from scoredistill.cli.load_run import find_former, load_generator
 from scoredistill.cli.parsing import register_tensors
 from scoredistill.cli.predictions import write_predictions
-from scoredistill.cli.processes import is_first, sharing
+from scoredistill.cli.processes import is_first, run_folder_env
 from scoredistill.cli.provenance import provenance
 from scoredistill.cli.workspace import Start
 from scoredistill.files import reason, update_json, write_atomically
-from scoredistill.training.callbacks.evaluation import FinalLookError
+from scoredistill.training.callbacks.evaluation import EvaluationError
 from scoredistill.training.module import Distillation
 from scoredistill.training.run_folder import RunFolder, write_json_atomically
-from scoredistill.training.training_module import Training
+from scoredistill.training.training_module import TrainingModule
 
 DEBUG = "SCOREDISTILL_DEBUG"
 OTHERS = {
@@ -58,7 +58,7 @@ class FailedRuns(Exception):
     """A study is not complete; the message says what failed first, and how to go on."""
 
 
-OURS = (UsageError, Interrupted, FinalLookError, FailedRuns)
+OURS = (UsageError, Interrupted, EvaluationError, FailedRuns)
 
 
 def run(command: str, argv: list[str]) -> int:
@@ -104,9 +104,9 @@ def train(command: str, argv: list[str]) -> None:
     try:
         line = _build(lambda: CommandLine(command, read_words(argv)))
         try:
-            with _signals(line), sharing(line.workspace.folder):
+            with _signals(line), run_folder_env(line.workspace.folder):
                 actions[command](line, [command, *argv])
-        except FinalLookError:
+        except EvaluationError:
             raise  # the other results are there
         except BaseException as error:
             if command != "fit" or line.trainer.global_step <= line.workspace.start.step:
@@ -160,7 +160,7 @@ def _fit(line: CommandLine, command: list[str]) -> None:
     trainer.fit(line.model, datamodule=line.datamodule, ckpt_path=start.checkpoint, weights_only=True)
 
 
-def _start_from(model: Training, former: Start) -> None:
+def _start_from(model: TrainingModule, former: Start) -> None:
     if not isinstance(model, Distillation):
         raise UsageError("start_from: only a distillation's generator can start from another run")
     assert former.run is not None

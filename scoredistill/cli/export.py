@@ -12,7 +12,7 @@ from pathlib import Path
 from scoredistill.cli.errors import UsageError
 from scoredistill.cli.load_run import load_generator
 from scoredistill.cli.meshes import MeshFiles, add_mesh_options
-from scoredistill.cli.parsers import OptionParser, between, degrees, whole
+from scoredistill.cli.parsers import OptionParser, between, degrees, integer
 from scoredistill.cli.pipelines import save_pipeline
 from scoredistill.cli.stored import read_config
 from scoredistill.cli.workspace import Start, Workspace, find_start
@@ -102,7 +102,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="scoredistill export",
         description="Write each particle's mesh, textured, and pictures from all around it; or, of a student, a folder "
         "that diffusers' DiffusionPipeline.from_pretrained loads, and how it is called. Meshes have y up and the front "
-        "towards +z; a unit is a metre, the object in a box of side 2.",
+        "toward +z; a unit is a meter, the object in a box of side 2.",
     )
     add = parser.add_argument
     add("run", metavar="RUN", help="a run folder, or a checkpoint in one")
@@ -119,11 +119,11 @@ def _parser() -> argparse.ArgumentParser:
         help="pipeline, a folder or hub id, that a text-conditional student takes its other parts from; by default its "
         "teacher's",
     )
-    add("--particles", type=whole(0, 2**31 - 1), nargs="+", help="which; all by default")
+    add("--particles", type=integer(0, 2**31 - 1), nargs="+", help="which; all by default")
     add("--output", help="folder to write into; RUN/export/0, 1, ... by default")
-    add("--size", type=whole(1, 8192), default=256, help="height and width of the animation, 256")
-    add("--frames", type=whole(1, 10000), default=36, help="of the animation, 36")
-    add("--fps", type=whole(1, 1000), default=15, help="frames per second, 15")
+    add("--size", type=integer(1, 8192), default=256, help="height and width of the animation, 256")
+    add("--frames", type=integer(1, 10000), default=36, help="of the animation, 36")
+    add("--fps", type=integer(1, 1000), default=15, help="frames per second, 15")
     add("--elevation", type=degrees(-90, 90), default=15.0, help="of the animation's camera in degrees, 15")
     add("--radius", type=between(0, math.inf), default=2.6, help="its distance, 2.6")
     add("--fov", type=between(0, 180), default=41.5, help="its vertical field of view in degrees, 41.5")

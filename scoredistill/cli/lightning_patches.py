@@ -86,7 +86,7 @@ def quiet() -> Iterator[None]:
 
 
 def give_loggers_folders() -> None:
-    """Let the parser know defaults of `save_dir` and `name`: a folder in the run folder. Else the classes are as before."""
+    """Give the parser defaults of `save_dir` and `name`, a folder in the run folder; the classes do not change."""
     from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 
     for logger, folder in {CSVLogger: "logs", TensorBoardLogger: "tensorboard"}.items():

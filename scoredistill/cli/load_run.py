@@ -35,7 +35,7 @@ def load_generator(config: Path, checkpoint: Path) -> Generator:
     recipe = read_config(config)["model"]
     generator: Generator = _built(Generator, "generator", recipe, config)
     if isinstance(generator, OneStepUNet):
-        generator.adopt(_built(Teacher, "teacher", recipe, config))
+        generator.bind(_built(Teacher, "teacher", recipe, config))
     stored = read_checkpoint(checkpoint)["state_dict"]
     prefix = AVERAGE if any(key.startswith(AVERAGE) for key in stored) else TRAINED
     weights = {key.removeprefix(prefix): value for key, value in stored.items() if key.startswith(prefix)}

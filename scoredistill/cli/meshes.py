@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from scoredistill.cli.errors import UsageError
-from scoredistill.cli.parsers import finite, whole
+from scoredistill.cli.parsers import finite, integer
 from scoredistill.generators.scenes import SceneGenerator
 from scoredistill.rendering.assets import TexturedMesh, count_pieces, decimate, keep_largest
 from scoredistill.rendering.assets.textured import TEXTURED_SUFFIXES, companions
@@ -27,7 +27,7 @@ class MeshFiles:
 
     Args:
         kinds: formats: glb, obj, ply, stl.
-        texture: height and width of the texture of those that have one, 0: colours at the vertices instead.
+        texture: height and width of the texture of those that have one, 0: colors at the vertices instead.
         faces: the most that a mesh may have; None: any number.
         largest: whether only the largest piece is kept.
         resolution: lattice points along each axis; None: the generator's own choice.
@@ -69,13 +69,13 @@ class MeshFiles:
             ValueError: if a place is not finite.
         """
         mesh = _sound(generator.mesh(particle, self.resolution, self.threshold), particle)
-        colours = None if generator.latents is not None else partial(generator.colour, particle=particle)
+        colors = None if generator.latents is not None else partial(generator.color, particle=particle)
         pieces, found = count_pieces(mesh), len(mesh.faces)
         mesh = keep_largest(mesh) if self.largest else mesh
         mesh = mesh if self.faces is None else decimate(mesh, self.faces)
-        if colours is not None:
-            mesh = replace(mesh, colors=((colours(mesh.vertices) + 1) / 2).clamp(0, 1))
-        textured = TexturedMesh.bake(mesh, colours, self.texture) if self.texture and colours is not None else None
+        if colors is not None:
+            mesh = replace(mesh, colors=((colors(mesh.vertices) + 1) / 2).clamp(0, 1))
+        textured = TexturedMesh.bake(mesh, colors, self.texture) if self.texture and colors is not None else None
         for kind in self.kinds:
             written = mesh if textured is None or f".{kind}" not in TEXTURED_SUFFIXES else textured
             written.save(folder / f"particle_{particle}.{kind}")
@@ -102,17 +102,17 @@ def add_mesh_options(parser: argparse.ArgumentParser) -> None:
         default=["glb"],
         choices=kinds,
         help="of the meshes: glb (default), obj, ply, stl; none: no meshes. A glb holds its texture, an obj has it in "
-        "a .mtl and a .png beside it; ply has colours at its vertices, stl none",
+        "a .mtl and a .png beside it; ply has colors at its vertices, stl none",
     )
     add(
         "--texture",
-        type=whole(0, 16384),
-        help=f"height and width of the texture of glb and obj in texels, {TEXTURE}; 0: colours at the vertices. Takes "
+        type=integer(0, 16384),
+        help=f"height and width of the texture of glb and obj in texels, {TEXTURE}; 0: colors at the vertices. Takes "
         "seconds for 20,000 faces and half a minute for 75,000: see --faces. Needs scoredistill[mesh]",
     )
     add(
         "--faces",
-        type=whole(4, 2**31 - 1),
+        type=integer(4, 2**31 - 1),
         help="most faces of a mesh; all that the resolution gives by default. Needs scoredistill[mesh]",
     )
     add(
@@ -122,7 +122,7 @@ def add_mesh_options(parser: argparse.ArgumentParser) -> None:
     )
     add(
         "--resolution",
-        type=whole(COARSEST, 2048),
+        type=integer(COARSEST, 2048),
         help=f"lattice points along each axis of the mesh, {COARSEST} or more; the generator's own by default",
     )
     add(
@@ -133,19 +133,19 @@ def add_mesh_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _texture(generator: SceneGenerator, options: argparse.Namespace) -> int:
-    """The texture's size; 0 where no format has one, and where scenes without colours were not asked for it."""
+    """The texture's size; 0 where no format has one, and where scenes without colors were not asked for it."""
     wanted = options.texture
     if not any(f".{kind}" in TEXTURED_SUFFIXES for kind in options.format):
         if wanted:
-            raise UsageError("--texture: only glb and obj have one; ply has colours at its vertices")
+            raise UsageError("--texture: only glb and obj have one; ply has colors at its vertices")
         return 0
     if generator.latents is not None:
         if wanted:
-            raise UsageError("--texture: the scenes are made of latents, which have no colours")
+            raise UsageError("--texture: the scenes are made of latents, which have no colors")
         return 0
     texture = TEXTURE if wanted is None else int(wanted)
     if texture and importlib.util.find_spec("xatlas") is None:
-        raise UsageError("a texture needs xatlas: install scoredistill[mesh], or give --texture 0 for vertex colours")
+        raise UsageError("a texture needs xatlas: install scoredistill[mesh], or give --texture 0 for vertex colors")
     return texture
 
 

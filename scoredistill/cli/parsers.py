@@ -10,7 +10,7 @@ from typing import NoReturn
 from scoredistill.cli.errors import UsageError
 
 
-def whole(lowest: int, highest: int) -> Callable[[str], int]:
+def integer(lowest: int, highest: int) -> Callable[[str], int]:
     """Whole numbers of a range, both ends included."""
 
     def read(text: str) -> int:

@@ -10,7 +10,7 @@ import torch
 
 from scoredistill.cli.errors import UsageError
 from scoredistill.diffusion.schedule import DiscreteSchedule, FlowSchedule, Schedule
-from scoredistill.files import whole_folder
+from scoredistill.files import atomic_folder
 from scoredistill.generators.one_step import OneStepUNet
 from scoredistill.networks.denoiser import Denoiser
 from scoredistill.networks.diffusers import DiffusersBackbone
@@ -74,7 +74,7 @@ def save_pipeline(student: OneStepUNet, folder: Path, base: Source | None = None
         pipeline, call = _text_pipeline(student, denoiser, network, schedule, base)
     words = ", ".join([*(["prompt"] if base else []), *(f"{name}={value!r}" for name, value in call.items())])
     steps = "one step" if len(student.times) == 1 else f"{len(student.times)} steps"
-    with whole_folder(folder) as draft:
+    with atomic_folder(folder) as draft:
         pipeline.save_pretrained(draft)
         (draft / "README.md").write_text(CARD.format(steps=steps, call=words))
     return words

@@ -64,7 +64,7 @@ def alone() -> dict[str, str]:
 
 
 @contextmanager
-def sharing(folder: Path) -> Iterator[None]:
+def run_folder_env(folder: Path) -> Iterator[None]:
     """Inside the block, processes that Lightning starts for further devices write into the same folder.
 
     Args:

@@ -16,7 +16,7 @@ from scoredistill.studies.report.tables import mean_text
 
 
 def report(argv: Sequence[str]) -> None:
-    """Write a study's report, print its figures and say where it is.
+    """Write a study's report, print its metrics and say where it is.
 
     Args:
         argv: the options.
@@ -27,7 +27,7 @@ def report(argv: Sequence[str]) -> None:
     parser = OptionParser(
         prog="scoredistill report",
         description="Write the report of a study, finished or not: report.html, which opens offline, report.md, and "
-        "the figures as CSV.",
+        "the metrics as CSV.",
     )
     parser.add_argument("folder", metavar="FOLDER", help="of the study: its output")
     folder = Path(parser.parse_args(argv).folder)
@@ -40,11 +40,11 @@ def report(argv: Sequence[str]) -> None:
         raise UsageError(f"{error}; `scoredistill ablate` of its study writes it anew") from error
     for line in content.results.damaged:
         sys.stderr.write(f"warning: {line}; the report is without it\n")
-    print_figures(content)
+    print_metrics(content)
     sys.stdout.write(f"report: {path}\n")
 
 
-def print_figures(content: Content) -> None:
+def print_metrics(content: Content) -> None:
     """The means, a row a cell, on the terminal."""
     metrics, console = content.results.metrics, Console(highlight=False)
     # Folded where it is long: cells differ in what an ellipsis would hide.

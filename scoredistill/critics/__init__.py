@@ -3,7 +3,7 @@
 from scoredistill.critics.analytic import DiracCritic, ExactCritic, ParticleCritic
 from scoredistill.critics.critic import Critic
 from scoredistill.critics.lora import LoRACritic
-from scoredistill.critics.trained import NetworkCritic, TrainedCritic, sharing
+from scoredistill.critics.trained import NetworkCritic, TrainedCritic, reuse_forward
 
 __all__ = [
     "Critic",
@@ -13,5 +13,5 @@ __all__ = [
     "NetworkCritic",
     "ParticleCritic",
     "TrainedCritic",
-    "sharing",
+    "reuse_forward",
 ]

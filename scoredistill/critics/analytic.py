@@ -7,7 +7,7 @@ from copy import copy
 import torch
 from torch import Tensor
 
-from scoredistill.cache import Latest
+from scoredistill.cache import LastCallCache
 from scoredistill.critics.critic import Critic
 from scoredistill.diffusion.mixture import Covariance, MixturePosterior, diffused_mixture
 from scoredistill.diffusion.prediction import Prediction
@@ -44,7 +44,7 @@ class ExactCritic(Critic):
         super().__init__(distribution.schedule)
         self.distribution = distribution
 
-    def adopt(self, teacher: Teacher) -> None:
+    def bind(self, teacher: Teacher) -> None:
         self.distribution = copy(self.distribution)
         self._schedule = self.distribution.schedule = teacher.schedule
 
@@ -68,13 +68,13 @@ class ParticleCritic(Critic):
         schedule: noise schedule; None: the teacher's.
     """
 
-    looks_at_all = True
+    needs_population = True
 
     def __init__(self, bandwidth: float = 0.0, schedule: Schedule | None = None) -> None:
         require(">= 0", bandwidth=bandwidth)
         super().__init__(schedule)
         self.bandwidth = bandwidth
-        self._latest = Latest[MixturePosterior]()
+        self._last_call = LastCallCache[MixturePosterior]()
 
     def forward(self, x_t: Tensor, t: Tensor, condition: Condition | None, sample: Sample) -> Prediction:
         return Prediction(x_t, t, self.schedule, epsilon=self.posterior(x_t, t, sample).epsilon.view_as(x_t))
@@ -94,7 +94,7 @@ class ParticleCritic(Critic):
         """
         particles = sample.x if sample.population is None else sample.population
         settings, about = (self.bandwidth, self.schedule), (x_t, t, sample, particles)
-        return self._latest.of(settings, about, lambda: self._posterior(x_t, t, sample))
+        return self._last_call.of(settings, about, lambda: self._posterior(x_t, t, sample))
 
     def _posterior(self, x_t: Tensor, t: Tensor, sample: Sample) -> MixturePosterior:
         if self.bandwidth == 0:

@@ -11,7 +11,7 @@ from scoredistill.diffusion.prediction import Prediction
 from scoredistill.diffusion.schedule import Schedule
 from scoredistill.networks.denoiser import Denoiser
 from scoredistill.teachers.teacher import Teacher
-from scoredistill.types import Condition, Noised, Sample
+from scoredistill.types import Condition, Diffused, Sample
 
 
 class Critic(nn.Module, ABC):
@@ -26,7 +26,7 @@ class Critic(nn.Module, ABC):
 
     trainable = False
     """Whether the critic has parameters of its own and a `training_error`."""
-    looks_at_all = False
+    needs_population = False
     """Whether it looks at the generator's whole population, other processes' particles among it."""
 
     def __init__(self, schedule: Schedule | None = None) -> None:
@@ -44,7 +44,7 @@ class Critic(nn.Module, ABC):
             raise ValueError(f"{type(self).__name__} has no schedule yet: pass schedule=, or put it into a Distiller")
         return self._schedule
 
-    def adopt(self, teacher: Teacher) -> None:
+    def bind(self, teacher: Teacher) -> None:
         """Take from the teacher what was not given: the schedule, and in a subclass more. The `Distiller` calls it.
 
         Raises:
@@ -83,18 +83,18 @@ class Critic(nn.Module, ABC):
             "give ExactRatio(q=ParticleCritic()) beside the learned critic"
         )
 
-    def network_of(self, whom: str) -> Denoiser:
+    def denoiser_for(self, user: str) -> Denoiser:
         """The critic's own network, whose features a discriminator may look at.
 
         Args:
-            whom: who asks, for the message.
+            user: who asks, for the message.
 
         Raises:
             ValueError: if the critic has none.
         """
-        raise ValueError(f"{type(self).__name__} has no network that {whom} could look at")
+        raise ValueError(f"{type(self).__name__} has no network that {user} could look at")
 
-    def training_error(self, noised: Noised) -> Tensor:
+    def training_error(self, diffused: Diffused) -> Tensor:
         """Denoising score matching on the generator's samples: each sample's error, (B,), for trained critics.
 
         Raises:
@@ -102,6 +102,6 @@ class Critic(nn.Module, ABC):
         """
         raise TypeError(f"{type(self).__name__} is not trained")
 
-    def training_loss(self, noised: Noised) -> Tensor:
+    def training_loss(self, diffused: Diffused) -> Tensor:
         """The mean of `training_error`, a scalar."""
-        return self.training_error(noised).mean()
+        return self.training_error(diffused).mean()

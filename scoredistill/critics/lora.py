@@ -19,7 +19,7 @@ from scoredistill.networks.denoiser import Denoiser
 from scoredistill.networks.lora import LoRA, add_lora, load_lora, save_lora, sharing_copy
 from scoredistill.ranges import require
 from scoredistill.teachers.teacher import Teacher
-from scoredistill.types import Condition, Noised, Sample
+from scoredistill.types import Condition, Diffused, Sample
 
 
 class LoRACritic(TrainedCritic):
@@ -27,7 +27,7 @@ class LoRACritic(TrainedCritic):
 
         min_phi E ||y_{base + LoRA_phi}(x_t, t, condition, camera) - y||^2
 
-    with y in the base's own parameterisation. It begins as the base, whose weights it shares and never changes; the
+    with y in the base's own parameterization. It begins as the base, whose weights it shares and never changes; the
     adapters and the camera's MLP alone are trained and saved.
 
     ProlificDreamer: High-Fidelity and Diverse Text-to-3D Generation with VSD, 2023, arXiv:2305.16213.
@@ -63,17 +63,17 @@ class LoRACritic(TrainedCritic):
         self.camera, self.camera_dropout = camera, camera_dropout
         # In a tuple and not as a submodule: the critic wants a base's network on its device, and nothing else of it.
         self._base: tuple[Teacher, ...] = () if base is None else (base,)
-        self._embedded: Callable[[Condition | None, int | None], Condition | None] | None = None
+        self._encode_prompt: Callable[[Condition | None, int | None], Condition | None] | None = None
         self.denoisers = nn.ModuleList()
 
-    def adopt(self, teacher: Teacher) -> None:
-        super().adopt(teacher)
+    def bind(self, teacher: Teacher) -> None:
+        super().bind(teacher)
         if len(self.denoisers):
             return
         owner = next(iter(self._base), teacher).requires_grad_(False)
-        network = owner.network_of("the critic")
+        network = owner.denoiser_for("the critic")
         _require_same_scale(network, owner.schedule, teacher.schedule)
-        self._embedded = owner.embedded if self.plain_text or self._base else None
+        self._encode_prompt = owner.encode_prompt if self.plain_text or self._base else None
         self.denoisers.extend(self._adapted(network) for _ in range(self.particles or 1))
 
     def predict(self, x_t: Tensor, t: Tensor, condition: Condition | None, sample: Sample) -> Prediction:
@@ -91,8 +91,8 @@ class LoRACritic(TrainedCritic):
         value = torch.cat([part.value for part in parts])[torch.cat(rows).argsort()]
         return Prediction.of(parts[0].kind, value, x_t, t, self.schedule)
 
-    def error(self, predicted: Prediction, noised: Noised) -> Tensor:
-        return cast(Denoiser, self.denoisers[0]).error(predicted, noised)
+    def error(self, predicted: Prediction, diffused: Diffused) -> Tensor:
+        return cast(Denoiser, self.denoisers[0]).error(predicted, diffused)
 
     @property
     def frozen(self) -> set[str]:
@@ -100,10 +100,10 @@ class LoRACritic(TrainedCritic):
         buffers = self.named_buffers(remove_duplicate=False)
         return {name for name, value in chain(named, buffers) if not value.requires_grad}
 
-    def network_of(self, whom: str) -> Denoiser:
+    def denoiser_for(self, user: str) -> Denoiser:
         if len(self.denoisers) != 1:
             have = "a network for each particle" if len(self.denoisers) else "no network yet"
-            raise ValueError(f"LoRACritic has {have}, {whom} needs one: put it into a Distiller, with particles: null")
+            raise ValueError(f"LoRACritic has {have}, {user} needs one: put it into a Distiller, with particles: null")
         return cast(Denoiser, self.denoisers[0])
 
     def save(self, folder: str | Path) -> None:
@@ -142,10 +142,10 @@ class LoRACritic(TrainedCritic):
 
     def _read(self, condition: Condition | None, rows: int) -> Condition | None:
         """The condition, its prompt read by the base's own text encoder and without view words where these are off."""
-        if condition is None or condition.prompt is None or self._embedded is None:
+        if condition is None or condition.prompt is None or self._encode_prompt is None:
             return condition
         camera = None if self.plain_text else condition.camera
-        read = self._embedded(replace(condition, camera=camera, embeddings=None), rows)
+        read = self._encode_prompt(replace(condition, camera=camera, embeddings=None), rows)
         if read is None or read.embeddings is None:
             return condition
         return replace(condition, embeddings=read.embeddings)

@@ -10,16 +10,16 @@ from copy import deepcopy
 import torch
 from torch import Tensor, nn
 
-from scoredistill.cache import Latest
+from scoredistill.cache import LastCallCache
 from scoredistill.critics.critic import Critic
 from scoredistill.diffusion.prediction import Prediction
 from scoredistill.diffusion.schedule import Schedule
 from scoredistill.networks.backbone import Backbone
-from scoredistill.networks.denoiser import Denoiser, Parameterisation
-from scoredistill.networks.eval_mode import evaluating
+from scoredistill.networks.denoiser import Denoiser, Parameterization
+from scoredistill.networks.eval_mode import eval_mode
 from scoredistill.ranges import require
 from scoredistill.teachers.teacher import Teacher
-from scoredistill.types import Condition, Noised, Sample
+from scoredistill.types import Condition, Diffused, Sample
 
 
 class TrainedCritic(Critic):
@@ -33,7 +33,7 @@ class TrainedCritic(Critic):
 
     def __init__(self, schedule: Schedule | None = None) -> None:
         super().__init__(schedule)
-        self._kept: Latest[Prediction] | None = None
+        self._kept: LastCallCache[Prediction] | None = None
         self._trained: list[nn.Parameter] = []  # while something is kept
 
     @abstractmethod
@@ -41,7 +41,7 @@ class TrainedCritic(Critic):
         """The prediction at x_t, by one call of the network; arguments are those of `forward`."""
 
     @abstractmethod
-    def error(self, predicted: Prediction, noised: Noised) -> Tensor:
+    def error(self, predicted: Prediction, diffused: Diffused) -> Tensor:
         """Each sample's error, (B,), of a prediction at the diffused samples, in the units of the network's output."""
 
     @property
@@ -59,12 +59,12 @@ class TrainedCritic(Critic):
             predicted = self._kept.of(self.training, about, lambda: self.predict(x_t, t, condition, sample))
         return predicted if torch.is_grad_enabled() else predicted.detach()
 
-    def training_error(self, noised: Noised) -> Tensor:
-        return self.error(self(noised.x_t, noised.t, noised.condition, noised.sample), noised)
+    def training_error(self, diffused: Diffused) -> Tensor:
+        return self.error(self(diffused.x_t, diffused.t, diffused.condition, diffused.sample), diffused)
 
 
 @contextmanager
-def sharing(*critics: Critic) -> Iterator[None]:
+def reuse_forward(*critics: Critic) -> Iterator[None]:
     """Inside the `with` block, a trained critic's answer to a loss keeps its graph, and its training error at the very
     same diffused samples is that answer's: the network is called once for both.
 
@@ -72,17 +72,17 @@ def sharing(*critics: Critic) -> Iterator[None]:
     backward pass belongs into the block, because gradient checkpointing repeats the forward pass there. What is kept is
     forgotten when the samples, the condition or the weights are others, and when the block ends.
 
-        with sharing(*distiller.critics):
+        with reuse_forward(*distiller.critics):
             step = distiller.step(batch)
-            (step.loss + distiller.critic_error(step.noised).mean()).backward()
+            (step.loss + distiller.critic_error(step.diffused).mean()).backward()
 
     Args:
         critics: any; it changes nothing for those that are not a `TrainedCritic`.
     """
     trained = [critic for critic in critics if isinstance(critic, TrainedCritic)]
-    with evaluating(*trained):
+    with eval_mode(*trained):
         for critic in trained:
-            critic._kept = Latest()
+            critic._kept = LastCallCache()
             critic._trained = [parameter for parameter in critic.parameters() if parameter.requires_grad]
         try:
             yield
@@ -96,12 +96,12 @@ class NetworkCritic(TrainedCritic):
 
         min_phi E ||y_phi(x_t, t, condition) - y||^2
 
-    with y the true value of its parameterisation (see `Denoiser`). Its minimum is the score of q_t.
+    with y the true value of its parameterization (see `Denoiser`). Its minimum is the score of q_t.
 
     ProlificDreamer: High-Fidelity and Diverse Text-to-3D Generation with VSD, 2023, arXiv:2305.16213.
 
     Args:
-        network: the backbone; None: it starts as a copy of the teacher's network, parameterised as the teacher.
+        network: the backbone; None: it starts as a copy of the teacher's network, parameterized as the teacher.
         prediction: what the backbone outputs: edm, epsilon, x0, v, flow or score. edm is well-scaled at every
             noise level under any schedule, v where alpha^2 + sigma^2 = 1.
         sigma_data: the data's standard deviation, for edm only, > 0.
@@ -111,7 +111,7 @@ class NetworkCritic(TrainedCritic):
     def __init__(
         self,
         network: Backbone | None = None,
-        prediction: Parameterisation = "v",
+        prediction: Parameterization = "v",
         sigma_data: float = 0.5,
         schedule: Schedule | None = None,
     ) -> None:
@@ -119,18 +119,18 @@ class NetworkCritic(TrainedCritic):
         super().__init__(schedule)
         self.denoiser = None if network is None else Denoiser(network, prediction, sigma_data)
 
-    def adopt(self, teacher: Teacher) -> None:
-        super().adopt(teacher)
+    def bind(self, teacher: Teacher) -> None:
+        super().bind(teacher)
         if self.denoiser is None:
-            self.denoiser = deepcopy(teacher.network_of("the critic")).requires_grad_(True).train(self.training)
+            self.denoiser = deepcopy(teacher.denoiser_for("the critic")).requires_grad_(True).train(self.training)
 
     def predict(self, x_t: Tensor, t: Tensor, condition: Condition | None, sample: Sample) -> Prediction:
-        return self.network_of("the loss")(x_t, t, condition, self.schedule)
+        return self.denoiser_for("the loss")(x_t, t, condition, self.schedule)
 
-    def error(self, predicted: Prediction, noised: Noised) -> Tensor:
-        return self.network_of("training").error(predicted, noised)
+    def error(self, predicted: Prediction, diffused: Diffused) -> Tensor:
+        return self.denoiser_for("training").error(predicted, diffused)
 
-    def network_of(self, whom: str) -> Denoiser:
+    def denoiser_for(self, user: str) -> Denoiser:
         if self.denoiser is None:
             raise ValueError("NetworkCritic has no network yet: pass network=, or put it into a Distiller")
         return self.denoiser

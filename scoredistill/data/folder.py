@@ -29,7 +29,7 @@ class ImageFolder(ImageSource):
     Args:
         folder: where the pictures are.
         resolution: side of the square in pixels, >= 1.
-        grey: one channel instead of three.
+        gray: one channel instead of three.
 
     Raises:
         FileNotFoundError: if there is no such folder, or no picture in it or in one of its subfolders.
@@ -39,9 +39,9 @@ class ImageFolder(ImageSource):
 
     threads = 4
 
-    def __init__(self, folder: str | Path, resolution: int, grey: bool = False) -> None:
+    def __init__(self, folder: str | Path, resolution: int, gray: bool = False) -> None:
         require(">= 1", resolution=resolution)
-        self.folder, self.resolution, self.grey = Path(folder), resolution, grey
+        self.folder, self.resolution, self.gray = Path(folder), resolution, gray
         if not self.folder.is_dir():
             raise FileNotFoundError(f"{self.folder}: there is no such folder of pictures")
         visible = sorted(path for path in self.folder.iterdir() if not path.name.startswith("."))
@@ -58,7 +58,7 @@ class ImageFolder(ImageSource):
             _require_inside(path, self.folder)
         if not self.files:
             raise FileNotFoundError(f"{self.folder}: holds no pictures ({', '.join(SUFFIXES)})")
-        super().__init__((1 if grey else 3, resolution, resolution), len(subfolders) or None)
+        super().__init__((1 if gray else 3, resolution, resolution), len(subfolders) or None)
 
     @cached_property
     def captions(self) -> tuple[str, ...] | None:
@@ -81,7 +81,7 @@ class ImageFolder(ImageSource):
 
     def __getitem__(self, index: int) -> Item:
         path, label = self.files[self._checked(index)]
-        return floats(decode(path, self.resolution, self.grey, str(path))), label
+        return floats(decode(path, self.resolution, self.gray, str(path))), label
 
     def contents(self) -> Iterator[bytes]:
         for path, label in self.files:

@@ -31,7 +31,7 @@ class GalleryImages(ImageSource):
         elevation: range in degrees, in [-90, 90].
         radius: distance of the cameras from the origin, world units, > 0.
         fov: vertical field of view in degrees, in (0, 180).
-        background: colour behind the object in [-1, 1].
+        background: color behind the object in [-1, 1].
 
     Raises:
         ValueError: for a prompt that the gallery cannot show, or if there is no prompt or no picture.

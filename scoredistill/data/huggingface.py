@@ -22,7 +22,7 @@ class HuggingFaceImages(ImageSource):
         label_column: name of the column of classes, numbers from 0, which every row has; null: no labels.
         text_column: name of the column of captions; null: no captions.
         resolution: side in pixels of the central square that is cut out, >= 1.
-        grey: one channel instead of three.
+        gray: one channel instead of three.
 
     Raises:
         ImportError: if `datasets` is not installed.
@@ -40,11 +40,11 @@ class HuggingFaceImages(ImageSource):
         image_column: str = "image",
         label_column: str | None = "label",
         resolution: int = 64,
-        grey: bool = False,
+        gray: bool = False,
         text_column: str | None = None,
     ) -> None:
         require(">= 1", resolution=resolution)
-        self.path, self.resolution, self.grey = Path(path), resolution, grey
+        self.path, self.resolution, self.gray = Path(path), resolution, gray
         self.split, self.image_column = split, image_column
         table = _load(self.path, split)
         for column in (image_column, label_column, text_column):
@@ -62,7 +62,7 @@ class HuggingFaceImages(ImageSource):
             if not isinstance(text, str):
                 raise ValueError(f"{self.path}: row {row} of {split}: its {text_column} is {text!r}, no caption")
         self._files = _undecoded(table, image_column)
-        super().__init__((1 if grey else 3, resolution, resolution), classes)
+        super().__init__((1 if gray else 3, resolution, resolution), classes)
 
     @property
     def captions(self) -> tuple[str, ...] | None:
@@ -74,7 +74,7 @@ class HuggingFaceImages(ImageSource):
     def __getitem__(self, index: int) -> Item:
         file = self._file(self._checked(index))
         label = None if self.labels is None else self.labels[index]
-        return floats(decode(file, self.resolution, self.grey, self._row(index))), label
+        return floats(decode(file, self.resolution, self.gray, self._row(index))), label
 
     def contents(self) -> Iterator[bytes]:
         for index in range(len(self)):

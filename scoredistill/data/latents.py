@@ -27,7 +27,7 @@ class LatentCache(ImageSource):
 
     The files' names hold a hash of the source's content and of the encoder, so that one folder may serve many; a cache
     that was stopped half way goes on after the last whole file. Every sample of the source and its class are part of
-    the hash, and so are a network's weights, layers and config; give any other encoder whose behaviour its name does
+    the hash, and so are a network's weights, layers and config; give any other encoder whose behavior its name does
     not tell a `name`. A mirrored latent is not the latent of the mirrored
     picture, so that there is no flip.
 

@@ -53,13 +53,13 @@ def opened(file: Path | bytes, name: str) -> Iterator[Image]:
         raise ValueError(f"{name}: not a readable picture ({error}); repair or remove it") from error
 
 
-def decode(file: Path | bytes, resolution: int | None, grey: bool, name: str) -> Tensor:
+def decode(file: Path | bytes, resolution: int | None, gray: bool, name: str) -> Tensor:
     """Read a picture and cut its central square.
 
     Args:
         file: a path, or the file's content.
         resolution: side of the result in pixels, resampled with antialiasing; None: as it is, not cut.
-        grey: one channel instead of three.
+        gray: one channel instead of three.
         name: what to call the picture in an error.
 
     Returns:
@@ -71,7 +71,7 @@ def decode(file: Path | bytes, resolution: int | None, grey: bool, name: str) ->
     from PIL import ImageOps
 
     with opened(file, name) as image:
-        return square(ImageOps.exif_transpose(image), resolution, grey)
+        return square(ImageOps.exif_transpose(image), resolution, gray)
 
 
 def read_picture(path: Path) -> Tensor:
@@ -88,13 +88,13 @@ def read_picture(path: Path) -> Tensor:
     return floats(decode(path, None, False, str(path)))
 
 
-def square(image: Image, resolution: int | None, grey: bool) -> Tensor:
+def square(image: Image, resolution: int | None, gray: bool) -> Tensor:
     """The central square of a picture, transparent parts on white.
 
     Args:
         image: of eight bits a channel.
         resolution: side in pixels; None: the whole picture as it is.
-        grey: one channel instead of three.
+        gray: one channel instead of three.
 
     Returns:
         (C, H, W) uint8.
@@ -109,7 +109,7 @@ def square(image: Image, resolution: int | None, grey: bool) -> Tensor:
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = images.alpha_composite(images.new("RGBA", image.size, "white"), image)
-    image = image.convert("L" if grey else "RGB")
+    image = image.convert("L" if gray else "RGB")
     if resolution is not None:
         side = min(image.size)
         left, top = (image.width - side) // 2, (image.height - side) // 2

@@ -53,7 +53,7 @@ class WebDatasetShards(ImageSource):
     Args:
         shards: the tar files: a pattern (`data/train-*.tar`, `data/train-{000000..000099}.tar`) or a list of files.
         resolution: side in pixels of the central square that is cut out, >= 1.
-        grey: one channel instead of three.
+        gray: one channel instead of three.
         text_key: of captions in .json files; img2dataset's is caption.
 
     Raises:
@@ -65,10 +65,10 @@ class WebDatasetShards(ImageSource):
     threads = 4
 
     def __init__(
-        self, shards: str | Sequence[str], resolution: int, grey: bool = False, text_key: str = "text"
+        self, shards: str | Sequence[str], resolution: int, gray: bool = False, text_key: str = "text"
     ) -> None:
         require(">= 1", resolution=resolution)
-        self.resolution, self.grey = resolution, grey
+        self.resolution, self.gray = resolution, gray
         self.shards = find_shards(shards)
         self.members = [member for shard in self.shards for member in read_index(shard, text_key)]
         if not self.members:
@@ -78,7 +78,7 @@ class WebDatasetShards(ImageSource):
             bare = next(member for member in self.members if member.label is None)
             raise ValueError(f"{bare.shard}: {bare.name} has no label (.cls or .json), while other pictures have one")
         super().__init__(
-            (1 if grey else 3, resolution, resolution),
+            (1 if gray else 3, resolution, resolution),
             class_count(list(labels.values()), list(labels).__getitem__) if labels else None,
         )
 
@@ -102,7 +102,7 @@ class WebDatasetShards(ImageSource):
 
     def __getitem__(self, index: int) -> Item:
         member = self.members[self._checked(index)]
-        picture = decode(member.read(), self.resolution, self.grey, f"{member.shard}: {member.name}")
+        picture = decode(member.read(), self.resolution, self.gray, f"{member.shard}: {member.name}")
         return floats(picture), member.label
 
     def contents(self) -> Iterator[bytes]:

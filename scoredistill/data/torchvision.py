@@ -21,7 +21,7 @@ class TorchvisionImages(ImageSource):
         root: the folder that torchvision is given, in which the data set's own folder lies.
         split: `train` or `test`, or another that the data set has.
         resolution: side in pixels of the central square that is cut out, >= 1; null: the pictures as they are.
-        grey: one channel instead of three; null: as the first picture.
+        gray: one channel instead of three; null: as the first picture.
 
     Raises:
         FileNotFoundError: if the files are not there.
@@ -37,23 +37,23 @@ class TorchvisionImages(ImageSource):
         root: str | Path,
         split: str = "train",
         resolution: int | None = None,
-        grey: bool | None = None,
+        gray: bool | None = None,
     ) -> None:
         require(">= 1", resolution=resolution)
         self.name, self.split, self.resolution = dataset, split, resolution
         self._pictures = _open(dataset, root, split)
         image, label = self._pictures[0]
-        self.grey = image.mode in ("1", "L") if grey is None else grey
+        self.gray = image.mode in ("1", "L") if gray is None else gray
         if not isinstance(label, int):
             raise ValueError(f"{dataset}: the target of a picture is {type(label).__name__}, not the number of a class")
-        super().__init__(square(image, resolution, self.grey).shape, _classes(self._pictures))
+        super().__init__(square(image, resolution, self.gray).shape, _classes(self._pictures))
 
     def __len__(self) -> int:
         return len(self._pictures)
 
     def __getitem__(self, index: int) -> Item:
         image, label = self._pictures[self._checked(index)]
-        return floats(square(image, self.resolution, self.grey)), int(label)
+        return floats(square(image, self.resolution, self.gray)), int(label)
 
 
 def _open(dataset: str, root: str | Path, split: str) -> Any:

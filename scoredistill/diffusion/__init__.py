@@ -13,18 +13,17 @@ from scoredistill.diffusion.schedule import (
 from scoredistill.diffusion.timesteps import (
     DreamTimeTimesteps,
     LogNormalTimesteps,
-    LogSNRTimesteps,
+    NoiseLevelTimesteps,
     TimestepSampler,
     TwoStageTimesteps,
     UniformTimesteps,
 )
 from scoredistill.diffusion.view_guidance import ViewPerpNeg
 from scoredistill.diffusion.view_prompts import ViewPrompts
-from scoredistill.diffusion.weights import CleanWeight, DivergenceWeight, SigmaSquared, TimeWeight, UniformWeight
+from scoredistill.diffusion.weights import DivergenceWeight, SigmaSquaredWeight, TimeWeight, UniformWeight, X0Weight
 
 __all__ = [
     "CFG",
-    "CleanWeight",
     "CosineSchedule",
     "DiscreteSchedule",
     "DivergenceWeight",
@@ -34,12 +33,12 @@ __all__ = [
     "Guidance",
     "LinearSchedule",
     "LogNormalTimesteps",
-    "LogSNRTimesteps",
+    "NoiseLevelTimesteps",
     "PerpNeg",
     "Prediction",
     "PredictionType",
     "Schedule",
-    "SigmaSquared",
+    "SigmaSquaredWeight",
     "TimeWeight",
     "TimestepSampler",
     "TwoStageTimesteps",
@@ -47,5 +46,6 @@ __all__ = [
     "UniformWeight",
     "ViewPerpNeg",
     "ViewPrompts",
+    "X0Weight",
     "noise_like",
 ]

@@ -14,15 +14,15 @@ from scoredistill.ranges import require
 from scoredistill.types import Condition, right_pad_dims
 
 
-class Denoiser(Protocol):
+class ConditionalPredictor(Protocol):
     """What guidance needs of a teacher."""
 
     schedule: Schedule
 
-    def predict_all(self, x_t: Tensor, t: Tensor, conditions: Sequence[Condition | None]) -> list[Prediction]:
+    def predict_many(self, x_t: Tensor, t: Tensor, conditions: Sequence[Condition | None]) -> list[Prediction]:
         """Predictions of the same x_t under several conditions."""
 
-    def embedded(self, condition: Condition | None, rows: int | None) -> Condition | None:
+    def encode_prompt(self, condition: Condition | None, rows: int | None) -> Condition | None:
         """The condition with its prompt as embeddings too, where the teacher has text embedded."""
 
 
@@ -30,11 +30,13 @@ class Guidance(ABC):
     """A combination of the teacher's predictions under several conditions."""
 
     @abstractmethod
-    def __call__(self, teacher: Denoiser, x_t: Tensor, t: Tensor, condition: Condition | None) -> Prediction:
+    def __call__(
+        self, teacher: ConditionalPredictor, x_t: Tensor, t: Tensor, condition: Condition | None
+    ) -> Prediction:
         """The guided prediction.
 
         Args:
-            teacher: whom to ask.
+            teacher: user to ask.
             x_t: (B, *D).
             t: (B,).
             condition: B rows, or None.
@@ -57,10 +59,12 @@ class CFG(Guidance):
         require(">= 0", scale=scale)
         self.scale = scale
 
-    def __call__(self, teacher: Denoiser, x_t: Tensor, t: Tensor, condition: Condition | None) -> Prediction:
+    def __call__(
+        self, teacher: ConditionalPredictor, x_t: Tensor, t: Tensor, condition: Condition | None
+    ) -> Prediction:
         if condition is None or self.scale == 1:
-            return teacher.predict_all(x_t, t, [condition])[0]
-        cond, uncond = (p.epsilon for p in teacher.predict_all(x_t, t, [condition, condition.negative()]))
+            return teacher.predict_many(x_t, t, [condition])[0]
+        cond, uncond = (p.epsilon for p in teacher.predict_many(x_t, t, [condition, condition.negative()]))
         return Prediction(x_t, t, teacher.schedule, epsilon=uncond + self.scale * (cond - uncond))
 
 
@@ -88,7 +92,9 @@ class PerpNeg(Guidance):
             raise ValueError(f"PerpNeg weights must be <= 0; {positive[0]!r} has {negatives[positive[0]]}")
         self.scale, self.negatives = scale, dict(negatives)
 
-    def __call__(self, teacher: Denoiser, x_t: Tensor, t: Tensor, condition: Condition | None) -> Prediction:
+    def __call__(
+        self, teacher: ConditionalPredictor, x_t: Tensor, t: Tensor, condition: Condition | None
+    ) -> Prediction:
         if condition is None:
             raise ValueError("PerpNeg needs a condition with a prompt")
         negatives = [
@@ -99,7 +105,7 @@ class PerpNeg(Guidance):
 
 
 def perp_neg(
-    teacher: Denoiser,
+    teacher: ConditionalPredictor,
     x_t: Tensor,
     t: Tensor,
     scale: float,
@@ -115,7 +121,7 @@ def perp_neg(
         negatives: the other conditions, and (B,) the weight of each in every sample.
     """
     asked = [condition, condition.negative(), *(negative for negative, _ in negatives)]
-    cond, uncond, *others = (p.epsilon for p in teacher.predict_all(x_t, t, asked))
+    cond, uncond, *others = (p.epsilon for p in teacher.predict_many(x_t, t, asked))
     d_0 = cond - uncond
     direction = d_0
     for (_, weight), other in zip(negatives, others, strict=True):

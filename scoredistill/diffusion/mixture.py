@@ -42,7 +42,7 @@ class Covariance:
     @classmethod
     def low_rank(cls, variance: Tensor, factors: Tensor) -> Covariance:
         """variance_k I + F_k^T F_k, from variance (..., K, 1) and factors F (..., K, R, D), R <= D."""
-        # The R x R Gram matrix is cheaper to diagonalise than F itself; directions of no variance get no row.
+        # The R x R Gram matrix is cheaper to diagonalize than F itself; directions of no variance get no row.
         values, vectors = torch.linalg.eigh(factors @ factors.transpose(-1, -2))
         floor = values.amax(-1, keepdim=True).clamp(min=1e-30) * 1e-6
         kept = values > floor
@@ -119,7 +119,7 @@ def diffused_mixture(
         x_t: (B, D).
         alpha, sigma: (B,), the diffused covariances must be positive definite.
         means: (K, D), or (B, K, D) where they differ from sample to sample.
-        log_weights: (K,) or (B, K), normalised; -inf leaves a component out.
+        log_weights: (K,) or (B, K), normalized; -inf leaves a component out.
         covariance: of the undiffused components.
 
     Returns:

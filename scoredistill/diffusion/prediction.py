@@ -28,7 +28,7 @@ class Prediction:
     ends of time. The noise of a clean x_t cannot be told from x0, nor the clean sample from pure noise and epsilon.
 
     Args:
-        x_t: (B, *D) the noised sample.
+        x_t: (B, *D) the diffused sample.
         t: its time in [0, 1]: a number, or (B,).
         schedule: alpha and sigma.
         epsilon, x0, v, flow, score: (B, *D), exactly one of them.

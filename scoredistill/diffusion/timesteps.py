@@ -103,7 +103,7 @@ class LogNormalTimesteps(TimestepSampler):
         return schedule.t_at_log_snr(-2 * (self.mean + self.std * normal))
 
 
-class LogSNRTimesteps(TimestepSampler):
+class NoiseLevelTimesteps(TimestepSampler):
     """sigma / alpha log-uniform in [ratio / spread, ratio * spread], with a ratio that follows a schedule.
 
     Annealing in log-SNR decides whether VSD differs from SDS: particles tell modes apart, and so repel each other, only
@@ -135,7 +135,7 @@ class DreamTimeTimesteps(TimestepSampler):
     DreamTime: An Improved Optimization Strategy for Diffusion-Guided 3D Generation, 2023, arXiv:2306.12422.
 
     Args:
-        mean: centre of the prior, in (0, 1).
+        mean: center of the prior, in (0, 1).
         std: width of the prior, > 0.
         low, high: ends of the range of t, in [0, 1], low < high; high < 1 where the schedule ends without signal, up to
             which W has no integral.

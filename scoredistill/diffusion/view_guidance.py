@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from scoredistill.diffusion.guidance import Denoiser, Guidance, perp_neg
+from scoredistill.diffusion.guidance import ConditionalPredictor, Guidance, perp_neg
 from scoredistill.diffusion.prediction import Prediction
 from scoredistill.diffusion.view_prompts import BACK, FRONT, SIDE, ViewPrompts, blend, shares
 from scoredistill.ranges import require
@@ -62,7 +62,9 @@ class ViewPerpNeg(Guidance):
         self.scale, self.views = scale, views or ViewPrompts(interpolate=True)
         self.f_fs, self.f_sf, self.f_fsb, self.f_sb = f_fs, f_sf, f_fsb, f_sb
 
-    def __call__(self, teacher: Denoiser, x_t: Tensor, t: Tensor, condition: Condition | None) -> Prediction:
+    def __call__(
+        self, teacher: ConditionalPredictor, x_t: Tensor, t: Tensor, condition: Condition | None
+    ) -> Prediction:
         if condition is None or not condition.prompt or condition.camera is None:
             raise ValueError("ViewPerpNeg needs a condition with a prompt and cameras; without, use PerpNeg or CFG")
         camera = condition.camera
@@ -93,7 +95,7 @@ class ViewPerpNeg(Guidance):
         overhead = (elevation >= self.views.overhead_threshold)[:, None]
         return -torch.stack([w_front, w_side], 1).masked_fill(overhead, 0)
 
-    def _read(self, teacher: Denoiser, condition: Condition, rows: int) -> list[TextEmbeddings] | None:
+    def _read(self, teacher: ConditionalPredictor, condition: Condition, rows: int) -> list[TextEmbeddings] | None:
         """Each view's embeddings, B rows; None where the teacher reads texts itself.
 
         All views are embedded in one call, so that text encoders are loaded once, and without a camera, because the
@@ -101,7 +103,7 @@ class ViewPerpNeg(Guidance):
         """
         worded = self.views.texts(condition.prompt or "")
         flat = [text for view in worded for text in ([view] if isinstance(view, str) else view)]
-        found = teacher.embedded(Condition(flat), len(flat))
+        found = teacher.encode_prompt(Condition(flat), len(flat))
         if found is None or found.embeddings is None:
             return None
         own = len(flat) // len(worded)  # texts a view: one for all rows, or one for each

@@ -18,7 +18,7 @@ class TimeWeight(ABC):
         """w(t), (B,) -> (B,)."""
 
 
-class SigmaSquared(TimeWeight):
+class SigmaSquaredWeight(TimeWeight):
     """w = sigma^2: DreamFusion's and ProlificDreamer's."""
 
     def __call__(self, t: Tensor, schedule: Schedule) -> Tensor:
@@ -39,16 +39,16 @@ class DivergenceWeight(TimeWeight):
     """
 
     def __call__(self, t: Tensor, schedule: Schedule) -> Tensor:
-        require_noise(t, schedule, "DivergenceWeight (alpha / sigma)", f"{MORE_NOISE}, or use SigmaSquared")
+        require_noise(t, schedule, "DivergenceWeight (alpha / sigma)", f"{MORE_NOISE}, or use SigmaSquaredWeight")
         return schedule.alpha(t) / schedule.sigma(t)
 
 
-class CleanWeight(TimeWeight):
+class X0Weight(TimeWeight):
     """w = sigma / alpha: g is the difference of the clean predictions x0, of one scale at every noise level.
 
     It has no value where there is no signal, and is refused there.
     """
 
     def __call__(self, t: Tensor, schedule: Schedule) -> Tensor:
-        require_signal(t, schedule, "CleanWeight (sigma / alpha)", f"{MORE_SIGNAL}, or use SigmaSquared")
+        require_signal(t, schedule, "X0Weight (sigma / alpha)", f"{MORE_SIGNAL}, or use SigmaSquaredWeight")
         return schedule.sigma(t) / schedule.alpha(t)

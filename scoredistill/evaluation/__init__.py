@@ -1,14 +1,14 @@
 """How good samples are: distances to data, coverage, classes, copies, modes, with standard errors."""
 
-from scoredistill.evaluation.classes import class_accuracy, class_figures, class_shares, even_labels
+from scoredistill.evaluation.classes import class_accuracy, class_metrics, class_shares, even_labels
 from scoredistill.evaluation.color import chroma, mean_chroma, mean_pair_distance
 from scoredistill.evaluation.features import ClassifierFeatures, FeatureExtractor, PCAFeatures, embed
 from scoredistill.evaluation.frechet import GaussianFit, frechet_distance, kernel_distance, kernel_self_similarity
 from scoredistill.evaluation.inception import InceptionFeatures
-from scoredistill.evaluation.manifold import Manifold, manifold_figures
-from scoredistill.evaluation.memorization import Neighbourhood, memorisation_figures
+from scoredistill.evaluation.manifold import Manifold, manifold_metrics
+from scoredistill.evaluation.memorization import Neighborhood, memorization_metrics
 from scoredistill.evaluation.modes import mode_divergences, mode_histogram, mode_statistics, responsibilities
-from scoredistill.evaluation.prompt_classifier import Recogniser
+from scoredistill.evaluation.prompt_classifier import PromptClassifier
 from scoredistill.evaluation.resampling import standard_errors, with_errors
 from scoredistill.evaluation.sample_report import SampleReport, evaluate_samples
 from scoredistill.evaluation.transport import wasserstein2
@@ -19,13 +19,13 @@ __all__ = [
     "GaussianFit",
     "InceptionFeatures",
     "Manifold",
-    "Neighbourhood",
+    "Neighborhood",
     "PCAFeatures",
-    "Recogniser",
+    "PromptClassifier",
     "SampleReport",
     "chroma",
     "class_accuracy",
-    "class_figures",
+    "class_metrics",
     "class_shares",
     "embed",
     "evaluate_samples",
@@ -33,10 +33,10 @@ __all__ = [
     "frechet_distance",
     "kernel_distance",
     "kernel_self_similarity",
-    "manifold_figures",
+    "manifold_metrics",
     "mean_chroma",
     "mean_pair_distance",
-    "memorisation_figures",
+    "memorization_metrics",
     "mode_divergences",
     "mode_histogram",
     "mode_statistics",

@@ -35,7 +35,7 @@ def class_accuracy(predicted: Tensor, asked: Tensor) -> float:
     return float((predicted == asked).double().mean())
 
 
-def class_figures(
+def class_metrics(
     predicted: Tensor, asked: Tensor | None, expected: Tensor | None, classes: Tensor
 ) -> dict[str, float]:
     """Accuracy and histogram of predicted classes.
@@ -49,13 +49,13 @@ def class_figures(
         classes: (K,).
     """
     shares = class_shares(predicted, classes)
-    figures = {f"class_share/{int(c)}": float(share) for c, share in zip(classes, shares, strict=True)}
+    metrics = {f"class_share/{int(c)}": float(share) for c, share in zip(classes, shares, strict=True)}
     if asked is not None:
-        figures["class_accuracy"] = class_accuracy(predicted, asked)
+        metrics["class_accuracy"] = class_accuracy(predicted, asked)
     goal = expected if asked is None else asked
     if goal is not None:
-        figures["class_histogram_error"] = float((shares - class_shares(goal, classes)).abs().max())
-    return figures
+        metrics["class_histogram_error"] = float((shares - class_shares(goal, classes)).abs().max())
+    return metrics
 
 
 def even_labels(count: int, classes: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""How colourful pictures are, and how far apart."""
+"""How colorful pictures are, and how far apart."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _TO_XYZ = ((0.4124564, 0.3575761, 0.1804375), (0.2126729, 0.7151522, 0.0721750),
 
 
 def chroma(pictures: Tensor) -> Tensor:
-    """Chroma of CIELAB at every pixel, C* = sqrt(a*^2 + b*^2): 0 for greys, 105 for pure red, 134 for pure blue.
+    """Chroma of CIELAB at every pixel, C* = sqrt(a*^2 + b*^2): 0 for grays, 105 for pure red, 134 for pure blue.
 
         a* = 500 (f(X / X_n) - f(Y / Y_n)),    b* = 200 (f(Y / Y_n) - f(Z / Z_n))
 

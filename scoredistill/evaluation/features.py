@@ -83,11 +83,11 @@ class PCAFeatures(FeatureExtractor):
         """
         rows = as_rows(data, "data")
         self.mean = rows.mean(0)
-        centred = rows - self.mean
+        centered = rows - self.mean
         if len(rows) > rows.shape[1]:
-            directions = torch.linalg.eigh(centred.T @ centred).eigenvectors.flip(1)
+            directions = torch.linalg.eigh(centered.T @ centered).eigenvectors.flip(1)
         else:
-            directions = torch.linalg.svd(centred, full_matrices=False).Vh[:-1].T  # the last one is of no variance
+            directions = torch.linalg.svd(centered, full_matrices=False).Vh[:-1].T  # the last one is of no variance
         self.directions = directions[:, : self.components].contiguous()
         return self
 
@@ -98,7 +98,7 @@ class PCAFeatures(FeatureExtractor):
 
 
 class ClassifierFeatures(FeatureExtractor):
-    """The last hidden layer of a small classifier that is trained on the labelled data: convolutions for pictures, a
+    """The last hidden layer of a small classifier that is trained on the labeled data: convolutions for pictures, a
     multilayer perceptron for everything else. Features are scaled to a mean square of 1 over the training data.
 
     Training runs in float32 on the CPU from `seed` alone: it neither reads nor moves torch's global random state.
@@ -110,7 +110,7 @@ class ClassifierFeatures(FeatureExtractor):
         batch: samples in a step, >= 1.
         lr: learning rate in the beginning, > 0.
         held_out: share of the data that is kept from training and measures `accuracy`, in (0, 1).
-        seed: of the initialisation, the split and the order of the samples, in [0, 2^32).
+        seed: of the initialization, the split and the order of the samples, in [0, 2^32).
     """
 
     classes: Tensor
@@ -142,7 +142,7 @@ class ClassifierFeatures(FeatureExtractor):
         self.register_buffer("scale", torch.ones((), dtype=torch.float32))
 
     def fit(self, data: Tensor, labels: Tensor | None = None) -> Self:
-        """Train on labelled data.
+        """Train on labeled data.
 
         Raises:
             ValueError: if there are no labels, not one for each sample, or only one class.
@@ -187,7 +187,7 @@ class ClassifierFeatures(FeatureExtractor):
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.trunk:
-            raise RuntimeError("ClassifierFeatures must be fitted to labelled data before it is asked")
+            raise RuntimeError("ClassifierFeatures must be fitted to labeled data before it is asked")
         mean, std = self.moments
         return self.scale * self.trunk((x.to(self.moments) - mean) / std)
 

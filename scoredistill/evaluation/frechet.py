@@ -31,8 +31,8 @@ class GaussianFit:
         """
         rows = as_rows(features, "features")
         mean = rows.mean(0)
-        centred = rows - mean
-        values, vectors = torch.linalg.eigh(centred.T @ centred / (len(rows) - 1))
+        centered = rows - mean
+        values, vectors = torch.linalg.eigh(centered.T @ centered / (len(rows) - 1))
         # Rounding noise in the null space of a rank-deficient covariance would enter as its square root, 1e-8.
         floor = values.amax().clamp(min=0) * len(values) * torch.finfo(values.dtype).eps
         roots = torch.where(values > floor, values.clamp(min=0), 0.0).sqrt()

@@ -21,7 +21,7 @@ class InceptionFeatures(FeatureExtractor):
     Two layouts of weights are read, told apart by their number of classes: torchvision's (`inception_v3_google-*.pth`),
     and that of pytorch-fid, torch-fidelity and torchmetrics (`pt_inception-2015-12-05-6726825d.pth`,
     `weights-inception-2015-12-05-6726825d.pth`), which FIDs in papers are computed with. Pictures are resized
-    bilinearly, with antialiasing where they are larger (arXiv:2104.11222); greyscale is repeated to three channels.
+    bilinearly, with antialiasing where they are larger (arXiv:2104.11222); grayscale is repeated to three channels.
 
     Rethinking the Inception Architecture for Computer Vision, 2015, arXiv:1512.00567.
 
@@ -39,7 +39,7 @@ class InceptionFeatures(FeatureExtractor):
         self.train(False)
 
     def train(self, mode: bool = True) -> InceptionFeatures:
-        """It stays in evaluation mode whatever is asked: its batch normalisation must not move."""
+        """It stays in evaluation mode whatever is asked: its batch normalization must not move."""
         return super().train(False)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -82,7 +82,7 @@ def build_inception(state: dict[str, Tensor]) -> nn.Module:
     if "fc.weight" not in state or "Mixed_7c.branch_pool.conv.weight" not in state:
         raise ValueError(f"not a state dictionary of Inception-v3; it begins with {sorted(state)[:3]}")
     classes, auxiliary = len(state["fc.weight"]), "AuxLogits.fc.weight" in state
-    # On the meta device nothing is initialised: no time, no random numbers.
+    # On the meta device nothing is initialized: no time, no random numbers.
     with torch.device("meta"):
         network = inception_v3(weights=None, init_weights=False, num_classes=classes, aux_logits=auxiliary)
     try:

@@ -1,4 +1,4 @@
-"""Fidelity and diversity by nearest neighbours: precision, recall, density and coverage."""
+"""Fidelity and diversity by nearest neighbors: precision, recall, density and coverage."""
 
 from __future__ import annotations
 
@@ -13,32 +13,32 @@ from scoredistill.ranges import require
 
 @dataclass(frozen=True)
 class Manifold:
-    """A set of points with a ball around each that reaches to its k-th nearest neighbour in the set.
+    """A set of points with a ball around each that reaches to its k-th nearest neighbor in the set.
 
     Args:
         points: (N, F).
         radii: (N,).
-        neighbours: k, >= 1.
+        neighbors: k, >= 1.
     """
 
     points: Tensor
     radii: Tensor
-    neighbours: int
+    neighbors: int
 
     def __post_init__(self) -> None:
-        require(">= 1", neighbours=self.neighbours)
+        require(">= 1", neighbors=self.neighbors)
 
     @classmethod
-    def of(cls, features: Tensor, neighbours: int = 5) -> Manifold:
-        """From features (N, F), N >= 2; with N <= `neighbours` k is N - 1.
+    def of(cls, features: Tensor, neighbors: int = 5) -> Manifold:
+        """From features (N, F), N >= 2; with N <= `neighbors` k is N - 1.
 
         Raises:
-            ValueError: if N < 2, `neighbours` < 1 or a feature is not finite.
+            ValueError: if N < 2, `neighbors` < 1 or a feature is not finite.
         """
-        if neighbours < 1:
-            raise ValueError(f"neighbours must be at least 1; got {neighbours}")
+        if neighbors < 1:
+            raise ValueError(f"neighbors must be at least 1; got {neighbors}")
         points = as_rows(features, "features")
-        k = min(neighbours, len(points) - 1)
+        k = min(neighbors, len(points) - 1)
         return cls(points, distances_to_others(points, k)[:, -1], k)
 
     def count(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -58,10 +58,10 @@ class Manifold:
         return torch.cat(balls), reached
 
 
-def manifold_figures(samples: Tensor, data: Tensor | Manifold, neighbours: int = 5) -> dict[str, float]:
+def manifold_metrics(samples: Tensor, data: Tensor | Manifold, neighbors: int = 5) -> dict[str, float]:
     """Precision, recall, density and coverage of samples against data.
 
-    With B(z) the ball of a point z of a set up to its k-th nearest neighbour in that set:
+    With B(z) the ball of a point z of a set up to its k-th nearest neighbor in that set:
 
         precision  share of samples that lie in some B(data point)
         recall     share of data points that lie in some B(sample)
@@ -77,18 +77,18 @@ def manifold_figures(samples: Tensor, data: Tensor | Manifold, neighbours: int =
     Args:
         samples: (N, F) features, N >= 2.
         data: (M, F) features, M >= 2, or their `Manifold`.
-        neighbours: k, >= 1; fewer where a set is smaller.
+        neighbors: k, >= 1; fewer where a set is smaller.
 
     Raises:
         ValueError: if a set has fewer than two rows, the rows differ in length or a number is not finite.
     """
-    real = data if isinstance(data, Manifold) else Manifold.of(data, neighbours)
-    fake = Manifold.of(samples, neighbours)
+    real = data if isinstance(data, Manifold) else Manifold.of(data, neighbors)
+    fake = Manifold.of(samples, neighbors)
     balls, reached = real.count(fake.points)
     recalled, _ = fake.count(real.points)
     return {
         "precision": float((balls > 0).double().mean()),
         "recall": float((recalled > 0).double().mean()),
-        "density": float(balls.double().mean() / real.neighbours),
+        "density": float(balls.double().mean() / real.neighbors),
         "coverage": float(reached.double().mean()),
     }

@@ -11,7 +11,7 @@ from scoredistill.evaluation.rows import as_rows, distances_to_others, same_widt
 
 
 @dataclass(frozen=True)
-class Neighbourhood:
+class Neighborhood:
     """Training data, and how far each of them is from its nearest fellow.
 
     Args:
@@ -23,7 +23,7 @@ class Neighbourhood:
     spacing: Tensor
 
     @classmethod
-    def of(cls, data: Tensor) -> Neighbourhood:
+    def of(cls, data: Tensor) -> Neighborhood:
         """From data (M, *D), M >= 2.
 
         Raises:
@@ -33,7 +33,7 @@ class Neighbourhood:
         return cls(points, distances_to_others(points, 1)[:, 0])
 
     def look(self, samples: Tensor, ratio: float = 1 / 3) -> dict[str, Tensor]:
-        """Per sample: the values whose means are `memorisation_figures`, each (N,)."""
+        """Per sample: the values whose means are `memorization_metrics`, each (N,)."""
         x = as_rows(samples, "samples", least=1)
         same_width(x, self.points)
         distance, index = smallest_distances(x, self.points, 2)
@@ -41,28 +41,28 @@ class Neighbourhood:
         # A copy of a point that the data hold twice is a copy as well, though its ratio is 0 / 0.
         copied = (nearest < ratio * second) | (nearest == 0)
         return {
-            "memorised": copied.double(),
+            "memorized": copied.double(),
             "unauthentic": (nearest < self.spacing[index[:, 0]]).double(),
             "nearest_distance": nearest,
         }
 
 
-def memorisation_figures(samples: Tensor, data: Tensor | Neighbourhood, ratio: float = 1 / 3) -> dict[str, float]:
+def memorization_metrics(samples: Tensor, data: Tensor | Neighborhood, ratio: float = 1 / 3) -> dict[str, float]:
     """How close samples are to their nearest training points.
 
-        memorised              share of samples with |x - y_1| < ratio |x - y_2|, y_1 and y_2 the two nearest points;
+        memorized              share of samples with |x - y_1| < ratio |x - y_2|, y_1 and y_2 the two nearest points;
                                new samples in d dimensions come to about ratio^d by chance
         unauthentic            share nearer to y_1 than y_1 is to its nearest fellow: 1 - authenticity; for new
                                samples from the data's distribution about a half or less, not 0
         nearest_distance       mean of |x - y_1|
         nearest_distance_data  the same of each training point to the others, what new samples should come to
 
-    On Memorization in Diffusion Models, 2023, arXiv:2310.02664 (memorised).
+    On Memorization in Diffusion Models, 2023, arXiv:2310.02664 (memorized).
     How Faithful is your Synthetic Data?, 2021, arXiv:2102.08921 (authenticity).
 
     Args:
         samples: (N, *D), N >= 1.
-        data: (M, *D) training points, M >= 2, or their `Neighbourhood`.
+        data: (M, *D) training points, M >= 2, or their `Neighborhood`.
         ratio: in (0, 1].
 
     Raises:
@@ -70,6 +70,6 @@ def memorisation_figures(samples: Tensor, data: Tensor | Neighbourhood, ratio: f
     """
     if not 0 < ratio <= 1:
         raise ValueError(f"ratio must lie in (0, 1]; got {ratio}")
-    near = data if isinstance(data, Neighbourhood) else Neighbourhood.of(data)
-    figures = {name: float(values.mean()) for name, values in near.look(samples, ratio).items()}
-    return figures | {"nearest_distance_data": float(torch.mean(near.spacing))}
+    near = data if isinstance(data, Neighborhood) else Neighborhood.of(data)
+    metrics = {name: float(values.mean()) for name, values in near.look(samples, ratio).items()}
+    return metrics | {"nearest_distance_data": float(torch.mean(near.spacing))}

@@ -38,22 +38,22 @@ def mode_statistics(x: Tensor, teacher: GaussianMixture, sigma: float = 0.01) ->
     flat = x.flatten(1)
     modes = responsibilities(x, teacher, sigma).argmax(1)
     counts = torch.bincount(modes, minlength=len(teacher.means)).to(x)
-    centres = torch.zeros_like(teacher.means).to(x).index_add_(0, modes, flat) / counts.clamp(min=1)[:, None]
+    centers = torch.zeros_like(teacher.means).to(x).index_add_(0, modes, flat) / counts.clamp(min=1)[:, None]
     variance = teacher.variance.expand(len(teacher.means), flat.shape[1]).mean(1)
     if teacher.spread is not None:
         variance = variance + teacher.spread.sum(1) / flat.shape[1]
-    figures = {
+    metrics = {
         "modes_covered": float((counts > 0).sum()),
         "weight_error": float((counts / len(x) - teacher.log_weights.exp()).abs().max()),
     }
     if bool((variance > 0).all()):
         # Each mode's own mean costs one sample: n_k - 1 degrees of freedom.
         freedom = (counts - 1).clamp(min=0).sum().clamp(min=1)
-        scaled = ((flat - centres[modes]) ** 2).mean(1) / variance[modes].to(x)
-        figures["spread"] = float((scaled.sum() / freedom).sqrt())
+        scaled = ((flat - centers[modes]) ** 2).mean(1) / variance[modes].to(x)
+        metrics["spread"] = float((scaled.sum() / freedom).sqrt())
         distance = ((flat - teacher.means[modes].to(x)) ** 2).mean(1) / variance[modes].to(x)
-        figures["within_3_std"] = float((distance <= 9).to(x).mean())
-    return figures
+        metrics["within_3_std"] = float((distance <= 9).to(x).mean())
+    return metrics
 
 
 def mode_histogram(x: Tensor, teacher: GaussianMixture, sigma: float = 0.01) -> Tensor:

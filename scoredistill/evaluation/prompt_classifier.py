@@ -26,12 +26,12 @@ CHECKED = 40
 """Pictures a prompt on which the accuracies are measured."""
 
 
-class Recogniser(nn.Module):
+class PromptClassifier(nn.Module):
     """Which of several prompts a picture shows, by a small convolutional network trained on the Gallery's pictures.
 
     What is to be judged are renders of NeRFs, which are softer, noisier, paler or more saturated than the Gallery's.
-    So every picture of the training is spoilt in such ways (`spoilt`), and both accuracies are measured, on intact and
-    on spoilt pictures, from cameras that training has not seen.
+    So the training pictures are corrupted in the same ways (`corrupt`). Both accuracies are measured, on clean and on
+    corrupted pictures, from cameras that training has not seen.
 
     Training runs in float32 on the CPU from `seed` alone, in less than a minute; it neither reads nor moves torch's
     global random state.
@@ -71,12 +71,12 @@ class Recogniser(nn.Module):
 
     @property
     def accuracy(self) -> float:
-        """Share of unseen Gallery pictures that are recognised."""
+        """Share of unseen Gallery pictures that are recognized."""
         return float(self.accuracies[0])
 
     @property
     def accuracy_spoilt(self) -> float:
-        """The same for spoilt ones."""
+        """The same for corrupt ones."""
         return float(self.accuracies[1])
 
     def fit(self) -> Self:
@@ -89,8 +89,8 @@ class Recogniser(nn.Module):
         unseen = GalleryImages(self.prompts, self.resolution, CHECKED * len(self.prompts), seed=2 * self.seed + 1)
         checked, answers = unseen.take(torch.arange(len(unseen)))
         rng = torch.Generator().manual_seed(self.seed)
-        each = (checked.float(), torch.cat([spoilt(part, rng) for part in checked.float().split(8)]))
-        self.accuracies = torch.stack([(self.recognise(part) == answers).float().mean() for part in each])
+        each = (checked.float(), torch.cat([corrupt(part, rng) for part in checked.float().split(8)]))
+        self.accuracies = torch.stack([(self.recognize(part) == answers).float().mean() for part in each])
         return self.requires_grad_(False)
 
     def _train(self, x: Tensor, labels: Tensor, rng: torch.Generator) -> None:
@@ -98,7 +98,7 @@ class Recogniser(nn.Module):
         for step in range(self.steps):
             optimizer.param_groups[0]["lr"] = RATE * (1 - step / self.steps)
             rows = torch.randint(len(x), (BATCH,), generator=rng)
-            loss = cross_entropy(self._logits(spoilt(x[rows], rng)), labels[rows], label_smoothing=0.1)
+            loss = cross_entropy(self._logits(corrupt(x[rows], rng)), labels[rows], label_smoothing=0.1)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -114,7 +114,7 @@ class Recogniser(nn.Module):
         return self.scale * in_pieces(self.trunk, self._seen(pictures), 256)
 
     @torch.no_grad()
-    def recognise(self, pictures: Tensor) -> Tensor:
+    def recognize(self, pictures: Tensor) -> Tensor:
         """The number of the prompt that each picture shows, (B,).
 
         Args:
@@ -132,10 +132,10 @@ class Recogniser(nn.Module):
 
     @classmethod
     def cached(cls, folder: str | Path, prompts: Sequence[str]) -> Self:
-        """The fitted recogniser of these prompts, from a folder, or trained now and kept there.
+        """The fitted classifier of these prompts, from a folder, or trained now and kept there.
 
         Args:
-            folder: where recognisers are kept, each in a safetensors file named by the hash of its prompts and sizes.
+            folder: where recognizers are kept, each in a safetensors file named by the hash of its prompts and sizes.
             prompts: as for the constructor.
         """
         from safetensors.torch import save
@@ -153,7 +153,7 @@ class Recogniser(nn.Module):
         return made
 
 
-def spoilt(x: Tensor, rng: torch.Generator) -> Tensor:
+def corrupt(x: Tensor, rng: torch.Generator) -> Tensor:
     """Pictures as an imperfect NeRF would show them: blurred by three eighths at most of their resolution, their
     saturation between .4 and 1.8 of what it was, their contrast between .7 and 1.2, with noise of up to .2.
 
@@ -165,8 +165,8 @@ def spoilt(x: Tensor, rng: torch.Generator) -> Tensor:
     coarse = int(torch.randint(3 * side // 8, side + 1, (1,), generator=rng))
     x = interpolate(interpolate(x, coarse, mode="bilinear", antialias=True), side, mode="bilinear")
     saturation, contrast, noise = torch.rand(3, len(x), 1, 1, 1, dtype=torch.float32, generator=rng).to(x)
-    grey = x.mean(1, keepdim=True)
-    x = grey + (0.4 + 1.4 * saturation) * (x - grey)
+    gray = x.mean(1, keepdim=True)
+    x = gray + (0.4 + 1.4 * saturation) * (x - gray)
     mean = x.mean((1, 2, 3), keepdim=True)
     x = mean + (0.7 + 0.5 * contrast) * (x - mean)
     return (x + 0.2 * noise * torch.randn(x.shape, dtype=torch.float32, generator=rng).to(x)).clamp(-1, 1)

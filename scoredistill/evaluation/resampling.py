@@ -1,4 +1,4 @@
-"""Standard errors of figures that have no formula for theirs."""
+"""Standard errors of metrics that have no formula for theirs."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ def standard_errors(
         se = sqrt(m / (n - m)) sd_r(statistic of m = n // 2 of the n samples, drawn without replacement)
 
     For means this is the usual standard error. Unlike a bootstrap it never holds a sample twice, which would put
-    nearest neighbours at distance 0. What is not resampled, the data for instance, counts as fixed: the error is that
-    of drawing n samples anew. It is consistent for smooth functions of means and approximate for neighbourhood figures;
+    nearest neighbors at distance 0. What is not resampled, the data for instance, counts as fixed: the error is that
+    of drawing n samples anew. It is consistent for smooth functions of means and approximate for neighborhood metrics;
     for squared distances that are nothing but noise it is up to sqrt(3) too large. With R resamples it is itself
     uncertain by a share of about 1 / sqrt(2 R).
 
     A General Theory for Jackknife Variance Estimation, J. Shao and C. F. J. Wu, 1989, Annals of Statistics 17(3).
 
     Args:
-        statistic: figures of a subset, given by its indices (m,).
+        statistic: metrics of a subset, given by its indices (m,).
         n: number of samples, >= 4.
         resamples: number R of subsets, >= 2.
         rng: CPU generator.
@@ -40,34 +40,34 @@ def standard_errors(
     m = n // 2
     drawn = [statistic(torch.randperm(n, generator=rng)[:m]) for _ in range(resamples)]
     scale = (m / (n - m)) ** 0.5
-    values = {name: torch.tensor([figures[name] for figures in drawn], dtype=torch.float64) for name in drawn[0]}
+    values = {name: torch.tensor([metrics[name] for metrics in drawn], dtype=torch.float64) for name in drawn[0]}
     return {f"{name}_se": scale * float(value.std()) for name, value in values.items()}
 
 
 def with_errors(
     statistic: Callable[[Tensor], Mapping[str, float]], n: int, resamples: int, rng: torch.Generator
 ) -> dict[str, float]:
-    """Figures of all n samples with their standard errors beside them.
+    """Metrics of all n samples with their standard errors beside them.
 
     Args:
-        statistic: figures of a subset, given by its indices.
+        statistic: metrics of a subset, given by its indices.
         n: number of samples.
         resamples: of `standard_errors`; 0: no errors.
         rng: CPU generator.
     """
-    figures = dict(statistic(torch.arange(n)))
-    return figures | (standard_errors(statistic, n, resamples, rng) if resamples else {})
+    metrics = dict(statistic(torch.arange(n)))
+    return metrics | (standard_errors(statistic, n, resamples, rng) if resamples else {})
 
 
-def mean_over_sets(figures: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """Means of the figures of independent sets, with their standard errors from the spread between the sets.
+def mean_over_sets(metrics: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Means of the metrics of independent sets, with their standard errors from the spread between the sets.
 
     Args:
-        figures: of at least two sets, the same ones of each.
+        metrics: of at least two sets, the same ones of each.
 
     Returns:
         `name` and `name_se` for each of their names.
     """
-    values = {name: torch.tensor([each[name] for each in figures], dtype=torch.float64) for name in figures[0]}
+    values = {name: torch.tensor([each[name] for each in metrics], dtype=torch.float64) for name in metrics[0]}
     means = {name: float(value.mean()) for name, value in values.items()}
-    return means | {f"{name}_se": float(value.std()) / len(figures) ** 0.5 for name, value in values.items()}
+    return means | {f"{name}_se": float(value.std()) / len(metrics) ** 0.5 for name, value in values.items()}

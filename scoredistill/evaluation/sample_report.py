@@ -1,15 +1,15 @@
-"""All figures of a set of samples against data, in one flat dictionary."""
+"""All metrics of a set of samples against data, in one flat dictionary."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from scoredistill.evaluation.classes import class_figures
+from scoredistill.evaluation.classes import class_metrics
 from scoredistill.evaluation.features import FeatureExtractor, embed
 from scoredistill.evaluation.frechet import GaussianFit, kernel_distance, kernel_self_similarity
-from scoredistill.evaluation.manifold import Manifold, manifold_figures
-from scoredistill.evaluation.memorization import Neighbourhood
+from scoredistill.evaluation.manifold import Manifold, manifold_metrics
+from scoredistill.evaluation.memorization import Neighborhood
 from scoredistill.evaluation.resampling import with_errors
 from scoredistill.ranges import require
 
@@ -21,28 +21,28 @@ class SampleReport:
         data: (M, *D) real samples in [-1, 1], M >= 3.
         data_labels: (M,) integer classes, or None.
         extractor: fitted.
-        neighbours: k of precision, recall, density and coverage, >= 1.
+        neighbors: k of precision, recall, density and coverage, >= 1.
 
     Raises:
         ValueError: if there are too few data, or a number is not finite.
     """
 
     def __init__(
-        self, data: Tensor, data_labels: Tensor | None, extractor: FeatureExtractor, neighbours: int = 5
+        self, data: Tensor, data_labels: Tensor | None, extractor: FeatureExtractor, neighbors: int = 5
     ) -> None:
-        require(">= 1", neighbours=neighbours)
+        require(">= 1", neighbors=neighbors)
         features = embed(extractor, data)
-        self.extractor, self.neighbours = extractor, neighbours
+        self.extractor, self.neighbors = extractor, neighbors
         self.labels = None if data_labels is None else data_labels.detach().cpu()
         self.shape = data.shape[1:]
-        self.fit, self.manifold = GaussianFit.of(features), Manifold.of(features, neighbours)
+        self.fit, self.manifold = GaussianFit.of(features), Manifold.of(features, neighbors)
         self.self_similarity = kernel_self_similarity(features)
-        self.neighbourhood = Neighbourhood.of(data)
+        self.neighborhood = Neighborhood.of(data)
 
     def __call__(
         self, samples: Tensor, labels_asked: Tensor | None = None, resamples: int = 20, seed: int = 0
     ) -> dict[str, float]:
-        """Figures of samples; see `evaluate_samples`.
+        """Metrics of samples; see `evaluate_samples`.
 
         Args:
             samples: (N, *D) in [-1, 1].
@@ -51,7 +51,7 @@ class SampleReport:
             seed: of the half-samples.
         """
         features = embed(self.extractor, samples)
-        near = self.neighbourhood.look(samples)
+        near = self.neighborhood.look(samples)
         predicted = self.extractor.classify(samples)
         asked = None if labels_asked is None else labels_asked.detach().cpu()
         # Of the whole set: a subset's own classes would differ from one resample to the next.
@@ -59,22 +59,22 @@ class SampleReport:
         classes = torch.cat(seen).unique() if seen else None
 
         def statistic(index: Tensor) -> dict[str, float]:
-            figures = self._of_features(features[index])
-            figures |= {name: float(values[index].mean()) for name, values in near.items()}
+            metrics = self._of_features(features[index])
+            metrics |= {name: float(values[index].mean()) for name, values in near.items()}
             if predicted is not None and classes is not None:
                 goal = None if asked is None else asked[index]
-                figures |= class_figures(predicted[index], goal, self.labels, classes)
-            return figures
+                metrics |= class_metrics(predicted[index], goal, self.labels, classes)
+            return metrics
 
         rng = torch.Generator().manual_seed(seed)
-        figures = with_errors(statistic, len(features), resamples, rng)
-        return figures | {"nearest_distance_data": float(self.neighbourhood.spacing.mean())}
+        metrics = with_errors(statistic, len(features), resamples, rng)
+        return metrics | {"nearest_distance_data": float(self.neighborhood.spacing.mean())}
 
     def _of_features(self, features: Tensor) -> dict[str, float]:
         return {
             "frechet": GaussianFit.of(features).distance(self.fit),
             "kernel": kernel_distance(features, self.manifold.points, self_b=self.self_similarity),
-        } | manifold_figures(features, self.manifold, self.neighbours)
+        } | manifold_metrics(features, self.manifold, self.neighbors)
 
 
 def evaluate_samples(
@@ -84,14 +84,14 @@ def evaluate_samples(
     data_labels: Tensor | None,
     extractor: FeatureExtractor,
     resamples: int = 20,
-    neighbours: int = 5,
+    neighbors: int = 5,
     seed: int = 0,
 ) -> dict[str, float]:
     """Quality and diversity of samples against data, in one flat dictionary.
 
     In feature space: frechet, kernel, precision, recall, density, coverage. Where the extractor is a classifier:
     class_accuracy (labels asked), class_share/c, class_histogram_error against the labels asked, else against the
-    data's. In the samples' own space: memorised, unauthentic, nearest_distance, and nearest_distance_data to compare
+    data's. In the samples' own space: memorized, unauthentic, nearest_distance, and nearest_distance_data to compare
     it with. Each but the last has its standard error beside it as `name_se`: that of drawing as many samples anew from
     the same generator, the data fixed (see `standard_errors`). With fewer samples than features all values are finite,
     but frechet is mostly bias.
@@ -103,10 +103,10 @@ def evaluate_samples(
         data_labels: (M,) integer classes, or None.
         extractor: fitted to the data.
         resamples: half-samples from which standard errors are computed, >= 2; 0: no standard errors.
-        neighbours: k of precision, recall, density and coverage, >= 1.
+        neighbors: k of precision, recall, density and coverage, >= 1.
         seed: of the half-samples.
 
     Raises:
         ValueError: if there are too few samples or data, shapes disagree or a number is not finite.
     """
-    return SampleReport(data, data_labels, extractor, neighbours)(samples, labels_asked, resamples, seed)
+    return SampleReport(data, data_labels, extractor, neighbors)(samples, labels_asked, resamples, seed)

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import nn
 
-from scoredistill.distributed import Share
+from scoredistill.distributed import ParticleShard
 from scoredistill.teachers.teacher import Teacher
 from scoredistill.types import Batch, Sample
 
@@ -19,7 +19,7 @@ class Generator(nn.Module, ABC):
     """
 
     particles: int | None = None
-    share: Share | None = None
+    share: ParticleShard | None = None
     """Which of the particles these are, where other processes hold the others; None: all of them."""
 
     @abstractmethod
@@ -31,7 +31,7 @@ class Generator(nn.Module, ABC):
             rng: CPU generator from which all randomness is drawn; None: torch's global one.
         """
 
-    def adopt(self, teacher: Teacher) -> None:
+    def bind(self, teacher: Teacher) -> None:
         """Take from the teacher what was not given; nothing for most. The `Distiller` calls it once."""
         del teacher
 
@@ -52,7 +52,7 @@ class Generator(nn.Module, ABC):
             mine, theirs = type(self).__name__, type(other).__name__
             raise ValueError(f"a {mine} cannot start from this {theirs}: {' '.join(str(error).split())}") from error
 
-    def split(self, share: Share) -> None:
+    def split(self, share: ParticleShard) -> None:
         """Keep a share of the particles only: one process's of several. Each keeps its memory, in place.
 
         Every parameter, and every buffer that is saved, has a leading axis of n particles, scalars excepted.
@@ -72,7 +72,7 @@ class Generator(nn.Module, ABC):
             if len(value) != share.particles:
                 raise ValueError(f"{name} of {type(self).__name__} has no row for each particle, {tuple(value.shape)}")
             value.data = share.of(value.data).clone()
-        self.particles, self.share = share.held, share
+        self.particles, self.shard = share.held, share
 
     def population(self) -> Sample | None:
         """Every particle, without gradient, where particles are samples themselves; None where they are rendered."""

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from scoredistill.data.pictures import read_picture
-from scoredistill.distributed import Share
+from scoredistill.distributed import ParticleShard
 from scoredistill.generators.generator import Generator
 from scoredistill.ranges import require
 from scoredistill.types import Batch, Condition, Sample
@@ -103,7 +103,7 @@ class ImageParticles(Generator):
         self.per_step = per_step
         self.register_buffer("labels", None if labels is None else torch.as_tensor(labels))
 
-    def split(self, share: Share) -> None:
+    def split(self, share: ParticleShard) -> None:
         if self.per_step is not None:
             raise ValueError("per_step: particles that take part by chance cannot be split over processes: set null")
         super().split(share)
@@ -129,8 +129,8 @@ class ImageParticles(Generator):
     def _condition(self, condition: Condition | None) -> Condition | None:
         """One row a particle: a condition of one row is shared by all."""
         n, device = self.particles, self.values.device
-        if self.share is not None and condition is not None and condition.rows == self.share.particles:
-            condition = condition[self.share.of(torch.arange(condition.rows, device=device))]
+        if self.shard is not None and condition is not None and condition.rows == self.shard.particles:
+            condition = condition[self.shard.of(torch.arange(condition.rows, device=device))]
         if condition is not None and condition.rows not in (None, n):
             if condition.rows != 1:
                 raise ValueError(f"ImageParticles holds {n} particles; the condition has {condition.rows} rows")

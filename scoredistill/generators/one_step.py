@@ -12,7 +12,7 @@ from torch import Tensor
 from scoredistill.diffusion.schedule import Schedule, require_signal
 from scoredistill.generators.generator import Generator
 from scoredistill.networks.backbone import Backbone
-from scoredistill.networks.denoiser import Denoiser, Parameterisation
+from scoredistill.networks.denoiser import Denoiser, Parameterization
 from scoredistill.networks.lora import LoRA, add_lora, sharing_copy
 from scoredistill.ranges import require
 from scoredistill.teachers.teacher import Teacher
@@ -25,7 +25,7 @@ class OneStepUNet(Generator):
 
         x = x0(sigma_1 z, t_1),    z ~ N(0, I)
 
-    or, with further times, from its own samples noised again:
+    or, with further times, from its own samples diffused again:
 
         x_k = x0(alpha_k x_{k-1} + sigma_k z_k, t_k),    t_1 > t_2 > ...
 
@@ -36,7 +36,7 @@ class OneStepUNet(Generator):
 
     Args:
         shape: *D, the shape of one sample, >= 1.
-        network: the backbone; null: it starts as a copy of the teacher's network, parameterised as the teacher.
+        network: the backbone; null: it starts as a copy of the teacher's network, parameterized as the teacher.
         prediction: edm, or what the backbone outputs.
         sigma_data: the data's standard deviation, for edm only, > 0.
         times: t_1 > t_2 > ... in (0, 1], at which the denoiser is asked.
@@ -55,7 +55,7 @@ class OneStepUNet(Generator):
         self,
         shape: Sequence[int],
         network: Backbone | None = None,
-        prediction: Parameterisation = "edm",
+        prediction: Parameterization = "edm",
         sigma_data: float = 0.5,
         times: Sequence[float] = (1.0,),
         lora: LoRA | None = None,
@@ -75,10 +75,10 @@ class OneStepUNet(Generator):
         self.schedule = schedule
         self.denoiser = None if network is None else Denoiser(network, prediction, sigma_data)
 
-    def adopt(self, teacher: Teacher) -> None:
+    def bind(self, teacher: Teacher) -> None:
         self.schedule = self.schedule or teacher.schedule
         if self.denoiser is None:
-            self.denoiser = self._taught(teacher.network_of("the student"))
+            self.denoiser = self._taught(teacher.denoiser_for("the student"))
         if self.denoiser.prediction in ("epsilon", "score"):
             first = torch.tensor(self.times[:1], dtype=torch.float64)
             what = f"OneStepUNet: x0 of a network that predicts {self.denoiser.prediction}"

@@ -20,7 +20,7 @@ class SceneGenerator(Precise, Generator):
     """n scenes in [-1, 1]^3 that cameras look at: radiance fields or meshes.
 
     The rows of a batch are particle-major: row = particle · V + view. A subclass implements `forward`, `render`, `mesh`
-    and `colour`, and has a `background`.
+    and `color`, and has a `background`.
 
     Args:
         particles: number of scenes n, >= 1.
@@ -31,7 +31,7 @@ class SceneGenerator(Precise, Generator):
     background: nn.Module
     _progress: Tensor
     latents: int | None = None
-    """Channels of an autoencoder's latents that the scenes are made of in place of colours; None: colours."""
+    """Channels of an autoencoder's latents that the scenes are made of in place of colors; None: colors."""
     solid_radius: float = 0.0
     """Radius of the ball around the origin that begins solid, in which no camera belongs; 0: there is none."""
 
@@ -54,26 +54,26 @@ class SceneGenerator(Precise, Generator):
         """Height and width of the training pictures at present."""
         return round(at_progress(self._resolution, self.progress))
 
-    def _behind(self, directions: Tensor, drawn: Tensor | None, given: Tensor | None) -> Tensor:
-        """(n, V, 1 or HW, C) colours of the background, or of the one that is given, (V, 3)."""
+    def _background(self, directions: Tensor, drawn: Tensor | None, given: Tensor | None) -> Tensor:
+        """(n, V, 1 or HW, C) colors of the background, or of the one that is given, (V, 3)."""
         if given is not None:
             return given.to(directions)[None, :, None].expand(self.particles, -1, 1, 3)
-        behind: Tensor = self.background(directions, self.particles, drawn)
-        return behind
+        background_color: Tensor = self.background(directions, self.particles, drawn)
+        return background_color
 
     @abstractmethod
     def render(self, camera: Camera, height: int, width: int, background: Tensor | None = None) -> Render:
-        """Pictures without randomness and without gradient: the background's fixed colour.
+        """Pictures without randomness and without gradient: the background's fixed color.
 
         Args:
             camera: V views.
             height, width: of the pictures.
-            background: (3,) or (V, 3) colour in [-1, 1] in place of the generator's background.
+            background: (3,) or (V, 3) color in [-1, 1] in place of the generator's background.
         """
 
     @abstractmethod
     def mesh(self, particle: int, resolution: int | None = None, threshold: float | None = None) -> Mesh:
-        """One particle's surface, coloured at its vertices.
+        """One particle's surface, colored at its vertices.
 
         Args:
             particle: its index.
@@ -85,8 +85,8 @@ class SceneGenerator(Precise, Generator):
         """
 
     @abstractmethod
-    def colour(self, points: Tensor, particle: int) -> Tensor:
-        """Colours of one particle's scene, without gradient.
+    def color(self, points: Tensor, particle: int) -> Tensor:
+        """Colors of one particle's scene, without gradient.
 
         Args:
             points: (P, 3) in world units.

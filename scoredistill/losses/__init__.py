@@ -4,16 +4,16 @@ SDS = VSD with DiracCritic,   VSD = FDistill with ReverseKL,   FDistill = the tr
 CSD, DDS = the trunk with B the teacher's own, without the condition or at a reference
 """
 
-from scoredistill.losses.adversarial import GAN
+from scoredistill.losses.adversarial import WithGAN
 from scoredistill.losses.csd import CSD
 from scoredistill.losses.dds import DDS
 from scoredistill.losses.distillation import (
     SDS,
     VSD,
-    DMDNormaliser,
+    DMDNormalizer,
     FDistill,
     Gradient,
-    GradientNormaliser,
+    GradientNormalizer,
     Reweighting,
     ScoreDistillation,
 )
@@ -21,13 +21,13 @@ from scoredistill.losses.distillation import (
 __all__ = [
     "CSD",
     "DDS",
-    "GAN",
     "SDS",
     "VSD",
-    "DMDNormaliser",
+    "DMDNormalizer",
     "FDistill",
     "Gradient",
-    "GradientNormaliser",
+    "GradientNormalizer",
     "Reweighting",
     "ScoreDistillation",
+    "WithGAN",
 ]

@@ -10,16 +10,16 @@ from torch import Tensor
 from scoredistill.critics.critic import Critic
 from scoredistill.diffusion.guidance import Guidance
 from scoredistill.diffusion.timesteps import TimestepSampler
-from scoredistill.distributed import over_processes
+from scoredistill.distributed import all_reduce
 from scoredistill.losses.distillation import FDistill, Gradient, Reweighting, ScoreDistillation
-from scoredistill.networks.eval_mode import evaluating
+from scoredistill.networks.eval_mode import eval_mode
 from scoredistill.ranges import require
 from scoredistill.ratios.discriminator import DiscriminatorRatio
 from scoredistill.teachers.teacher import Teacher
-from scoredistill.types import Noised, right_pad_dims
+from scoredistill.types import Diffused, right_pad_dims
 
 
-class GAN(ScoreDistillation):
+class WithGAN(ScoreDistillation):
     """g = g_loss + lambda alpha grad l(D(x_t)), with l the generator's adversarial loss, at the same x_t and t.
 
     It is a gradient with respect to x like every other, so that it composes with any objective. With `balance`, lambda
@@ -47,11 +47,11 @@ class GAN(ScoreDistillation):
     ) -> None:
         require(">= 0", gan_weight=gan_weight)
         require("> 0", balance=balance)
-        super().__init__(loss.weight, loss.normaliser)
+        super().__init__(loss.weight, loss.normalizer)
         own = loss.ratio if isinstance(loss, FDistill) else None
         found = discriminator or own
         if not isinstance(found, DiscriminatorRatio):
-            raise ValueError("GAN needs a discriminator: give one, or a loss whose ratio is a DiscriminatorRatio")
+            raise ValueError("WithGAN needs a discriminator: give one, or a loss whose ratio is a DiscriminatorRatio")
         self.loss, self.discriminator = loss, found
         self.gan_weight, self.balance = gan_weight, balance
 
@@ -60,43 +60,43 @@ class GAN(ScoreDistillation):
         """The loss's critic, or None."""
         return getattr(self.loss, "critic", None)
 
-    def adopt(self, teacher: Teacher, timesteps: TimestepSampler) -> None:
-        self.loss.adopt(teacher, timesteps)
-        self.discriminator.adopt(teacher, self.critic)
+    def bind(self, teacher: Teacher, timesteps: TimestepSampler) -> None:
+        self.loss.bind(teacher, timesteps)
+        self.discriminator.bind(teacher, self.critic)
 
-    def baseline(self, noised: Noised, teacher: Teacher) -> Tensor:
-        return self.loss.baseline(noised, teacher)
+    def baseline(self, diffused: Diffused, teacher: Teacher) -> Tensor:
+        return self.loss.baseline(diffused, teacher)
 
-    def guided_baseline(self, noised: Noised, teacher: Teacher, guidance: Guidance) -> Tensor:
-        return self.loss.guided_baseline(noised, teacher, guidance)
+    def guided_baseline(self, diffused: Diffused, teacher: Teacher, guidance: Guidance) -> Tensor:
+        return self.loss.guided_baseline(diffused, teacher, guidance)
 
-    def reweight(self, noised: Noised, teacher: Teacher) -> Reweighting:
-        return self.loss.reweight(noised, teacher)
+    def reweight(self, diffused: Diffused, teacher: Teacher) -> Reweighting:
+        return self.loss.reweight(diffused, teacher)
 
-    def gradient(self, noised: Noised, teacher: Teacher, guidance: Guidance | None = None) -> Gradient:
-        logit, term = self._term(noised, teacher)
-        with self.discriminator.knowing(noised, logit):
-            objective = self.loss.gradient(noised, teacher, guidance)
+    def gradient(self, diffused: Diffused, teacher: Teacher, guidance: Guidance | None = None) -> Gradient:
+        logit, term = self._term(diffused, teacher)
+        with self.discriminator.with_logit(diffused, logit):
+            objective = self.loss.gradient(diffused, teacher, guidance)
         norms = [each.flatten(1).norm(dim=1).mean() for each in (objective.g, term)]
         weight = self._weight(objective.g, term)
-        figures = {"gan/distillation_norm": norms[0], "gan/norm": norms[1], "gan/weight": weight}
-        return replace(objective, g=objective.g + weight * term, figures=figures)
+        metrics = {"gan/distillation_norm": norms[0], "gan/norm": norms[1], "gan/weight": weight}
+        return replace(objective, g=objective.g + weight * term, metrics=metrics)
 
-    def observe(self, noised: Noised, gradient: Gradient) -> None:
-        self.loss.observe(noised, gradient)
+    def observe(self, diffused: Diffused, gradient: Gradient) -> None:
+        self.loss.observe(diffused, gradient)
 
-    def _term(self, noised: Noised, teacher: Teacher) -> tuple[Tensor, Tensor]:
+    def _term(self, diffused: Diffused, teacher: Teacher) -> tuple[Tensor, Tensor]:
         """D(x_t), (B,), and alpha grad l(D(x_t)), (B, *D): the gradient in x of each sample's loss."""
         quiet = [module for module in (self.discriminator, self.critic) if module is not None]
-        with torch.enable_grad(), evaluating(*quiet):
-            x_t = noised.x_t.detach().requires_grad_()
-            logit = self.discriminator.logit(x_t, noised, teacher, self.critic)
+        with torch.enable_grad(), eval_mode(*quiet):
+            x_t = diffused.x_t.detach().requires_grad_()
+            logit = self.discriminator.logit(x_t, diffused, teacher, self.critic)
             (slope,) = torch.autograd.grad(self.discriminator.generator_error(logit).sum(), x_t)
-        return logit.detach(), right_pad_dims(noised.schedule.alpha(noised.t), slope) * slope
+        return logit.detach(), right_pad_dims(diffused.schedule.alpha(diffused.t), slope) * slope
 
     def _weight(self, objective: Tensor, term: Tensor) -> Tensor:
         if self.balance is None:
             return objective.new_tensor(self.gan_weight)
-        squares = over_processes(torch.stack([objective.square().sum(), term.square().sum()]))
+        squares = all_reduce(torch.stack([objective.square().sum(), term.square().sum()]))
         tiny = torch.finfo(squares.dtype).tiny
         return self.balance * (squares[0] / squares[1].clamp(min=tiny)).sqrt()

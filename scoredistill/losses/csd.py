@@ -6,7 +6,7 @@ from torch import Tensor
 
 from scoredistill.losses.distillation import ScoreDistillation
 from scoredistill.teachers.teacher import Teacher
-from scoredistill.types import Noised
+from scoredistill.types import Diffused
 
 
 class CSD(ScoreDistillation):
@@ -18,18 +18,18 @@ class CSD(ScoreDistillation):
     Text-to-3D with Classifier Score Distillation, 2023, arXiv:2310.19415.
 
     Args:
-        weight: w(t); None: `SigmaSquared`.
-        normaliser: rescales each sample's gradient; None: no rescaling.
+        weight: w(t); None: `SigmaSquaredWeight`.
+        normalizer: rescales each sample's gradient; None: no rescaling.
     """
 
-    def baseline(self, noised: Noised, teacher: Teacher) -> Tensor:
+    def baseline(self, diffused: Diffused, teacher: Teacher) -> Tensor:
         """The teacher's epsilon without the condition.
 
         Raises:
             ValueError: if the condition has neither prompt nor label.
         """
-        if noised.condition is None or not noised.condition.named:
+        if diffused.condition is None or not diffused.condition.has_prompt_or_label:
             raise ValueError(
                 "CSD is what a prompt or a class changes in the teacher's score: set data.init_args.prompt or labels"
             )
-        return teacher.predict_all(noised.x_t, noised.t, [noised.condition.negative()])[0].epsilon
+        return teacher.predict_many(diffused.x_t, diffused.t, [diffused.condition.negative()])[0].epsilon

@@ -11,10 +11,10 @@ from torch import Tensor
 from scoredistill.data.pictures import read_picture
 from scoredistill.diffusion.guidance import CFG, Guidance
 from scoredistill.diffusion.weights import TimeWeight
-from scoredistill.losses.distillation import GradientNormaliser, ScoreDistillation
+from scoredistill.losses.distillation import GradientNormalizer, ScoreDistillation
 from scoredistill.ranges import require
 from scoredistill.teachers.teacher import Teacher
-from scoredistill.types import Condition, Noised, Sample
+from scoredistill.types import Condition, Diffused, Sample
 
 
 class DDS(ScoreDistillation):
@@ -30,8 +30,8 @@ class DDS(ScoreDistillation):
             place of one of them. Pictures are encoded as the samples are where the teacher lives among latents.
         prompt: y_r as a text.
         label: y_r as a class, >= 0.
-        weight: w(t); None: `SigmaSquared`.
-        normaliser: rescales each sample's gradient; None: no rescaling.
+        weight: w(t); None: `SigmaSquaredWeight`.
+        normalizer: rescales each sample's gradient; None: no rescaling.
 
     Raises:
         ValueError: if neither prompt nor label says what the reference shows, or the picture cannot be read.
@@ -45,34 +45,34 @@ class DDS(ScoreDistillation):
         prompt: str | None = None,
         label: int | None = None,
         weight: TimeWeight | None = None,
-        normaliser: GradientNormaliser | None = None,
+        normalizer: GradientNormalizer | None = None,
     ) -> None:
         require(">= 0", label=label)
-        super().__init__(weight, normaliser)
+        super().__init__(weight, normalizer)
         if prompt is None and label is None:
             raise ValueError("DDS: model.loss.init_args: set prompt or label to what the reference shows")
         self.prompt, self.label = prompt, label
         known = read_picture(Path(reference))[None] if isinstance(reference, str) else reference
         self.register_buffer("reference", known.to(torch.get_default_dtype()), persistent=False)
 
-    def baseline(self, noised: Noised, teacher: Teacher) -> Tensor:
-        return self.guided_baseline(noised, teacher, CFG())
+    def baseline(self, diffused: Diffused, teacher: Teacher) -> Tensor:
+        return self.guided_baseline(diffused, teacher, CFG())
 
-    def guided_baseline(self, noised: Noised, teacher: Teacher, guidance: Guidance) -> Tensor:
+    def guided_baseline(self, diffused: Diffused, teacher: Teacher, guidance: Guidance) -> Tensor:
         """The guided teacher's epsilon at the reference, diffused as the samples were.
 
         Raises:
             ValueError: if the condition has neither prompt nor label, or no reference belongs to a sample.
         """
-        if noised.condition is None or not noised.condition.named:
+        if diffused.condition is None or not diffused.condition.has_prompt_or_label:
             raise ValueError("DDS needs what the edit should show: set data.init_args.prompt or labels")
-        r = Sample(self._of_each(noised, teacher), self._shown(noised.condition, teacher, len(noised.t)))
-        shown = Noised.diffuse(r, noised.t, noised.epsilon, noised.schedule)
+        r = Sample(self._of_each(diffused, teacher), self._shown(diffused.condition, teacher, len(diffused.t)))
+        shown = Diffused.diffuse(r, diffused.t, diffused.epsilon, diffused.schedule)
         return guidance(teacher, shown.x_t, shown.t, shown.condition).epsilon
 
-    def _of_each(self, noised: Noised, teacher: Teacher) -> Tensor:
+    def _of_each(self, diffused: Diffused, teacher: Teacher) -> Tensor:
         """The reference of each sample, (B, *D). Encoded here, where the samples just were: by the same arithmetic."""
-        x, particle = noised.x_t, noised.sample.particle
+        x, particle = diffused.x_t, diffused.sample.particle
         r = teacher.encode(self.reference.to(x.device)).to(x)
         if r.shape[1:] != x.shape[1:]:
             raise ValueError(
@@ -90,4 +90,4 @@ class DDS(ScoreDistillation):
     def _shown(self, condition: Condition, teacher: Teacher, rows: int) -> Condition | None:
         """y_r, and whatever else the samples are asked."""
         label = None if self.label is None else torch.full((rows,), self.label, device=self.reference.device)
-        return teacher.embedded(replace(condition.with_prompt(self.prompt), label=label), rows)
+        return teacher.encode_prompt(replace(condition.with_prompt(self.prompt), label=label), rows)

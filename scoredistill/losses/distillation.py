@@ -14,14 +14,14 @@ from scoredistill.critics.critic import Critic
 from scoredistill.diffusion.guidance import CFG, Guidance
 from scoredistill.diffusion.prediction import Prediction
 from scoredistill.diffusion.timesteps import TimestepSampler
-from scoredistill.diffusion.weights import SigmaSquared, TimeWeight
+from scoredistill.diffusion.weights import SigmaSquaredWeight, TimeWeight
 from scoredistill.divergences import Divergence, ReverseKL
-from scoredistill.networks.eval_mode import evaluating
+from scoredistill.networks.eval_mode import eval_mode
 from scoredistill.ranges import require
-from scoredistill.ratios.normalizers import RatioNormaliser, WeightNormaliser
+from scoredistill.ratios.normalizers import RatioNormalizer, WeightNormalizer
 from scoredistill.ratios.ratio import DensityRatio
 from scoredistill.teachers.teacher import Teacher
-from scoredistill.types import Noised, right_pad_dims
+from scoredistill.types import Diffused, right_pad_dims
 from scoredistill.types.checks import require_shape
 
 
@@ -31,8 +31,8 @@ class Reweighting:
 
     Args:
         h: (B,) weight of each sample.
-        log_r: (B,) the raw estimate, before any normaliser; None where h is constant.
-        log_r_used: (B,) after the normalisers.
+        log_r: (B,) the raw estimate, before any normalizer; None where h is constant.
+        log_r_used: (B,) after the normalizers.
     """
 
     h: Tensor
@@ -45,12 +45,12 @@ class Gradient:
     """The gradient at a batch, and the parts that it is made of.
 
     Args:
-        g: (B, *D) g = w h (A - B), times the normaliser's factor.
+        g: (B, *D) g = w h (A - B), times the normalizer's factor.
         target: A, the guided teacher.
         baseline: B, (B, *D) in epsilon units.
         reweighting: h and log r.
-        factor: (B,) of the gradient normaliser; 1 without one.
-        figures: further scalars to report.
+        factor: (B,) of the gradient normalizer; 1 without one.
+        metrics: further scalars to report.
     """
 
     g: Tensor
@@ -58,7 +58,7 @@ class Gradient:
     baseline: Tensor
     reweighting: Reweighting
     factor: Tensor
-    figures: Mapping[str, Tensor] = field(default_factory=dict)
+    metrics: Mapping[str, Tensor] = field(default_factory=dict)
 
     def report(self) -> dict[str, Tensor]:
         """What the step did, as scalars: norms, quantiles of log r, share clamped, effective sample size of h."""
@@ -75,58 +75,58 @@ class Gradient:
             report["h/mean"] = h.mean()
             tiny = torch.finfo(h.dtype).tiny
             report["h/effective_sample_size"] = h.sum() ** 2 / (len(h) * (h**2).sum()).clamp(min=tiny)
-        return report | dict(self.figures)
+        return report | dict(self.metrics)
 
 
 class ScoreDistillation(nn.Module, ABC):
     """g(x; t, epsilon) = w(t) h(r) (A - B), in epsilon units.
 
     A is the guided teacher's epsilon; a subclass says with `baseline` what B is, and may say with `reweight` what h is.
-    It is a pure function of the diffused sample and the networks: no optimiser, no state, no randomness.
+    It is a pure function of the diffused sample and the networks: no optimizer, no state, no randomness.
 
     Args:
-        weight: w(t); None: `SigmaSquared`.
-        normaliser: rescales each sample's gradient, `DMDNormaliser` for example; None: no rescaling.
+        weight: w(t); None: `SigmaSquaredWeight`.
+        normalizer: rescales each sample's gradient, `DMDNormalizer` for example; None: no rescaling.
     """
 
-    def __init__(self, weight: TimeWeight | None = None, normaliser: GradientNormaliser | None = None) -> None:
+    def __init__(self, weight: TimeWeight | None = None, normalizer: GradientNormalizer | None = None) -> None:
         super().__init__()
-        self.weight = weight or SigmaSquared()
-        self.normaliser = normaliser
+        self.weight = weight or SigmaSquaredWeight()
+        self.normalizer = normalizer
 
-    def adopt(self, teacher: Teacher, timesteps: TimestepSampler) -> None:
+    def bind(self, teacher: Teacher, timesteps: TimestepSampler) -> None:
         """Let critics take from the teacher what they were not given. The `Distiller` calls it once."""
         del timesteps
         for module in self.modules():
             if isinstance(module, Critic):
-                module.adopt(teacher)
+                module.bind(teacher)
 
     @abstractmethod
-    def baseline(self, noised: Noised, teacher: Teacher) -> Tensor:
+    def baseline(self, diffused: Diffused, teacher: Teacher) -> Tensor:
         """B, (B, *D) in epsilon units."""
 
-    def guided_baseline(self, noised: Noised, teacher: Teacher, guidance: Guidance) -> Tensor:
+    def guided_baseline(self, diffused: Diffused, teacher: Teacher, guidance: Guidance) -> Tensor:
         """B, (B, *D) in epsilon units, for a subclass whose B is the teacher's as well and has to be asked as A is.
 
         Args:
-            noised: the diffused samples.
+            diffused: the diffused samples.
             teacher: the model of p.
             guidance: how the teacher was asked for A.
         """
         del guidance
-        return self.baseline(noised, teacher)
+        return self.baseline(diffused, teacher)
 
-    def reweight(self, noised: Noised, teacher: Teacher) -> Reweighting:
+    def reweight(self, diffused: Diffused, teacher: Teacher) -> Reweighting:
         """h(r), (B,); 1 unless a subclass says otherwise."""
         del teacher
-        return Reweighting(torch.ones_like(noised.t))
+        return Reweighting(torch.ones_like(diffused.t))
 
     @torch.no_grad()
-    def gradient(self, noised: Noised, teacher: Teacher, guidance: Guidance | None = None) -> Gradient:
+    def gradient(self, diffused: Diffused, teacher: Teacher, guidance: Guidance | None = None) -> Gradient:
         """The gradient with respect to x at each sample.
 
         Args:
-            noised: the diffused samples.
+            diffused: the diffused samples.
             teacher: the model of p.
             guidance: how the teacher is asked; None: CFG of scale 1, the conditional model itself.
 
@@ -134,17 +134,17 @@ class ScoreDistillation(nn.Module, ABC):
             ValueError: if a part has another shape than it must, or at an end of time the gradient has no value.
         """
         guidance = guidance or CFG()
-        target = guidance(teacher, noised.x_t, noised.t, noised.condition)
-        require_shape(target.x_t, noised.x_t.shape, f"x_t of {type(guidance).__name__}'s prediction")
-        baseline = self.guided_baseline(noised, teacher, guidance)
-        require_shape(baseline, noised.x_t.shape, f"the baseline of {type(self).__name__}")
-        reweighting = self.reweight(noised, teacher)
-        w = self.weight(noised.t, noised.schedule)
-        factor = torch.ones_like(noised.t) if self.normaliser is None else self.normaliser(noised, target)
-        self._require_rows(len(noised.t), reweighting, w, factor)
-        g = right_pad_dims(w * reweighting.h * factor, noised.x_t) * (target.epsilon - baseline)
-        if noised.at_end:
-            require_finite(g, noised)
+        target = guidance(teacher, diffused.x_t, diffused.t, diffused.condition)
+        require_shape(target.x_t, diffused.x_t.shape, f"x_t of {type(guidance).__name__}'s prediction")
+        baseline = self.guided_baseline(diffused, teacher, guidance)
+        require_shape(baseline, diffused.x_t.shape, f"the baseline of {type(self).__name__}")
+        reweighting = self.reweight(diffused, teacher)
+        w = self.weight(diffused.t, diffused.schedule)
+        factor = torch.ones_like(diffused.t) if self.normalizer is None else self.normalizer(diffused, target)
+        self._require_rows(len(diffused.t), reweighting, w, factor)
+        g = right_pad_dims(w * reweighting.h * factor, diffused.x_t) * (target.epsilon - baseline)
+        if diffused.at_end:
+            require_finite(g, diffused)
         return Gradient(g, target, baseline, reweighting, factor)
 
     def _require_rows(self, rows: int, reweighting: Reweighting, w: Tensor, factor: Tensor) -> None:
@@ -152,17 +152,17 @@ class ScoreDistillation(nn.Module, ABC):
         own = type(self).__name__
         parts = {f"log_r of {own}.reweight": reweighting.log_r, f"log_r_used of {own}.reweight": reweighting.log_r_used}
         parts |= {f"h of {own}.reweight": reweighting.h, f"the weight of {type(self.weight).__name__}": w}
-        parts |= {f"the factor of {type(self.normaliser).__name__}": factor}
+        parts |= {f"the factor of {type(self.normalizer).__name__}": factor}
         for what, value in parts.items():
             if value is not None:
                 require_shape(value, (rows,), what)
 
-    def observe(self, noised: Noised, gradient: Gradient) -> None:
+    def observe(self, diffused: Diffused, gradient: Gradient) -> None:
         """Let running statistics take in a finished training step; nothing to do without any."""
-        del noised, gradient
+        del diffused, gradient
 
 
-def require_finite(g: Tensor, noised: Noised) -> None:
+def require_finite(g: Tensor, diffused: Diffused) -> None:
     """Refuse a gradient that has no value at an end of time.
 
     Raises:
@@ -170,25 +170,25 @@ def require_finite(g: Tensor, noised: Noised) -> None:
     """
     if not bool(torch.isfinite(g).all()):
         raise ValueError(
-            f"the gradient has no value at an end of {type(noised.schedule).__name__}, t = 0 or 1: draw t between them "
-            "(low and high of the timesteps)"
+            f"the gradient has no value at an end of {type(diffused.schedule).__name__}, t = 0 or 1: draw t between "
+            "them (low and high of the timesteps)"
         )
 
 
-class GradientNormaliser(nn.Module, ABC):
+class GradientNormalizer(nn.Module, ABC):
     """A positive factor for each sample's gradient. A subclass implements `forward`."""
 
     @abstractmethod
-    def forward(self, noised: Noised, target: Prediction) -> Tensor:
+    def forward(self, diffused: Diffused, target: Prediction) -> Tensor:
         """The factor, (B,).
 
         Args:
-            noised: the diffused samples.
+            diffused: the diffused samples.
             target: the guided teacher's prediction.
         """
 
 
-class DMDNormaliser(GradientNormaliser):
+class DMDNormalizer(GradientNormalizer):
     """(sigma / alpha) / mean|x - x0|, with x0 the teacher's clean prediction and the mean over a sample's dimensions.
 
     Times A - B this is the difference of clean predictions over the teacher's own correction, so that every noise level
@@ -207,11 +207,11 @@ class DMDNormaliser(GradientNormaliser):
         super().__init__()
         self.floor = floor
 
-    def forward(self, noised: Noised, target: Prediction) -> Tensor:
-        alpha, sigma = noised.schedule.alpha(noised.t), noised.schedule.sigma(noised.t)
+    def forward(self, diffused: Diffused, target: Prediction) -> Tensor:
+        alpha, sigma = diffused.schedule.alpha(diffused.t), diffused.schedule.sigma(diffused.t)
         # Numerator and denominator times alpha, so that there is a value where alpha is 0: 1 / floor.
         signal = target.signal.flatten(1)
-        correction = (right_pad_dims(alpha, signal) * noised.sample.x.detach().flatten(1) - signal).abs().mean(1)
+        correction = (right_pad_dims(alpha, signal) * diffused.sample.x.detach().flatten(1) - signal).abs().mean(1)
         scale = (signal**2).mean(1).sqrt() + sigma
         return sigma / correction.maximum(self.floor * scale).clamp(min=torch.finfo(sigma.dtype).tiny)
 
@@ -227,10 +227,10 @@ class FDistill(ScoreDistillation):
         divergence: which f.
         critic: the model of the generator's score.
         ratio: the model of r; needed unless the divergence's h is constant.
-        ratio_normalisers: applied to log r in order, `ClampRatio` or `TimeBinNormaliser` for example.
-        weight_normaliser: applied to h, `BatchMeanNormaliser` for example; None: h as it is.
-        weight: w(t); None: `SigmaSquared`.
-        normaliser: rescales each sample's gradient; None: no rescaling.
+        ratio_normalizers: applied to log r in order, `ClampRatio` or `TimeBinNormalizer` for example.
+        weight_normalizer: applied to h, `BatchMeanNormalizer` for example; None: h as it is.
+        weight: w(t); None: `SigmaSquaredWeight`.
+        normalizer: rescales each sample's gradient; None: no rescaling.
 
     Raises:
         ValueError: if the divergence needs a ratio and none is given.
@@ -241,48 +241,48 @@ class FDistill(ScoreDistillation):
         divergence: Divergence,
         critic: Critic,
         ratio: DensityRatio | None = None,
-        ratio_normalisers: Sequence[RatioNormaliser] = (),
-        weight_normaliser: WeightNormaliser | None = None,
+        ratio_normalizers: Sequence[RatioNormalizer] = (),
+        weight_normalizer: WeightNormalizer | None = None,
         weight: TimeWeight | None = None,
-        normaliser: GradientNormaliser | None = None,
+        normalizer: GradientNormalizer | None = None,
     ) -> None:
-        super().__init__(weight, normaliser)
+        super().__init__(weight, normalizer)
         if ratio is None and not divergence.constant:
             raise ValueError(
                 f"FDistill with {type(divergence).__name__} needs a density ratio: set ratio, to ExactRatio for "
                 "example, or use ReverseKL, whose h is constant"
             )
         self.divergence, self.critic, self.ratio = divergence, critic, ratio
-        self.ratio_normalisers: Sequence[RatioNormaliser] = nn.ModuleList(ratio_normalisers)  # type: ignore[assignment]
-        self.weight_normaliser = weight_normaliser
+        self.ratio_normalizers: Sequence[RatioNormalizer] = nn.ModuleList(ratio_normalizers)  # type: ignore[assignment]
+        self.weight_normalizer = weight_normalizer
 
-    def adopt(self, teacher: Teacher, timesteps: TimestepSampler) -> None:
-        super().adopt(teacher, timesteps)
+    def bind(self, teacher: Teacher, timesteps: TimestepSampler) -> None:
+        super().bind(teacher, timesteps)
         if self.ratio is not None:
-            self.ratio.adopt(teacher, self.critic)
-        for normaliser in self.ratio_normalisers:
-            normaliser.adopt(timesteps, teacher.schedule)
+            self.ratio.bind(teacher, self.critic)
+        for normalizer in self.ratio_normalizers:
+            normalizer.bind(timesteps, teacher.schedule)
 
-    def baseline(self, noised: Noised, teacher: Teacher) -> Tensor:
-        with evaluating(self.critic):
-            return self.critic(noised.x_t, noised.t, noised.condition, noised.sample).epsilon
+    def baseline(self, diffused: Diffused, teacher: Teacher) -> Tensor:
+        with eval_mode(self.critic):
+            return self.critic(diffused.x_t, diffused.t, diffused.condition, diffused.sample).epsilon
 
-    def reweight(self, noised: Noised, teacher: Teacher) -> Reweighting:
+    def reweight(self, diffused: Diffused, teacher: Teacher) -> Reweighting:
         if self.ratio is None:
-            return super().reweight(noised, teacher)
-        log_r = log_r_used = self.ratio(noised, teacher, self.critic)
-        for normaliser in self.ratio_normalisers:
-            log_r_used = normaliser(log_r_used, noised)
+            return super().reweight(diffused, teacher)
+        log_r = log_r_used = self.ratio(diffused, teacher, self.critic)
+        for normalizer in self.ratio_normalizers:
+            log_r_used = normalizer(log_r_used, diffused)
         h = self.divergence.h_from_log(log_r_used)
-        return Reweighting(h if self.weight_normaliser is None else self.weight_normaliser(h), log_r, log_r_used)
+        return Reweighting(h if self.weight_normalizer is None else self.weight_normalizer(h), log_r, log_r_used)
 
-    def observe(self, noised: Noised, gradient: Gradient) -> None:
+    def observe(self, diffused: Diffused, gradient: Gradient) -> None:
         log_r = gradient.reweighting.log_r
         if log_r is None:
             return
-        for normaliser in self.ratio_normalisers:
-            normaliser.observe(log_r, noised)
-            log_r = normaliser(log_r, noised)
+        for normalizer in self.ratio_normalizers:
+            normalizer.observe(log_r, diffused)
+            log_r = normalizer(log_r, diffused)
 
 
 class VSD(FDistill):
@@ -292,14 +292,14 @@ class VSD(FDistill):
 
     Args:
         critic: the model of the generator's score.
-        weight: w(t); None: `SigmaSquared`.
-        normaliser: rescales each sample's gradient; None: no rescaling.
+        weight: w(t); None: `SigmaSquaredWeight`.
+        normalizer: rescales each sample's gradient; None: no rescaling.
     """
 
     def __init__(
-        self, critic: Critic, weight: TimeWeight | None = None, normaliser: GradientNormaliser | None = None
+        self, critic: Critic, weight: TimeWeight | None = None, normalizer: GradientNormalizer | None = None
     ) -> None:
-        super().__init__(ReverseKL(), critic, weight=weight, normaliser=normaliser)
+        super().__init__(ReverseKL(), critic, weight=weight, normalizer=normalizer)
 
 
 class SDS(VSD):
@@ -308,9 +308,9 @@ class SDS(VSD):
     DreamFusion: Text-to-3D using 2D Diffusion, 2022, arXiv:2209.14988.
 
     Args:
-        weight: w(t); None: `SigmaSquared`.
-        normaliser: rescales each sample's gradient; None: no rescaling.
+        weight: w(t); None: `SigmaSquaredWeight`.
+        normalizer: rescales each sample's gradient; None: no rescaling.
     """
 
-    def __init__(self, weight: TimeWeight | None = None, normaliser: GradientNormaliser | None = None) -> None:
-        super().__init__(DiracCritic(), weight=weight, normaliser=normaliser)
+    def __init__(self, weight: TimeWeight | None = None, normalizer: GradientNormalizer | None = None) -> None:
+        super().__init__(DiracCritic(), weight=weight, normalizer=normalizer)

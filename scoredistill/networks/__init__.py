@@ -1,7 +1,7 @@
 """Networks that teachers, critics, students and discriminators are made of."""
 
 from scoredistill.networks.backbone import NO_LABEL, Backbone
-from scoredistill.networks.denoiser import Denoiser, Parameterisation
+from scoredistill.networks.denoiser import Denoiser, Parameterization
 from scoredistill.networks.diffusers import DiffusersBackbone
 from scoredistill.networks.edm import EDMUNet
 from scoredistill.networks.edm2 import EDM2UNet
@@ -30,7 +30,7 @@ __all__ = [
     "LoRA",
     "MLPBackbone",
     "MultiViewBackbone",
-    "Parameterisation",
+    "Parameterization",
     "PixArtBackbone",
     "SD3Backbone",
     "SDXLBackbone",

@@ -1,4 +1,4 @@
-"""A network with a parameterisation: what turns its raw output into a prediction, and what it is trained on."""
+"""A network with a parameterization: what turns its raw output into a prediction, and what it is trained on."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from scoredistill.diffusion.prediction import Prediction, PredictionType
 from scoredistill.diffusion.schedule import Schedule
 from scoredistill.networks.backbone import Backbone
 from scoredistill.ranges import require
-from scoredistill.types import Condition, Noised, right_pad_dims
+from scoredistill.types import Condition, Diffused, right_pad_dims
 from scoredistill.types.checks import times_of
 
-Parameterisation = Literal["edm", "epsilon", "x0", "v", "flow", "score"]
+Parameterization = Literal["edm", "epsilon", "x0", "v", "flow", "score"]
 
 
 class Denoiser(nn.Module):
@@ -46,20 +46,20 @@ class Denoiser(nn.Module):
         scale_input: False: F sees x_t itself, as published flow transformers do; edm always scales.
 
     Raises:
-        ValueError: if the parameterisation is unknown or sigma_data is not positive.
+        ValueError: if the parameterization is unknown or sigma_data is not positive.
     """
 
     def __init__(
         self,
         network: Backbone,
-        prediction: Parameterisation = "edm",
+        prediction: Parameterization = "edm",
         sigma_data: float = 0.5,
         scale_input: bool = True,
     ) -> None:
         require("> 0", sigma_data=sigma_data)
         super().__init__()
-        if prediction not in get_args(Parameterisation):
-            raise ValueError(f"unknown parameterisation {prediction!r}; choose {', '.join(get_args(Parameterisation))}")
+        if prediction not in get_args(Parameterization):
+            raise ValueError(f"unknown parameterization {prediction!r}; choose {', '.join(get_args(Parameterization))}")
         self.network, self.prediction, self.sigma_data = network, prediction, sigma_data
         self.scale_input = scale_input
 
@@ -83,20 +83,20 @@ class Denoiser(nn.Module):
         """The backbone's bottleneck at x_t; arguments are those of `forward`."""
         return self.network.features(self._scaled(x_t, t, schedule), schedule.log_snr(t), condition)
 
-    def training_error(self, noised: Noised) -> Tensor:
+    def training_error(self, diffused: Diffused) -> Tensor:
         """The `error` of the network's own prediction at the diffused samples, (B,)."""
-        return self.error(self(noised.x_t, noised.t, noised.condition, noised.schedule), noised)
+        return self.error(self(diffused.x_t, diffused.t, diffused.condition, diffused.schedule), diffused)
 
-    def error(self, predicted: Prediction, noised: Noised) -> Tensor:
+    def error(self, predicted: Prediction, diffused: Diffused) -> Tensor:
         """Squared error of each sample in the units of F, the mean over its dimensions, (B,).
 
         Args:
             predicted: what `forward` said at the diffused samples.
-            noised: the samples.
+            diffused: the samples.
         """
-        x, schedule, t = noised.sample.x.detach(), noised.schedule, noised.t
+        x, schedule, t = diffused.sample.x.detach(), diffused.schedule, diffused.t
         kind: PredictionType = "v" if self.prediction == "edm" else self.prediction
-        error = getattr(predicted, kind) - Prediction.truth(kind, x, noised.epsilon, t, schedule).value
+        error = getattr(predicted, kind) - Prediction.truth(kind, x, diffused.epsilon, t, schedule).value
         if self.prediction == "edm":
             error = error / self._preconditioning(t, x, schedule)[1]
         return error.flatten(1).square().mean(1)

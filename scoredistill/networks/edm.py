@@ -168,7 +168,7 @@ class EDMUNet(StagedUNet):
         encoder, decoder = unet_stages(resolution, stem, widths, blocks, attention, last_only=self.simple)
         self._add_embedding(channels, augmentations)
         self._add_stages(encoder, decoder, KINDS[architecture], 4 * channels, dropout)
-        self._initialise()
+        self._initialize()
         if weights is not None:
             load_published(self, weights)
 
@@ -242,7 +242,7 @@ class EDMUNet(StagedUNet):
         for name, module in zip(self.head, (_norm(last, kind.eps), _conv(last, stem.inputs, 3)), strict=True):
             self.set_submodule(name, module)
 
-    def _initialise(self) -> None:
+    def _initialize(self) -> None:
         """As published: what ends a residual branch, and the last layer, at or next to nothing."""
         for name, module in self.named_modules():
             if not isinstance(module, nn.Linear | nn.Conv2d | ResampledConv):

@@ -24,7 +24,7 @@ HEAD_CHANNELS = 64
 LARGEST_ACTIVATION = 256.0
 
 
-def normalised(x: Tensor, dims: Sequence[int]) -> Tensor:
+def normalized(x: Tensor, dims: Sequence[int]) -> Tensor:
     """x / (eps + rms(x)) over the given dimensions, eps = 1e-4: every such slice gets magnitude 1 (equation 47).
 
     Analyzing and Improving the Training Dynamics of Diffusion Models, 2023, arXiv:2312.02696.
@@ -77,7 +77,7 @@ class _Weights(nn.Module):
     """A linear layer or convolution without bias, of rows that always have norm 1.
 
     kernel 0: linear. In training the stored weights too are brought back to magnitude 1, so that their growth does not
-    slow learning down (forced weight normalisation, section 2.3).
+    slow learning down (forced weight normalization, section 2.3).
     """
 
     def __init__(self, inputs: int, outputs: int, kernel: int = 0) -> None:
@@ -89,9 +89,9 @@ class _Weights(nn.Module):
         dims = range(1, self.weight.ndim)
         if self.training and self.weight.requires_grad:
             # By way of .data: an earlier forward in the same graph keeps its weights for its backward pass, and a
-            # second normalisation does not change them.
-            self.weight.data.copy_(normalised(self.weight.detach(), dims))
-        weight = normalised(self.weight, dims) * (gain / math.sqrt(self.weight[0].numel()))
+            # second normalization does not change them.
+            self.weight.data.copy_(normalized(self.weight.detach(), dims))
+        weight = normalized(self.weight, dims) * (gain / math.sqrt(self.weight[0].numel()))
         weight = weight.to(x.dtype)
         return functional.conv2d(x, weight, padding=self.kernel // 2) if self.kernel else x @ weight.T
 
@@ -112,7 +112,7 @@ class _Fourier(nn.Module):
 
 
 class _Block(nn.Module):
-    """A residual block of the encoder, which normalises each pixel at its start, or of the decoder, which does not."""
+    """A residual block of the encoder, which normalizes each pixel at its start, or of the decoder, which does not."""
 
     def __init__(self, stage: Stage, embedding: int, decodes: bool, dropout: float) -> None:
         super().__init__()
@@ -135,7 +135,7 @@ class _Block(nn.Module):
         elif self.resampling == "up":
             x = functional.interpolate(x, scale_factor=2)
         if not self.decodes:
-            x = normalised(x if self.conv_skip is None else self.conv_skip(x), [1])
+            x = normalized(x if self.conv_skip is None else self.conv_skip(x), [1])
         update = self.conv_res0(mp_silu(x))
         scale = 1 + self.emb_linear(embedding, self.emb_gain)
         update = functional.dropout(mp_silu(update * scale[:, :, None, None]), self.dropout, self.training)
@@ -148,7 +148,7 @@ class _Block(nn.Module):
 
     def _attended(self, x: Tensor) -> Tensor:
         parts = rearrange(self.attn_qkv(x), "b (h c k) y x -> k b h (y x) c", h=self.heads, k=3)
-        q, k, v = normalised(parts, [-1])
+        q, k, v = normalized(parts, [-1])
         mixed = functional.scaled_dot_product_attention(q, k, v)
         return self.attn_proj(rearrange(mixed, "b h (y x) c -> b (h c) y x", y=x.shape[2]))
 
@@ -156,7 +156,7 @@ class _Block(nn.Module):
 class EDM2UNet(StagedUNet):
     """The magnitude-preserving U-Net of EDM2, F of EDM's preconditioning: Denoiser(EDM2UNet(...), "edm", 0.5).
 
-    Weights, activations and sums keep magnitude 1 by construction, so it has no normalisation layers and no biases; a
+    Weights, activations and sums keep magnitude 1 by construction, so it has no normalization layers and no biases; a
     constant channel is appended to the input instead. The noise level enters as c_noise = log(sigma / alpha) / 4, the
     class as a one-hot row, zeros if there is none. Parameters and buffers have the names and shapes of the published
     tensors under `unet.`; the uncertainty's (logvar) are not needed. The published sizes have 128 (XS), 192 (S), 256
@@ -180,7 +180,7 @@ class EDM2UNet(StagedUNet):
         ValueError: if the resolution cannot be halved often enough, or the weights do not fit.
     """
 
-    shardable = False  # in training it keeps its weights normalised
+    shardable = False  # in training it keeps its weights normalized
 
     def __init__(
         self,

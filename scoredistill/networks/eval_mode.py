@@ -9,7 +9,7 @@ from torch import nn
 
 
 @contextmanager
-def evaluating(*modules: nn.Module) -> Iterator[None]:
+def eval_mode(*modules: nn.Module) -> Iterator[None]:
     """Modules in evaluation mode inside the `with` block, without dropout; each as it was afterwards."""
     trained = [module for each in modules for module in each.modules() if module.training]
     for module in trained:

@@ -64,7 +64,7 @@ def sharing_copy(network: Module) -> Module:
 def add_lora(network: nn.Module, lora: LoRA) -> None:
     """Put adapters into a network, in place; they alone are trainable afterwards. At first they change nothing.
 
-    Adapters over weights in half precision have single precision, in which an optimiser's small steps are not lost.
+    Adapters over weights in half precision have single precision, in which an optimizer's small steps are not lost.
 
     Args:
         network: whose layers are wrapped.

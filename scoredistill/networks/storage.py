@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import nn
 
-from scoredistill.files import json_text, load_json, whole_folder
+from scoredistill.files import atomic_folder, json_text, load_json
 from scoredistill.networks.backbone import Backbone
 from scoredistill.networks.denoiser import Denoiser
 from scoredistill.networks.diffusers import DiffusersBackbone
@@ -33,7 +33,7 @@ def save_denoiser(denoiser: Denoiser, folder: str | Path) -> None:
         ValueError: if a weight is NaN or infinite.
     """
     require_finite(denoiser, folder)
-    with whole_folder(Path(folder)) as draft:
+    with atomic_folder(Path(folder)) as draft:
         _write(denoiser, draft)
 
 

@@ -1,23 +1,23 @@
-"""Density ratios r = p_t / q_t, and their normalisers."""
+"""Density ratios r = p_t / q_t, and their normalizers."""
 
 from scoredistill.ratios.discriminator import DiscriminatorRatio
 from scoredistill.ratios.exact_ratio import ExactRatio
 from scoredistill.ratios.normalizers import (
-    BatchMeanNormaliser,
+    BatchMeanNormalizer,
     ClampRatio,
-    RatioNormaliser,
-    TimeBinNormaliser,
-    WeightNormaliser,
+    RatioNormalizer,
+    TimeBinNormalizer,
+    WeightNormalizer,
 )
 from scoredistill.ratios.ratio import DensityRatio
 
 __all__ = [
-    "BatchMeanNormaliser",
+    "BatchMeanNormalizer",
     "ClampRatio",
     "DensityRatio",
     "DiscriminatorRatio",
     "ExactRatio",
-    "RatioNormaliser",
-    "TimeBinNormaliser",
-    "WeightNormaliser",
+    "RatioNormalizer",
+    "TimeBinNormalizer",
+    "WeightNormalizer",
 ]

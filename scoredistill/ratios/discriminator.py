@@ -13,12 +13,12 @@ from torch.nn.functional import logsigmoid, relu, softplus
 from scoredistill.critics.critic import Critic
 from scoredistill.networks.backbone import Backbone
 from scoredistill.networks.denoiser import Denoiser
-from scoredistill.networks.eval_mode import evaluating
+from scoredistill.networks.eval_mode import eval_mode
 from scoredistill.networks.feature_head import FeatureHead
 from scoredistill.ranges import require
 from scoredistill.ratios.ratio import DensityRatio
 from scoredistill.teachers.teacher import Teacher
-from scoredistill.types import Noised, right_pad_dims
+from scoredistill.types import Diffused, right_pad_dims
 
 Objective = Literal["non_saturating", "hinge", "least_squares"]
 
@@ -28,7 +28,7 @@ class DiscriminatorRatio(DensityRatio):
 
         non_saturating   min E_p softplus(-D) + E_q softplus(D)      at its optimum D = log r
         least_squares    min E_p (D - 1)^2 + E_q D^2                 D = p / (p + q), log r = log(D / (1 - D))
-        hinge            min E_p relu(1 - D) + E_q relu(1 + D)       D = sign(p - q): no ratio, for `GAN` alone
+        hinge            min E_p relu(1 - D) + E_q relu(1 + D)       D = sign(p - q): no ratio, for `WithGAN` alone
 
     D looks at x_t through the bottleneck of the frozen teacher, of the trained critic (whose network then learns from
     both), or of a network of its own. R1 adds gamma / 2 E_p ||grad D||^2, or its finite-difference form
@@ -72,28 +72,28 @@ class DiscriminatorRatio(DensityRatio):
         self.source = features if isinstance(features, str) else "own"
         self.own = None if isinstance(features, str) else Denoiser(features, sigma_data=sigma_data)
         self.head = None if self.own is None else self._head_on(self.own.network)
-        self._known: tuple[Noised, Tensor] | None = None
+        self._known: tuple[Diffused, Tensor] | None = None
 
-    def adopt(self, teacher: Teacher, critic: Critic | None) -> None:
+    def bind(self, teacher: Teacher, critic: Critic | None) -> None:
         if self.head is None:
             self.head = self._head_on(self._denoiser(teacher, critic).network)
 
-    def forward(self, noised: Noised, teacher: Teacher, critic: Critic | None) -> Tensor:
-        if self._known is not None and self._known[0] is noised:
+    def forward(self, diffused: Diffused, teacher: Teacher, critic: Critic | None) -> Tensor:
+        if self._known is not None and self._known[0] is diffused:
             return self.log_ratio(self._known[1])
-        with evaluating(self, *([] if critic is None else [critic])):
-            return self.log_ratio(self.logit(noised.x_t, noised, teacher, critic))
+        with eval_mode(self, *([] if critic is None else [critic])):
+            return self.log_ratio(self.logit(diffused.x_t, diffused, teacher, critic))
 
     @contextmanager
-    def knowing(self, noised: Noised, logit: Tensor) -> Iterator[None]:
+    def with_logit(self, diffused: Diffused, logit: Tensor) -> Iterator[None]:
         """Inside the `with` block the ratio at these very diffused samples is that of `logit`, without another call of
         the network.
 
         Args:
-            noised: as an object, not by its values; all others are looked at as usual.
+            diffused: as an object, not by its values; all others are looked at as usual.
             logit: D there, (B,), in evaluation mode and without gradient.
         """
-        before, self._known = self._known, (noised, logit)
+        before, self._known = self._known, (diffused, logit)
         try:
             yield
         finally:
@@ -112,14 +112,14 @@ class DiscriminatorRatio(DensityRatio):
             raise ValueError("a hinge discriminator has no density ratio: use non_saturating or least_squares")
         return logit.clamp(-self.clamp, self.clamp)
 
-    def logit(self, x_t: Tensor, noised: Noised, teacher: Teacher, critic: Critic | None) -> Tensor:
-        """D, (B,), at x_t (B, *D) and the time and condition of `noised`; differentiable in x_t."""
+    def logit(self, x_t: Tensor, diffused: Diffused, teacher: Teacher, critic: Critic | None) -> Tensor:
+        """D, (B,), at x_t (B, *D) and the time and condition of `diffused`; differentiable in x_t."""
         if self.head is None:
             raise ValueError("the discriminator has no head yet: put it into a Distiller")
         denoiser = self._denoiser(teacher, critic)
-        return self.head(denoiser.features(x_t, noised.t, noised.condition, noised.schedule))
+        return self.head(denoiser.features(x_t, diffused.t, diffused.condition, diffused.schedule))
 
-    def training_error(self, fake: Noised, real: Noised, teacher: Teacher, critic: Critic | None) -> Tensor:
+    def training_error(self, fake: Diffused, real: Diffused, teacher: Teacher, critic: Critic | None) -> Tensor:
         """Loss of each pair of a generated and a real sample, (B,).
 
         Args:
@@ -153,7 +153,7 @@ class DiscriminatorRatio(DensityRatio):
     def _head_on(self, network: Backbone) -> FeatureHead:
         return FeatureHead(network.width, self.hidden, network.spatial)
 
-    def _penalty(self, on_real: Tensor, x_t: Tensor, real: Noised, teacher: Teacher, critic: Critic | None) -> Tensor:
+    def _penalty(self, on_real: Tensor, x_t: Tensor, real: Diffused, teacher: Teacher, critic: Critic | None) -> Tensor:
         if self.r1_step is None:
             (slope,) = torch.autograd.grad(on_real.sum(), x_t, create_graph=True)
             return 0.5 * self.r1 * slope.flatten(1).square().sum(1)
@@ -165,7 +165,7 @@ class DiscriminatorRatio(DensityRatio):
         if self.own is not None:
             return self.own
         if self.source == "teacher":
-            return teacher.network_of("the discriminator")
+            return teacher.denoiser_for("the discriminator")
         if critic is None:
             raise ValueError("the discriminator looks at the critic's features, but the loss has no critic")
-        return critic.network_of("the discriminator")
+        return critic.denoiser_for("the discriminator")

@@ -7,7 +7,7 @@ from torch import Tensor
 from scoredistill.critics.critic import Critic
 from scoredistill.ratios.ratio import DensityRatio
 from scoredistill.teachers.teacher import Teacher
-from scoredistill.types import Noised
+from scoredistill.types import Diffused
 
 
 class ExactRatio(DensityRatio):
@@ -23,9 +23,9 @@ class ExactRatio(DensityRatio):
         super().__init__()
         self.p, self.q = p, q
 
-    def forward(self, noised: Noised, teacher: Teacher, critic: Critic | None) -> Tensor:
+    def forward(self, diffused: Diffused, teacher: Teacher, critic: Critic | None) -> Tensor:
         p, q = self.p or teacher, self.q or critic
         if q is None:
             raise ValueError("ExactRatio needs an exact critic: give ExactRatio(q=ParticleCritic())")
-        log_p = p.log_prob(noised.x_t, noised.t, noised.condition)
-        return log_p - q.log_prob(noised.x_t, noised.t, noised.condition, noised.sample)
+        log_p = p.log_prob(diffused.x_t, diffused.t, diffused.condition)
+        return log_p - q.log_prob(diffused.x_t, diffused.t, diffused.condition, diffused.sample)

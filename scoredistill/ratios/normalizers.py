@@ -1,4 +1,4 @@
-"""Normalisers of the ratio and of its weight. Each changes the objective (law 9), so each is an object of its own."""
+"""Normalizers of the ratio and of its weight. Each changes the objective (law 9), so each is an object of its own."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ from torch import Tensor, nn
 
 from scoredistill.diffusion.schedule import Schedule
 from scoredistill.diffusion.timesteps import TimeBins, TimestepSampler
-from scoredistill.distributed import over_processes
+from scoredistill.distributed import all_reduce
 from scoredistill.networks.precise import Precise
 from scoredistill.ranges import require
-from scoredistill.types import Noised
+from scoredistill.types import Diffused
 
 
-class RatioNormaliser(Precise, ABC):
+class RatioNormalizer(Precise, ABC):
     """Rescales log r before h is taken. A subclass implements `forward`; one with statistics overrides `observe`."""
 
     @abstractmethod
-    def forward(self, log_r: Tensor, noised: Noised) -> Tensor:
-        """The normalised log r, (B,); a pure function of its arguments and of the statistics so far."""
+    def forward(self, log_r: Tensor, diffused: Diffused) -> Tensor:
+        """The normalized log r, (B,); a pure function of its arguments and of the statistics so far."""
 
-    def adopt(self, timesteps: TimestepSampler, schedule: Schedule) -> None:
+    def bind(self, timesteps: TimestepSampler, schedule: Schedule) -> None:
         """Know the times that will be asked for; nothing to do for most. The loss calls it once."""
         del timesteps, schedule
 
-    def observe(self, log_r: Tensor, noised: Noised) -> None:
+    def observe(self, log_r: Tensor, diffused: Diffused) -> None:
         """Take in the raw log r of a generator step. Called in training only, after the step's gradient."""
 
 
-class ClampRatio(RatioNormaliser):
+class ClampRatio(RatioNormalizer):
     """r clamped to [low, high], which bounds the variance of h where r is estimated badly or is very large.
 
     Args:
@@ -48,11 +48,11 @@ class ClampRatio(RatioNormaliser):
             raise ValueError(f"need low < high, got {low} and {high}")
         self.low, self.high = low, high
 
-    def forward(self, log_r: Tensor, noised: Noised) -> Tensor:
+    def forward(self, log_r: Tensor, diffused: Diffused) -> Tensor:
         return log_r.clamp(math.log(self.low), math.log(self.high))
 
 
-class TimeBinNormaliser(RatioNormaliser):
+class TimeBinNormalizer(RatioNormalizer):
     """Divides r by a running mean of its time bin, so that E_q[r] = 1 holds in each bin for a biased estimate too.
 
     Bins are quantiles of log(alpha^2 / sigma^2), so that all of them fill equally fast. The mean is the exponential
@@ -83,30 +83,30 @@ class TimeBinNormaliser(RatioNormaliser):
         self.register_buffer("log_mean", torch.zeros(bins, dtype=torch.float64))
         self.register_buffer("count", torch.zeros(bins, dtype=torch.long))
 
-    def adopt(self, timesteps: TimestepSampler, schedule: Schedule) -> None:
+    def bind(self, timesteps: TimestepSampler, schedule: Schedule) -> None:
         self.edges = self.edges or TimeBins.quantiles(timesteps, schedule, self.bins)
 
-    def bin_of(self, noised: Noised) -> Tensor:
+    def bin_of(self, diffused: Diffused) -> Tensor:
         """(B,) index of each sample's bin.
 
         Raises:
             ValueError: if neither the constructor nor a `Distiller` has set the edges.
         """
         if self.edges is None:
-            raise ValueError("TimeBinNormaliser has no edges yet: pass edges=, or put it into a Distiller")
-        return self.edges(noised.t, noised.schedule)
+            raise ValueError("TimeBinNormalizer has no edges yet: pass edges=, or put it into a Distiller")
+        return self.edges(diffused.t, diffused.schedule)
 
-    def forward(self, log_r: Tensor, noised: Noised) -> Tensor:
-        return log_r - self.log_mean[self.bin_of(noised)].to(log_r)
+    def forward(self, log_r: Tensor, diffused: Diffused) -> Tensor:
+        return log_r - self.log_mean[self.bin_of(diffused)].to(log_r)
 
-    def observe(self, log_r: Tensor, noised: Noised) -> None:
-        bins, log_r = self.bin_of(noised), log_r.detach().double()
+    def observe(self, log_r: Tensor, diffused: Diffused) -> None:
+        bins, log_r = self.bin_of(diffused), log_r.detach().double()
         # Sums of r relative to each bin's largest, so that they stay finite, over the processes' whole batch.
         peak = torch.full_like(self.log_mean, -torch.inf).scatter_reduce(0, bins, log_r, "amax")
-        peak = over_processes(peak, dist.ReduceOp.MAX)
+        peak = all_reduce(peak, dist.ReduceOp.MAX)
         mass = torch.zeros_like(self.log_mean).index_add_(0, bins, (log_r - peak[bins]).exp())
         seen_by = torch.bincount(bins, minlength=self.bins).double()
-        mass, seen_by = over_processes(torch.stack([mass, seen_by]))
+        mass, seen_by = all_reduce(torch.stack([mass, seen_by]))
         seen = seen_by > 0
         self.count += seen
         fresh = (1 / self.count.double()).clamp(min=1 - self.decay, max=1)
@@ -116,15 +116,15 @@ class TimeBinNormaliser(RatioNormaliser):
         self.log_mean.copy_(torch.where(seen, average, self.log_mean))
 
 
-class WeightNormaliser(nn.Module, ABC):
+class WeightNormalizer(nn.Module, ABC):
     """Rescales h over a batch. A subclass implements `forward`."""
 
     @abstractmethod
     def forward(self, h: Tensor) -> Tensor:
-        """The normalised h, (B,) -> (B,)."""
+        """The normalized h, (B,) -> (B,)."""
 
 
-class BatchMeanNormaliser(WeightNormaliser):
+class BatchMeanNormalizer(WeightNormalizer):
     """h / mean(h), over the whole effective batch: on several processes the mean is taken over all of them.
 
     For the alpha family this turns the divergence's gradient into the Rényi divergence's (up to the factor alpha). A
@@ -132,5 +132,5 @@ class BatchMeanNormaliser(WeightNormaliser):
     """
 
     def forward(self, h: Tensor) -> Tensor:
-        total, count = over_processes(torch.stack([h.sum(), h.new_tensor(float(len(h)))]))
+        total, count = all_reduce(torch.stack([h.sum(), h.new_tensor(float(len(h)))]))
         return h / (total / count).clamp(min=torch.finfo(h.dtype).tiny)

@@ -1,16 +1,16 @@
 """Antialiased silhouettes: what makes coverage and occlusion differentiable in the vertices.
 
-A silhouette edge that passes between the centres of two neighbouring pixels, I on the side of its surface and O on the
-other, at a distance t in (0, 1) from I, moves the border between their colours:
+A silhouette edge that passes between the centers of two neighboring pixels, I on the side of its surface and O on the
+other, at a distance t in (0, 1) from I, moves the border between their colors:
 
     O += (t - 1/2) (c_I - c_O)  if t > 1/2,    I += (t - 1/2) (c_I - c_O)  otherwise
 
-Edges steeper than 45 degrees blend pairs of horizontal neighbours, flatter ones vertical neighbours, so that each
+Edges steeper than 45 degrees blend pairs of horizontal neighbors, flatter ones vertical neighbors, so that each
 stretch of silhouette is counted once. The sum over a picture is then, in t, the sum of strips that are one pixel wide,
 whose derivative is that of the area.
 
 "Modular Primitives for High-Performance Differentiable Rendering" (2020), arXiv:2011.03277, section 3.5. There only the
-edges of faces seen at pixels' centres are looked at, which misses most of a silhouette if faces are smaller than
+edges of faces seen at pixels' centers are looked at, which misses most of a silhouette if faces are smaller than
 pixels; here all silhouette edges are walked.
 """
 
@@ -32,12 +32,12 @@ REACH = 2.0
 
 @dataclass(frozen=True)
 class Crossings:
-    """K places where silhouette edges pass between neighbouring pixels.
+    """K places where silhouette edges pass between neighboring pixels.
 
     Args:
         edge: (K,) the silhouette edge.
         inside, outside: (K,) the two pixels, counted over all pictures row by row.
-        distance: (K,) t, from the centre of the inner pixel, in [0, 1]; differentiable in the vertices.
+        distance: (K,) t, from the center of the inner pixel, in [0, 1]; differentiable in the vertices.
         depth: (K,) of the edge there; no gradient.
         pair: (K,) number of the pair of pixels, in [0, 2 P H W).
     """
@@ -59,13 +59,13 @@ def antialias(image: Tensor, fragments: Fragments, scene: Scene) -> Tensor:
     """Blend a picture over the visible silhouette edges.
 
     Not blended are lines where two surfaces cut through each other, surfaces too thin to be seen at any pixel's
-    centre, edges cut by the near plane, and the picture's own border. A pixel between several edges may leave the
-    range of the colours a little.
+    center, edges cut by the near plane, and the picture's own border. A pixel between several edges may leave the
+    range of the colors a little.
 
     Args:
         image: (P, C, H, W) of the fragments: interpolated attributes, the mask, any function of them.
-        fragments: of `rasterise`.
-        scene: that was rasterised.
+        fragments: of `rasterize`.
+        scene: that was rasterized.
 
     Returns:
         (P, C, H, W), differentiable in the image and in `scene.clip`.
@@ -75,15 +75,15 @@ def antialias(image: Tensor, fragments: Fragments, scene: Scene) -> Tensor:
         outline = silhouettes(scene)
     found = walk(scene, outline, height, width)
     found = found.at(visible(found, outline, fragments, scene))
-    colours = image.movedim(1, -1).reshape(-1, image.shape[1])
-    change = colours.index_select(0, found.inside) - colours.index_select(0, found.outside)
+    colors = image.movedim(1, -1).reshape(-1, image.shape[1])
+    change = colors.index_select(0, found.inside) - colors.index_select(0, found.outside)
     change = (found.distance - 0.5)[:, None].to(change) * change
     target = torch.where(found.distance > 0.5, found.outside, found.inside)
-    return colours.index_add(0, target, change).view(-1, height, width, image.shape[1]).movedim(-1, 1)
+    return colors.index_add(0, target, change).view(-1, height, width, image.shape[1]).movedim(-1, 1)
 
 
 def walk(scene: Scene, outline: Silhouettes, height: int, width: int) -> Crossings:
-    """Where the edges cross the lines through pixels' centres: rows for steep edges, columns for flat ones."""
+    """Where the edges cross the lines through pixels' centers: rows for steep edges, columns for flat ones."""
     ends = scene.clip.index_select(0, outline.edge.flatten())
     ends = to_pixels(ends, height, width).view(-1, 2, 4)
     w = ends[..., 3]

@@ -41,11 +41,11 @@ class Camera:
         offset: Tensor | None = None,
         tilt: Tensor | None = None,
     ) -> Camera:
-        """Cameras on a sphere that look at its centre.
+        """Cameras on a sphere that look at its center.
 
         Args:
             azimuth, elevation: (V,) degrees.
-            radius: (V,) distance from the centre, > 0.
+            radius: (V,) distance from the center, > 0.
             fov: (V,) vertical field of view in degrees.
             target: (V, 3) point looked at; default the origin.
             offset: (V, 3) displacement of the camera itself; default none.
@@ -79,7 +79,7 @@ class Camera:
         return torch.rad2deg(torch.asin((self.position[:, 1] / self.position.norm(dim=-1)).clamp(-1, 1)))
 
     def rays(self, height: int, width: int) -> tuple[Tensor, Tensor]:
-        """Rays through the pixels' centres, top row first.
+        """Rays through the pixels' centers, top row first.
 
         Returns:
             origins and unit directions, (V, height, width, 3) each.

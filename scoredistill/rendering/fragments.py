@@ -13,7 +13,7 @@ from scoredistill.rendering.visibility import edge_functions
 
 @dataclass(frozen=True)
 class Fragments:
-    """What each pixel of P pictures shows at its centre.
+    """What each pixel of P pictures shows at its center.
 
     Args:
         face: (P, H, W) int64 index into the scene's faces, -1 where empty.

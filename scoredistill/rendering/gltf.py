@@ -14,7 +14,7 @@ from scoredistill.version import __version__
 _ASSET = {
     "version": "2.0",
     "generator": f"scoredistill {__version__}",
-    "extras": {"units": "metres; the object lies in a box of side 2", "up": "+y", "front": "+z"},
+    "extras": {"units": "meters; the object lies in a box of side 2", "up": "+y", "front": "+z"},
 }
 _COMPONENTS = {torch.float32: 5126, torch.int32: 5125}  # FLOAT, UNSIGNED_INT
 _KINDS = {1: "SCALAR", 2: "VEC2", 3: "VEC3"}
@@ -36,15 +36,15 @@ def to_glb(
     vertices: Tensor,
     faces: Tensor,
     normals: Tensor,
-    colours: Tensor | None = None,
+    colors: Tensor | None = None,
     uv: Tensor | None = None,
     texture: bytes | None = None,
     double_sided: bool = False,
 ) -> bytes:
     """One mesh as the content of a .glb file, with a rough material that is no metal.
 
-    glTF's axes are the world's: y up, front +z; a world unit is a metre. Colours are display (sRGB) values here. A
-    base colour texture keeps them as they are; colours at vertices are linear light there and are converted.
+    glTF's axes are the world's: y up, front +z; a world unit is a meter. Colors are display (sRGB) values here. A
+    base color texture keeps them as they are; colors at vertices are linear light there and are converted.
 
     glTF 2.0 specification, Khronos Group (2021).
 
@@ -52,7 +52,7 @@ def to_glb(
         vertices: (N, 3).
         faces: (F, 3) indices, counter-clockwise seen from outside.
         normals: (N, 3) unit normals at the vertices.
-        colours: (N, 3) display colours in [0, 1], or None.
+        colors: (N, 3) display colors in [0, 1], or None.
         uv: (N, 2) places in the texture in [0, 1], from its upper left corner, or None.
         texture: a PNG file's content, with `uv`.
         double_sided: whether back faces are seen: for meshes with holes.
@@ -60,8 +60,8 @@ def to_glb(
     attributes = {"POSITION": vertices.float(), "NORMAL": normals.float()}
     if uv is not None:
         attributes["TEXCOORD_0"] = uv.float()
-    if colours is not None:
-        attributes["COLOR_0"] = to_linear(colours.float().clamp(0, 1))
+    if colors is not None:
+        attributes["COLOR_0"] = to_linear(colors.float().clamp(0, 1))
     pieces = [_bytes(values) for values in (*attributes.values(), faces.int())] + ([] if texture is None else [texture])
     document = {
         "asset": _ASSET,

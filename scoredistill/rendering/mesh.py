@@ -31,7 +31,7 @@ class Mesh:
     Args:
         vertices: (N, 3) floating point positions.
         faces: (F, 3) int64 indices of vertices, counter-clockwise seen from outside.
-        colors: (N, 3) display colours in [0, 1], or None.
+        colors: (N, 3) display colors in [0, 1], or None.
 
     Raises:
         ValueError: if the shapes do not fit one another.
@@ -46,7 +46,7 @@ class Mesh:
             shapes = f"{tuple(self.vertices.shape)} and {tuple(self.faces.shape)}"
             raise ValueError(f"need vertices (N, 3) and faces (F, 3), got {shapes}")
         if self.colors is not None and self.colors.shape != self.vertices.shape:
-            raise ValueError(f"{len(self.vertices)} vertices but colours of shape {tuple(self.colors.shape)}")
+            raise ValueError(f"{len(self.vertices)} vertices but colors of shape {tuple(self.colors.shape)}")
 
     @property
     def watertight(self) -> bool:
@@ -75,10 +75,10 @@ class Mesh:
         return torch.where(length > 0, total / length, total.new_tensor([0.0, 0.0, 1.0]))
 
     def save(self, path: str | Path) -> None:
-        """Write the mesh; the suffix names the format. GLB, OBJ and PLY keep vertex colours, STL cannot.
+        """Write the mesh; the suffix names the format. GLB, OBJ and PLY keep vertex colors, STL cannot.
 
         A reader never sees half a file: it is written beside its destination and then renamed. All four have the
-        world's axes, y up and front +z; GLB's unit is the metre, the others have none.
+        world's axes, y up and front +z; GLB's unit is the meter, the others have none.
 
         Args:
             path: ends in .glb, .obj, .ply or .stl.
@@ -166,7 +166,7 @@ def marching_cubes(
         inside: "above" where the inside is larger than the level (densities), "below" where it is smaller (distances).
 
     Returns:
-        A mesh without colours, vertices float32.
+        A mesh without colors, vertices float32.
 
     Raises:
         NoSurfaceError: if the volume lies wholly on one side of the level.

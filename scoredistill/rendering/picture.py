@@ -24,16 +24,16 @@ class Render:
     normals: Tensor
 
 
-def over(colour: Tensor, opacity: Tensor, behind: Tensor) -> Tensor:
-    """Colours over a background.
+def composite_over(color: Tensor, opacity: Tensor, background: Tensor) -> Tensor:
+    """Colors over a background.
 
     Args:
-        colour: (n, R, C), weighted by opacity.
+        color: (n, R, C), weighted by opacity.
         opacity: (n, R).
-        behind: (n, V, 1 or R / V, C).
+        background: (n, V, 1 or R / V, C).
 
     Returns:
         (n, V, R / V, C).
     """
-    shape = (len(colour), behind.shape[1], -1)
-    return colour.reshape(*shape, colour.shape[-1]) + (1 - opacity.reshape(*shape, 1)) * behind
+    shape = (len(color), background.shape[1], -1)
+    return color.reshape(*shape, color.shape[-1]) + (1 - opacity.reshape(*shape, 1)) * background

@@ -1,7 +1,7 @@
 """Pictures of triangles, differentiable in the vertices: visibility, attributes and antialiased silhouettes.
 
     scene = Scene.of(project(camera, mesh.vertices, height, width), mesh.faces)
-    fragments = rasterise(scene, height, width)
+    fragments = rasterize(scene, height, width)
     normals = interpolate(fragments, scene.faces, normals_of_all_pictures)
     picture = antialias(torch.cat([normals, fragments.mask], dim=1), fragments, scene)
 
@@ -24,13 +24,13 @@ from scoredistill.rendering.fragments import Fragments, interpolate, shade
 from scoredistill.rendering.scene import Scene, project, to_pixels
 from scoredistill.rendering.visibility import boxes, nearest_faces
 
-__all__ = ["Backend", "Fragments", "Scene", "antialias", "interpolate", "project", "rasterise"]
+__all__ = ["Backend", "Fragments", "Scene", "antialias", "interpolate", "project", "rasterize"]
 
 Backend = Literal["auto", "torch", "warp"]
 
 
-def rasterise(scene: Scene, height: int, width: int, backend: Backend = "auto") -> Fragments:
-    """Find what each pixel's centre shows.
+def rasterize(scene: Scene, height: int, width: int, backend: Backend = "auto") -> Fragments:
+    """Find what each pixel's center shows.
 
     Surfaces are seen from both sides. A face that crosses the near plane of `project` is drawn beyond it; degenerate
     faces, and those with coordinates that are not finite, are left out. Depths are compared in single precision; of

@@ -22,7 +22,7 @@ def read_triangles(path: Path, kind: str) -> tuple[Tensor, Tensor, Tensor | None
         kind: glb, obj, ply or stl.
 
     Returns:
-        vertices (N, 3) float32, faces (F, 3) int64, and display colours (N, 3) in [0, 1] if every part has them at its
+        vertices (N, 3) float32, faces (F, 3) int64, and display colors (N, 3) in [0, 1] if every part has them at its
         vertices.
 
     Raises:
@@ -43,10 +43,10 @@ def read_triangles(path: Path, kind: str) -> tuple[Tensor, Tensor, Tensor | None
     first = torch.tensor([0, *map(len, corners)]).cumsum(0)
     faces = torch.cat([torch.tensor(part.faces).long() + first[i] for i, (_, part) in enumerate(parts)])
     vertices, place = torch.cat(corners).unique(dim=0, return_inverse=True)
-    colours = [found for _, part in parts if (found := _colours(part.visual)) is not None]
-    if len(colours) < len(parts):
+    colors = [found for _, part in parts if (found := _colors(part.visual)) is not None]
+    if len(colors) < len(parts):
         return vertices, place[faces], None
-    merged = torch.empty_like(vertices).index_copy(0, place, torch.cat(colours))
+    merged = torch.empty_like(vertices).index_copy(0, place, torch.cat(colors))
     return vertices, place[faces], to_display(merged) if kind == "glb" else merged
 
 
@@ -78,8 +78,8 @@ def _plain(material: dict[str, Any]) -> dict[str, Any]:
     return {key: _plain(value) if isinstance(value, dict) else value for key, value in kept.items()}
 
 
-def _colours(visual: Any) -> Tensor | None:
-    """(N, 3) vertex colours in [0, 1] of what trimesh has read."""
+def _colors(visual: Any) -> Tensor | None:
+    """(N, 3) vertex colors in [0, 1] of what trimesh has read."""
     if visual.kind == "vertex":
         return torch.tensor(visual.vertex_colors[:, :3], dtype=torch.float32) / 255
     # A glTF material makes it a textured one for trimesh, with or without a texture.

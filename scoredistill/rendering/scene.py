@@ -1,4 +1,4 @@
-"""Triangles as several cameras see them: what the rasteriser is given."""
+"""Triangles as several cameras see them: what the rasterizer is given."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from scoredistill.rendering.camera import Camera
 class Scene:
     """P pictures of triangles, packed; the pictures may show different meshes.
 
-    Vertices that neighbouring faces share should be one row: an edge whose faces have rows of their own counts as a
+    Vertices that neighboring faces share should be one row: an edge whose faces have rows of their own counts as a
     border of the surface.
 
     Args:
@@ -102,7 +102,7 @@ def project(camera: Camera, vertices: Tensor, height: int, width: int, near: flo
 def to_pixels(clip: Tensor, height: int, width: int) -> Tensor:
     """Clip coordinates in units of pixels, homogeneous: (.., 4) to (.., 4) of (column w, row w, z + w, w).
 
-    The centre of the top left pixel is column 0, row 0. The third is negative in front of the near plane.
+    The center of the top left pixel is column 0, row 0. The third is negative in front of the near plane.
     """
     x, y, z, w = clip.unbind(-1)
     column = 0.5 * (width * x + (width - 1) * w)

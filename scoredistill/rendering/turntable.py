@@ -46,7 +46,7 @@ def picture_grid(images: Tensor, columns: int) -> Tensor:
     """Pictures side by side, row by row, with a white line of two pixels around each.
 
     Args:
-        images: (N, 3, H, W) in [-1, 1]; one channel is shown as grey.
+        images: (N, 3, H, W) in [-1, 1]; one channel is shown as gray.
         columns: pictures in a row, >= 1.
 
     Returns:

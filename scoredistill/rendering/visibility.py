@@ -1,7 +1,7 @@
 """Which face each pixel sees: a z-buffer in plain PyTorch. Nothing here carries a gradient.
 
-A pixel's centre lies in a face where the face's edge functions e_i, twice the signed areas of the triangles between
-the centre and an edge, in homogeneous coordinates, have one sign. With corners (X, Y, w) shifted to the pixel,
+A pixel's center lies in a face where the face's edge functions e_i, twice the signed areas of the triangles between
+the center and an edge, in homogeneous coordinates, have one sign. With corners (X, Y, w) shifted to the pixel,
 
     e_0 = X_1 Y_2 - Y_1 X_2 and so on,    b_i = e_i / (e_0 + e_1 + e_2),    depth = sum_i b_i w_i
 
@@ -10,8 +10,8 @@ needs no clipping: its pixels are drawn where they are beyond the near plane.
 
 "Triangle Scan Conversion using 2D Homogeneous Coordinates" (1997), doi:10.1145/258694.258723.
 
-Neighbours evaluate the shared edge with the same numbers, one with the opposite sign, so that no pixel falls between
-them; the centres on an edge are in both faces, of which the nearer, then the first, is seen.
+Neighbors evaluate the shared edge with the same numbers, one with the opposite sign, so that no pixel falls between
+them; the centers on an edge are in both faces, of which the nearer, then the first, is seen.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def unpack(key: Tensor) -> Tensor:
 
 
 def edge_functions(corners: Tensor, column: Tensor, row: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The edge functions at pixels' centres.
+    """The edge functions at pixels' centers.
 
     Args:
         corners: (K, 3, 4) of `to_pixels`.
@@ -124,7 +124,7 @@ def nearest_faces(corners: Tensor, box: Tensor, picture: Tensor, pictures: int, 
 
 
 def _test(corners: Tensor, column: Tensor, row: Tensor) -> tuple[Tensor, Tensor]:
-    """Whether pixels' centres lie in faces, and the depth there: corners (K, 3, 4), column and row (K,)."""
+    """Whether pixels' centers lie in faces, and the depth there: corners (K, 3, 4), column and row (K,)."""
     e = edge_functions(corners, column, row)
     total = e[0] + e[1] + e[2]
     sign = total.sign()

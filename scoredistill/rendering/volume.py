@@ -64,7 +64,7 @@ def optical_depth_before(optical_depth: Tensor, ray: Tensor) -> Tensor:
 
 
 def render_weights(density: Tensor, step: Tensor, ray: Tensor) -> tuple[Tensor, Tensor]:
-    """Share of each sample in its ray's colour, and the light that reaches it.
+    """Share of each sample in its ray's color, and the light that reaches it.
 
     Args:
         density: (M,) >= 0, per world unit.
@@ -80,7 +80,7 @@ def render_weights(density: Tensor, step: Tensor, ray: Tensor) -> tuple[Tensor, 
 
 
 def accumulate(weights: Tensor, ray: Tensor, rays: int, values: Tensor | None = None) -> Tensor:
-    """Sum_i w_i v_i over each ray's samples: colour, depth or normals; opacity where there are no values.
+    """Sum_i w_i v_i over each ray's samples: color, depth or normals; opacity where there are no values.
 
     Args:
         weights: (M,) of `render_weights`.

@@ -27,7 +27,7 @@ class RunRecord:
         cell: its cell's name, `objective=VSD,guidance=7.5` for example.
         settings: by axis, the name of the cell's value.
         seed: which the runs of all cells under that seed share.
-        state: what has become of it. Only what is done has figures in its folder's metrics.json.
+        state: what has become of it. Only what is done has metrics in its folder's metrics.json.
         folder: parent of its run folder, relative to the study's.
         run: its run folder, relative to the study's; None where there is none yet.
         message: why it failed, on one line; None where it did not.
@@ -56,7 +56,7 @@ class StudyRecord:
         axes: by axis, its values' names, in order.
         seeds: of every cell.
         baseline: by axis, the value that the others are compared with.
-        metrics: names of the figures in metrics.json that the report is about, in order; empty: all that there are.
+        metrics: names of the metrics in metrics.json that the report is about, in order; empty: all that there are.
         runs: every run, cell by cell, in the order of the axes.
     """
 

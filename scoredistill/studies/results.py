@@ -1,4 +1,4 @@
-"""What the runs of a study have left behind: figures, curves, pictures, cost; and what is missing."""
+"""What the runs of a study have left behind: metrics, curves, pictures, cost; and what is missing."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from scoredistill.studies.record import RunRecord, StudyRecord
 from scoredistill.training.curves import Curve, read_curves
 
 NOT_METRICS = ("seconds",)
-"""Figures that are about the run's cost, not about what it made."""
+"""Metrics that are about the run's cost, not about what it made."""
 PICTURES = ("grid.png", "turntable*.webp", "pictures/step_*.png")
 """The first kind that there is stands for a run, the last file of it."""
 
-Figures = Mapping[str, float]
+Metrics = Mapping[str, float]
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class Results:
         return [run for run in self.record.runs if run.state == "done"]
 
     @cached_property
-    def _figures(self) -> dict[tuple[str, int], dict[str, Any]]:
+    def _metrics(self) -> dict[tuple[str, int], dict[str, Any]]:
         return {(run.cell, run.seed): self._read(run, "metrics.json", dict) for run in self.done}
 
     def _read(self, run: RunRecord, name: str, kind: type[Kind]) -> Kind:
@@ -85,23 +85,23 @@ class Results:
 
     @cached_property
     def metrics(self) -> list[str]:
-        """What the report is about: as the study says, or all figures but those with a standard error's name."""
+        """What the report is about: as the study says, or all metrics but those with a standard error's name."""
         if self.record.metrics:
             return list(self.record.metrics)
-        found = dict.fromkeys(name for figures in self._figures.values() for name in figures)
+        found = dict.fromkeys(name for metrics in self._metrics.values() for name in metrics)
         return [name for name in found if name not in NOT_METRICS and not name.endswith("_se")]
 
     def values(self, cell: str, metric: str) -> dict[int, float]:
         """A figure by seed, where it is there and finite."""
-        known = {seed: figures.get(metric) for (name, seed), figures in self._figures.items() if name == cell}
+        known = {seed: metrics.get(metric) for (name, seed), metrics in self._metrics.items() if name == cell}
         return {seed: float(value) for seed, value in sorted(known.items()) if _is_number(value)}
 
-    def costs(self, cell: str) -> list[Figures]:
+    def costs(self, cell: str) -> list[Metrics]:
         """What each finished run of a cell cost, where it is known."""
         return [cost for (name, _), cost in self._costs.items() if name == cell and cost]
 
     @cached_property
-    def _costs(self) -> dict[tuple[str, int], Figures]:
+    def _costs(self) -> dict[tuple[str, int], Metrics]:
         known = {(run.cell, run.seed): self._read(run, "cost.json", dict) for run in self.done}
         return {key: {n: float(value) for n, value in cost.items() if _is_number(value)} for key, cost in known.items()}
 
@@ -112,7 +112,7 @@ class Results:
         return next((entry for entry in known if isinstance(entry, dict)), {})
 
     def curves(self, cell: str) -> list[dict[str, Curve]]:
-        """The logged figures of each finished run of a cell over its steps."""
+        """The logged metrics of each finished run of a cell over its steps."""
         return self._curves[cell]
 
     @cached_property
@@ -138,11 +138,11 @@ class Results:
                 found.append(Missing(run.cell, run.seed, "the run", why))
                 continue
             for metric in self.metrics:
-                figures = self._figures[run.cell, run.seed]
-                value = figures.get(metric)
+                metrics = self._metrics[run.cell, run.seed]
+                value = metrics.get(metric)
                 if not _is_number(value):
-                    why = "is not finite" if metric in figures and value is None else f"is {value!r}"
-                    why = why if metric in figures else "is not in metrics.json"
+                    why = "is not finite" if metric in metrics and value is None else f"is {value!r}"
+                    why = why if metric in metrics else "is not in metrics.json"
                     found.append(Missing(run.cell, run.seed, metric, why))
         return found + self._damaged
 

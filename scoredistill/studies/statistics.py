@@ -62,7 +62,7 @@ def mean_of(values: Sequence[float], level: float = 0.95, seed: int = 0) -> Mean
 
     for plain percentiles are too narrow for few seeds: their spread lacks the factor n / (n - 1), and they ignore that
     it is estimated. No bootstrap interval is wider than the seeds' own range, which holds a symmetric distribution's
-    centre with probability 1 - 2^(1 - n) only: 75% for three seeds, 94% for five.
+    center with probability 1 - 2^(1 - n) only: 75% for three seeds, 94% for five.
 
     What Teachers Should Know about the Bootstrap, T. Hesterberg, 2014, arXiv:1411.5279.
 

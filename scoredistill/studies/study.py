@@ -26,7 +26,7 @@ class Study:
         axes: in order.
         seeds: of every cell: seed_everything.
         baseline: by axis, the value that the others are compared with.
-        metrics: figures that the report is about; empty: all.
+        metrics: metrics that the report is about; empty: all.
         leave_out: combinations that are not run, by axis.
         launcher: its class_path and init_args; nothing: local processes.
     """

@@ -3,16 +3,16 @@
 from scoredistill.teachers.analytic import Digits, Empirical, GaussianMixture
 from scoredistill.teachers.diffusers import DiffusersTeacher, PromptSettings
 from scoredistill.teachers.gallery import Gallery
-from scoredistill.teachers.network import EDMTeacher
+from scoredistill.teachers.network import NetworkTeacher
 from scoredistill.teachers.teacher import Teacher
 
 __all__ = [
     "DiffusersTeacher",
     "Digits",
-    "EDMTeacher",
     "Empirical",
     "Gallery",
     "GaussianMixture",
+    "NetworkTeacher",
     "PromptSettings",
     "Teacher",
 ]

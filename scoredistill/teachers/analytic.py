@@ -26,7 +26,7 @@ class GaussianMixture(Teacher):
     Args:
         means: (K, *D).
         stds: standard deviations: scalar, (K,) isotropic, or (K, *D) diagonal; >= 0.
-        weights: (K,) > 0, normalised here; None: equal.
+        weights: (K,) > 0, normalized here; None: equal.
         labels: (K,) integer class of each component; None: one class.
         schedule: noise schedule; None: `CosineSchedule`.
         factors: (K, R, *D) low-rank factors F_k, on top of isotropic stds.
@@ -189,7 +189,7 @@ def _normal(shape: torch.Size, like: Tensor, rng: torch.Generator | None) -> Ten
 class Empirical(GaussianMixture):
     """The exact score of a finite data set: a mixture of one (slightly widened) Dirac a data point.
 
-    The ideal denoiser of a training set. It memorises by construction, which makes it the reference for students that
+    The ideal denoiser of a training set. It memorizes by construction, which makes it the reference for students that
     should not do better or worse than their data.
 
     Args:

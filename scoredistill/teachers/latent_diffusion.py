@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from scoredistill.diffusion.prediction import Prediction
 from scoredistill.diffusion.schedule import LinearSchedule
-from scoredistill.files import whole_folder
+from scoredistill.files import atomic_folder
 from scoredistill.networks.denoiser import Denoiser
 from scoredistill.networks.diffusers import DiffusersBackbone
 from scoredistill.networks.storage import require_finite
@@ -23,7 +23,7 @@ from scoredistill.teachers.teacher import Teacher
 from scoredistill.types import Condition, TextEmbeddings
 
 
-class TextToImage(Teacher):
+class LatentDiffusionTeacher(Teacher):
     """A latent UNet and the text encoder that it is conditioned by, over a frozen autoencoder:
 
         epsilon(x_t, t, prompt) = UNet(x_t, t, CLIP(prompt)),    x = encoder(picture)
@@ -81,7 +81,7 @@ class TextToImage(Teacher):
         return torch.Size((self.codec.channels, side, side))
 
     def forward(self, x_t: Tensor, t: Tensor, condition: Condition | None = None) -> Prediction:
-        condition = self.embedded(condition, len(x_t))
+        condition = self.encode_prompt(condition, len(x_t))
         if condition is None or condition.embeddings is None:
             condition = Condition(embeddings=expanded(self.read([""]), len(x_t)))
         return self.denoiser(x_t, t, condition, self.schedule)
@@ -92,7 +92,7 @@ class TextToImage(Teacher):
         device = next(self.text_encoder.parameters()).device
         return TextEmbeddings(self.text_encoder(tokens.input_ids.to(device))[0])
 
-    def embedded(self, condition: Condition | None, rows: int | None) -> Condition | None:
+    def encode_prompt(self, condition: Condition | None, rows: int | None) -> Condition | None:
         if condition is None or condition.prompt is None or condition.embeddings is not None:
             return condition
         texts = listed(condition.prompt)
@@ -107,7 +107,7 @@ class TextToImage(Teacher):
     def decode(self, x: Tensor) -> Tensor:
         return x if x.shape[1] == 3 else self.codec.decode(x)
 
-    def network_of(self, whom: str) -> Denoiser:
+    def denoiser_for(self, user: str) -> Denoiser:
         return self.denoiser
 
     def save(self, folder: str | Path) -> None:
@@ -130,7 +130,7 @@ class TextToImage(Teacher):
             safety_checker=None, feature_extractor=None, requires_safety_checker=False,
         )  # fmt: skip
         require_finite(self, folder)
-        with whole_folder(Path(folder)) as draft:
+        with atomic_folder(Path(folder)) as draft:
             pipeline.save_pretrained(draft)
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from scoredistill.diffusion.prediction import Prediction
 from scoredistill.diffusion.schedule import EDMSchedule, Schedule
 from scoredistill.networks.backbone import NO_LABEL, Backbone
-from scoredistill.networks.denoiser import Denoiser, Parameterisation
+from scoredistill.networks.denoiser import Denoiser, Parameterization
 from scoredistill.networks.storage import DESCRIPTION, find_trained, load_denoiser
 from scoredistill.ranges import require
 from scoredistill.teachers.teacher import Teacher
@@ -19,7 +19,7 @@ from scoredistill.types import Condition
 from scoredistill.types.condition import joined
 
 
-class EDMTeacher(Teacher):
+class NetworkTeacher(Teacher):
     """A preconditioned network as the model of p; class-conditional where its backbone is.
 
     Whatever guidance asks of one x_t is one call of the network.
@@ -43,14 +43,14 @@ class EDMTeacher(Teacher):
         network: Backbone | None = None,
         folder: str | None = None,
         trained_by: str | None = None,
-        prediction: Parameterisation = "edm",
+        prediction: Parameterization = "edm",
         sigma_data: float = 0.5,
         schedule: Schedule | None = None,
     ) -> None:
         require("> 0", sigma_data=sigma_data)
         super().__init__(schedule or EDMSchedule())
         if (network is None) == (folder is None):
-            raise ValueError("EDMTeacher needs either a network or the folder of one")
+            raise ValueError("NetworkTeacher needs either a network or the folder of one")
         if network is not None:
             self.denoiser = Denoiser(network, prediction, sigma_data)
             return
@@ -63,7 +63,7 @@ class EDMTeacher(Teacher):
     def forward(self, x_t: Tensor, t: float | Tensor, condition: Condition | None = None) -> Prediction:
         return self.denoiser(x_t, t, condition, self.schedule)
 
-    def predict_all(self, x_t: Tensor, t: Tensor, conditions: Sequence[Condition | None]) -> list[Prediction]:
+    def predict_many(self, x_t: Tensor, t: Tensor, conditions: Sequence[Condition | None]) -> list[Prediction]:
         n = len(conditions)
         if n == 1:
             return [self(x_t, t, conditions[0])]
@@ -71,7 +71,7 @@ class EDMTeacher(Teacher):
         whole = self(rows, t.repeat(n), below_each_other(conditions, len(x_t)))
         return [Prediction.of(whole.kind, value, x_t, t, self.schedule) for value in whole.value.chunk(n)]
 
-    def network_of(self, whom: str) -> Denoiser:
+    def denoiser_for(self, user: str) -> Denoiser:
         return self.denoiser
 
 

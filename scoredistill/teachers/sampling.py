@@ -69,7 +69,7 @@ def sample(
         guidance: how the teacher is asked; None: the conditional model itself.
         churn: noise added in every step; None: deterministic.
         ends: s_min and s_max, kept within the schedule's range.
-        rho: how the levels crowd towards s_min.
+        rho: how the levels crowd toward s_min.
         rng: CPU generator of all noise.
 
     Returns:
@@ -80,7 +80,7 @@ def sample(
     """
     if steps < 1 or solver not in ("heun", "euler"):
         raise ValueError(f"need steps >= 1 and solver heun or euler, got {steps} and {solver!r}")
-    guidance, churn, condition = guidance or CFG(), churn or Churn(), teacher.embedded(condition, n)
+    guidance, churn, condition = guidance or CFG(), churn or Churn(), teacher.encode_prompt(condition, n)
     tensors = (tensor for tensor in (*teacher.parameters(), *teacher.buffers()) if tensor.is_floating_point())
     like = next(tensors, torch.empty(0))
     levels = _levels(teacher.schedule, steps, ends, rho)

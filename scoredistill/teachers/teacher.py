@@ -58,7 +58,7 @@ class Teacher(nn.Module, ABC):
         """Samples of the teacher's own space to pictures, where these differ."""
         return x
 
-    def embedded(self, condition: Condition | None, rows: int | None) -> Condition | None:
+    def encode_prompt(self, condition: Condition | None, rows: int | None) -> Condition | None:
         """The condition with its prompt as embeddings too, for teachers that read text; otherwise as it is.
 
         Args:
@@ -68,20 +68,20 @@ class Teacher(nn.Module, ABC):
         del rows
         return condition
 
-    def predict_all(self, x_t: Tensor, t: Tensor, conditions: Sequence[Condition | None]) -> list[Prediction]:
+    def predict_many(self, x_t: Tensor, t: Tensor, conditions: Sequence[Condition | None]) -> list[Prediction]:
         """Predictions of the same x_t under several conditions; networks override it with one batched forward."""
         return [self(x_t, t, condition) for condition in conditions]
 
-    def network_of(self, whom: str) -> Denoiser:
+    def denoiser_for(self, user: str) -> Denoiser:
         """The teacher's own network, from which a critic or a student may start.
 
         Args:
-            whom: who asks, for the message.
+            user: who asks, for the message.
 
         Raises:
             ValueError: if the teacher has none.
         """
-        raise ValueError(f"{type(self).__name__} has no network that {whom} could start from: give {whom} its network")
+        raise ValueError(f"{type(self).__name__} has no network that {user} could start from: give {user} its network")
 
     def log_prob(self, x_t: Tensor, t: Tensor, condition: Condition | None = None) -> Tensor:
         """log p_t(x_t | condition), (B,), for teachers in closed form.

@@ -3,9 +3,9 @@
 from pytorch_lightning.strategies import StrategyRegistry
 
 from scoredistill.training.autoencoder import AutoencoderTraining
-from scoredistill.training.data import Conditions, PromptAndCameras
+from scoredistill.training.data import ConditionDataModule, PromptAndCameras
 from scoredistill.training.denoising import DenoiserTraining
-from scoredistill.training.images import Images, Labels, Prompts
+from scoredistill.training.images import Images, Labels, PromptFile
 from scoredistill.training.module import Distillation
 from scoredistill.training.optimizers import NetworkOptimizer
 from scoredistill.training.plan import UpdatePlan
@@ -19,14 +19,14 @@ for strategy in (FSDP2, SplitParticles):
 __all__ = [
     "FSDP2",
     "AutoencoderTraining",
-    "Conditions",
+    "ConditionDataModule",
     "DenoiserTraining",
     "Distillation",
     "Images",
     "Labels",
     "NetworkOptimizer",
     "PromptAndCameras",
-    "Prompts",
+    "PromptFile",
     "SplitParticles",
     "TextToImageTraining",
     "UpdatePlan",

@@ -10,17 +10,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from scoredistill.files import whole_folder
+from scoredistill.files import atomic_folder
 from scoredistill.generators.generator import Generator
 from scoredistill.networks.storage import require_finite
 from scoredistill.ranges import require
 from scoredistill.training.average import MovingAverage
 from scoredistill.training.optimizers import NetworkOptimizer
-from scoredistill.training.training_module import Training
+from scoredistill.training.training_module import TrainingModule
 from scoredistill.types import Batch, Sample
 
 
-class AutoencoderTraining(Training):
+class AutoencoderTraining(TrainingModule):
     """Trains an AutoencoderKL of diffusers on pictures:
 
         min E ||x - D(z)||^2 + beta KL(N(mu(x), s(x)^2) || N(0, 1)),    z = mu(x) + s(x) epsilon
@@ -34,7 +34,7 @@ class AutoencoderTraining(Training):
     Args:
         network: settings of an AutoencoderKL of RGB pictures, by the names that diffusers has for them.
         kl_weight: beta, >= 0.
-        optimizer: how the network is optimised; null: Adam at its default rate.
+        optimizer: how the network is optimized; null: Adam at its default rate.
         ema: decay of the exponential moving average, which is what is written, in [0, 1).
         measured: pictures over which the latents' standard deviation is measured at the end, >= 1.
         seed: of all randomness in training, in [0, 2^32).
@@ -65,11 +65,11 @@ class AutoencoderTraining(Training):
         self.average = MovingAverage(self.network, ema)
 
     @property
-    def evaluated(self) -> Reconstruction:
+    def eval_generator(self) -> Reconstruction:
         return Reconstruction(self.average.module)
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
-        """One optimiser."""
+        """One optimizer."""
         return [self.optimizer.build(self.network)]
 
     def terms(self, x: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -90,11 +90,11 @@ class AutoencoderTraining(Training):
         if batch.data is None:
             raise ValueError("an autoencoder is trained on data: use a data module that has them, Images for example")
         error, divergence = (term.mean() for term in self.terms(batch.data, self.rng_of_tick()))
-        norm = self.descend(self.optimizer, error + self.kl_weight * divergence, "autoencoder")
+        norm = self.backward_and_step(self.optimizer, error + self.kl_weight * divergence, "autoencoder")
         self.average.update(self.network)
         if self.reports():
-            figures = {"error": error.detach(), "kl": divergence.detach(), "gradient_norm": norm}
-            self.log_dict(figures, prog_bar=True)
+            metrics = {"error": error.detach(), "kl": divergence.detach(), "gradient_norm": norm}
+            self.log_dict(metrics, prog_bar=True)
         self.ticks += 1
 
     def on_fit_end(self) -> None:
@@ -113,7 +113,7 @@ class AutoencoderTraining(Training):
             if not 0 < spread < math.inf:
                 raise ValueError(f"{folder}: the latents' standard deviation is {spread}, so they have no scale")
             network.register_to_config(scaling_factor=1 / spread)
-            with whole_folder(folder) as draft:
+            with atomic_folder(folder) as draft:
                 network.save_pretrained(draft)
 
 

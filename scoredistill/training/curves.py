@@ -35,8 +35,8 @@ def read_curves(run: Path, damaged: list[str] | None = None) -> dict[str, Curve]
         for known in points.values():
             for step in [step for step in known if step >= first]:
                 del known[step]
-        for step, figures in rows:
-            for name, value in figures.items():
+        for step, metrics in rows:
+            for name, value in metrics.items():
                 points.setdefault(name, {})[step] = value
     curves = {name: sorted(known.items()) for name, known in sorted(points.items()) if known}
     return {name: ([step for step, _ in known], [value for _, value in known]) for name, known in curves.items()}
@@ -59,8 +59,8 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, float | None]]]:
             raise ValueError("it has no column `step`")
         for row in reader:
             try:
-                figures = {name: float(text) for name, text in row.items() if text and name not in NOT_CURVES}
+                metrics = {name: float(text) for name, text in row.items() if text and name not in NOT_CURVES}
                 step = int(row["step"])
             except (KeyError, TypeError, ValueError):
                 continue
-            yield step, {name: value if math.isfinite(value) else None for name, value in figures.items()}
+            yield step, {name: value if math.isfinite(value) else None for name, value in metrics.items()}

@@ -29,7 +29,7 @@ class Stream(IterableDataset):
         tick: tells where training stands; asked whenever an epoch begins.
     """
 
-    def __init__(self, source: Conditions, tick: Callable[[], int]) -> None:
+    def __init__(self, source: ConditionDataModule, tick: Callable[[], int]) -> None:
         self.source, self.tick = source, tick
 
     def __iter__(self) -> Iterator[Batch]:
@@ -39,7 +39,7 @@ class Stream(IterableDataset):
             tick += 1
 
 
-class Conditions(LightningDataModule):
+class ConditionDataModule(LightningDataModule):
     """Batches without cameras: a prompt, class labels, a number of samples.
 
     Args:
@@ -97,7 +97,7 @@ class Conditions(LightningDataModule):
         return 0 if self.trainer is None else int(cast(Distillation, self.trainer.lightning_module).ticks)
 
 
-class PromptAndCameras(Conditions):
+class PromptAndCameras(ConditionDataModule):
     """A prompt, seen from random cameras.
 
     Azimuths are stratified over a batch: V cameras look from V equal sectors, jointly rotated at random. Elevation is

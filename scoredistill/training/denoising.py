@@ -13,24 +13,24 @@ from scoredistill.diffusion.schedule import EDMSchedule, Schedule
 from scoredistill.diffusion.timesteps import LogNormalTimesteps, TimeBins, TimestepSampler
 from scoredistill.generators.sampler import SampledTeacher
 from scoredistill.networks.backbone import Backbone
-from scoredistill.networks.denoiser import Denoiser, Parameterisation
+from scoredistill.networks.denoiser import Denoiser, Parameterization
 from scoredistill.networks.storage import save_denoiser
 from scoredistill.ranges import require
-from scoredistill.teachers.network import EDMTeacher
+from scoredistill.teachers.network import NetworkTeacher
 from scoredistill.training.average import MovingAverage
 from scoredistill.training.module import LEVELS
 from scoredistill.training.optimizers import NetworkOptimizer
-from scoredistill.training.training_module import Training
-from scoredistill.types import Batch, Condition, Noised, Sample
+from scoredistill.training.training_module import TrainingModule
+from scoredistill.types import Batch, Condition, Diffused, Sample
 from scoredistill.types.checks import time_type
 
 
-class DenoiserTraining(Training):
+class DenoiserTraining(TrainingModule):
     """Trains a teacher by denoising score matching on data:
 
         min E ||F(x_t, t, label) - F*||^2    in the units of the network, see `Denoiser`
 
-    At its end the averaged network is written into the run folder's `teacher/`, which `EDMTeacher` reads.
+    At its end the averaged network is written into the run folder's `teacher/`, which `NetworkTeacher` reads.
 
     Elucidating the Design Space of Diffusion-Based Generative Models, 2022, arXiv:2206.00364.
 
@@ -41,7 +41,7 @@ class DenoiserTraining(Training):
         sigma_data: the data's standard deviation, for edm only, > 0.
         schedule: noise schedule; null: EDM's.
         timesteps: distribution of the noise time; null: EDM's log-normal one.
-        optimizer: how the network is optimised; null: Adam at its default rate.
+        optimizer: how the network is optimized; null: Adam at its default rate.
         ema: decay of the exponential moving average, which is the teacher, in [0, 1); null: none.
         steps: noise levels of Heun's method where the teacher is sampled for evaluation, >= 1.
         seed: of all randomness in training, in [0, 2^32).
@@ -51,7 +51,7 @@ class DenoiserTraining(Training):
         self,
         network: Backbone,
         shape: Sequence[int],
-        prediction: Parameterisation = "edm",
+        prediction: Parameterization = "edm",
         sigma_data: float = 0.5,
         schedule: Schedule | None = None,
         timesteps: TimestepSampler | None = None,
@@ -77,13 +77,13 @@ class DenoiserTraining(Training):
         return self.denoiser if self.average is None else cast(Denoiser, self.average.module)
 
     @property
-    def evaluated(self) -> SampledTeacher:
+    def eval_generator(self) -> SampledTeacher:
         denoiser = self.trained
-        teacher = EDMTeacher(denoiser.network, None, None, denoiser.prediction, denoiser.sigma_data, self.schedule)
+        teacher = NetworkTeacher(denoiser.network, None, None, denoiser.prediction, denoiser.sigma_data, self.schedule)
         return SampledTeacher(teacher, self.shape, self.steps)
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
-        """One optimiser."""
+        """One optimizer."""
         return [self.optimizer.build(self.denoiser)]
 
     def on_fit_end(self) -> None:
@@ -99,13 +99,13 @@ class DenoiserTraining(Training):
         label = batch.data_label
         sample = Sample(batch.data, None if label is None else Condition(label=label))
         t = self.timesteps(len(sample.x), self.schedule, self.progress, rng).to(time_type(sample.x))
-        noised = Noised.diffuse(sample, t, noise_like(sample.x, rng), self.schedule)
-        error = self.denoiser.training_error(noised)
-        norm = self.descend(self.optimizer, error.mean(), "network")
+        diffused = Diffused.diffuse(sample, t, noise_like(sample.x, rng), self.schedule)
+        error = self.denoiser.training_error(diffused)
+        norm = self.backward_and_step(self.optimizer, error.mean(), "network")
         if self.average is not None:
             self.average.update(self.denoiser)
         if self.reports():
-            means = self.levels.means(error.detach(), noised.t, self.schedule)
+            means = self.levels.means(error.detach(), diffused.t, self.schedule)
             self.log_dict({f"loss/level_{level}": mean for level, mean in means.items()})
             self.log_dict({"loss": error.detach().mean(), "gradient_norm": norm}, prog_bar=True)
         self.ticks += 1

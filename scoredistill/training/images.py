@@ -10,7 +10,7 @@ from torch import Tensor
 
 from scoredistill.data.source import ImageSource
 from scoredistill.ranges import require
-from scoredistill.training.data import Conditions
+from scoredistill.training.data import ConditionDataModule
 from scoredistill.training.randomness import generator_at
 from scoredistill.types import Batch, Condition
 
@@ -21,7 +21,7 @@ EVALUATION_STREAM = 4_000_037
 """Stream from which evaluation draws, apart from training and alike on every process."""
 
 
-class Labels(Conditions):
+class Labels(ConditionDataModule):
     """Uniform class labels and no data: what a class-conditional student needs that learns from its teacher alone.
 
     Args:
@@ -50,7 +50,7 @@ class Labels(Conditions):
         return [Batch(Condition(label=label), len(label)) for label in labels.split(self.batch_size)]
 
 
-class Images(Conditions):
+class Images(ConditionDataModule):
     """Real samples and the labels that the generator is asked for; batches are drawn with replacement.
 
     A batch is a function of seed, tick and rank, so that a run that was killed and resumed sees the same data.
@@ -151,12 +151,12 @@ def _uniform(classes: int, size: int, rng: torch.Generator) -> Tensor:
     return torch.randint(classes, (size,), generator=rng)
 
 
-def rank_of(data: Conditions) -> int:
+def rank_of(data: ConditionDataModule) -> int:
     """The number of the process that a data module serves."""
     return 0 if data.trainer is None else int(data.trainer.global_rank)
 
 
-class Prompts(Conditions):
+class PromptFile(ConditionDataModule):
     """Prompts of a text file, one a line, and no data: what a text-conditional student needs that learns from its
     teacher alone. Batches are drawn with replacement, each line equally likely; empty lines are left out.
 

@@ -10,11 +10,11 @@ import torch
 from pytorch_lightning import LightningModule
 from torch import Tensor
 
-from scoredistill.critics.trained import TrainedCritic, sharing
+from scoredistill.critics.trained import TrainedCritic, reuse_forward
 from scoredistill.diffusion.guidance import Guidance
 from scoredistill.diffusion.timesteps import TimeBins, TimestepSampler
 from scoredistill.distiller import Distiller, Step, surrogate
-from scoredistill.distributed import Share
+from scoredistill.distributed import ParticleShard
 from scoredistill.generators.generator import Generator
 from scoredistill.losses.distillation import ScoreDistillation
 from scoredistill.ranges import require
@@ -25,8 +25,8 @@ from scoredistill.training.plan import UpdatePlan
 from scoredistill.training.randomness import generator_at
 from scoredistill.training.strategies.fsdp import FSDP2, shard
 from scoredistill.training.strategies.whole import Whole
-from scoredistill.training.training_module import Training
-from scoredistill.types import Batch, Noised, Sample
+from scoredistill.training.training_module import TrainingModule
+from scoredistill.types import Batch, Diffused, Sample
 
 
 def accumulated(module: Distillation, batch: Batch, rng: torch.Generator) -> Step:
@@ -50,19 +50,19 @@ def accumulated(module: Distillation, batch: Batch, rng: torch.Generator) -> Ste
     none = torch.zeros(len(whole.x), device=whole.x.device)
     order = torch.argsort(none if whole.particle is None else whole.particle, stable=True)
     whole = whole[order]
-    noised = distiller.diffuse(whole, distiller.timesteps, progress=module.progress, rng=rng)
-    gradient = distiller.loss.gradient(noised, distiller.teacher, distiller.guidance)
+    diffused = distiller.diffuse(whole, distiller.timesteps, progress=module.progress, rng=rng)
+    gradient = distiller.loss.gradient(diffused, distiller.teacher, distiller.guidance)
     shares = torch.empty_like(gradient.g).index_copy(0, order, gradient.g)
     for part, g in zip(parts, shares.split([len(s.x) for s in samples]), strict=True):
         sample = generate(part, generator_at(seed, 0))
         share = module.share_of_batch * len(sample.x) / len(whole.x)
-        module.manual_backward(share * with_regulariser(surrogate(sample.x, g), sample))
-    return Step(surrogate(whole.x, gradient.g), noised, gradient)
+        module.manual_backward(share * with_regularizer(surrogate(sample.x, g), sample))
+    return Step(surrogate(whole.x, gradient.g), diffused, gradient)
 
 
-def with_regulariser(loss: Tensor, sample: Sample) -> Tensor:
+def with_regularizer(loss: Tensor, sample: Sample) -> Tensor:
     """The loss and what the generator puts on itself."""
-    return loss if sample.regulariser is None else loss + sample.regulariser
+    return loss if sample.regularizer is None else loss + sample.regularizer
 
 
 def report_step(module: LightningModule, step: Step, norm: Tensor) -> None:
@@ -74,15 +74,15 @@ def report_step(module: LightningModule, step: Step, norm: Tensor) -> None:
         norm: of the whole gradient in the generator's parameters.
     """
     module.log_dict({"loss": step.loss.detach(), "gradient_norm": norm}, prog_bar=True, sync_dist=True)
-    figures = {f"objective/{key}": value for key, value in step.gradient.report().items()}
-    figures["objective/t"] = step.noised.t.mean()
-    if step.noised.sample.regulariser is not None:
-        figures["regulariser"] = step.noised.sample.regulariser.detach()
-    module.log_dict(figures, sync_dist=True)
+    metrics = {f"objective/{key}": value for key, value in step.gradient.report().items()}
+    metrics["objective/t"] = step.diffused.t.mean()
+    if step.diffused.sample.regularizer is not None:
+        metrics["regularizer"] = step.diffused.sample.regularizer.detach()
+    module.log_dict(metrics, sync_dist=True)
 
 
 def report_critic(
-    module: LightningModule, name: str, error: Tensor, norm: Tensor, noised: Noised, levels: TimeBins
+    module: LightningModule, name: str, error: Tensor, norm: Tensor, diffused: Diffused, levels: TimeBins
 ) -> None:
     """A step of a critic or a discriminator, by noise level too: level_0 is the noisiest part of the times.
 
@@ -91,11 +91,11 @@ def report_critic(
         name: critic or discriminator.
         error: (B,) of each sample.
         norm: of the whole gradient.
-        noised: the samples.
+        diffused: the samples.
         levels: of noise; a level that no sample has is not reported, and so each process has its own.
     """
     module.log_dict({f"{name}/loss": error.mean(), f"{name}/gradient_norm": norm}, sync_dist=True)
-    means = levels.means(error, noised.t, noised.schedule)
+    means = levels.means(error, diffused.t, diffused.schedule)
     module.log_dict({f"{name}/loss/level_{level}": mean for level, mean in means.items()})
 
 
@@ -103,7 +103,7 @@ LEVELS = 4
 """Noise levels by which the losses of critics and discriminators are told apart in the logs."""
 
 
-class Distillation(Training):
+class Distillation(TrainingModule):
     """Distils a teacher into a generator.
 
     All randomness of a tick comes from the seed and the tick's number, so that a run that was killed and resumed ends
@@ -116,9 +116,9 @@ class Distillation(Training):
         guidance: how the teacher is asked: CFG or PerpNeg; null: the conditional model itself.
         timesteps: distribution of the noise time t; null: uniform on [.02, .98].
         critic_timesteps: distribution of t for training the critic; null: as timesteps.
-        generator_optimizer: how the generator is optimised; null: Adam at its default rate.
-        critic_optimizer: how trained critics are optimised; null: Adam at its default rate.
-        discriminator_optimizer: how discriminators are optimised; null: Adam at its default rate.
+        generator_optimizer: how the generator is optimized; null: Adam at its default rate.
+        critic_optimizer: how trained critics are optimized; null: Adam at its default rate.
+        discriminator_optimizer: how discriminators are optimized; null: Adam at its default rate.
         plan: who is updated when.
         ema: decay of an exponential moving average of the generator, used in evaluation, in [0, 1); null: none.
         seed: of all randomness in training, in [0, 2^32).
@@ -158,22 +158,22 @@ class Distillation(Training):
         self._sharded = False
 
     @property
-    def evaluated(self) -> Generator:
+    def eval_generator(self) -> Generator:
         """The generator that is looked at: the moving average where there is one."""
         if self._whole is not None and self._whole.shown is not None:
             return self._whole.shown
         return self.distiller.generator if self.average is None else cast(Generator, self.average.module)
 
     @contextmanager
-    def whole(self) -> Iterator[bool]:
+    def gathered(self) -> Iterator[bool]:
         if self._whole is None:
             yield True
             return
-        with self._whole.of(self.evaluated) as shows:
+        with self._whole.of(self.eval_generator) as shows:
             yield shows
 
-    def split(self, share: Share) -> None:
-        """Keep one process's share of the particles; the first one can still look at all of them (`whole`).
+    def split(self, share: ParticleShard) -> None:
+        """Keep one process's share of the particles; the first one can still look at all of them (`gathered`).
 
         Args:
             share: of this process.
@@ -181,7 +181,7 @@ class Distillation(Training):
         Raises:
             ValueError: if the generator cannot be split.
         """
-        whole = Whole(self.evaluated, share)
+        whole = Whole(self.eval_generator, share)
         self.distiller.generator.split(share)
         if self.average is not None:
             cast(Generator, self.average.module).split(share)
@@ -201,14 +201,14 @@ class Distillation(Training):
         shard([distiller.generator, *averaged, distiller.loss], distiller.teacher, self.device_mesh["data_parallel"])
         self._sharded = True
 
-    def asked(self, batch: Batch) -> Batch:
-        return self.distiller.asked(batch)
+    def with_embeddings(self, batch: Batch) -> Batch:
+        return self.distiller.with_embeddings(batch)
 
-    def decoded(self, x: Tensor) -> Tensor:
+    def decode(self, x: Tensor) -> Tensor:
         return self.distiller.teacher.decode(x)
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
-        """One optimiser for the generator and, where the loss trains them, one each for critics and discriminators."""
+        """One optimizer for the generator and, where the loss trains them, one each for critics and discriminators."""
         optimizers = [self.generator_optimizer.build(self.distiller.generator)]
         if self.distiller.critics:
             optimizers.append(self.critic_optimizer.build(torch.nn.ModuleList(self.distiller.critics)))
@@ -221,13 +221,13 @@ class Distillation(Training):
         tick = int(self.ticks)
         rng = self.rng_of_tick()
         turn = self.plan.turn(tick, bool(self.distiller.critics or self.distiller.discriminators))
-        noised = None
-        with sharing(*self.distiller.critics) if self.plan.shares(turn) else nullcontext():
+        diffused = None
+        with reuse_forward(*self.distiller.critics) if self.plan.shares(turn) else nullcontext():
             if turn.generator:
                 self.distiller.generator.on_progress(self.global_step, self.progress, rng)
-                noised = self._update_generator(batch, rng)
+                diffused = self._update_generator(batch, rng)
             if turn.critic:
-                self._update_critics(batch, noised, rng)
+                self._update_critics(batch, diffused, rng)
         self.ticks += 1
 
     def _rebuilt(self) -> set[str]:
@@ -236,69 +236,69 @@ class Distillation(Training):
         critics = [(name, module) for name, module in named if isinstance(module, TrainedCritic)]
         return super()._rebuilt() | {f"{name}.{key}" for name, critic in critics for key in critic.frozen}
 
-    def _update_generator(self, batch: Batch, rng: torch.Generator) -> Noised:
+    def _update_generator(self, batch: Batch, rng: torch.Generator) -> Diffused:
         optimizer = self.optimizer_at(0)
         self.generator_optimizer.prepare(optimizer.optimizer, self.global_step, self.progress)
         optimizer.zero_grad()
         if self.plan.accumulate == 1:
             sample = self.distiller.generate(batch, generator_at(rng.initial_seed(), 0))
             step = self.distiller.evaluate(sample, progress=self.progress, rng=rng)
-            self.manual_backward(self.share_of_batch * with_regulariser(step.loss, step.noised.sample))
+            self.manual_backward(self.share_of_batch * with_regularizer(step.loss, step.diffused.sample))
         else:
             step = accumulated(self, batch, rng)
-        norm = self.finished_gradient(self.generator_optimizer, optimizer.optimizer, self.split_particles)
+        norm = self.reduce_and_clip(self.generator_optimizer, optimizer.optimizer, self.split_particles)
         self.require_finite(norm, "generator", self.global_step)
-        if self.reports(self.plan.ticks):
+        if self.reports(self.plan.period):
             report_step(self, step, norm)
         optimizer.step()
-        self.distiller.loss.observe(step.noised, step.gradient)
+        self.distiller.loss.observe(step.diffused, step.gradient)
         if self.average is not None:
             self.average.update(self.distiller.generator)
-        return step.noised
+        return step.diffused
 
     @property
     def share_of_batch(self) -> float:
         """This process's share of the samples over which the objective is a mean."""
-        share = self.distiller.generator.share
+        share = self.distiller.generator.shard
         return 1.0 if share is None else 1 / share.processes
 
-    def _update_critics(self, batch: Batch, noised: Noised | None, rng: torch.Generator) -> None:
+    def _update_critics(self, batch: Batch, diffused: Diffused | None, rng: torch.Generator) -> None:
         """A step of critics and discriminators.
 
         Args:
             batch: what to generate.
-            noised: the generator step's own diffused samples, where there was one in this tick: the noise is fresh
+            diffused: the generator step's own diffused samples, where there was one in this tick: the noise is fresh
                 unless the plan shares it.
             rng: of the tick.
         """
-        if noised is None:
-            noised = self.distiller.noised_sample(batch, self.progress, rng)
+        if diffused is None:
+            diffused = self.distiller.diffused_sample(batch, self.progress, rng)
         elif self.plan.noise == "fresh":
             timesteps = self.distiller.critic_timesteps
-            noised = self.distiller.diffuse(noised.sample, timesteps, progress=self.progress, rng=rng)
+            diffused = self.distiller.diffuse(diffused.sample, timesteps, progress=self.progress, rng=rng)
         errors = {}
         # Some versions of torch would take weights again that autocast has cast for the objective, without a gradient.
         torch.clear_autocast_cache()
         if self.distiller.critics:
-            errors["critic"] = self.distiller.critic_error(noised)
+            errors["critic"] = self.distiller.critic_error(diffused)
         if self.distiller.discriminators:
-            errors["discriminator"] = self.distiller.discriminator_error(noised, batch, rng)
+            errors["discriminator"] = self.distiller.discriminator_error(diffused, batch, rng)
         for index in range(1, 1 + len(errors)):
             self.optimizer_at(index).zero_grad()
         # One backward: a discriminator on the critic's features trains these too.
         self.manual_backward(torch.stack([error.mean() for error in errors.values()]).sum())
         for index, (name, error) in enumerate(errors.items(), 1):
             norm = self._critic_step(index, name)
-            if self.reports(self.plan.ticks):
-                report_critic(self, name, error.detach(), norm, noised, self.levels)
+            if self.reports(self.plan.period):
+                report_critic(self, name, error.detach(), norm, diffused, self.levels)
         self.critic_steps += 1
 
     def _critic_step(self, index: int, name: str) -> Tensor:
         settings = {"critic": self.critic_optimizer, "discriminator": self.discriminator_optimizer}[name]
         optimizer = self.optimizer_at(index).optimizer
         settings.prepare(optimizer, int(self.critic_steps), self.progress)
-        norm = self.finished_gradient(settings, optimizer)
+        norm = self.reduce_and_clip(settings, optimizer)
         self.require_finite(norm, name, int(self.critic_steps))
-        # Through the strategy and not the wrapped optimiser, which would count this as a generator step.
+        # Through the strategy and not the wrapped optimizer, which would count this as a generator step.
         self.trainer.strategy.optimizer_step(optimizer, lambda: None)
         return norm

@@ -1,4 +1,4 @@
-"""How each network is optimised."""
+"""How each network is optimized."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ HALF_EPS = 2.0**-12
 
 
 class NetworkOptimizer:
-    """An optimiser with its learning-rate schedule and gradient clipping, for one network.
+    """An optimizer with its learning-rate schedule and gradient clipping, for one network.
 
     The schedule is a function of progress alone: it has no state that a resumed run could get wrong. A checkpoint
-    brings the optimiser's state, such as its moments; rates, betas and other settings are always those given here.
+    brings the optimizer's state, such as its moments; rates, betas and other settings are always those given here.
     In float16 (`trainer.precision 16-true`) an eps below 2^-12 is raised to it: torch's 1e-8 is 0 there, and the first
     step would be 0 / 0.
 
     Args:
         optimizer: a class of torch.optim with its settings, its learning rate > 0.
         rates: learning rates of parameters whose names begin with a prefix, the longest match counting, in place of the
-            optimiser's own, > 0.
+            optimizer's own, > 0.
         factor: what all learning rates are multiplied by, a constant or a `Piecewise` over progress, >= 0, and
             not 0 throughout.
         warmup: steps over which they grow linearly from zero, >= 0.
@@ -56,10 +56,10 @@ class NetworkOptimizer:
         self.warmup, self.clip = warmup, clip
 
     def build(self, network: nn.Module) -> torch.optim.Optimizer:
-        """The optimiser over a network's trainable parameters.
+        """The optimizer over a network's trainable parameters.
 
         Raises:
-            ValueError: if a prefix in `rates` matches no parameter, or an option of the optimiser is not finite, or a
+            ValueError: if a prefix in `rates` matches no parameter, or an option of the optimizer is not finite, or a
                 learning rate not above 0.
         """
         groups: dict[str, list[Tensor]] = {}
@@ -112,7 +112,7 @@ class NetworkOptimizer:
 
 
 def trained(optimizer: torch.optim.Optimizer) -> list[Tensor]:
-    """An optimiser's parameters, in the order of its state."""
+    """An optimizer's parameters, in the order of its state."""
     return [parameter for group in optimizer.param_groups for parameter in group["params"]]
 
 
@@ -126,7 +126,7 @@ def _check_options(optimizer: torch.optim.Optimizer) -> None:
 
 
 def _keep_settings(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> dict[str, Any]:
-    """A checkpoint's state with this optimiser's settings: what constructors take is a setting, the rest is state.
+    """A checkpoint's state with this optimizer's settings: what constructors take is a setting, the rest is state.
 
     Raises:
         ValueError: if the checkpoint's groups are of other parameters.

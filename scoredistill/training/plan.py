@@ -48,7 +48,7 @@ class UpdatePlan:
             raise ValueError(f"plan.noise: shared needs plan.mode: concurrent and plan.accumulate: 1, got {self}")
 
     @property
-    def ticks(self) -> int:
+    def period(self) -> int:
         """Ticks in which every network has its turn."""
         return self.critic_steps + (self.mode == "alternating")
 

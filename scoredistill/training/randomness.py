@@ -13,7 +13,7 @@ def generator_at(seed: int, step: int, stream: int = 0) -> torch.Generator:
         step: number of the step, >= 0.
         stream: what tells independent uses within a step apart, the rank of a process for example, >= 0.
     """
-    # SplitMix64's finaliser scatters neighbouring integers, whose raw use as seeds would correlate the streams.
+    # SplitMix64's finalizer scatters neighboring integers, whose raw use as seeds would correlate the streams.
     mask = 2**64 - 1
     state = (seed * 0x9E3779B97F4A7C15 + step * 0xBF58476D1CE4E5B9 + stream * 0x94D049BB133111EB) & mask
     state = ((state ^ (state >> 30)) * 0xBF58476D1CE4E5B9) & mask

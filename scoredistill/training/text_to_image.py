@@ -16,16 +16,16 @@ from scoredistill.diffusion.timesteps import TimeBins, TimestepSampler, UniformT
 from scoredistill.generators.sampler import SampledTeacher
 from scoredistill.networks.storage import find_trained, require_finite
 from scoredistill.ranges import require
-from scoredistill.teachers.latent_diffusion import TextToImage
+from scoredistill.teachers.latent_diffusion import LatentDiffusionTeacher
 from scoredistill.training.average import MovingAverage
 from scoredistill.training.module import LEVELS
 from scoredistill.training.optimizers import NetworkOptimizer
-from scoredistill.training.training_module import Training
-from scoredistill.types import Batch, Condition, Noised, Sample
+from scoredistill.training.training_module import TrainingModule
+from scoredistill.types import Batch, Condition, Diffused, Sample
 from scoredistill.types.checks import time_type
 
 
-class TextToImageTraining(Training):
+class TextToImageTraining(TrainingModule):
     """Trains a latent text-to-image model, UNet and text encoder together, on pictures with captions:
 
         min E ||UNet(x_t, t, CLIP(caption)) - y||^2,    x = encoder(picture)
@@ -46,7 +46,7 @@ class TextToImageTraining(Training):
         prediction: what the UNet outputs, epsilon or v.
         text_dropout: probability of an empty caption, in [0, 1].
         timesteps: distribution of the noise time; null: uniform over all times.
-        optimizer: how the networks are optimised; null: Adam at its default rate.
+        optimizer: how the networks are optimized; null: Adam at its default rate.
         ema: decay of the exponential moving average, which becomes the pipeline, in [0, 1).
         guidance: scale under which it is sampled for evaluation, >= 0.
         steps: noise levels of Heun's method then, >= 1.
@@ -84,7 +84,7 @@ class TextToImageTraining(Training):
         if found is None:
             remedy = f"train it: scoredistill fit --config {trained_by}" if trained_by else "train one first"
             raise ValueError(f"there is no trained autoencoder in {autoencoder}: {remedy}")
-        self.model = TextToImage(_read_autoencoder(found), unet, text_encoder, words, prediction)
+        self.model = LatentDiffusionTeacher(_read_autoencoder(found), unet, text_encoder, words, prediction)
         self.model.denoiser.requires_grad_(True)
         self.text_dropout, self.timesteps = text_dropout, timesteps or UniformTimesteps(0.001, 1.0)
         self.optimizer, self.guidance, self.steps = optimizer or NetworkOptimizer(), guidance, steps
@@ -92,19 +92,19 @@ class TextToImageTraining(Training):
         self.levels = TimeBins.quantiles(self.timesteps, self.model.schedule, LEVELS)
 
     @property
-    def trained(self) -> TextToImage:
+    def trained(self) -> LatentDiffusionTeacher:
         """The moving average, which becomes the pipeline."""
-        return cast(TextToImage, self.average.module)
+        return cast(LatentDiffusionTeacher, self.average.module)
 
     @property
-    def evaluated(self) -> SampledTeacher:
+    def eval_generator(self) -> SampledTeacher:
         return SampledTeacher(self.trained, self.trained.shape, self.steps, CFG(self.guidance))
 
-    def asked(self, batch: Batch) -> Batch:
-        return replace(batch, condition=self.trained.embedded(batch.condition, batch.count))
+    def with_embeddings(self, batch: Batch) -> Batch:
+        return replace(batch, condition=self.trained.encode_prompt(batch.condition, batch.count))
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
-        """One optimiser."""
+        """One optimizer."""
         return [self.optimizer.build(self.model)]
 
     def on_fit_end(self) -> None:
@@ -132,13 +132,13 @@ class TextToImageTraining(Training):
             x = self.model.encode(batch.data)
         t = self.timesteps(len(x), self.model.schedule, progress, rng).to(time_type(x))
         sample = Sample(x, Condition(embeddings=self.model.read(texts)))
-        noised = Noised.diffuse(sample, t, noise_like(x, rng), self.model.schedule)
-        return self.model.denoiser.training_error(noised), noised.t
+        diffused = Diffused.diffuse(sample, t, noise_like(x, rng), self.model.schedule)
+        return self.model.denoiser.training_error(diffused), diffused.t
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         """One step on captioned pictures."""
         error, t = self.error(batch, self.rng_of_tick(), self.progress)
-        norm = self.descend(self.optimizer, error.mean(), "text-to-image model")
+        norm = self.backward_and_step(self.optimizer, error.mean(), "text-to-image model")
         self.average.update(self.model)
         if self.reports():
             means = self.levels.means(error.detach(), t, self.model.schedule)

@@ -16,7 +16,7 @@ from pytorch_lightning.strategies import DDPStrategy, SingleDeviceStrategy, Stra
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
-from scoredistill.distributed import several
+from scoredistill.distributed import is_distributed
 from scoredistill.generators.generator import Generator
 from scoredistill.networks.finite import first_not_finite
 from scoredistill.ranges import require
@@ -31,11 +31,11 @@ KEPT = "The last checkpoint, if there is one, is of an earlier step"
 REMEDY = "Lower the learning rate, clip the gradient (clip) or the ratio (ClampRatio), or start at less noise"
 
 
-class Training(LightningModule, ABC):
+class TrainingModule(LightningModule, ABC):
     """A module whose every tick is a function of its weights, the seed and the tick's number.
 
-    A subclass implements `evaluated`, and `training_step` by means of `rng_of_tick`. What `frozen` names is rebuilt
-    from the recipe and not in checkpoints.
+    A subclass implements `eval_generator`, and `training_step` with the numbers of `rng_of_tick`. Parameters whose names
+    begin with `frozen` are rebuilt from the recipe and left out of checkpoints.
 
     Args:
         seed: of all randomness in training, in [0, 2^32).
@@ -59,12 +59,12 @@ class Training(LightningModule, ABC):
 
     @property
     @abstractmethod
-    def evaluated(self) -> Generator:
+    def eval_generator(self) -> Generator:
         """The generator that is looked at."""
 
     @contextmanager
-    def whole(self) -> Iterator[bool]:
-        """Inside the block `evaluated` holds all particles; it says whether this process is to look at them.
+    def gathered(self) -> Iterator[bool]:
+        """Inside the block `eval_generator` holds all particles; it says whether this process is to look at them.
 
         All processes have to come here.
         """
@@ -98,11 +98,11 @@ class Training(LightningModule, ABC):
             launcher.kill(number)
         known.received_sigterm = True
 
-    def asked(self, batch: Batch) -> Batch:
+    def with_embeddings(self, batch: Batch) -> Batch:
         """A batch as the evaluated generator wants it, with prompts as embeddings for example."""
         return batch
 
-    def decoded(self, x: Tensor) -> Tensor:
+    def decode(self, x: Tensor) -> Tensor:
         """Samples of the evaluated generator as pictures, where they are latents."""
         return x
 
@@ -113,7 +113,7 @@ class Training(LightningModule, ABC):
         return 0.0 if steps <= 0 else min(self.global_step / steps, 1.0)
 
     def reports(self, ticks: int = 1) -> bool:
-        """Whether this tick's figures can be in the log's next line, which shows the latest of each.
+        """Whether this tick's metrics can be in the log's next line, which shows the latest of each.
 
         Computing and logging them takes longer than a small network's step.
 
@@ -140,21 +140,21 @@ class Training(LightningModule, ABC):
 
     def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """Samples x of the evaluated generator, as pictures, with their particle and view where it has any."""
-        sample = self.evaluated(self.asked(batch), generator_at(self.seed, batch_idx, self.global_rank))
+        sample = self.eval_generator(self.with_embeddings(batch), generator_at(self.seed, batch_idx, self.global_rank))
         # A plain dictionary: Lightning does not move frozen dataclasses to the CPU.
-        found = {"x": self.decoded(sample.x), "particle": sample.particle, "view": sample.view}
+        found = {"x": self.decode(sample.x), "particle": sample.particle, "view": sample.view}
         return {name: value for name, value in found.items() if value is not None}
 
     def optimizer_at(self, index: int) -> LightningOptimizer:
-        """One of the optimisers."""
+        """One of the optimizers."""
         optimizers = self.optimizers()
         return optimizers[index] if isinstance(optimizers, list) else optimizers
 
-    def descend(self, settings: NetworkOptimizer, loss: Tensor, network: str) -> Tensor:
-        """One step of the first optimiser down a loss.
+    def backward_and_step(self, settings: NetworkOptimizer, loss: Tensor, network: str) -> Tensor:
+        """One step of the first optimizer down a loss.
 
         Args:
-            settings: of the optimiser.
+            settings: of the optimizer.
             loss: a scalar.
             network: its name, for the message.
 
@@ -168,22 +168,22 @@ class Training(LightningModule, ABC):
         settings.prepare(optimizer.optimizer, self.global_step, self.progress)
         optimizer.zero_grad()
         self.manual_backward(loss)
-        norm = self.finished_gradient(settings, optimizer.optimizer)
+        norm = self.reduce_and_clip(settings, optimizer.optimizer)
         self.require_finite(norm, network, self.global_step)
         optimizer.step()
         return norm
 
-    def finished_gradient(
+    def reduce_and_clip(
         self, settings: NetworkOptimizer, optimizer: torch.optim.Optimizer, own: bool = False
     ) -> Tensor:
         """Average over processes what no strategy averages, and clip: the norm that the gradient had.
 
         Args:
-            settings: of the optimiser.
+            settings: of the optimizer.
             optimizer: whose parameters' gradients are there.
             own: whether they are this process's own particles.
         """
-        if several() and not own and not isinstance(self.trainer.strategy.model, DistributedDataParallel):
+        if is_distributed() and not own and not isinstance(self.trainer.strategy.model, DistributedDataParallel):
             gradients.average(trained(optimizer))
         return settings.clip_gradient(optimizer, self.loss_scale, own)
 
@@ -230,8 +230,8 @@ class Training(LightningModule, ABC):
         self._require_not_diverged({"state_dict": state, "optimizer_states": optimizers})
 
     def _require_not_diverged(self, state: Mapping[str, Any]) -> None:
-        figures = {} if self._scaled else self.trainer.callback_metrics
-        losses = {name: value for name, value in figures.items() if name.split("/")[-1] in ("loss", "error")}
+        metrics = {} if self._scaled else self.trainer.callback_metrics
+        losses = {name: value for name, value in metrics.items() if name.split("/")[-1] in ("loss", "error")}
         lost = first_not_finite(state) or first_not_finite(losses)
         if lost is not None:
             raise FloatingPointError(

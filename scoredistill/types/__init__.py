@@ -9,6 +9,6 @@ Dimension legend, used in every shape below:
 
 from scoredistill.types.batch import Batch
 from scoredistill.types.condition import Condition, Prompt, TextEmbeddings
-from scoredistill.types.sample import Noised, Sample, right_pad_dims
+from scoredistill.types.sample import Diffused, Sample, right_pad_dims
 
-__all__ = ["Batch", "Condition", "Noised", "Prompt", "Sample", "TextEmbeddings", "right_pad_dims"]
+__all__ = ["Batch", "Condition", "Diffused", "Prompt", "Sample", "TextEmbeddings", "right_pad_dims"]

@@ -90,7 +90,7 @@ class Condition:
         negative_prompt: what guidance moves away from, in place of the unconditional model; str or B texts.
         label: (B,) integer class labels; -1 (`networks.NO_LABEL`) in rows without one.
         camera: B cameras from which the samples are seen.
-        background: (B, 3) colour in [-1, 1] behind the object, for teachers that are told it.
+        background: (B, 3) color in [-1, 1] behind the object, for teachers that are told it.
         embeddings: of the prompt, B rows, or only their tokens (B, L, E); a teacher that reads text fills them in.
     """
 
@@ -121,7 +121,7 @@ class Condition:
         return torch.unique(rows, dim=0, return_inverse=True)[1]
 
     @property
-    def named(self) -> bool:
+    def has_prompt_or_label(self) -> bool:
         """Whether it says what to make, by a prompt or a class; a camera alone does not."""
         return self.prompt is not None or self.label is not None
 

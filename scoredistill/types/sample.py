@@ -34,7 +34,7 @@ class Sample:
         population: (M, *D) samples that stand for the generator's whole distribution, with `population_view` (M,),
             where the batch itself does not hold every particle; None: the batch is the population.
         epsilon: (B, *D) the noise that was injected when it was diffused, or None.
-        regulariser: scalar penalty that the generator puts on itself, or None.
+        regularizer: scalar penalty that the generator puts on itself, or None.
     """
 
     x: Tensor
@@ -44,7 +44,7 @@ class Sample:
     population: Tensor | None = None
     population_view: Tensor | None = None
     epsilon: Tensor | None = None
-    regulariser: Tensor | None = None
+    regularizer: Tensor | None = None
 
     @property
     def views(self) -> Tensor | None:
@@ -61,7 +61,7 @@ class Sample:
     @classmethod
     def cat(cls, parts: Sequence[Sample]) -> Sample:
         """Join samples of several micro-batches. Views of different cameras stay apart; labels are the same for all."""
-        penalties = [part.regulariser * len(part.x) for part in parts if part.regulariser is not None]
+        penalties = [part.regularizer * len(part.x) for part in parts if part.regularizer is not None]
         return cls(
             torch.cat([part.x for part in parts]),
             Condition.cat([part.condition for part in parts]),
@@ -69,12 +69,12 @@ class Sample:
             view=_joined_where_all(_views(parts)),
             population=_joined_where_all([part.population for part in parts]),
             population_view=_joined_where_all([part.population_view for part in parts]),
-            regulariser=torch.stack(penalties).sum() / sum(len(part.x) for part in parts) if penalties else None,
+            regularizer=torch.stack(penalties).sum() / sum(len(part.x) for part in parts) if penalties else None,
         )
 
 
 @dataclass(frozen=True)
-class Noised:
+class Diffused:
     """A sample diffused to time t: x_t = alpha_t x + sigma_t epsilon. All that a loss may look at.
 
     Args:
@@ -96,7 +96,7 @@ class Noised:
     at_end: bool = False
 
     @classmethod
-    def diffuse(cls, sample: Sample, t: float | Tensor, epsilon: Tensor, schedule: Schedule) -> Noised:
+    def diffuse(cls, sample: Sample, t: float | Tensor, epsilon: Tensor, schedule: Schedule) -> Diffused:
         """x_t = alpha_t x + sigma_t epsilon, detached from the generator.
 
         Args:

@@ -1,4 +1,4 @@
-"""What the benchmark of divergences prints as law 10's figures is law 10's, and what the docs show is the same."""
+"""What the benchmark of divergences prints as law 10's metrics is law 10's, and what the docs show is the same."""
 
 import importlib
 import json

@@ -16,7 +16,7 @@ from scoredistill.generators import ImageParticles
 from scoredistill.losses import VSD
 from scoredistill.networks import LoRA
 from scoredistill.training import PromptAndCameras
-from scoredistill.types import Noised, Sample
+from scoredistill.types import Diffused, Sample
 
 
 @pytest.fixture(autouse=True)
@@ -50,9 +50,9 @@ def test_its_straight_line_is_the_packages_step() -> None:
     torch.testing.assert_close(found, (1 - alpha) * (plain.guided(x_t, index) - estimate), rtol=1e-8, atol=1e-9)
     assert found.abs().max() > 1e-3
 
-    noised = Noised.diffuse(Sample(x, condition), t, epsilon, teacher.schedule)
+    diffused = Diffused.diffuse(Sample(x, condition), t, epsilon, teacher.schedule)
     error = nn.functional.mse_loss(estimate, epsilon)
-    torch.testing.assert_close(distiller.critic_loss(noised=noised), error, rtol=1e-8, atol=1e-9)
+    torch.testing.assert_close(distiller.critic_loss(diffused=diffused), error, rtol=1e-8, atol=1e-9)
     pictures = torch.randn(1, 3, 32, 32)
     torch.testing.assert_close(teacher.encode(pictures), plain.encode(pictures))
 
@@ -123,7 +123,7 @@ def test_the_tiny_size_measures_every_variant(tmp_path: Path, capsys: pytest.Cap
         assert case["ratios"].keys() == sds["ratios"].keys()
         assert min(*case["ratios"].values(), case["bound_ms"], case["teraflops_per_second"]) >= 0
     for step in vsd["steps"].values():
-        assert {*NETWORK, "render", "encode", "backward", "optimiser"} <= step["stages_ms"].keys()
+        assert {*NETWORK, "render", "encode", "backward", "optimizer"} <= step["stages_ms"].keys()
         assert step["ms"] == pytest.approx(sum(step["stages_ms"].values()), abs=1)
     assert "decode" not in vsd["steps"]["scoredistill"]["stages_ms"]
     assert "critic" not in sds["steps"]["straight line"]["stages_ms"]

@@ -1,4 +1,4 @@
-"""The benchmark of SDS and VSD from text to 3D: its runs, figures and table."""
+"""The benchmark of SDS and VSD from text to 3D: its runs, metrics and table."""
 
 import importlib
 import json
@@ -10,9 +10,9 @@ import torch
 
 from scoredistill.rendering.turntable import picture_grid, save_picture
 
-FOUND = {"recognised": 0.5, "foreground": 0.25, "diversity": 0.1, "diversity_features": 0.3, "seconds": 200.0}
+FOUND = {"recognized": 0.5, "foreground": 0.25, "diversity": 0.1, "diversity_features": 0.3, "seconds": 200.0}
 OWN = {"chroma_gallery": 53.4, "foreground_gallery": 0.23, "diversity_gallery": 0.42, "diversity_features_gallery": 0.6}
-ACCURACY = {"recogniser_accuracy": 1.0, "recogniser_accuracy_spoilt": 0.98}
+ACCURACY = {"recognizer_accuracy": 1.0, "recognizer_accuracy_spoilt": 0.98}
 
 
 @pytest.fixture
@@ -21,10 +21,10 @@ def benchmark(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return importlib.import_module("text_to_3d")
 
 
-def finish(folder: Path, **figures: float) -> None:
+def finish(folder: Path, **metrics: float) -> None:
     """A run's folder as `scoredistill fit` leaves it."""
     folder.mkdir(parents=True)
-    (folder / "metrics.json").write_text(json.dumps(FOUND | OWN | ACCURACY | figures))
+    (folder / "metrics.json").write_text(json.dumps(FOUND | OWN | ACCURACY | metrics))
     save_picture(picture_grid(torch.zeros(24, 3, 8, 8), columns=6), folder / "grid.png")
 
 
@@ -35,11 +35,11 @@ def test_runs_that_are_there_are_not_done_again(benchmark, tmp_path, monkeypatch
         output = Path(words[words.index("--output") + 1])
         seed = int(words[words.index("--seed_everything") + 1])
         commands.append(words)
-        finish(output / "0", recognised=0.5 + 0.1 * seed, chroma=40.0 + seed)
+        finish(output / "0", recognized=0.5 + 0.1 * seed, chroma=40.0 + seed)
         return type("Done", (), {"returncode": 0})
 
     monkeypatch.setattr(benchmark.subprocess, "run", fit)
-    finish(tmp_path / "SDS" / "7.5" / "seed_0" / "0", recognised=1.0)
+    finish(tmp_path / "SDS" / "7.5" / "seed_0" / "0", recognized=1.0)
     words = ["--seeds", "2", "--jobs", "2", "--folder", str(tmp_path), "--results", str(tmp_path / "results")]
     benchmark.main([*words, "--", "--trainer.max_steps", "3"])
     assert len(commands) == 7
@@ -49,11 +49,11 @@ def test_runs_that_are_there_are_not_done_again(benchmark, tmp_path, monkeypatch
     benchmark.main(words)
     assert len(commands) == 7
     report = json.loads((tmp_path / "results" / "text_to_3d.json").read_text())["cells"]
-    assert report["VSD 7.5"]["recognised"] == {"mean": pytest.approx(0.55), "standard_error": pytest.approx(0.05)}
-    assert report["SDS 7.5"]["recognised"]["mean"] == pytest.approx(0.8)
+    assert report["VSD 7.5"]["recognized"] == {"mean": pytest.approx(0.55), "standard_error": pytest.approx(0.05)}
+    assert report["SDS 7.5"]["recognized"]["mean"] == pytest.approx(0.8)
     assert report["SDS 7.5"]["chroma"] == {"mean": 41.0, "standard_error": None}  # of seed 1: seed 0 was empty
     assert (tmp_path / "results" / "text_to_3d.png").is_file()
-    assert report["VSD-SDS 7.5"]["recognised"]["mean"] == pytest.approx((0.5 - 1.0 + 0.6 - 0.6) / 2)
+    assert report["VSD-SDS 7.5"]["recognized"]["mean"] == pytest.approx((0.5 - 1.0 + 0.6 - 0.6) / 2)
     assert report["VSD-SDS 7.5"]["chroma"] == {"mean": 0.0, "standard_error": None}
     lines = (tmp_path / "results" / "text_to_3d.md").read_text().splitlines()
     assert lines[-2] == "| VSD | 100 | 2 | 0.550 ± 0.050 | 40.5 ± 0.5 | 0.250 ± 0.000 | 0.100 ± 0.000 | 0.300 ± 0.000 |"

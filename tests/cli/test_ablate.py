@@ -319,10 +319,10 @@ def test_a_study_that_was_stopped_goes_on_bit_by_bit(folder, study):
     for place in study.glob("runs/*/*/0"):
         whole = folder / "whole" / place.relative_to(study)
         assert torch.equal(particles(place), particles(whole))
-        assert figures(place) == figures(whole)
+        assert metrics(place) == metrics(whole)
 
 
-def figures(run: Path) -> dict[str, float]:
+def metrics(run: Path) -> dict[str, float]:
     known = json.loads((run / "metrics.json").read_text())
     return {name: value for name, value in known.items() if name != "seconds"}
 
@@ -344,7 +344,7 @@ def test_every_launcher_gives_the_same(folder, study):
         for place in study.glob("runs/*/*/0"):
             other = folder / library / place.relative_to(study)
             assert torch.equal(particles(place), particles(other))
-            assert figures(place) == figures(other)
+            assert metrics(place) == metrics(other)
 
 
 MINE = """\
@@ -353,8 +353,8 @@ from scoredistill.losses import ScoreDistillation
 
 
 class Mine(ScoreDistillation):
-    def baseline(self, noised, teacher):
-        return HALF * noised.epsilon
+    def baseline(self, diffused, teacher):
+        return HALF * diffused.epsilon
 """
 
 

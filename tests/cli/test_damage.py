@@ -123,7 +123,7 @@ def test_the_page_of_a_run_names_what_is_damaged(run, name, damage):
     if name == "checkpoints/last.ckpt" and damage != "a folder":
         assert str(run / name) in said["damaged"][0]
     if name != "metrics.json":
-        assert "modes_covered" in said["figures"]
+        assert "modes_covered" in said["metrics"]
 
 
 @damaged

@@ -160,13 +160,13 @@ class Lost(Evaluation):
 
 
 def test_figures_that_are_not_finite_are_null(cli, recipes):
-    (recipes / "lost_figures.py").write_text(FIGURES)
-    result = cli("fit", "--config", "points.yaml", "--trainer.callbacks", "lost_figures.Lost")
+    (recipes / "lost_metrics.py").write_text(FIGURES)
+    result = cli("fit", "--config", "points.yaml", "--trainer.callbacks", "lost_metrics.Lost")
     assert result.code == 0
     assert "warning: the figure lost is nan; it is null in runs/points/0/metrics.json" in result.err
     text = (recipes / "runs/points/0/metrics.json").read_text()
-    figures = json.loads(text, parse_constant=pytest.fail)
-    assert (figures["lost"], figures["found"], figures["endless"]) == (None, 1.0, None)
+    metrics = json.loads(text, parse_constant=pytest.fail)
+    assert (metrics["lost"], metrics["found"], metrics["endless"]) == (None, 1.0, None)
     assert "not finite" in result.out
     # And whoever reads them takes null for what is missing.
     result = cli("fit", "--ckpt_path", "runs/points/0", "--trainer.callbacks", "null", "--trainer.max_steps", "4")

@@ -10,7 +10,7 @@ import torch
 RECIPES = {
     "misspelt_key.yaml": "model: {losss: SDS}\n",
     "misspelt_top.yaml": "modle: {loss: SDS}\n",
-    "misspelt_option.yaml": "model: {timesteps: {class_path: LogSNRTimesteps, init_args: {ratioo: 2}}}\n",
+    "misspelt_option.yaml": "model: {timesteps: {class_path: NoiseLevelTimesteps, init_args: {ratioo: 2}}}\n",
     "misspelt_plan.yaml": "model: {plan: {critic_step: 2}}\n",
     "misspelt_deep.yaml": (
         "model: {generator: {class_path: ImageParticles, init_args: {init: {class_path: GaussianInit, "
@@ -33,7 +33,10 @@ RECIPES = {
     [
         ("--config misspelt_key.yaml", ["model.losss", "Did you mean 'loss'?"]),
         ("--config misspelt_top.yaml", ["modle", "Did you mean 'model'?"]),
-        ("--config misspelt_option.yaml", ["model.timesteps: LogSNRTimesteps", "'ratioo'", "Did you mean 'ratio'?"]),
+        (
+            "--config misspelt_option.yaml",
+            ["model.timesteps: NoiseLevelTimesteps", "'ratioo'", "Did you mean 'ratio'?"],
+        ),
         ("--config misspelt_plan.yaml", ["model.plan: UpdatePlan", "Did you mean 'critic_steps'?"]),
         ("--config misspelt_deep.yaml", ["model.generator.init: GaussianInit", "Did you mean 'particles'?"]),
         ("--config misspelt_rate.yaml", ["model.generator_optimizer.optimizer: Adam", "Did you mean 'lr'?"]),
@@ -59,7 +62,7 @@ RECIPES = {
         ("--seed_everything -1", ["seed_everything"]),
         ("--checkpoint_every 0", ["checkpoint_every"]),
         ("--data PromptAndCameras", ["data: PromptAndCameras needs prompt"]),
-        ("--data.elevation [0,1]", ["data: Conditions has no option 'elevation'"]),
+        ("--data.elevation [0,1]", ["data: ConditionDataModule has no option 'elevation'"]),
         ("--trainer.default_root_dir x", ["set output instead"]),
         ("word", ["'word' is not expected there"]),
         ("--ckpt_path last", ["no run under runs/points has a checkpoint"]),
@@ -209,7 +212,7 @@ def test_what_is_endless_is_refused_shortly(cli, folder, words):
 
 
 def test_a_recipe_that_includes_itself_is_refused(cli, folder):
-    (folder / "own.yaml").write_text("class_path: GAN\ninit_args: {loss: own.yaml}\n")
+    (folder / "own.yaml").write_text("class_path: WithGAN\ninit_args: {loss: own.yaml}\n")
     result = cli("fit", "--config", "points.yaml", "--model.loss", "own.yaml")
     assert result.code == 2
     assert "model.loss.loss: own.yaml leads to itself" in result.err

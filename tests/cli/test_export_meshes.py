@@ -20,7 +20,7 @@ from scoredistill.types import Batch, Sample
 
 
 class Shapes(SceneGenerator):
-    """Scenes of one given mesh, which know the colour of every point."""
+    """Scenes of one given mesh, which know the color of every point."""
 
     def __init__(self, mesh: Mesh) -> None:
         super().__init__(particles=4, resolution=8)
@@ -37,7 +37,7 @@ class Shapes(SceneGenerator):
         self.asked = resolution, threshold
         return self.given
 
-    def colour(self, points: torch.Tensor, particle: int) -> torch.Tensor:
+    def color(self, points: torch.Tensor, particle: int) -> torch.Tensor:
         del particle
         return rainbow(points)
 
@@ -50,7 +50,7 @@ def names(folder) -> set[str]:
     return {path.name for path in folder.iterdir()}
 
 
-def test_glb_and_obj_are_textured_ply_has_vertex_colours(tmp_path):
+def test_glb_and_obj_are_textured_ply_has_vertex_colors(tmp_path):
     plan = files(Shapes(sphere(21)), "--format", "glb", "obj", "ply", "stl", "--texture", "64", "--faces", "500")
     said = plan.write(Shapes(sphere(21)), 3, tmp_path)
     assert (
@@ -67,7 +67,7 @@ def test_glb_and_obj_are_textured_ply_has_vertex_colours(tmp_path):
     torch.testing.assert_close(ply.colors, (rainbow(ply.vertices) + 1) / 2, atol=0.5 / 255 + 1e-4, rtol=0)
 
 
-def test_no_texture_means_vertex_colours(tmp_path):
+def test_no_texture_means_vertex_colors(tmp_path):
     plan = files(Shapes(sphere(9)), "--format", "glb", "obj", "--texture", "0")
     assert plan.names(0) == ["particle_0.glb", "particle_0.obj"]
     plan.write(Shapes(sphere(9)), 0, tmp_path)
@@ -76,7 +76,7 @@ def test_no_texture_means_vertex_colours(tmp_path):
     assert Mesh.load(tmp_path / "particle_0.obj").colors is not None
 
 
-def test_a_texture_is_the_default_where_there_are_colours():
+def test_a_texture_is_the_default_where_there_are_colors():
     assert files(Shapes(sphere(9))).texture == 1024
     assert files(Shapes(sphere(9)), "--format", "ply").texture == 0
     latents = NeRF(1, DenseGrid(4, 5), background=LearnedBackground(), latents=4)
@@ -140,17 +140,15 @@ def test_degenerate_meshes_are_errors(spoil, error, said, tmp_path):
     assert names(tmp_path) == set()
 
 
-def test_a_nerf_gives_the_colour_of_any_point():
+def test_a_nerf_gives_the_color_of_any_point():
     nerf = NeRF(2, DenseGrid(8), chunk=50)
     points = 2 * torch.rand(120, 3) - 1
-    inside = nerf.colour(points, 1)
+    inside = nerf.color(points, 1)
     field = nerf.field(points, torch.ones(120, dtype=torch.long))[1]
     torch.testing.assert_close(inside, field)
-    assert torch.equal(
-        nerf.colour(torch.tensor([[3.0, 0.0, -2.0]]), 1), nerf.colour(torch.tensor([[1.0, 0.0, -1.0]]), 1)
-    )
+    assert torch.equal(nerf.color(torch.tensor([[3.0, 0.0, -2.0]]), 1), nerf.color(torch.tensor([[1.0, 0.0, -1.0]]), 1))
     mesh = nerf.mesh(1, 16)
-    torch.testing.assert_close(mesh.colors, (nerf.colour(mesh.vertices, 1) + 1) / 2)
+    torch.testing.assert_close(mesh.colors, (nerf.color(mesh.vertices, 1) + 1) / 2)
     latents = NeRF(1, DenseGrid(4, 5), background=LearnedBackground(), latents=4)
     with pytest.raises(ValueError, match="made of latents"):
-        latents.colour(points, 0)
+        latents.color(points, 0)

@@ -50,7 +50,7 @@ model:
   generator: {class_path: OneStepUNet, init_args: {shape: [2], network: {class_path: MLPBackbone, init_args: {shape: [2], hidden: 16, layers: 2}}}}
   teacher: {class_path: GaussianMixture, init_args: {means: [[0.0, 1.0], [1.0, 0.0]], stds: 0.1, schedule: EDMSchedule}}
   loss:
-    class_path: GAN
+    class_path: WithGAN
     init_args:
       balance: 0.1
       loss:
@@ -59,7 +59,7 @@ model:
           divergence: JensenShannon
           critic: {class_path: NetworkCritic, init_args: {network: {class_path: MLPBackbone, init_args: {shape: [2], hidden: 16, layers: 2}}}}
           ratio: {class_path: DiscriminatorRatio, init_args: {features: {class_path: MLPBackbone, init_args: {shape: [2], hidden: 16, layers: 1}}, r1: 0.1}}
-          ratio_normalisers: [ClampRatio, TimeBinNormaliser]
+          ratio_normalizers: [ClampRatio, TimeBinNormalizer]
   plan: {critic_steps: 2}
   ema: 0.9
 data:
@@ -73,7 +73,7 @@ checkpoint_every: 7
 
 MESHES = """\
 model:
-  generator: {class_path: DMTet, init_args: {particles: 2, grid: 10, resolution: 12, regularisers: [Laplacian], encoding: {class_path: DenseGrid, init_args: {resolution: 8, channels: 4}}}}
+  generator: {class_path: DMTet, init_args: {particles: 2, grid: 10, resolution: 12, regularizers: [Laplacian], encoding: {class_path: DenseGrid, init_args: {resolution: 8, channels: 4}}}}
   teacher: {class_path: Gallery, init_args: {supersample: 1}}
   loss: {class_path: VSD, init_args: {critic: ParticleCritic}}
   generator_optimizer: {optimizer: {class_path: Adam, init_args: {lr: .01}}}

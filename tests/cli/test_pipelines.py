@@ -82,7 +82,7 @@ def student_of(family: str, folder: Path, **settings: Any) -> tuple[OneStepUNet,
     teacher = DiffusersTeacher(saved(family, folder), prompts=PromptSettings(cache=None))
     side = 16 if family.startswith("pixart-alpha") else 8  # of the latents
     student = OneStepUNet((teacher.codec.channels, side, side), **settings)
-    student.adopt(teacher)
+    student.bind(teacher)
     for weight in student.denoiser.parameters():  # type: ignore[union-attr]
         weight.data += 0.01 * torch.randn_like(weight)
     return student.eval(), teacher
@@ -93,7 +93,7 @@ def both(family: str, student: OneStepUNet, teacher: DiffusersTeacher, folder: P
     call = save_pipeline(student, folder, teacher.source)
     steps = eval(f"dict({call.removeprefix('prompt, ')})")
     texts, (channels, side, _) = ["a red mug", "a tree"], student.shape
-    condition = teacher.embedded(Condition(texts), 2)
+    condition = teacher.encode_prompt(Condition(texts), 2)
     assert condition is not None
     text = TextEmbeddings.of(condition.embeddings)  # type: ignore[arg-type]
     torch.manual_seed(0)

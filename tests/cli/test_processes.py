@@ -35,7 +35,7 @@ def state(run: Path) -> dict[str, torch.Tensor]:
     return torch.load(run / "checkpoints/last.ckpt", weights_only=True)["state_dict"]
 
 
-def figures(run: Path) -> dict[str, float]:
+def metrics(run: Path) -> dict[str, float]:
     known = json.loads((run / "metrics.json").read_text())
     return {name: value for name, value in known.items() if name != "seconds"}
 
@@ -50,7 +50,7 @@ def test_all_write_into_one_folder_and_see_all_particles(cli, folder, recipe):
     assert [path.name for path in (folder / "two").iterdir()] == ["0"]
     for name, value in state(folder / "one/0").items():
         torch.testing.assert_close(state(folder / "two/0")[name], value, rtol=1e-9, atol=1e-12)
-    assert figures(folder / "two/0") == pytest.approx(figures(folder / "one/0"))
+    assert metrics(folder / "two/0") == pytest.approx(metrics(folder / "one/0"))
     lines = [(folder / name / "0/logs/version_0/metrics.csv").read_text().splitlines() for name in ("one", "two")]
     assert lines[0][0] == lines[1][0]
     for one, two in zip(*(rows[1:] for rows in lines), strict=True):  # means over the processes
@@ -84,7 +84,7 @@ model:
   generator: {class_path: OneStepUNet, init_args: {shape: [2], network: {class_path: MLPBackbone, init_args: {shape: [2]}}}}
   teacher: {class_path: GaussianMixture, init_args: {means: [[0.0, 1.0]], stds: 0.1}}
   loss: SDS
-data: {class_path: Conditions, init_args: {size: 4}}
+data: {class_path: ConditionDataModule, init_args: {size: 4}}
 trainer: {max_steps: 2, accelerator: cpu}
 """  # noqa: E501
 

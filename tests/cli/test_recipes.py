@@ -67,7 +67,7 @@ def test_a_field_may_be_a_path_from_the_including_file_or_from_here(folder, reso
 def test_another_class_drops_the_settings_of_the_first(folder, resolved):
     (folder / "js.yaml").write_text(RATIO)
     loss = resolved("--model.loss", "js.yaml", "--model.loss", "SDS")["model"]["loss"]
-    assert loss == {"class_path": "scoredistill.losses.SDS", "init_args": {"weight": None, "normaliser": None}}
+    assert loss == {"class_path": "scoredistill.losses.SDS", "init_args": {"weight": None, "normalizer": None}}
 
 
 def test_dataclasses_schedules_and_optimizers(folder, resolved):
@@ -75,7 +75,7 @@ def test_dataclasses_schedules_and_optimizers(folder, resolved):
         """\
 model:
   timesteps:
-    class_path: LogSNRTimesteps
+    class_path: NoiseLevelTimesteps
     init_args: {ratio: {knots: [{at: 0, value: 60, then: geometric}, {at: 1, value: .1}]}}
   plan: {critic_steps: 2, mode: alternating}
   generator_optimizer:
@@ -196,8 +196,8 @@ class Pull(ScoreDistillation):
         super().__init__()
         self.c = c
 
-    def baseline(self, noised, teacher) -> Tensor:
-        return self.c * noised.epsilon
+    def baseline(self, diffused, teacher) -> Tensor:
+        return self.c * diffused.epsilon
 '''
 
 

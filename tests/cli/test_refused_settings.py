@@ -4,7 +4,7 @@ import pytest
 
 RADIUS = "{class_path: NeRF, init_args: {initial: {class_path: DensityBlob, init_args: {radius: -1.0}}}}"
 OPACITY = "{class_path: Opacity, init_args: {weight: -1.0}}"
-PENALTY = f"{{class_path: NeRF, init_args: {{regularisers: [{{class_path: Sparsity}}, {OPACITY}]}}}}"
+PENALTY = f"{{class_path: NeRF, init_args: {{regularizers: [{{class_path: Sparsity}}, {OPACITY}]}}}}"
 
 
 @pytest.mark.parametrize(
@@ -47,7 +47,7 @@ def test_lightnings_words_for_no_limit_are_understood(cli, folder, words):
         (["--model.generator_optimizer.warmup", "-5"], "model.generator_optimizer.warmup must be at least 0, got -5"),
         (["--model.generator_optimizer.rates", "{values: .nan}"], "rates.values must be above 0, got nan"),
         (["--model.generator", RADIUS], "model.generator.initial.radius must be above 0, got -1"),
-        (["--model.generator", PENALTY], "model.generator.regularisers[1].weight must be at least 0, got -1"),
+        (["--model.generator", PENALTY], "model.generator.regularizers[1].weight must be at least 0, got -1"),
         (["--model.plan.critic_steps", "0"], "model.plan.critic_steps must be at least 1, got 0"),
         (
             ["--data", "PromptAndCameras", "--data.prompt", "a", "--data.fov", "[.nan, 40]"],
@@ -105,8 +105,12 @@ def test_callbacks_that_particles_cannot_serve_are_refused_before_training(cli, 
     [
         ([], "ModeStatistics", "ModeStatistics needs ImageParticles"),
         ([], "GalleryFidelity", "GalleryFidelity needs the Gallery teacher"),
-        (["--data", "Conditions"], "Turntable", "Turntable needs PromptAndCameras data; there is Conditions"),
-        (["--data", "Conditions"], "ParticleGrid", "ParticleGrid needs PromptAndCameras data"),
+        (
+            ["--data", "ConditionDataModule"],
+            "Turntable",
+            "Turntable needs PromptAndCameras data; there is ConditionDataModule",
+        ),
+        (["--data", "ConditionDataModule"], "ParticleGrid", "ParticleGrid needs PromptAndCameras data"),
         (LATENTS, "MeshExport", "MeshExport needs scenes of colors"),
     ],
 )

@@ -41,10 +41,10 @@ def test_the_stored_recipe_runs_again(cli, folder):
 
 
 def test_a_logger_writes_into_the_run_folder(cli, folder):
-    logger = "{class_path: CSVLogger, init_args: {save_dir: ., name: figures}}"
+    logger = "{class_path: CSVLogger, init_args: {save_dir: ., name: metrics}}"
     words = ["--trainer.logger", logger, "--trainer.log_every_n_steps", "1"]
     assert cli("fit", "--config", "points.yaml", *words).code == 0
-    assert "figures/version_0/metrics.csv" in contents(folder / "runs/points/0")
+    assert "metrics/version_0/metrics.csv" in contents(folder / "runs/points/0")
     stored = yaml.safe_load((folder / "runs/points/0/config.yaml").read_text())
     assert stored["trainer"]["logger"]["init_args"]["save_dir"] == "."
 
@@ -133,7 +133,7 @@ def test_validate_and_test_print_figures_and_path(cli, folder):
         assert untrained.err.splitlines() == [
             "warning: no --ckpt_path: this is the generator as the recipe makes it, untrained"
         ]
-    assert "no figures" in cli("test", "--config", "points.yaml").out
+    assert "no metrics" in cli("test", "--config", "points.yaml").out
 
 
 FAILING = """\

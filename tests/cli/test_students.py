@@ -21,9 +21,9 @@ STUDENT = """\
 output: students
 model:
   generator: {class_path: OneStepUNet, init_args: {shape: [1, 8, 8], times: [0.5]}}
-  teacher: {class_path: EDMTeacher, init_args: {folder: teachers, trained_by: teacher.yaml}}
+  teacher: {class_path: NetworkTeacher, init_args: {folder: teachers, trained_by: teacher.yaml}}
   loss:
-    class_path: GAN
+    class_path: WithGAN
     init_args:
       loss:
         class_path: FDistill
@@ -61,8 +61,8 @@ def test_a_student_trains_the_teacher_that_is_missing_and_only_then(cli, folder,
     assert asked == [["fit", "--config", "teacher.yaml", "--output", "teachers"]]
     assert (folder / "teachers/0/teacher/network.safetensors").is_file()
     assert (folder / "teachers/0/grid.png").is_file()
-    figures = json.loads((folder / "students/0/metrics.json").read_text())
-    assert {"frechet", "teacher/frechet", "precision"} <= figures.keys()
+    metrics = json.loads((folder / "students/0/metrics.json").read_text())
+    assert {"frechet", "teacher/frechet", "precision"} <= metrics.keys()
     assert (folder / "students/0/pictures/step_000001.png").is_file()
     assert cli("fit", "--config", "student.yaml").code == 0
     assert len(asked) == 1

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from teachers.tiny_pipelines import saved
 
-from scoredistill.evaluation import Recogniser
+from scoredistill.evaluation import PromptClassifier
 
 # A tiny text encoder spells, in at most 14 letters; and what diffusers says to the hub is its own affair.
 pytestmark = [
@@ -55,7 +55,7 @@ def tiny(name: str, model: str) -> str:
     return TINY.format(encoding=encoding, resolution=8 if latent else 16, model=model) + SHORT
 
 
-def figures(run: Path) -> dict[str, float]:
+def metrics(run: Path) -> dict[str, float]:
     return json.loads((run / "metrics.json").read_text())
 
 
@@ -67,7 +67,7 @@ def test_a_published_recipe_runs(cli, folder, pipelines, name) -> None:
     words = base if name.startswith("prolificdreamer") else []
     result = cli("fit", "--config", name, "--config", "tiny.yaml", *words, "--output", "out")
     assert result.code == 0, result.err
-    assert figures(folder / "out" / "0")["seconds"] > 0
+    assert metrics(folder / "out" / "0")["seconds"] > 0
     assert (folder / "out" / "0" / "grid.png").is_file()
 
 
@@ -86,14 +86,14 @@ def test_a_recipe_from_text_runs_in_a_true_precision(cli, folder, pipelines, nam
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_small_recipe_runs(cli, folder, pipelines, name, monkeypatch) -> None:
-    monkeypatch.setattr(Recogniser.__init__, "__defaults__", (16, 8, 2, 0))
+    monkeypatch.setattr(PromptClassifier.__init__, "__defaults__", (16, 8, 2, 0))
     text = tiny(f"small/{name}", pipelines["sd"])
     (folder / "tiny.yaml").write_text(text + (FIDELITY if name != "prolificdreamer/scene" else ""))
     words = ["--config", name, "--config", f"small/{name}", "--config", "tiny.yaml", "--output", "out"]
     result = cli("fit", *words, "--model.teacher.init_args.trained_by", "null")
     assert result.code == 0, result.err
     if name != "prolificdreamer/scene":
-        assert {"recognised", "chroma_gallery", "diversity"} <= figures(folder / "out" / "0").keys()
+        assert {"recognized", "chroma_gallery", "diversity"} <= metrics(folder / "out" / "0").keys()
     assert (folder / "out" / "0" / "grid.png").is_file()
 
 

@@ -21,7 +21,7 @@ DEEPER = [
     "model.generator_optimizer.rates",
     "model.generator_optimizer.factor",
     "model.loss.weight",
-    "model.loss.normaliser",
+    "model.loss.normalizer",
     "model.teacher.schedule",
     "model.teacher.stds",
     "model.generator.init",

@@ -38,7 +38,7 @@ RECIPE = {
         "ema": 0.5,
         "plan": None,
     },
-    "data": {"class_path": "X", "init_args": {"prompt": ["a red mug", "a tree"], "negative_prompt": "grey"}},
+    "data": {"class_path": "X", "init_args": {"prompt": ["a red mug", "a tree"], "negative_prompt": "gray"}},
     "trainer": {"max_steps": 40},
 }
 LOG = "epoch,loss,psnr,step\n0,2.0,,0\n0,1.5,20.0,10\n0,nan,,20\n0,1.2"  # the last line is being written
@@ -98,7 +98,7 @@ def ask_until_made(server, path):
 def test_report(run):
     said = report(run)
     assert (said["name"], said["command"], said["made_with"]) == ("toy/3", "scoredistill fit", {"device": "cpu"})
-    assert said["asked"] == [("prompt", "a red mug\na tree"), ("negative_prompt", "grey")]
+    assert said["asked"] == [("prompt", "a red mug\na tree"), ("negative_prompt", "gray")]
     assert [(part["part"], part["class"]) for part in said["settings"]] == [
         ("loss", "VSD"),
         ("teacher", "Gallery"),
@@ -119,7 +119,7 @@ def test_a_run_ends(run):
     for name in ("grid.png", "turntable.webp"):
         Image.new("RGB", (12, 8)).save(run.path / name)
     said = report(run)
-    assert (said["step"], said["finished"], said["figures"]) == (40, True, {"seconds": 3.0})
+    assert (said["step"], said["finished"], said["metrics"]) == (40, True, {"seconds": 3.0})
     assert said["pictures"][-1] == {"step": 40, "file": "grid.png"}
     assert said["others"] == ["turntable.webp"]
 

@@ -123,7 +123,7 @@ def _settings_are_said(page):
     assert "a tree" in page.inner_text("#asked")
     assert "finished: 4 steps" in page.inner_text("#step")
     assert "SDS" in page.inner_text("#settings")
-    assert "seconds" in page.inner_text("#figures")
+    assert "seconds" in page.inner_text("#metrics")
 
 
 def _curves_can_be_read(page):
@@ -183,7 +183,7 @@ def _it_fits(page):
 
 
 def test_a_run_that_is_training_is_followed(page, run):
-    """New figures and pictures appear by themselves; meshes of a new checkpoint when they are asked for."""
+    """New metrics and pictures appear by themselves; meshes of a new checkpoint when they are asked for."""
     log = next(run.path.glob("logs/version_*/metrics.csv"))
     row = log.read_text().splitlines()[1].split(",")
     names = log.read_text().splitlines()[0].split(",")
@@ -225,7 +225,7 @@ def test_a_run_without_anything_yet(browser, tmp_path):
         opened = browser.new_page()
         opened.goto(started.address)
         opened.wait_for_function("() => document.querySelector('#step').textContent.startsWith('step 0 of 10')")
-        assert "no figures logged yet" in opened.inner_text("#reading")
+        assert "no metrics logged yet" in opened.inner_text("#reading")
         assert not opened.is_visible("#scenes")
         assert not opened.is_visible("#pictures")
         opened.context.set_offline(True)

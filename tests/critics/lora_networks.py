@@ -7,10 +7,10 @@ from diffusers import SD3Transformer2DModel, UNet2DConditionModel
 from torch import Tensor
 
 from scoredistill.diffusion import FlowSchedule, LinearSchedule, Prediction, Schedule
-from scoredistill.networks import Backbone, DiffusersBackbone, Parameterisation
+from scoredistill.networks import Backbone, DiffusersBackbone, Parameterization
 from scoredistill.rendering.camera import Camera
-from scoredistill.teachers import EDMTeacher
-from scoredistill.types import Condition, Noised, Sample, TextEmbeddings
+from scoredistill.teachers import NetworkTeacher
+from scoredistill.types import Condition, Diffused, Sample, TextEmbeddings
 
 
 def unet(dropout: float = 0.0) -> UNet2DConditionModel:
@@ -21,10 +21,10 @@ def unet(dropout: float = 0.0) -> UNet2DConditionModel:
     )  # fmt: skip
 
 
-class Batched(EDMTeacher):
+class Batched(NetworkTeacher):
     """A teacher of text that answers guidance's branches in one forward; what is not asked for is a text of zeros."""
 
-    def predict_all(self, x_t: Tensor, t: Tensor, conditions: Sequence[Condition | None]) -> list[Prediction]:
+    def predict_many(self, x_t: Tensor, t: Tensor, conditions: Sequence[Condition | None]) -> list[Prediction]:
         n, nothing = len(conditions), x_t.new_zeros(len(x_t), 5, 6)
         texts = [nothing if c is None or c.embeddings is None else c.embeddings for c in conditions]
         asked = Condition(embeddings=torch.cat(texts))
@@ -33,7 +33,7 @@ class Batched(EDMTeacher):
 
 
 def text_teacher(
-    prediction: Parameterisation = "epsilon",
+    prediction: Parameterization = "epsilon",
     schedule: Schedule | None = None,
     checkpointing: bool = False,
     dropout: float = 0.0,
@@ -62,8 +62,8 @@ class Transformer(Backbone):
         return self.network(x, text.tokens, text.pooled, time, return_dict=False)[0]
 
 
-def flow_teacher() -> EDMTeacher:
-    return EDMTeacher(Transformer(), prediction="flow", schedule=FlowSchedule()).eval()
+def flow_teacher() -> NetworkTeacher:
+    return NetworkTeacher(Transformer(), prediction="flow", schedule=FlowSchedule()).eval()
 
 
 def cameras(n: int) -> Camera:
@@ -78,8 +78,8 @@ def condition(n: int = 4, pooled: bool = False) -> Condition:
     return Condition(camera=cameras(n), embeddings=text)
 
 
-def noised(schedule: Schedule, n: int = 4, pooled: bool = False, seed: int = 4) -> Noised:
+def diffused(schedule: Schedule, n: int = 4, pooled: bool = False, seed: int = 4) -> Diffused:
     """Samples of two particles, by turns."""
     rng = torch.Generator().manual_seed(seed)
     sample = Sample(torch.randn(n, 2, 8, 8, generator=rng), condition(n, pooled), particle=torch.arange(n) % 2)
-    return Noised.diffuse(sample, torch.linspace(0.2, 0.8, n), torch.randn(n, 2, 8, 8, generator=rng), schedule)
+    return Diffused.diffuse(sample, torch.linspace(0.2, 0.8, n), torch.randn(n, 2, 8, 8, generator=rng), schedule)

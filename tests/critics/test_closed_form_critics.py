@@ -9,25 +9,25 @@ from scoredistill.critics import Critic, DiracCritic, ExactCritic, ParticleCriti
 from scoredistill.diffusion import CosineSchedule, EDMSchedule, FlowSchedule, Schedule
 from scoredistill.diffusion.mixture import MixturePosterior, diffused_mixture
 from scoredistill.teachers import Empirical, GaussianMixture
-from scoredistill.types import Noised, Sample
+from scoredistill.types import Diffused, Sample
 
 SCHEDULE = CosineSchedule()
 
 
-def noised(sample: Sample, schedule: Schedule = SCHEDULE) -> Noised:
+def diffused(sample: Sample, schedule: Schedule = SCHEDULE) -> Diffused:
     n = len(sample.x)
     epsilon = torch.randn(sample.x.shape, generator=torch.Generator().manual_seed(7))
-    return Noised.diffuse(sample, torch.linspace(0.1, 0.9, n), epsilon, schedule)
+    return Diffused.diffuse(sample, torch.linspace(0.1, 0.9, n), epsilon, schedule)
 
 
-def ask(critic: Critic, at: Noised, sample: Sample | None = None) -> Tensor:
+def ask(critic: Critic, at: Diffused, sample: Sample | None = None) -> Tensor:
     return critic(at.x_t, at.t, at.condition, sample or at.sample).epsilon
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES, ids=name)
 def test_the_dirac_critic_returns_the_injected_noise(schedule: Schedule) -> None:
     x = torch.randn(5, 2, 3, requires_grad=True)
-    at, critic = noised(Sample(x), schedule), DiracCritic(schedule)
+    at, critic = diffused(Sample(x), schedule), DiracCritic(schedule)
     assert torch.equal(ask(critic, at), at.epsilon)
     # A sample that does not know its noise gives the same from x_t and x.
     recovered = ask(critic, at, Sample(x))
@@ -38,7 +38,7 @@ def test_the_dirac_critic_returns_the_injected_noise(schedule: Schedule) -> None
 
 @pytest.mark.parametrize("bandwidth", [0.0, 0.3])
 def test_particles_are_a_mixture_over_the_batch(bandwidth: float) -> None:
-    at, critic = noised(Sample(torch.randn(6, 2, 2))), ParticleCritic(bandwidth, SCHEDULE)
+    at, critic = diffused(Sample(torch.randn(6, 2, 2))), ParticleCritic(bandwidth, SCHEDULE)
     mixture = GaussianMixture(at.sample.x, bandwidth, schedule=SCHEDULE)
     torch.testing.assert_close(ask(critic, at), mixture(at.x_t, at.t).epsilon, rtol=1e-9, atol=1e-9)
     log_prob = critic.log_prob(at.x_t, at.t, None, at.sample)
@@ -46,13 +46,13 @@ def test_particles_are_a_mixture_over_the_batch(bandwidth: float) -> None:
 
 
 def test_one_particle_is_the_dirac_critic() -> None:
-    at = noised(Sample(torch.randn(1, 4)))
+    at = diffused(Sample(torch.randn(1, 4)))
     torch.testing.assert_close(ask(ParticleCritic(schedule=SCHEDULE), at), at.epsilon, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("copies", [2, 5])
 def test_duplicates_leave_the_mixture_unchanged(copies: int) -> None:
-    at, critic = noised(Sample(torch.randn(6, 3))), ParticleCritic(0.1, SCHEDULE)
+    at, critic = diffused(Sample(torch.randn(6, 3))), ParticleCritic(0.1, SCHEDULE)
     doubled = Sample(at.sample.x, population=at.sample.x.repeat(copies, 1))
     torch.testing.assert_close(ask(critic, at, doubled), ask(critic, at), rtol=1e-10, atol=1e-12)
     log_probs = [critic.log_prob(at.x_t, at.t, None, sample) for sample in (doubled, at.sample)]
@@ -61,7 +61,7 @@ def test_duplicates_leave_the_mixture_unchanged(copies: int) -> None:
 
 def test_particles_of_other_views_are_not_seen() -> None:
     view = torch.tensor([0, 1, 0, 1, 0, 2])
-    at, critic = noised(Sample(torch.randn(6, 3), view=view)), ParticleCritic(schedule=SCHEDULE)
+    at, critic = diffused(Sample(torch.randn(6, 3), view=view)), ParticleCritic(schedule=SCHEDULE)
     together = ask(critic, at)
     for v in range(3):
         inside = view == v
@@ -72,7 +72,7 @@ def test_particles_of_other_views_are_not_seen() -> None:
 
 def test_a_population_stands_for_the_whole_distribution() -> None:
     population, of = torch.randn(10, 3), torch.tensor([0, 1] * 5)
-    at, critic = noised(Sample(population[:4], view=of[:4])), ParticleCritic(schedule=SCHEDULE)
+    at, critic = diffused(Sample(population[:4], view=of[:4])), ParticleCritic(schedule=SCHEDULE)
     every = Sample(at.sample.x, population=population)
     expected = Empirical(population, schedule=SCHEDULE)(at.x_t, at.t).epsilon
     torch.testing.assert_close(ask(critic, at, every), expected, rtol=1e-9, atol=1e-9)
@@ -89,7 +89,7 @@ def test_a_negative_bandwidth_is_refused() -> None:
 
 def test_the_exact_critic_is_its_distribution() -> None:
     distribution = GaussianMixture(torch.randn(3, 2), 0.4, schedule=FlowSchedule())
-    at, critic = noised(Sample(torch.randn(5, 2)), FlowSchedule()), ExactCritic(distribution)
+    at, critic = diffused(Sample(torch.randn(5, 2)), FlowSchedule()), ExactCritic(distribution)
     assert torch.equal(ask(critic, at), distribution(at.x_t, at.t).epsilon)
     assert torch.equal(critic.log_prob(at.x_t, at.t, None, at.sample), distribution.log_prob(at.x_t, at.t))
     assert critic.schedule is distribution.schedule
@@ -100,16 +100,16 @@ def test_a_critic_takes_the_teachers_schedule_and_refuses_another() -> None:
     with pytest.raises(ValueError, match="DiracCritic has no schedule yet"):
         critic.schedule  # noqa: B018
     teachers = [GaussianMixture(torch.zeros(1, 2), schedule=each) for each in (SCHEDULE, FlowSchedule())]
-    critic.adopt(teachers[0])
+    critic.bind(teachers[0])
     assert critic.schedule is SCHEDULE
-    critic.adopt(GaussianMixture(torch.zeros(1, 2), schedule=CosineSchedule()))
+    critic.bind(GaussianMixture(torch.zeros(1, 2), schedule=CosineSchedule()))
     for each, teacher in ((critic, teachers[1]), (own, teachers[0])):
         with pytest.raises(ValueError, match="the teacher another"):
-            each.adopt(teacher)
+            each.bind(teacher)
 
 
 def test_what_a_critic_cannot_do_is_an_error_that_says_so() -> None:
-    at = noised(Sample(torch.randn(2, 2)))
+    at = diffused(Sample(torch.randn(2, 2)))
     with pytest.raises(TypeError, match=r"DiracCritic has no closed-form density; .*use ParticleCritic here"):
         DiracCritic().log_prob(at.x_t, at.t, None, at.sample)
     with pytest.raises(TypeError, match="ParticleCritic is not trained"):

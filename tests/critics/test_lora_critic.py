@@ -5,21 +5,21 @@ from pathlib import Path
 
 import pytest
 import torch
-from critics.lora_networks import Batched, cameras, condition, flow_teacher, noised, text_teacher, unet
+from critics.lora_networks import Batched, cameras, condition, diffused, flow_teacher, text_teacher, unet
 from torch import Tensor, nn
 
 from scoredistill import Distiller
-from scoredistill.critics import LoRACritic, NetworkCritic, sharing
+from scoredistill.critics import LoRACritic, NetworkCritic, reuse_forward
 from scoredistill.diffusion import CFG, CosineSchedule, EDMSchedule, LinearSchedule
 from scoredistill.generators import ImageParticles
 from scoredistill.losses import VSD
 from scoredistill.networks import DiffusersBackbone, LoRA, MLPBackbone
 from scoredistill.networks.camera_embedding import CameraConditioned
-from scoredistill.teachers import EDMTeacher, GaussianMixture, Teacher
-from scoredistill.types import Condition, Noised, Sample, TextEmbeddings
+from scoredistill.teachers import GaussianMixture, NetworkTeacher, Teacher
+from scoredistill.types import Condition, Diffused, Sample, TextEmbeddings
 
 
-def adopted(critic: LoRACritic, teacher: Teacher | None = None) -> LoRACritic:
+def bound(critic: LoRACritic, teacher: Teacher | None = None) -> LoRACritic:
     Distiller(ImageParticles(torch.zeros(2, 2, 8, 8)), teacher or text_teacher(), VSD(critic))
     return critic
 
@@ -37,7 +37,7 @@ def trained(critic: nn.Module) -> dict[str, nn.Parameter]:
     return {name: weight for name, weight in critic.named_parameters() if weight.requires_grad}
 
 
-def answer(critic: LoRACritic, at: Noised, asked: Condition | None = None) -> Tensor:
+def answer(critic: LoRACritic, at: Diffused, asked: Condition | None = None) -> Tensor:
     with torch.no_grad():
         return critic.eval()(at.x_t, at.t, asked or at.condition, at.sample).epsilon
 
@@ -45,13 +45,13 @@ def answer(critic: LoRACritic, at: Noised, asked: Condition | None = None) -> Te
 def test_it_begins_as_the_teacher_and_vsd_is_the_guidance_alone() -> None:
     teacher, critic = text_teacher(), LoRACritic(camera=True)
     distiller = Distiller(ImageParticles(torch.zeros(2, 2, 8, 8)), teacher, VSD(critic), CFG(7.5))
-    at = noised(teacher.schedule)
+    at = diffused(teacher.schedule)
     critic.train()
     with torch.no_grad():
         assert torch.equal(
             critic(at.x_t, at.t, at.condition, at.sample).value, teacher(at.x_t, at.t, at.condition).value
         )
-        cond, uncond = (p.epsilon for p in teacher.predict_all(at.x_t, at.t, [at.condition, None]))
+        cond, uncond = (p.epsilon for p in teacher.predict_many(at.x_t, at.t, [at.condition, None]))
     gradient = distiller.loss.gradient(at, teacher, distiller.guidance)
     torch.testing.assert_close(gradient.target.epsilon - gradient.baseline, 6.5 * (cond - uncond))
     assert not distiller.loss.gradient(at, teacher).g.any()
@@ -61,9 +61,9 @@ def test_it_begins_as_the_teacher_and_vsd_is_the_guidance_alone() -> None:
 def test_weights_and_buffers_are_the_teachers_own_and_never_change(particles: int | None) -> None:
     teacher = text_teacher()
     teacher.denoiser.register_buffer("kept", torch.ones(3))
-    critic, at = LoRACritic(camera=True, particles=particles), noised(teacher.schedule)
+    critic, at = LoRACritic(camera=True, particles=particles), diffused(teacher.schedule)
     before = teacher(at.x_t, at.t, at.condition).value
-    adopted(critic, teacher)
+    bound(critic, teacher)
     shared = {id(value) for value in (*teacher.parameters(), *teacher.buffers())}
     own = {name for name, value in critic.named_parameters() if id(value) not in shared}
     assert own == set(trained(critic))
@@ -83,8 +83,8 @@ def test_weights_and_buffers_are_the_teachers_own_and_never_change(particles: in
 @pytest.mark.parametrize("transformer", [False, True], ids=["UNet", "SD3"])
 def test_training_reaches_adapters_and_cameras_alone_and_lowers_the_error(transformer: bool) -> None:
     teacher = flow_teacher() if transformer else text_teacher()
-    critic = adopted(LoRACritic(camera=True, camera_dropout=0.0), teacher)
-    at = noised(teacher.schedule, pooled=transformer)
+    critic = bound(LoRACritic(camera=True, camera_dropout=0.0), teacher)
+    at = diffused(teacher.schedule, pooled=transformer)
     at.sample.x.requires_grad_()
     nn.init.normal_(critic.denoisers[0].network.mlp[2].weight, std=0.1)  # type: ignore[union-attr,operator,index]
     first, before = critic.training_loss(at), answer(critic, at)
@@ -106,8 +106,8 @@ def test_a_v_base_beside_an_epsilon_teacher_is_told_the_right_noise_level(
     own: LinearSchedule | CosineSchedule,
 ) -> None:
     teacher, base = text_teacher(), text_teacher("v", own)
-    critic = adopted(LoRACritic(base=base), teacher)
-    at = noised(teacher.schedule)
+    critic = bound(LoRACritic(base=base), teacher)
+    at = diffused(teacher.schedule)
     same = own.t_at_log_snr(teacher.schedule.log_snr(at.t))
     assert (same - at.t).abs().max() > 0.02
     theirs = base(at.x_t, same, at.condition)
@@ -123,17 +123,17 @@ def test_a_v_base_beside_an_epsilon_teacher_is_told_the_right_noise_level(
 
 
 def test_a_base_that_scales_its_input_otherwise_is_refused() -> None:
-    teacher = EDMTeacher(MLPBackbone((2, 8, 8)), schedule=EDMSchedule())
+    teacher = NetworkTeacher(MLPBackbone((2, 8, 8)), schedule=EDMSchedule())
     with pytest.raises(ValueError, match="choose a base of the teacher's family"):
-        adopted(LoRACritic(base=text_teacher("v")), teacher)
-    adopted(LoRACritic(base=text_teacher("epsilon")), teacher)
+        bound(LoRACritic(base=text_teacher("v")), teacher)
+    bound(LoRACritic(base=text_teacher("epsilon")), teacher)
 
 
 @pytest.mark.parametrize("transformer", [False, True], ids=["UNet", "SD3"])
 def test_the_camera_is_looked_at_row_by_row(transformer: bool) -> None:
     teacher = flow_teacher() if transformer else text_teacher()
-    critic = awake(adopted(LoRACritic(camera=True), teacher))
-    at = noised(teacher.schedule, pooled=transformer)
+    critic = awake(bound(LoRACritic(camera=True), teacher))
+    at = diffused(teacher.schedule, pooled=transformer)
     moved = replace(at.condition, camera=cameras(4)[torch.tensor([0, 2, 2, 3])])  # type: ignore[type-var]
     change = (answer(critic, at) - answer(critic, at, moved)).abs().amax((1, 2, 3))
     assert (change > 1e-5).tolist() == [False, True, False, False]
@@ -142,12 +142,12 @@ def test_the_camera_is_looked_at_row_by_row(transformer: bool) -> None:
 
 @pytest.mark.parametrize("make", [lambda: LoRACritic(camera=True), NetworkCritic], ids=["LoRA", "network"])
 def test_it_is_in_training_although_its_teacher_never_is(make) -> None:  # type: ignore[no-untyped-def]
-    critic = adopted(make(), text_teacher())
+    critic = bound(make(), text_teacher())
     assert all(module.training for module in critic.modules())
 
 
 def test_cameras_are_hidden_at_their_rate_and_only_in_training() -> None:
-    network = adopted(LoRACritic(camera=True, camera_dropout=0.25)).denoisers[0].network
+    network = bound(LoRACritic(camera=True, camera_dropout=0.25)).denoisers[0].network
     assert isinstance(network, CameraConditioned)
     nn.init.ones_(network.mlp[2].bias)  # type: ignore[arg-type]
     n = 2000
@@ -159,8 +159,8 @@ def test_cameras_are_hidden_at_their_rate_and_only_in_training() -> None:
 
 def test_each_particle_has_its_own_adapter() -> None:
     teacher = text_teacher()
-    critic, at = awake(adopted(LoRACritic(camera=True, particles=3), teacher)), noised(teacher.schedule)
-    one = adopted(LoRACritic(camera=True), teacher)
+    critic, at = awake(bound(LoRACritic(camera=True, particles=3), teacher)), diffused(teacher.schedule)
+    one = bound(LoRACritic(camera=True), teacher)
     for particle in (0, 1):
         one.denoisers[0].load_state_dict(critic.denoisers[particle].state_dict())
         rows = at.sample.particle == particle
@@ -175,7 +175,7 @@ class Reader(Batched):
 
     asked: list[tuple[bool, bool]]
 
-    def embedded(self, condition: Condition | None, rows: int | None) -> Condition | None:
+    def encode_prompt(self, condition: Condition | None, rows: int | None) -> Condition | None:
         if condition is None or condition.embeddings is not None:
             return condition
         self.asked.append((condition.camera is not None, condition.embeddings is not None))
@@ -194,15 +194,15 @@ def reader() -> Reader:
 @pytest.mark.parametrize(("plain", "other"), [(True, False), (False, False), (True, True), (False, True)])
 def test_prompts_are_read_without_view_words_by_the_bases_own_encoder(plain: bool, other: bool) -> None:
     teacher, base = reader(), reader()
-    critic = adopted(LoRACritic(base=base if other else None, camera=True, plain_text=plain), teacher)
-    asked = teacher.embedded(Condition("a mug", camera=cameras(4)), 4)
+    critic = bound(LoRACritic(base=base if other else None, camera=True, plain_text=plain), teacher)
+    asked = teacher.encode_prompt(Condition("a mug", camera=cameras(4)), 4)
     owner = base if other else teacher
     teacher.asked, base.asked = [], []
-    at = noised(teacher.schedule)
+    at = diffused(teacher.schedule)
     ours = answer(critic, at, asked)
     assert owner.asked == ([(not plain, False)] if plain or other else [])
     text = replace(asked, embeddings=None, camera=None if plain else asked.camera)  # type: ignore[type-var,union-attr]
-    read = owner.embedded(text, 4)
+    read = owner.encode_prompt(text, 4)
     with torch.no_grad():
         theirs = owner.denoiser(at.x_t, at.t, read, owner.schedule).epsilon
     torch.testing.assert_close(ours, theirs)
@@ -212,15 +212,15 @@ def test_prompts_are_read_without_view_words_by_the_bases_own_encoder(plain: boo
 def test_files_are_diffusers_own(transformer: bool, tmp_path: Path) -> None:
     make = flow_teacher if transformer else text_teacher
     teacher = make()
-    critic = awake(adopted(LoRACritic(LoRA(rank=3, scale=6.0), camera=True), teacher))
-    at = noised(teacher.schedule, pooled=transformer)
+    critic = awake(bound(LoRACritic(LoRA(rank=3, scale=6.0), camera=True), teacher))
+    at = diffused(teacher.schedule, pooled=transformer)
     critic.save(tmp_path)
     names = {path.name for path in tmp_path.iterdir()}
     assert names == {"pytorch_lora_weights.safetensors", "camera_embedding.safetensors"}
-    again = adopted(LoRACritic(LoRA(rank=3, scale=6.0), camera=True), teacher)
+    again = bound(LoRACritic(LoRA(rank=3, scale=6.0), camera=True), teacher)
     again.load(tmp_path)
     assert torch.equal(answer(again, at), answer(critic, at))
-    plain = adopted(LoRACritic(LoRA(rank=3, scale=6.0)), teacher)
+    plain = bound(LoRACritic(LoRA(rank=3, scale=6.0)), teacher)
     for name, weight in trained(plain).items():
         weight.data = dict(critic.named_parameters())[name.replace("network.", "network.backbone.", 1)].data
     other = make()
@@ -237,7 +237,7 @@ def test_a_stock_pipeline_loads_the_file(tmp_path: Path) -> None:
     from diffusers import DDIMScheduler, StableDiffusionPipeline
 
     teacher = text_teacher()
-    critic = awake(adopted(LoRACritic(), teacher))
+    critic = awake(bound(LoRACritic(), teacher))
     critic.save(tmp_path)
     network = unet()
     network.load_state_dict(teacher.denoiser.network.network.state_dict())  # type: ignore[operator,union-attr]
@@ -245,40 +245,40 @@ def test_a_stock_pipeline_loads_the_file(tmp_path: Path) -> None:
     scheduler = DDIMScheduler(clip_sample=False, steps_offset=1)
     pipeline = StableDiffusionPipeline(unet=network, scheduler=scheduler, requires_safety_checker=False, **unused)
     pipeline.load_lora_weights(tmp_path)
-    at = noised(teacher.schedule)
+    at = diffused(teacher.schedule)
     backbone = DiffusersBackbone(pipeline.unet, time="discrete")
     with torch.no_grad():
-        theirs = EDMTeacher(backbone, prediction="epsilon", schedule=teacher.schedule)(at.x_t, at.t, at.condition)
+        theirs = NetworkTeacher(backbone, prediction="epsilon", schedule=teacher.schedule)(at.x_t, at.t, at.condition)
     torch.testing.assert_close(theirs.epsilon, answer(critic, at))
 
 
 def test_adapters_of_several_particles_have_folders_of_their_own(tmp_path: Path) -> None:
     teacher = text_teacher()
-    critic, again = (adopted(LoRACritic(particles=2), teacher) for _ in range(2))
+    critic, again = (bound(LoRACritic(particles=2), teacher) for _ in range(2))
     awake(critic).save(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["0", "1"]
     again.load(tmp_path)
-    at = noised(teacher.schedule)
+    at = diffused(teacher.schedule)
     assert torch.equal(answer(again, at), answer(critic, at))
 
 
 def test_files_that_do_not_fit_are_clear_errors(tmp_path: Path) -> None:
-    critic = adopted(LoRACritic())
+    critic = bound(LoRACritic())
     with pytest.raises(ValueError, match=r"no pytorch_lora_weights.safetensors in .*: give the folder"):
         critic.load(tmp_path)
     critic.save(tmp_path)
     with pytest.raises(ValueError, match=r"lora_A.weight is \(4, 8\) in the file and \(2, 8\) here; check rank"):
-        adopted(LoRACritic(LoRA(rank=2))).load(tmp_path)
+        bound(LoRACritic(LoRA(rank=2))).load(tmp_path)
     with pytest.raises(ValueError, match=r"no camera_embedding\.safetensors"):
-        adopted(LoRACritic(camera=True)).load(tmp_path)
+        bound(LoRACritic(camera=True)).load(tmp_path)
     plain = LoRACritic(LoRA(targets=("out",)))
-    adopted(plain, EDMTeacher(MLPBackbone((2, 8, 8))))
+    bound(plain, NetworkTeacher(MLPBackbone((2, 8, 8))))
     with pytest.raises(ValueError, match="has no model of diffusers"):
         plain.save(tmp_path)
 
 
 def test_what_cannot_be_is_one_clear_error() -> None:
-    at = noised(LinearSchedule())
+    at = diffused(LinearSchedule())
     with pytest.raises(ValueError, match="particles must be at least 1"):
         LoRACritic(particles=0)
     with pytest.raises(ValueError, match="camera_dropout must lie in"):
@@ -288,12 +288,12 @@ def test_what_cannot_be_is_one_clear_error() -> None:
     with pytest.raises(ValueError, match="has no network yet, to be saved"):
         LoRACritic().save("nowhere")
     with pytest.raises(ValueError, match="GaussianMixture has no network that the critic could start from"):
-        adopted(LoRACritic(), GaussianMixture(torch.zeros(1, 2, 8, 8), 1.0))
+        bound(LoRACritic(), GaussianMixture(torch.zeros(1, 2, 8, 8), 1.0))
     with pytest.raises(ValueError, match="no layer of Denoiser ends in nothing"):
-        adopted(LoRACritic(LoRA(targets=("nothing",))))
+        bound(LoRACritic(LoRA(targets=("nothing",))))
     with pytest.raises(ValueError, match="MLPBackbone's network has none of time_embedding"):
-        adopted(LoRACritic(LoRA(targets=("out",)), camera=True), EDMTeacher(MLPBackbone((2, 8, 8))))
-    seeing, separate = adopted(LoRACritic(camera=True)), adopted(LoRACritic(particles=1))
+        bound(LoRACritic(LoRA(targets=("out",)), camera=True), NetworkTeacher(MLPBackbone((2, 8, 8))))
+    seeing, separate = bound(LoRACritic(camera=True)), bound(LoRACritic(particles=1))
     with pytest.raises(ValueError, match="the batch has no cameras"):
         answer(seeing, at, Condition(embeddings=condition().embeddings))
     with pytest.raises(ValueError, match="the samples do not say theirs"):
@@ -301,10 +301,10 @@ def test_what_cannot_be_is_one_clear_error() -> None:
     with pytest.raises(ValueError, match="particles: 1, the generator at least 2"):
         answer(separate, at)
     with pytest.raises(ValueError, match="a network for each particle, the discriminator needs one"):
-        adopted(LoRACritic(particles=2)).network_of("the discriminator")
+        bound(LoRACritic(particles=2)).denoiser_for("the discriminator")
 
 
-def gradients(critic: LoRACritic, at: Noised) -> list[Tensor]:
+def gradients(critic: LoRACritic, at: Diffused) -> list[Tensor]:
     critic.zero_grad()
     critic.training_loss(at).backward()
     return [weight.grad.clone() for weight in trained(critic).values() if weight.grad is not None]
@@ -313,12 +313,12 @@ def gradients(critic: LoRACritic, at: Noised) -> list[Tensor]:
 def test_gradient_checkpointing_changes_nothing() -> None:
     plain, saving = text_teacher(), text_teacher(checkpointing=True)
     saving.load_state_dict(plain.state_dict())
-    at = noised(plain.schedule)
+    at = diffused(plain.schedule)
     found = []
     for teacher in (plain, saving):
-        critic = awake(adopted(LoRACritic(camera=True, camera_dropout=0.0), teacher)).train()
+        critic = awake(bound(LoRACritic(camera=True, camera_dropout=0.0), teacher)).train()
         found.append(gradients(critic, at))
-        with sharing(critic):
+        with reuse_forward(critic):
             answer(critic, at)
             found.append(gradients(critic, at))
     assert all(bool(gradient.any()) for gradient in found[0])
@@ -330,19 +330,19 @@ def test_gradient_checkpointing_changes_nothing() -> None:
 def test_half_precision_keeps_adapters_in_single_precision() -> None:
     teacher = text_teacher()
     teacher.denoiser.bfloat16()
-    critic = adopted(LoRACritic(camera=True), teacher)
+    critic = bound(LoRACritic(camera=True), teacher)
     kinds = {"lora_" in name: weight.dtype for name, weight in critic.named_parameters() if ".mlp." not in name}
     assert kinds == {True: torch.float32, False: torch.bfloat16}
-    at = noised(teacher.schedule)
+    at = diffused(teacher.schedule)
     assert answer(critic, at).dtype == torch.float64
     assert all(bool(torch.isfinite(gradient).all()) for gradient in gradients(critic, at))
 
 
 def test_autocast_gives_full_precision_predictions() -> None:
     teacher = text_teacher().float()
-    critic = awake(adopted(LoRACritic(camera=True), teacher).float())
-    at = noised(teacher.schedule)
-    at = Noised(*(value.float() for value in (at.x_t, at.t, at.epsilon)), at.condition, at.sample, at.schedule)
+    critic = awake(bound(LoRACritic(camera=True), teacher).float())
+    at = diffused(teacher.schedule)
+    at = Diffused(*(value.float() for value in (at.x_t, at.t, at.epsilon)), at.condition, at.sample, at.schedule)
     exact = answer(critic, at)
     with torch.autocast("cpu", torch.bfloat16):
         rough = answer(critic, at)
@@ -357,13 +357,13 @@ def test_a_shared_call_has_the_gradient_of_a_separate_one(kind: str) -> None:
     Distiller(ImageParticles(torch.zeros(2, 2, 8, 8)), teacher, VSD(critic))
     if isinstance(critic, LoRACritic):
         awake(critic)
-    at, calls = noised(teacher.schedule), []
-    network = critic.network_of("the test").network
+    at, calls = diffused(teacher.schedule), []
+    network = critic.denoiser_for("the test").network
     network.register_forward_hook(lambda *call: calls.append(1))
     separate = gradients(critic.eval(), at)  # type: ignore[arg-type]
     loss, calls[:] = VSD(critic), []
     critic.train()
-    with sharing(critic):
+    with reuse_forward(critic):
         gradient = loss.gradient(at, teacher)
         shared = gradients(critic, at)  # type: ignore[arg-type]
     assert len(calls) == 1
@@ -376,10 +376,10 @@ def test_a_shared_call_has_the_gradient_of_a_separate_one(kind: str) -> None:
 
 def test_no_answer_is_stale() -> None:
     teacher = text_teacher()
-    critic, at, calls = awake(adopted(LoRACritic(), teacher)), noised(teacher.schedule), []
+    critic, at, calls = awake(bound(LoRACritic(), teacher)), diffused(teacher.schedule), []
     critic.denoisers[0].register_forward_hook(lambda *call: calls.append(1))
-    other = noised(teacher.schedule, seed=5)
-    with sharing(critic):
+    other = diffused(teacher.schedule, seed=5)
+    with reuse_forward(critic):
         ask = [at, at, other, at, replace(at, condition=replace(at.condition, prompt="a")), at]  # type: ignore[type-var]
         for each in ask:
             critic.training_error(each)

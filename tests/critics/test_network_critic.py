@@ -6,14 +6,14 @@ from laws.zoo import SCHEDULES, name
 from torch import Tensor, nn
 
 from scoredistill.critics import NetworkCritic
-from scoredistill.diffusion import CosineSchedule, LogSNRTimesteps, Schedule, UniformTimesteps
-from scoredistill.networks import Backbone, ConditionEmbedding, DiffusersBackbone, MLPBackbone, Parameterisation
+from scoredistill.diffusion import CosineSchedule, NoiseLevelTimesteps, Schedule, UniformTimesteps
+from scoredistill.networks import Backbone, ConditionEmbedding, DiffusersBackbone, MLPBackbone, Parameterization
 from scoredistill.rendering.camera import Camera
 from scoredistill.teachers import GaussianMixture
-from scoredistill.types import Condition, Noised, Sample
+from scoredistill.types import Condition, Diffused, Sample
 
 SCHEDULE = CosineSchedule()
-PREDICTIONS: list[Parameterisation] = ["edm", "epsilon", "x0", "v", "flow", "score"]
+PREDICTIONS: list[Parameterization] = ["edm", "epsilon", "x0", "v", "flow", "score"]
 
 
 def cameras(n: int) -> Camera:
@@ -40,33 +40,33 @@ class Affine(Backbone):
         return self.linear(x)
 
 
-def gaussian_batch(n: int, dims: int, t: Tensor, schedule: Schedule) -> tuple[GaussianMixture, Noised]:
+def gaussian_batch(n: int, dims: int, t: Tensor, schedule: Schedule) -> tuple[GaussianMixture, Diffused]:
     """q = N(.5, .49 I) diffused, with moments of x and epsilon that are exact in the sample."""
     raw = torch.randn(n, 2 * dims, generator=torch.Generator().manual_seed(0))
     raw = raw - raw.mean(0)
     white = raw @ torch.linalg.inv(torch.linalg.cholesky(raw.T @ raw / n)).T
     q = GaussianMixture(torch.full((1, dims), 0.5), 0.7, schedule=schedule)
-    return q, Noised.diffuse(Sample(0.5 + 0.7 * white[:, :dims]), t, white[:, dims:], schedule)
+    return q, Diffused.diffuse(Sample(0.5 + 0.7 * white[:, :dims]), t, white[:, dims:], schedule)
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES, ids=name)
 @pytest.mark.parametrize("prediction", PREDICTIONS)
-def test_the_minimiser_of_the_training_loss_is_the_score_of_q(prediction: Parameterisation, schedule: Schedule) -> None:
+def test_the_minimizer_of_the_training_loss_is_the_score_of_q(prediction: Parameterization, schedule: Schedule) -> None:
     critic = NetworkCritic(Affine(2), prediction, schedule=schedule)
-    q, noised = gaussian_batch(50, 2, LogSNRTimesteps(0.8)(50, schedule), schedule)
+    q, diffused = gaussian_batch(50, 2, NoiseLevelTimesteps(0.8)(50, schedule), schedule)
     optimizer = torch.optim.LBFGS(
         critic.parameters(), max_iter=200, tolerance_grad=1e-13, tolerance_change=0, line_search_fn="strong_wolfe"
     )
 
     def closure() -> Tensor:
         optimizer.zero_grad()
-        loss = critic.training_loss(noised)
+        loss = critic.training_loss(diffused)
         loss.backward()
         return loss
 
     optimizer.step(closure)  # type: ignore[arg-type]
-    ours = critic(noised.x_t, noised.t, None, noised.sample).epsilon
-    torch.testing.assert_close(ours, q(noised.x_t, noised.t).epsilon, rtol=1e-7, atol=1e-7)
+    ours = critic(diffused.x_t, diffused.t, None, diffused.sample).epsilon
+    torch.testing.assert_close(ours, q(diffused.x_t, diffused.t).epsilon, rtol=1e-7, atol=1e-7)
 
 
 def test_a_trained_mlp_has_the_score_of_q_at_every_noise_level() -> None:
@@ -77,10 +77,10 @@ def test_a_trained_mlp_has_the_score_of_q_at_every_noise_level() -> None:
     optimizer = torch.optim.Adam(critic.parameters(), lr=5e-3)
     decay = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
 
-    def batch(n: int) -> Noised:
+    def batch(n: int) -> Diffused:
         x = q.sample(n, rng=rng)[0]
         t = UniformTimesteps(0.05, 0.95)(n, SCHEDULE, rng=rng)
-        return Noised.diffuse(Sample(x), t, torch.randn(n, 2, generator=rng), SCHEDULE)
+        return Diffused.diffuse(Sample(x), t, torch.randn(n, 2, generator=rng), SCHEDULE)
 
     def error() -> float:
         at = batch(4000)
@@ -160,10 +160,10 @@ def test_labels_and_cameras_are_looked_at_row_by_row(make) -> None:  # type: ign
 @pytest.mark.parametrize("make", [mlp, unet], ids=["MLP", "UNet2DModel"])
 def test_missing_labels_and_cameras_are_errors(make) -> None:  # type: ignore[no-untyped-def]
     x, t, sample = pictures()
-    labelled, seen = (NetworkCritic(make(**setting), schedule=SCHEDULE) for setting in ({"classes": 4}, {"camera": 1}))
+    labeled, seen = (NetworkCritic(make(**setting), schedule=SCHEDULE) for setting in ({"classes": 4}, {"camera": 1}))
     for condition in (None, Condition("a mug"), Condition(camera=cameras(3))):
         with pytest.raises(ValueError, match="built with classes=, but the batch has no labels"):
-            labelled(x, t, condition, sample)
+            labeled(x, t, condition, sample)
     for condition in (None, Condition(label=torch.zeros(3, dtype=torch.long))):
         with pytest.raises(ValueError, match="built with camera=True, but the batch has no cameras"):
             seen(x, t, condition, sample)
@@ -215,8 +215,8 @@ def test_the_network_sees_about_unit_variance(schedule: Schedule) -> None:
             return x
 
     n = 2000
-    noised = Noised.diffuse(Sample(torch.randn(n, 4)), UniformTimesteps()(n, schedule), torch.randn(n, 4), schedule)
-    NetworkCritic(Eye(), schedule=schedule)(noised.x_t, noised.t, None, noised.sample)
+    diffused = Diffused.diffuse(Sample(torch.randn(n, 4)), UniformTimesteps()(n, schedule), torch.randn(n, 4), schedule)
+    NetworkCritic(Eye(), schedule=schedule)(diffused.x_t, diffused.t, None, diffused.sample)
     assert float(seen[0].var()) == pytest.approx(1, abs=3 * (2 / (4 * n)) ** 0.5)
 
 
@@ -224,7 +224,7 @@ def test_training_reaches_every_parameter_and_no_sample() -> None:
     critic = NetworkCritic(mlp(classes=2, camera=True), schedule=SCHEDULE)
     x = torch.randn(4, 1, 8, 8, requires_grad=True)
     sample = Sample(x, Condition(label=torch.tensor([0, 1, 0, 1]), camera=cameras(4)))
-    noised = Noised.diffuse(sample, torch.full((4,), 0.5), torch.randn(4, 1, 8, 8), SCHEDULE)
-    critic.training_loss(noised).backward()
+    diffused = Diffused.diffuse(sample, torch.full((4,), 0.5), torch.randn(4, 1, 8, 8), SCHEDULE)
+    critic.training_loss(diffused).backward()
     assert all(bool(parameter.grad.any()) for parameter in critic.parameters())
     assert x.grad is None

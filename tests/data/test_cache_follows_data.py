@@ -117,7 +117,7 @@ def test_what_makes_pictures_belongs_to_the_key(tmp_path):
     assert len(set(prints)) == len(changes)
     assert GalleryImages(**settings).fingerprint() == prints[0]
     as_folder(tmp_path, SHADES, LABELS)
-    ways = [ImageFolder(tmp_path, 8), ImageFolder(tmp_path, 4), ImageFolder(tmp_path, 8, grey=True)]
+    ways = [ImageFolder(tmp_path, 8), ImageFolder(tmp_path, 4), ImageFolder(tmp_path, 8, gray=True)]
     assert len({source.fingerprint() for source in ways}) == len(ways)
 
 

@@ -39,9 +39,9 @@ def test_the_central_square_is_resampled_with_antialiasing(tmp_path) -> None:
     for x in range(8, 24, 2):
         stripes.paste(255, (x, 0, x + 1, 16))
     stripes.save(tmp_path / "stripes.png")
-    sample, _ = ImageFolder(tmp_path, 4, grey=True)[0]
+    sample, _ = ImageFolder(tmp_path, 4, gray=True)[0]
     assert sample.shape == (1, 4, 4)
-    assert sample.abs().max() < 0.2  # the mean grey, without the stripes' aliases or the edges' black
+    assert sample.abs().max() < 0.2  # the mean gray, without the stripes' aliases or the edges' black
     assert ImageFolder(tmp_path, 16)[0][0].shape == (3, 16, 16)
 
 
@@ -52,7 +52,7 @@ def test_transparency_becomes_white_and_orientation_is_obeyed(tmp_path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 3  # upside down
     turned.save(tmp_path / "b.png", exif=exif)
-    samples, _ = ImageFolder(tmp_path, 8, grey=True).all()
+    samples, _ = ImageFolder(tmp_path, 8, gray=True).all()
     assert samples[0].min() == 1
     assert (float(samples[1, 0, 0, 0]), float(samples[1, 0, 7, 0])) == (-1, 1)
 

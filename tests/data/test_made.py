@@ -54,7 +54,7 @@ def test_pictures_do_not_depend_on_the_order_of_asking() -> None:
 def test_variants_of_unequal_weight_come_as_often_as_they_should(monkeypatch) -> None:
     source = GalleryImages(["a mug"], 8, 400)
     source._weights = [torch.tensor([0.7, 0.3, 0.0, 0.0], dtype=torch.float64)]
-    frames = torch.arange(4.0)[:, None, None, None].expand(4, 3, 8, 8) / 4  # recognisable variants, quick to render
+    frames = torch.arange(4.0)[:, None, None, None].expand(4, 3, 8, 8) / 4  # recognizable variants, quick to render
 
     class Frames:
         def renders(self, *args):  # type: ignore[no-untyped-def]
@@ -81,7 +81,7 @@ def mixture(labels: bool = True) -> GaussianMixture:
     return GaussianMixture(means, 0.1, labels=torch.tensor([2, 0, 2]) if labels else None)
 
 
-def test_samples_without_end_are_new_and_labelled_by_component() -> None:
+def test_samples_without_end_are_new_and_labeled_by_component() -> None:
     teacher = mixture()
     source = TeacherSamples(teacher)
     x, label = source.draw(300, rng())

@@ -66,7 +66,7 @@ def test_without_labels_and_in_the_order_of_a_list(tmp_path) -> None:
         write_shard(tmp_path / f"s-{i:02d}.tar", {"x.png": content(picture(i)), "x.json": b'{"text": "a"}'})
     named = [str(tmp_path / f"s-{i:02d}.tar") for i in (2, 0)]
     assert levels(WebDatasetShards(named, 8).all()[0]) == [2, 0]
-    source = WebDatasetShards(str(tmp_path / "s-{00..01}.tar"), 8, grey=True)
+    source = WebDatasetShards(str(tmp_path / "s-{00..01}.tar"), 8, gray=True)
     assert (len(source), source.classes, source.all()[1], source.shape) == (2, None, None, (1, 8, 8))
 
 

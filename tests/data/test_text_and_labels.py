@@ -9,7 +9,7 @@ from data.pictures_on_disk import content, picture, save, write_shard
 
 from scoredistill.data import HuggingFaceImages, ImageFolder, WebDatasetShards
 from scoredistill.recipe_library import read, recipes
-from scoredistill.training import Prompts
+from scoredistill.training import PromptFile
 
 MARK = b"\xef\xbb\xbf"
 NAMES = [normalize("NFC", "café.png"), normalize("NFD", "café.png")]
@@ -38,7 +38,7 @@ def test_a_mark_is_no_part_of_what_a_shard_says(tmp_path, ending):
 
 def test_a_mark_is_no_part_of_a_prompt(tmp_path):
     (tmp_path / "prompts.txt").write_bytes(MARK + b"a red mug\na chair\n")
-    assert Prompts(tmp_path / "prompts.txt", 1).prompts == ("a red mug", "a chair")
+    assert PromptFile(tmp_path / "prompts.txt", 1).prompts == ("a red mug", "a chair")
 
 
 def test_a_mark_is_no_part_of_a_recipe(tmp_path):

@@ -31,11 +31,11 @@ def test_torchvision_reads_what_is_there(mnist) -> None:
     samples, labels = source.all()
     assert (source.classes, source.shape, labels.tolist()) == (10, (1, 28, 28), [7, 0, 2])
     torch.testing.assert_close(samples[:, 0, 5, 5], torch.tensor([-1.0, -0.6, 1.0]))
-    test = TorchvisionImages("FashionMNIST", mnist, "test", resolution=8, grey=False)
+    test = TorchvisionImages("FashionMNIST", mnist, "test", resolution=8, gray=False)
     assert (len(test), test.shape, test[0][1]) == (1, (3, 8, 8), 2)
 
 
-def test_torchvision_reads_colour(tmp_path, monkeypatch) -> None:
+def test_torchvision_reads_color(tmp_path, monkeypatch) -> None:
     from torchvision.datasets import CIFAR10
 
     monkeypatch.setattr(CIFAR10, "_check_integrity", lambda self: True)

@@ -5,13 +5,13 @@ import torch
 from laws.zoo import SCHEDULES, name
 
 from scoredistill.annealing import Knot, Piecewise
-from scoredistill.diffusion import CosineSchedule, LogSNRTimesteps, Schedule, UniformTimesteps
+from scoredistill.diffusion import CosineSchedule, NoiseLevelTimesteps, Schedule, UniformTimesteps
 from scoredistill.diffusion.timesteps import TimeBins
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES, ids=name)
 def test_bins_are_filled_equally_by_the_times_of_a_whole_training(schedule: Schedule) -> None:
-    timesteps = LogSNRTimesteps(Piecewise([Knot(0.0, 5.0, "geometric"), Knot(1.0, 0.1)]), spread=2.0)
+    timesteps = NoiseLevelTimesteps(Piecewise([Knot(0.0, 5.0, "geometric"), Knot(1.0, 0.1)]), spread=2.0)
     bins, rng = TimeBins.quantiles(timesteps, schedule, 5), torch.Generator().manual_seed(1)
     t = torch.cat([timesteps(500, schedule, progress, rng) for progress in torch.linspace(0, 1, 21).tolist()])
     shares = torch.bincount(bins(t, schedule), minlength=5) / len(t)

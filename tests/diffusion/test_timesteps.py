@@ -12,7 +12,7 @@ from scoredistill.diffusion import (
     CosineSchedule,
     DreamTimeTimesteps,
     LogNormalTimesteps,
-    LogSNRTimesteps,
+    NoiseLevelTimesteps,
     Schedule,
     TimestepSampler,
     TwoStageTimesteps,
@@ -23,7 +23,7 @@ SAMPLERS = [
     UniformTimesteps(),
     TwoStageTimesteps(),
     LogNormalTimesteps(),
-    LogSNRTimesteps(3.0, spread=2.0),
+    NoiseLevelTimesteps(3.0, spread=2.0),
     DreamTimeTimesteps(),
 ]
 RANDOM = SAMPLERS[:-1]
@@ -95,20 +95,20 @@ def test_log_normal_has_its_moments(schedule: Schedule) -> None:
 
 
 def test_log_snr_anneals_sigma_over_alpha() -> None:
-    sampler = LogSNRTimesteps(Piecewise([Knot(0, 60, "geometric"), Knot(0.7, 3, "geometric"), Knot(1, 0.1)]))
+    sampler = NoiseLevelTimesteps(Piecewise([Knot(0, 60, "geometric"), Knot(0.7, 3, "geometric"), Knot(1, 0.1)]))
     for progress, ratio in [(0.0, 60.0), (0.35, math.sqrt(180)), (0.7, 3.0), (0.85, math.sqrt(0.3)), (1.0, 0.1)]:
         t = draw(sampler, 3, progress)
         torch.testing.assert_close(COSINE.sigma(t) / COSINE.alpha(t), torch.full((3,), ratio), rtol=1e-9, atol=0)
 
 
 def test_log_snr_spreads_log_uniformly() -> None:
-    t = draw(LogSNRTimesteps(3.0, spread=2.0), 20_000)
+    t = draw(NoiseLevelTimesteps(3.0, spread=2.0), 20_000)
     u = torch.log(COSINE.sigma(t) / COSINE.alpha(t) / 3) / math.log(2)
     assert -1 <= u.min() < -0.999
     assert 0.999 < u.max() <= 1
     assert float(u.mean()) == pytest.approx(0, abs=3 / math.sqrt(3 * len(u)))
     with pytest.raises(ValueError, match="spread must be at least 1"):
-        LogSNRTimesteps(1.0, spread=0.5)
+        NoiseLevelTimesteps(1.0, spread=0.5)
 
 
 def test_dreamtime_falls_and_solves_its_equation() -> None:
@@ -130,9 +130,9 @@ def test_dreamtime_falls_and_solves_its_equation() -> None:
 @pytest.mark.parametrize(
     ("said", "made"),
     [
-        ("ratio must be above 0, got 0", lambda: LogSNRTimesteps(0)),
-        ("ratio must be above 0, got -1", lambda: LogSNRTimesteps(Piecewise([Knot(0, 3.0), Knot(1, -1.0)]))),
-        ("spread must be at least 1, got nan", lambda: LogSNRTimesteps(1, math.nan)),
+        ("ratio must be above 0, got 0", lambda: NoiseLevelTimesteps(0)),
+        ("ratio must be above 0, got -1", lambda: NoiseLevelTimesteps(Piecewise([Knot(0, 3.0), Knot(1, -1.0)]))),
+        ("spread must be at least 1, got nan", lambda: NoiseLevelTimesteps(1, math.nan)),
         ("std must be above 0, got 0", lambda: LogNormalTimesteps(std=0)),
         ("std must be above 0, got -2", lambda: DreamTimeTimesteps(std=-2)),
         (r"need low < high, got low 0\.5 and high 0\.4", lambda: DreamTimeTimesteps(low=0.5, high=0.4)),

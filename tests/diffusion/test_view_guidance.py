@@ -29,7 +29,7 @@ class Embedding(Teacher):
         self.mix = torch.randn(6, 6, generator=torch.Generator().manual_seed(0))
         self.read: list[list[str]] = []
 
-    def embedded(self, condition: Condition | None, rows: int | None) -> Condition | None:
+    def encode_prompt(self, condition: Condition | None, rows: int | None) -> Condition | None:
         if condition is None or condition.embeddings is not None or rows is None:
             return condition
         texts = [condition.prompt or ""] * rows if isinstance(condition.prompt, str | None) else list(condition.prompt)
@@ -40,14 +40,14 @@ class Embedding(Teacher):
         return replace(condition, embeddings=TextEmbeddings(torch.stack(tokens)))
 
     def forward(self, x_t: Tensor, t: Tensor, condition: Condition | None = None) -> Prediction:
-        told = self.embedded(condition or Condition(), len(x_t))
+        told = self.encode_prompt(condition or Condition(), len(x_t))
         assert told is not None
         assert told.embeddings is not None
         tokens = TextEmbeddings.of(told.embeddings).tokens[:, 0]
         return Prediction(x_t, t, self.schedule, epsilon=torch.tanh(x_t @ self.mix + tokens))
 
 
-def noised(rows: int, *shape: int) -> tuple[Tensor, Tensor]:
+def diffused(rows: int, *shape: int) -> tuple[Tensor, Tensor]:
     return torch.randn(rows, *shape, generator=torch.Generator().manual_seed(3)), torch.linspace(0.3, 0.9, rows)
 
 
@@ -79,7 +79,7 @@ def test_weights_are_nearly_continuous_alike_on_both_sides_and_nothing_overhead(
 
 @pytest.mark.parametrize("azimuth", [0.0, 90.0, 180.0])
 def test_constant_weights_are_perp_negs(azimuth: float) -> None:
-    x_t, t = noised(3, 6)
+    x_t, t = diffused(3, 6)
     ours = ViewPerpNeg(7.5, **CONSTANT)
     texts = texts_of(ours, "a mug")
     asked = Condition("a mug", "blurry", camera=orbit(azimuth, azimuth, azimuth))
@@ -89,10 +89,10 @@ def test_constant_weights_are_perp_negs(azimuth: float) -> None:
 
 
 def test_without_weights_it_is_cfg_of_the_blended_prompt() -> None:
-    x_t, t = noised(3, 6)
+    x_t, t = diffused(3, 6)
     teacher, guidance = Embedding(), ViewPerpNeg(7.5, **NONE)
     asked = Condition("a mug", camera=orbit(30.0, -60.0, 120.0))
-    read = teacher.embedded(Condition(texts_of(guidance, "a mug")), 4)
+    read = teacher.encode_prompt(Condition(texts_of(guidance, "a mug")), 4)
     assert read is not None
     assert isinstance(read.embeddings, TextEmbeddings)
     front, side, back, _ = read.embeddings.tokens
@@ -102,7 +102,7 @@ def test_without_weights_it_is_cfg_of_the_blended_prompt() -> None:
 
 
 def test_it_never_weakens_the_positive_direction() -> None:
-    x_t, t = noised(5, 6)
+    x_t, t = diffused(5, 6)
     asked = Condition("a mug", camera=orbit(10.0, 80.0, 100.0, 190.0, 300.0))
     ours, without = (g(Embedding(), x_t, t, asked).epsilon for g in (ViewPerpNeg(7.5), ViewPerpNeg(7.5, **NONE)))
     uncond = Embedding()(x_t, t).epsilon
@@ -122,7 +122,7 @@ BATCHES = {
 @pytest.mark.parametrize("asked", BATCHES.values(), ids=BATCHES)
 @pytest.mark.parametrize("interpolate", [False, True])
 def test_a_batch_is_its_rows_one_by_one(asked: Condition, interpolate: bool) -> None:
-    x_t, t = noised(4, 6)
+    x_t, t = diffused(4, 6)
     guidance = ViewPerpNeg(7.5, ViewPrompts(interpolate=interpolate))
     together = guidance(Embedding(), x_t, t, asked).epsilon
     for row in range(4):
@@ -131,27 +131,27 @@ def test_a_batch_is_its_rows_one_by_one(asked: Condition, interpolate: bool) -> 
 
 
 def test_all_views_are_embedded_in_one_call_and_old_embeddings_make_no_difference() -> None:
-    x_t, t = noised(3, 6)
+    x_t, t = diffused(3, 6)
     teacher, guidance = Embedding(), ViewPerpNeg(7.5)
     asked = Condition("a mug", camera=orbit(10.0, 80.0, 100.0))
     plain = guidance(teacher, x_t, t, asked).epsilon
     assert teacher.read == [texts_of(guidance, "a mug"), [""] * 3]  # the second is the unconditional branch
-    told = teacher.embedded(asked, 3)
+    told = teacher.encode_prompt(asked, 3)
     assert torch.equal(guidance(teacher, x_t, t, told).epsilon, plain)
 
 
 def test_perp_negs_negatives_do_not_inherit_the_positives_embeddings() -> None:
-    x_t, t = noised(2, 6)
+    x_t, t = diffused(2, 6)
     guidance, asked = PerpNeg(7.5, {"blurry": -1.0}), Condition("a mug")
     expected = guidance(Embedding(), x_t, t, asked).epsilon
-    told = Embedding().embedded(asked, 2)
+    told = Embedding().encode_prompt(asked, 2)
     torch.testing.assert_close(guidance(Embedding(), x_t, t, told).epsilon, expected)
     assert (expected - CFG(7.5)(Embedding(), x_t, t, asked).epsilon).abs().max() > 0.1
 
 
 def test_the_gallery_is_asked_in_its_own_words() -> None:
     teacher, guidance = Gallery(), ViewPerpNeg(7.5)
-    x_t, t = noised(4, 3, 8, 8)
+    x_t, t = diffused(4, 3, 8, 8)
     asked = Condition("a mug", camera=orbit(0.0, 80.0, 100.0, 180.0))
     ours = guidance(teacher, x_t, t, asked).epsilon
     for row in range(4):
@@ -169,7 +169,7 @@ def test_the_gallery_is_asked_in_its_own_words() -> None:
 @pytest.mark.parametrize("asked", [None, Condition("a mug"), Condition(camera=orbit(0.0))])
 def test_it_needs_a_prompt_and_cameras(asked: Condition | None) -> None:
     with pytest.raises(ValueError, match="needs a condition with a prompt and cameras"):
-        ViewPerpNeg(7.5)(Embedding(), *noised(1, 6), asked)
+        ViewPerpNeg(7.5)(Embedding(), *diffused(1, 6), asked)
 
 
 @pytest.mark.parametrize("f", [(-1.0, 0.5, 1.0), (1.0, -0.5, 0.0), (1.0, 0.5, -0.61)])

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from scoredistill.evaluation import class_accuracy, class_figures, class_shares, even_labels
+from scoredistill.evaluation import class_accuracy, class_metrics, class_shares, even_labels
 
 CLASSES = torch.tensor([0, 1, 7])
 
@@ -23,11 +23,11 @@ def test_accuracy() -> None:
 
 def test_histogram_is_compared_with_what_was_asked_else_with_the_data() -> None:
     predicted, asked, data = (torch.tensor(x) for x in ([0, 0, 0, 1], [0, 0, 1, 1], [7, 7, 7, 7, 0]))
-    figures = class_figures(predicted, asked, data, CLASSES)
+    metrics = class_metrics(predicted, asked, data, CLASSES)
     shares = {"class_share/0": 0.75, "class_share/1": 0.25, "class_share/7": 0.0}
-    assert figures == shares | {"class_accuracy": 0.75, "class_histogram_error": 0.25}
-    assert class_figures(predicted, None, data, CLASSES) == shares | {"class_histogram_error": pytest.approx(0.8)}
-    assert class_figures(predicted, None, None, CLASSES) == shares
+    assert metrics == shares | {"class_accuracy": 0.75, "class_histogram_error": 0.25}
+    assert class_metrics(predicted, None, data, CLASSES) == shares | {"class_histogram_error": pytest.approx(0.8)}
+    assert class_metrics(predicted, None, None, CLASSES) == shares
 
 
 def test_even_labels() -> None:

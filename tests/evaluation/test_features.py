@@ -83,8 +83,8 @@ def test_projection_keeps_the_variance_there_is() -> None:
     x = torch.randn(100, 2, generator=rng()) @ torch.randn(2, 1 * 3 * 3, generator=rng(1))
     x = x.view(100, 1, 3, 3)
     features = embed(PCAFeatures(2).fit(x), x)
-    centred = (x - x.mean(0)).flatten(1)
-    assert torch.allclose(features @ features.T, centred @ centred.T, atol=1e-10)
+    centered = (x - x.mean(0)).flatten(1)
+    assert torch.allclose(features @ features.T, centered @ centered.T, atol=1e-10)
     assert torch.allclose(features.mean(0), torch.zeros(2), atol=1e-12)
     assert float(features[:, 0].var()) >= float(features[:, 1].var())
     covariance = features.T @ features

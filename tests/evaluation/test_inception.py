@@ -45,10 +45,10 @@ def test_torchvision_layout(tmp_path: Path, torchvision_state: dict[str, Tensor]
     extractor = InceptionFeatures(path).train()
     assert torch.equal(before, torch.get_rng_state())
     assert not any(part.training for part in extractor.modules())
-    grey = torch.rand(1, 1, 8, 8) * 2 - 1
-    features = embed(extractor, grey)
+    gray = torch.rand(1, 1, 8, 8) * 2 - 1
+    features = embed(extractor, gray)
     assert features.shape == (1, 2048)
-    assert torch.equal(features, embed(extractor, grey.expand(-1, 3, -1, -1)))
+    assert torch.equal(features, embed(extractor, gray.expand(-1, 3, -1, -1)))
     assert bool(features.isfinite().all())
     with pytest.raises(ValueError, match=r"pictures \(N, 1 or 3, H, W\)"):
         extractor(torch.zeros(2, 2))

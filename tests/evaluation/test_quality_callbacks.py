@@ -11,7 +11,7 @@ from scoredistill.evaluation.classes import even_labels
 from scoredistill.generators import Generator, ImageParticles
 from scoredistill.losses import SDS
 from scoredistill.teachers import GaussianMixture
-from scoredistill.training import Conditions, Distillation, Labels, Prompts
+from scoredistill.training import ConditionDataModule, Distillation, Labels, PromptFile
 from scoredistill.training.callbacks.quality import MixtureQuality, SampleQuality, asked_texts, classes, draw_samples
 from scoredistill.types import Batch, Sample
 
@@ -36,7 +36,7 @@ class Ideal(Generator):
         return Sample(self.dropout(self.scale * x))
 
 
-class Data(Conditions):
+class Data(ConditionDataModule):
     """Conditions with real data."""
 
     def __init__(self, teacher: GaussianMixture, labels: list[int] | None = None, known: bool = True) -> None:
@@ -62,7 +62,7 @@ def test_samples_are_drawn_evenly_in_chunks_and_change_nothing() -> None:
     callback = SampleQuality(50, ClassifierFeatures(steps=100), resamples=3, batch=20)
     state, weights = torch.get_rng_state(), copy.deepcopy(module.state_dict())
     with torch.no_grad():
-        figures = callback.evaluate(module, Data(module.distiller.teacher, [3, 4]), final=True)
+        metrics = callback.evaluate(module, Data(module.distiller.teacher, [3, 4]), final=True)
     assert [size for size, _, _ in generator.asked] == [20, 20, 10]
     assert [labels[:3] for _, labels, _ in generator.asked if labels] == [[3, 4, 5], [5, 3, 4], [4, 5, 3]]
     assert not any(training for _, _, training in generator.asked)
@@ -70,20 +70,20 @@ def test_samples_are_drawn_evenly_in_chunks_and_change_nothing() -> None:
     assert generator.dropout.training
     assert torch.equal(state, torch.get_rng_state())
     assert all(torch.equal(value, weights[key]) for key, value in module.state_dict().items())
-    assert figures["class_accuracy"] > 0.98
-    assert figures["classifier_accuracy"] > 0.98
-    assert figures["class_histogram_error"] < 0.03
-    assert figures["memorised"] < 0.2
-    assert {"frechet_se", "coverage_se", "class_share/3_se"} <= set(figures)
+    assert metrics["class_accuracy"] > 0.98
+    assert metrics["classifier_accuracy"] > 0.98
+    assert metrics["class_histogram_error"] < 0.03
+    assert metrics["memorized"] < 0.2
+    assert {"frechet_se", "coverage_se", "class_share/3_se"} <= set(metrics)
 
 
 def test_without_labels_in_training_none_are_asked_for() -> None:
     module, generator = distillation()
     callback = SampleQuality(20, ClassifierFeatures(steps=5), resamples=0)
-    figures = callback.evaluate(module, Data(module.distiller.teacher), final=True)
+    metrics = callback.evaluate(module, Data(module.distiller.teacher), final=True)
     assert generator.asked == [(20, None, False)]
-    assert "class_accuracy" not in figures
-    assert "class_histogram_error" in figures
+    assert "class_accuracy" not in metrics
+    assert "class_histogram_error" in metrics
 
 
 def test_features_are_chosen_and_fitted_once() -> None:
@@ -129,24 +129,24 @@ def test_the_teacher_is_judged_too(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr("scoredistill.training.callbacks.quality.sample", sample)
     callback = SampleQuality(30, ClassifierFeatures(steps=100), resamples=0, reference_teacher=7, batch=24)
-    figures = callback.evaluate(module, Data(module.distiller.teacher, [3]), final=True)
+    metrics = callback.evaluate(module, Data(module.distiller.teacher, [3]), final=True)
     guidance = module.distiller.guidance
     assert calls == [(24, (2,), [3, 4, 5], 7, guidance), (6, (2,), [3, 4, 5], 7, guidance)]
-    own = {name.removeprefix("teacher/") for name in figures if name.startswith("teacher/")}
-    assert own == {name for name in figures if not name.startswith("teacher/")} - {"classifier_accuracy"}
-    assert figures["teacher/class_accuracy"] > 0.98
+    own = {name.removeprefix("teacher/") for name in metrics if name.startswith("teacher/")}
+    assert own == {name for name in metrics if not name.startswith("teacher/")} - {"classifier_accuracy"}
+    assert metrics["teacher/class_accuracy"] > 0.98
 
 
 def test_what_cannot_be_judged_is_told() -> None:
     module, _ = distillation()
-    with pytest.raises(TypeError, match=r"real data to compare with: Images; there is Conditions"):
-        SampleQuality().evaluate(module, Conditions(), final=True)
+    with pytest.raises(TypeError, match=r"real data to compare with: Images; there is ConditionDataModule"):
+        SampleQuality().evaluate(module, ConditionDataModule(), final=True)
     particles = Distillation(ImageParticles(MEANS), mixture(), SDS())
     with pytest.raises(TypeError, match="ImageParticles holds particles"):
-        MixtureQuality(8).evaluate(particles, Conditions(), final=True)
+        MixtureQuality(8).evaluate(particles, ConditionDataModule(), final=True)
     module.distiller.teacher = nn.Identity()  # type: ignore[assignment]
     with pytest.raises(TypeError, match="needs a GaussianMixture teacher; there is Identity"):
-        MixtureQuality().evaluate(module, Conditions(), final=True)
+        MixtureQuality().evaluate(module, ConditionDataModule(), final=True)
     for callback in (SampleQuality, MixtureQuality):
         with pytest.raises(ValueError, match="samples must be at least 4"):
             callback(samples=3)
@@ -155,24 +155,24 @@ def test_what_cannot_be_judged_is_told() -> None:
 @pytest.mark.parametrize("labels", [None, [3]])
 def test_ideal_samples_of_a_mixture(labels: list[int] | None) -> None:
     module, generator = distillation()
-    figures = MixtureQuality(300, resamples=8).evaluate(module, Conditions(labels=labels, size=4), final=True)
+    metrics = MixtureQuality(300, resamples=8).evaluate(module, ConditionDataModule(labels=labels, size=4), final=True)
     assert (generator.asked[0][1] is None) == (labels is None)
-    assert figures["modes_covered"] == 3
-    assert figures["within_3_std"] > 0.98
-    assert figures["mode_total_variation"] < 3 * (0.25 / 300) ** 0.5
-    error = (figures["wasserstein2_se"] ** 2 + figures["wasserstein2_floor_se"] ** 2) ** 0.5
-    assert abs(figures["wasserstein2"] - figures["wasserstein2_floor"]) < 3 * error
+    assert metrics["modes_covered"] == 3
+    assert metrics["within_3_std"] > 0.98
+    assert metrics["mode_total_variation"] < 3 * (0.25 / 300) ** 0.5
+    error = (metrics["wasserstein2_se"] ** 2 + metrics["wasserstein2_floor_se"] ** 2) ** 0.5
+    assert abs(metrics["wasserstein2"] - metrics["wasserstein2_floor"]) < 3 * error
 
 
 def test_a_generator_that_drops_a_mode() -> None:
     module, generator = distillation()
     generator.mixture = GaussianMixture(MEANS[:2], 0.1)
-    figures = MixtureQuality(1000, resamples=0).evaluate(module, Conditions(size=4), final=True)
-    assert figures["modes_covered"] == 2
+    metrics = MixtureQuality(1000, resamples=0).evaluate(module, ConditionDataModule(size=4), final=True)
+    assert metrics["modes_covered"] == 2
     # The third mode's quarter is missing, and two even modes in place of .5 and .25 add what the first has too few.
-    assert 0.25 - 1e-12 <= figures["mode_total_variation"] <= 0.25 + 3 * (0.25 / 1000) ** 0.5
+    assert 0.25 - 1e-12 <= metrics["mode_total_variation"] <= 0.25 + 3 * (0.25 / 1000) ** 0.5
     # A quarter of the mass moves by about 1.4, so the squared distance is about 1/2.
-    assert figures["wasserstein2"] > figures["wasserstein2_floor"] + 0.3
+    assert metrics["wasserstein2"] > metrics["wasserstein2_floor"] + 0.3
 
 
 def test_draws_depend_on_the_seed_alone() -> None:
@@ -187,7 +187,13 @@ def test_draws_depend_on_the_seed_alone() -> None:
 
 def test_text_students_are_looked_at_under_the_evaluations_prompts(tmp_path):
     (tmp_path / "prompts.txt").write_text("a\nb\n")
-    assert asked_texts(Prompts(tmp_path / "prompts.txt", 2, evaluation_size=3), 5).prompt == ("a", "b", "a", "a", "b")
-    assert asked_texts(Conditions("a"), 5).prompt == "a"
-    assert asked_texts(Conditions(), 5) is None
+    assert asked_texts(PromptFile(tmp_path / "prompts.txt", 2, evaluation_size=3), 5).prompt == (
+        "a",
+        "b",
+        "a",
+        "a",
+        "b",
+    )
+    assert asked_texts(ConditionDataModule("a"), 5).prompt == "a"
+    assert asked_texts(ConditionDataModule(), 5) is None
     assert asked_texts(Labels(3, 2), 5) is None

@@ -1,4 +1,4 @@
-"""All figures together."""
+"""All metrics together."""
 
 import math
 
@@ -19,17 +19,17 @@ def clusters(count: int, seed: int, std: float = 0.1) -> tuple[torch.Tensor, tor
 
 
 FEATURES = {"frechet", "kernel", "precision", "recall", "density", "coverage"}
-COPIES = {"memorised", "unauthentic", "nearest_distance"}
+COPIES = {"memorized", "unauthentic", "nearest_distance"}
 CLASSES = {"class_accuracy", "class_share/0", "class_share/1", "class_histogram_error"}
 
 
 def test_without_labels() -> None:
     data, samples = clusters(200, 0)[0], clusters(100, 1)[0]
     extractor = PCAFeatures().fit(data)
-    figures = evaluate_samples(samples, None, data, None, extractor, resamples=3)
+    metrics = evaluate_samples(samples, None, data, None, extractor, resamples=3)
     names = FEATURES | COPIES
-    assert set(figures) == names | {f"{name}_se" for name in names} | {"nearest_distance_data"}
-    assert figures["frechet"] == pytest.approx(frechet_distance(samples, data))
+    assert set(metrics) == names | {f"{name}_se" for name in names} | {"nearest_distance_data"}
+    assert metrics["frechet"] == pytest.approx(frechet_distance(samples, data))
     assert set(evaluate_samples(samples, None, data, None, extractor, resamples=0)) == names | {"nearest_distance_data"}
 
 
@@ -65,10 +65,10 @@ def test_nothing_is_random_but_the_seed() -> None:
     assert torch.equal(state, torch.get_rng_state())
 
 
-def test_fewer_samples_than_features_give_finite_figures() -> None:
+def test_fewer_samples_than_features_give_finite_metrics() -> None:
     data = torch.randn(12, 1, 5, 5, generator=rng())
-    figures = evaluate_samples(data[:4] + 0.1, None, data, None, PCAFeatures(30).fit(data), resamples=3)
-    assert all(math.isfinite(value) for value in figures.values())
+    metrics = evaluate_samples(data[:4] + 0.1, None, data, None, PCAFeatures(30).fit(data), resamples=3)
+    assert all(math.isfinite(value) for value in metrics.values())
 
 
 def test_one_sample_is_too_few() -> None:

@@ -8,7 +8,7 @@ from scoredistill.evaluation import (
     Manifold,
     kernel_distance,
     kernel_self_similarity,
-    manifold_figures,
+    manifold_metrics,
     standard_errors,
     with_errors,
 )
@@ -38,12 +38,12 @@ def test_errors_cover_the_spread_of_repeated_draws() -> None:
             return {
                 "frechet": GaussianFit.of(x[index]).distance(fit),
                 "kernel": kernel_distance(x[index], data, self_b=own),
-                "precision": manifold_figures(x[index], manifold)["precision"],
+                "precision": manifold_metrics(x[index], manifold)["precision"],
             }
 
-        figures = with_errors(statistic, count, 10, rng())
-        means.append([figures[name] for name in ("frechet", "kernel", "precision")])
-        errors.append([figures[f"{name}_se"] for name in ("frechet", "kernel", "precision")])
+        metrics = with_errors(statistic, count, 10, rng())
+        means.append([metrics[name] for name in ("frechet", "kernel", "precision")])
+        errors.append([metrics[f"{name}_se"] for name in ("frechet", "kernel", "precision")])
     spread = torch.tensor(means).std(0)
     ratio = torch.tensor(errors).square().mean(0).sqrt() / spread
     assert bool(((ratio > 1 / 1.5) & (ratio < 1.5)).all()), ratio

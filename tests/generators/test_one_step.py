@@ -10,9 +10,9 @@ from scoredistill.diffusion import CosineSchedule, EDMSchedule, FlowSchedule, Sc
 from scoredistill.divergences import ForwardKL
 from scoredistill.generators import OneStepUNet
 from scoredistill.losses import VSD, FDistill
-from scoredistill.networks import Denoiser, DiffusersBackbone, LoRA, MLPBackbone, Parameterisation
+from scoredistill.networks import Denoiser, DiffusersBackbone, LoRA, MLPBackbone, Parameterization
 from scoredistill.ratios import ExactRatio
-from scoredistill.teachers import EDMTeacher, GaussianMixture
+from scoredistill.teachers import GaussianMixture, NetworkTeacher
 from scoredistill.types import Batch, Condition, Sample
 
 
@@ -28,7 +28,7 @@ def rng(seed: int = 0) -> torch.Generator:
 
 @pytest.mark.parametrize("schedule", [EDMSchedule(), CosineSchedule(), FlowSchedule()])
 @pytest.mark.parametrize("prediction", ["edm", "epsilon", "v", "flow"])
-def test_a_sample_is_the_clean_prediction_from_pure_noise(prediction: Parameterisation, schedule: Schedule) -> None:
+def test_a_sample_is_the_clean_prediction_from_pure_noise(prediction: Parameterization, schedule: Schedule) -> None:
     network = mlp()
     student = OneStepUNet((2,), network, prediction, 0.5, times=[0.9], schedule=schedule)
     x = student(Batch(size=5), rng()).x
@@ -38,8 +38,8 @@ def test_a_sample_is_the_clean_prediction_from_pure_noise(prediction: Parameteri
     assert x.requires_grad
 
 
-def teacher_of(network: MLPBackbone) -> EDMTeacher:
-    return EDMTeacher(network, sigma_data=0.6)
+def teacher_of(network: MLPBackbone) -> NetworkTeacher:
+    return NetworkTeacher(network, sigma_data=0.6)
 
 
 def test_a_student_starts_as_the_teacher_and_leaves_it_alone() -> None:
@@ -114,8 +114,8 @@ def test_a_population_stands_for_the_generator_in_an_exact_ratio() -> None:
     loss = FDistill(ForwardKL(), ParticleCritic(0.1), ExactRatio())
     distiller = Distiller(student, GaussianMixture(torch.zeros(1, 2), 1.0, schedule=EDMSchedule(0.05, 10.0)), loss)
     step = distiller.step(Batch(size=8), rng=rng())
-    assert step.noised.sample.population.shape == (500, 2)  # type: ignore[union-attr]
-    assert not step.noised.sample.population.requires_grad  # type: ignore[union-attr]
+    assert step.diffused.sample.population.shape == (500, 2)  # type: ignore[union-attr]
+    assert not step.diffused.sample.population.requires_grad  # type: ignore[union-attr]
     assert student.eval()(Batch(size=8), rng()).population is None
 
 
@@ -131,7 +131,7 @@ def unet(**settings: object) -> DiffusersBackbone:
 
 
 def test_lora_trains_adapters_over_the_teachers_own_weights() -> None:
-    teacher = EDMTeacher(unet())
+    teacher = NetworkTeacher(unet())
     student = OneStepUNet((1, 8, 8), lora=LoRA(rank=2))
     Distiller(student, teacher, VSD(ParticleCritic()))
     trained = {name for name, weight in student.named_parameters() if weight.requires_grad}

@@ -12,7 +12,7 @@ from scoredistill.diffusion import CosineSchedule, DivergenceWeight
 from scoredistill.divergences import Divergence
 from scoredistill.generators import ImageParticles
 from scoredistill.losses import FDistill
-from scoredistill.ratios import ExactRatio, WeightNormaliser
+from scoredistill.ratios import ExactRatio, WeightNormalizer
 from scoredistill.teachers import GaussianMixture, Teacher
 
 
@@ -45,7 +45,7 @@ def expected_gradient(
     m: float,
     tau: float,
     alpha: float = 0.8,
-    weight_normaliser: WeightNormaliser | None = None,
+    weight_normalizer: WeightNormalizer | None = None,
     nodes: tuple[Tensor, Tensor] | None = None,
 ) -> tuple[float, float]:
     """(d/dm, d/dtau) of D_f(p_t || q_t) for q = N(m, tau^2), as our gradient has it: E[(alpha/sigma) g dx/d(m, tau)].
@@ -60,7 +60,7 @@ def expected_gradient(
         divergence,
         ExactCritic(normal(m, tau)),
         ExactRatio(),
-        weight_normaliser=weight_normaliser,
+        weight_normalizer=weight_normalizer,
         weight=DivergenceWeight(),
     )
     distiller = Distiller(ImageParticles(torch.zeros(1, 1)), teacher, loss)

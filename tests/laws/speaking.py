@@ -1,4 +1,4 @@
-"""A teacher for whom every law can be stated."""
+"""A teacher for user every law can be stated."""
 
 import torch
 from torch import Tensor
@@ -12,7 +12,7 @@ DIRECTIONS |= {"asked, front view": [0.9, 0.4], "asked, side view": [0.2, 0.8], 
 
 
 class Speaking(Teacher):
-    """A labelled mixture that answers in any prediction type, and shifts with the prompt."""
+    """A labeled mixture that answers in any prediction type, and shifts with the prompt."""
 
     exact = True
 

@@ -1,4 +1,4 @@
-"""Laws 2, 11, 13 and 18: parametrisations, particles, normalisers, batches."""
+"""Laws 2, 11, 13 and 18: parametrizations, particles, normalizers, batches."""
 
 import numpy as np
 import pytest
@@ -21,7 +21,7 @@ from scoredistill.diffusion import (
     ViewPerpNeg,
 )
 from scoredistill.generators import ImageParticles
-from scoredistill.losses import SDS, VSD, DMDNormaliser
+from scoredistill.losses import SDS, VSD, DMDNormalizer
 from scoredistill.rendering.camera import Camera
 from scoredistill.teachers import GaussianMixture
 
@@ -104,14 +104,14 @@ def test_law_11_one_particle_is_sds() -> None:
 
 
 @pytest.mark.parametrize("c", [0.01, 7.0])
-def test_law_13_dmd_normaliser_is_scale_invariant(c: float) -> None:
+def test_law_13_dmd_normalizer_is_scale_invariant(c: float) -> None:
     x, _, epsilon = batch()
     schedule = EDMSchedule(1e-4, 1e4)
     means = torch.tensor([[1.0, 0.0], [-1.0, 0.5]])
 
     def gradient(scale: float) -> Tensor:
         t = schedule.t_at_log_snr(torch.full((len(x),), 2.0) - 2 * torch.tensor(scale).log())
-        loss = SDS(weight=UniformWeight(), normaliser=DMDNormaliser())
+        loss = SDS(weight=UniformWeight(), normalizer=DMDNormalizer())
         teacher = GaussianMixture(scale * means, 0.4 * scale, schedule=schedule)
         return Distiller(ImageParticles(x), teacher, loss).gradient(scale * x, t=t, epsilon=epsilon)
 
@@ -120,7 +120,7 @@ def test_law_13_dmd_normaliser_is_scale_invariant(c: float) -> None:
 
 def test_law_13_gradient_is_finite_where_x_is_the_teachers_x0() -> None:
     x = torch.full((3, 2), 0.25)
-    distiller = Distiller(ImageParticles(x), GaussianMixture(x[:1], 0.0), SDS(normaliser=DMDNormaliser()))
+    distiller = Distiller(ImageParticles(x), GaussianMixture(x[:1], 0.0), SDS(normalizer=DMDNormalizer()))
     g = distiller.gradient(x, t=torch.tensor([0.1, 0.5, 0.9]), epsilon=torch.randn(3, 2))
     assert bool(torch.isfinite(g).all())
     assert g.abs().max() < 1e-9

@@ -20,9 +20,9 @@ from scoredistill.divergences import (
     SoftenedReverseKL,
     SquaredHellinger,
 )
-from scoredistill.ratios import BatchMeanNormaliser, ExactRatio
+from scoredistill.ratios import BatchMeanNormalizer, ExactRatio
 from scoredistill.teachers import GaussianMixture
-from scoredistill.types import Noised, Sample
+from scoredistill.types import Diffused, Sample
 
 
 @pytest.mark.parametrize("divergence", DIVERGENCES, ids=name)
@@ -55,8 +55,8 @@ def log_ratio_nodes(gap: float) -> tuple[Tensor, Tensor]:
     z, w = normal_nodes(120)
     p, q = normal(), ExactCritic(normal(gap))
     t = torch.zeros_like(z)
-    noised = Noised.diffuse(Sample(gap + z[:, None]), t, torch.zeros(120, 1), p.schedule)
-    return ExactRatio()(noised, p, q), w
+    diffused = Diffused.diffuse(Sample(gap + z[:, None]), t, torch.zeros(120, 1), p.schedule)
+    return ExactRatio()(diffused, p, q), w
 
 
 def test_law_9_the_mean_of_r_is_one() -> None:
@@ -65,7 +65,7 @@ def test_law_9_the_mean_of_r_is_one() -> None:
 
 
 @pytest.mark.parametrize("alpha", [0.5, 1.5])
-def test_law_9_normalised_alpha_is_renyi(alpha: float) -> None:
+def test_law_9_normalized_alpha_is_renyi(alpha: float) -> None:
     m, tau = torch.tensor(1.0, requires_grad=True), torch.tensor(1.1, requires_grad=True)
     x = torch.linspace(-9, 9, 20001)
     p, q = torch.distributions.Normal(0.0, 1.0), torch.distributions.Normal(0.8 * m, (0.64 * tau**2 + 0.36).sqrt())
@@ -76,10 +76,10 @@ def test_law_9_normalised_alpha_is_renyi(alpha: float) -> None:
     z = torch.special.ndtri((torch.arange(400_000) + 0.5) / 400_000)
     nodes = (z, torch.full_like(z, 1 / len(z)))
 
-    def gradient(normaliser: BatchMeanNormaliser | None) -> tuple[float, float]:
-        return expected_gradient(Alpha(alpha), normal(), 1.0, 1.1, 0.8, normaliser, nodes)
+    def gradient(normalizer: BatchMeanNormalizer | None) -> tuple[float, float]:
+        return expected_gradient(Alpha(alpha), normal(), 1.0, 1.1, 0.8, normalizer, nodes)
 
-    assert [alpha * g for g in gradient(BatchMeanNormaliser())] == pytest.approx(renyi, rel=1e-4)
+    assert [alpha * g for g in gradient(BatchMeanNormalizer())] == pytest.approx(renyi, rel=1e-4)
     assert gradient(None) != pytest.approx([r / alpha for r in renyi], rel=2e-2)  # the alpha divergence's is another
 
 

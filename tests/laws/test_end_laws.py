@@ -14,7 +14,6 @@ from laws.zoo import CRITICS, LOSSES, SCHEDULES, TIMESTEPS, WEIGHTS, WITHOUT_TER
 from scoredistill import Batch, Condition, Distiller
 from scoredistill.critics import NetworkCritic, ParticleCritic
 from scoredistill.diffusion import (
-    CleanWeight,
     CosineSchedule,
     DivergenceWeight,
     DreamTimeTimesteps,
@@ -24,16 +23,17 @@ from scoredistill.diffusion import (
     Schedule,
     TimestepSampler,
     TimeWeight,
+    X0Weight,
 )
 from scoredistill.diffusion.schedule import VANISHING
 from scoredistill.diffusion.timesteps import TimeBins
 from scoredistill.generators import ImageParticles, OneStepUNet
 from scoredistill.generators.sampler import SampledTeacher
-from scoredistill.losses import SDS, VSD, DMDNormaliser, ScoreDistillation
-from scoredistill.networks import Denoiser, MLPBackbone, Parameterisation
+from scoredistill.losses import SDS, VSD, DMDNormalizer, ScoreDistillation
+from scoredistill.networks import Denoiser, MLPBackbone, Parameterization
 from scoredistill.ratios import ExactRatio
-from scoredistill.teachers import EDMTeacher, Empirical, Gallery, GaussianMixture, Teacher
-from scoredistill.types import Noised, Sample
+from scoredistill.teachers import Empirical, Gallery, GaussianMixture, NetworkTeacher, Teacher
+from scoredistill.types import Diffused, Sample
 
 ALL = [*SCHEDULES, WITHOUT_TERMINAL_SIGNAL]
 KINDS: list[PredictionType] = ["epsilon", "x0", "v", "flow", "score"]
@@ -133,7 +133,7 @@ def test_training_targets(kind: PredictionType, schedule: Schedule, dtype: torch
 def test_weights(weight: TimeWeight, schedule: Schedule, dtype: torch.dtype) -> None:
     for t in ends(dtype).split(1):
         clean, pure = vanishing(schedule, t)
-        refused = (isinstance(weight, DivergenceWeight) and clean) or (isinstance(weight, CleanWeight) and pure)
+        refused = (isinstance(weight, DivergenceWeight) and clean) or (isinstance(weight, X0Weight) and pure)
         require_finite_or_refused(lambda t=t: weight(t, schedule), refused, dtype)
 
 
@@ -208,19 +208,19 @@ def test_the_gallery(pixel_std: float, dtype: torch.dtype) -> None:
         require_finite_or_refused(lambda t=t, x_t=x_t: teacher(x_t, t, Condition("a red mug")).epsilon, refused, dtype)
 
 
-NETWORKS: list[Parameterisation] = ["edm", *KINDS]
+NETWORKS: list[Parameterization] = ["edm", *KINDS]
 
 
 @every_schedule
 @both_precisions
 @pytest.mark.parametrize("kind", NETWORKS)
-def test_networks_as_teachers_and_critics(kind: Parameterisation, schedule: Schedule, dtype: torch.dtype) -> None:
-    teacher = EDMTeacher(mlp(), prediction=kind, schedule=schedule).to(dtype)
+def test_networks_as_teachers_and_critics(kind: Parameterization, schedule: Schedule, dtype: torch.dtype) -> None:
+    teacher = NetworkTeacher(mlp(), prediction=kind, schedule=schedule).to(dtype)
     critic = NetworkCritic(mlp(), kind, schedule=schedule).to(dtype)
     x, epsilon = torch.randn(1, 2, dtype=dtype), torch.randn(1, 2, dtype=dtype)
     for t in ends(dtype).split(1):
         clean, pure = vanishing(schedule, t)
-        at = Noised.diffuse(Sample(x), t, epsilon, schedule)
+        at = Diffused.diffuse(Sample(x), t, epsilon, schedule)
         for predicted in (teacher(at.x_t, t), critic(at.x_t, t, None, at.sample)):
             require_finite_or_refused(lambda p=predicted: p.epsilon, clean and kind == "x0", dtype)
             require_finite_or_refused(lambda p=predicted: p.x0, pure and kind in ("epsilon", "score"), dtype)
@@ -259,13 +259,13 @@ def test_critics_and_ratios(critic: str, schedule: Schedule, dtype: torch.dtype)
     t = ends(dtype)
     x, epsilon = torch.randn(len(t), 2), torch.randn(len(t), 2)
     distiller = Distiller(ImageParticles(x), Speaking(schedule=schedule), VSD(CRITICS[critic]())).to(dtype)
-    noised = Noised.diffuse(Sample(x.to(dtype)), t, epsilon.to(dtype), schedule)
-    error = distiller.critic_error(noised) if distiller.critics else torch.zeros(())
+    diffused = Diffused.diffuse(Sample(x.to(dtype)), t, epsilon.to(dtype), schedule)
+    error = distiller.critic_error(diffused) if distiller.critics else torch.zeros(())
     assert bool(torch.isfinite(error).all())
     ratios = [discriminator().to(dtype)]
     ratios += [ExactRatio()] if critic in ("particles", "exact") else []
     for ratio in ratios:
-        log_r = ratio(noised, distiller.teacher, distiller.loss.critic)
+        log_r = ratio(diffused, distiller.teacher, distiller.loss.critic)
         assert bool(torch.isfinite(log_r).all()), log_r
 
 
@@ -286,8 +286,8 @@ def test_a_critic_of_point_masses_is_refused_without_noise(t: float, dtype: torc
 def test_the_dmd_normalizer_has_a_limit_at_both_ends(schedule: Schedule, dtype: torch.dtype) -> None:
     t, floor = torch.tensor([0.0, 1.0], dtype=dtype), 1e-3
     x, epsilon = torch.randn(2, 2, dtype=dtype), torch.randn(2, 2, dtype=dtype)
-    noised = Noised.diffuse(Sample(x), t, epsilon, schedule)
-    factor = DMDNormaliser(floor)(noised, MIXTURES["isotropic"](schedule).to(dtype)(noised.x_t, t))
+    diffused = Diffused.diffuse(Sample(x), t, epsilon, schedule)
+    factor = DMDNormalizer(floor)(diffused, MIXTURES["isotropic"](schedule).to(dtype)(diffused.x_t, t))
     assert bool(torch.isfinite(factor).all())
     clean, pure = vanishing(schedule, t)
     assert not clean or factor[0] == 0
@@ -299,7 +299,7 @@ def test_the_dmd_normalizer_has_a_limit_at_both_ends(schedule: Schedule, dtype: 
 @both_precisions
 @pytest.mark.parametrize("kind", NETWORKS)
 @pytest.mark.parametrize("times", [(1.0,), (1.0, 0.5)], ids=str)
-def test_students(times: tuple[float, ...], kind: Parameterisation, schedule: Schedule, dtype: torch.dtype) -> None:
+def test_students(times: tuple[float, ...], kind: Parameterization, schedule: Schedule, dtype: torch.dtype) -> None:
     teacher = GaussianMixture(MEANS, 0.4, schedule=schedule)
 
     def generated() -> Tensor:
@@ -319,7 +319,7 @@ def test_the_default_student_of_the_default_mixture() -> None:
 
 @every_schedule
 @both_precisions
-@pytest.mark.parametrize("teacher", [lambda s: MIXTURES["points"](s), lambda s: EDMTeacher(mlp(), schedule=s)])
+@pytest.mark.parametrize("teacher", [lambda s: MIXTURES["points"](s), lambda s: NetworkTeacher(mlp(), schedule=s)])
 def test_sampled_teachers(teacher: Callable[[Schedule], Teacher], schedule: Schedule, dtype: torch.dtype) -> None:
     x = SampledTeacher(teacher(schedule).to(dtype), (2,), steps=5)(Batch(size=3)).x
     assert x.dtype == dtype
@@ -329,8 +329,8 @@ def test_sampled_teachers(teacher: Callable[[Schedule], Teacher], schedule: Sche
 class Dividing(SDS):
     """One's own loss whose baseline has no value without signal, and that does not say so."""
 
-    def baseline(self, noised: Noised, teacher: Teacher) -> Tensor:
-        return super().baseline(noised, teacher) / noised.schedule.alpha(noised.t)[:, None]
+    def baseline(self, diffused: Diffused, teacher: Teacher) -> Tensor:
+        return super().baseline(diffused, teacher) / diffused.schedule.alpha(diffused.t)[:, None]
 
 
 def test_a_gradient_of_ones_own_that_is_not_finite_at_an_end_is_refused() -> None:

@@ -25,7 +25,7 @@ from scoredistill.divergences import (
 from scoredistill.generators import ImageParticles
 from scoredistill.losses import CSD, DDS, SDS, VSD, FDistill, ScoreDistillation
 from scoredistill.teachers import GaussianMixture, Teacher
-from scoredistill.types import Noised
+from scoredistill.types import Diffused
 
 ALPHA, SIGMA = 0.8, 0.6
 
@@ -79,8 +79,8 @@ class ScaledNoise(ScoreDistillation):
         super().__init__(UniformWeight())
         self.c = c
 
-    def baseline(self, noised: Noised, teacher: Teacher) -> Tensor:
-        return self.c * noised.epsilon
+    def baseline(self, diffused: Diffused, teacher: Teacher) -> Tensor:
+        return self.c * diffused.epsilon
 
 
 @pytest.mark.parametrize(("c", "expected"), [(0.0, 0.1296), (1.0, 0.4096), (0.36, 0.0)])

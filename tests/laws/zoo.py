@@ -7,7 +7,6 @@ import torch
 from scoredistill.critics import Critic, DiracCritic, ExactCritic, LoRACritic, NetworkCritic, ParticleCritic
 from scoredistill.diffusion import (
     CFG,
-    CleanWeight,
     CosineSchedule,
     DiscreteSchedule,
     DivergenceWeight,
@@ -17,14 +16,15 @@ from scoredistill.diffusion import (
     Guidance,
     LinearSchedule,
     LogNormalTimesteps,
-    LogSNRTimesteps,
+    NoiseLevelTimesteps,
     PerpNeg,
-    SigmaSquared,
+    SigmaSquaredWeight,
     TimestepSampler,
     TimeWeight,
     TwoStageTimesteps,
     UniformTimesteps,
     UniformWeight,
+    X0Weight,
 )
 from scoredistill.divergences import (
     Alpha,
@@ -38,10 +38,10 @@ from scoredistill.divergences import (
     SoftenedReverseKL,
     SquaredHellinger,
 )
-from scoredistill.losses import CSD, DDS, GAN, SDS, VSD, DMDNormaliser, FDistill, ScoreDistillation
+from scoredistill.losses import CSD, DDS, SDS, VSD, DMDNormalizer, FDistill, ScoreDistillation, WithGAN
 from scoredistill.networks import LoRA, MLPBackbone
-from scoredistill.ratios import BatchMeanNormaliser, ClampRatio, DiscriminatorRatio, ExactRatio, TimeBinNormaliser
-from scoredistill.teachers import EDMTeacher, GaussianMixture
+from scoredistill.ratios import BatchMeanNormalizer, ClampRatio, DiscriminatorRatio, ExactRatio, TimeBinNormalizer
+from scoredistill.teachers import GaussianMixture, NetworkTeacher
 
 DIVERGENCES: list[Divergence] = [
     ReverseKL(),
@@ -62,7 +62,7 @@ SCHEDULES = [CosineSchedule(), LinearSchedule(), LinearSchedule(1e-4, 0.02, scal
 
 WITHOUT_TERMINAL_SIGNAL = DiscreteSchedule(torch.tensor([0.1, 0.5, 1.0]))
 
-WEIGHTS: list[TimeWeight] = [SigmaSquared(), UniformWeight(), DivergenceWeight(), CleanWeight()]
+WEIGHTS: list[TimeWeight] = [SigmaSquaredWeight(), UniformWeight(), DivergenceWeight(), X0Weight()]
 
 TIMESTEPS: list[TimestepSampler] = [
     UniformTimesteps(0.0, 1.0),
@@ -70,8 +70,8 @@ TIMESTEPS: list[TimestepSampler] = [
     UniformTimesteps(1.0, 1.0),
     TwoStageTimesteps(0.0, 1.0),
     LogNormalTimesteps(0.0, 100.0),
-    LogSNRTimesteps(1e-30),
-    LogSNRTimesteps(1e30),
+    NoiseLevelTimesteps(1e-30),
+    NoiseLevelTimesteps(1e30),
     DreamTimeTimesteps(low=0.0),
     DreamTimeTimesteps(high=1.0),
 ]
@@ -100,7 +100,7 @@ CRITICS: dict[str, Callable[[], Critic]] = {
     "dirac": DiracCritic,
     "particles": lambda: ParticleCritic(0.1),
     "network": mlp_critic,
-    "lora": lambda: LoRACritic(LoRA(2, targets=["layers.1"]), EDMTeacher(mlp(), prediction="epsilon")),
+    "lora": lambda: LoRACritic(LoRA(2, targets=["layers.1"]), NetworkTeacher(mlp(), prediction="epsilon")),
     "exact": lambda: ExactCritic(GaussianMixture(torch.tensor([[0.5, -0.3]]), 0.8)),
 }
 
@@ -118,7 +118,7 @@ LOSSES: dict[str, Callable[[], ScoreDistillation]] = {
     "SDS": SDS,
     "CSD": CSD,
     "DDS": lambda: DDS(torch.tensor([[0.4, -0.2]]), prompt="left"),
-    "SDS-DMD": lambda: SDS(normaliser=DMDNormaliser()),
+    "SDS-DMD": lambda: SDS(normalizer=DMDNormalizer()),
     **{f"VSD-{key}": (lambda make=make: VSD(make())) for key, make in CRITICS.items()},
     **{
         f"FDistill-{name(divergence)}": (
@@ -127,18 +127,18 @@ LOSSES: dict[str, Callable[[], ScoreDistillation]] = {
         for divergence in DIVERGENCES
     },
     "FDistill-network-clamped": lambda: FDistill(
-        ForwardKL(), mlp_critic(), ExactRatio(q=ParticleCritic(0.1)), [ClampRatio(), TimeBinNormaliser()]
+        ForwardKL(), mlp_critic(), ExactRatio(q=ParticleCritic(0.1)), [ClampRatio(), TimeBinNormalizer()]
     ),
     "FDistill-discriminator": lambda: FDistill(JensenShannon(), ParticleCritic(0.1), discriminator(), [ClampRatio()]),
-    "GAN-SDS": lambda: GAN(SDS(), discriminator(), gan_weight=0.3),
-    "GAN-FDistill": lambda: GAN(FDistill(ForwardKL(), mlp_critic(), discriminator()), gan_weight=0.3),
+    "GAN-SDS": lambda: WithGAN(SDS(), discriminator(), gan_weight=0.3),
+    "GAN-FDistill": lambda: WithGAN(FDistill(ForwardKL(), mlp_critic(), discriminator()), gan_weight=0.3),
 }
 
 BATCH_STATISTICS: dict[str, Callable[[], ScoreDistillation]] = {
     "FDistill-batch-mean": lambda: FDistill(
-        ForwardKL(), ParticleCritic(0.1), ExactRatio(), weight_normaliser=BatchMeanNormaliser()
+        ForwardKL(), ParticleCritic(0.1), ExactRatio(), weight_normalizer=BatchMeanNormalizer()
     ),
-    "GAN-balanced": lambda: GAN(SDS(), discriminator(), balance=0.5),
+    "GAN-balanced": lambda: WithGAN(SDS(), discriminator(), balance=0.5),
 }
 
 GUIDANCES: dict[str, Callable[[], Guidance]] = {

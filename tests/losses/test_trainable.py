@@ -9,15 +9,15 @@ from torch import Tensor, nn
 
 from scoredistill import Distiller
 from scoredistill.critics import Critic, DiracCritic, ExactCritic, LoRACritic, ParticleCritic
-from scoredistill.diffusion import CFG, Prediction, Schedule, SigmaSquared, TimeWeight
+from scoredistill.diffusion import CFG, Prediction, Schedule, SigmaSquaredWeight, TimeWeight
 from scoredistill.divergences import JensenShannon
 from scoredistill.generators import Generator, ImageParticles
-from scoredistill.losses import GAN, SDS, VSD, FDistill, Reweighting, ScoreDistillation
-from scoredistill.losses.distillation import GradientNormaliser
+from scoredistill.losses import SDS, VSD, FDistill, Reweighting, ScoreDistillation, WithGAN
+from scoredistill.losses.distillation import GradientNormalizer
 from scoredistill.networks import LoRA, MLPBackbone
-from scoredistill.ratios import DensityRatio, ExactRatio, RatioNormaliser
-from scoredistill.teachers import EDMTeacher, GaussianMixture, Teacher
-from scoredistill.types import Batch, Condition, Noised, Sample
+from scoredistill.ratios import DensityRatio, ExactRatio, RatioNormalizer
+from scoredistill.teachers import GaussianMixture, NetworkTeacher, Teacher
+from scoredistill.types import Batch, Condition, Diffused, Sample
 
 
 def distiller(loss: ScoreDistillation, generator: Generator | None = None, guidance: CFG | None = None) -> Distiller:
@@ -49,8 +49,8 @@ class LearnedRatio(DensityRatio):
         super().__init__()
         self.network = nn.Linear(2, 1)
 
-    def forward(self, noised: Noised, teacher: Teacher, critic: Critic | None) -> Tensor:
-        return self.network(noised.x_t)[:, 0]
+    def forward(self, diffused: Diffused, teacher: Teacher, critic: Critic | None) -> Tensor:
+        return self.network(diffused.x_t)[:, 0]
 
 
 ORPHANS: dict[str, tuple[Callable[[], ScoreDistillation], str]] = {
@@ -58,7 +58,7 @@ ORPHANS: dict[str, tuple[Callable[[], ScoreDistillation], str]] = {
     "parameter": (lambda: with_attribute(nn.Parameter(torch.zeros(()))), "SDS: extra"),
     "critic": (lambda: VSD(Learned()), "VSD: critic.network.weight"),
     "ratio": (lambda: FDistill(JensenShannon(), DiracCritic(), LearnedRatio()), "FDistill: ratio.network.weight"),
-    "nested": (lambda: GAN(with_attribute(nn.Linear(2, 2)), discriminator()), "GAN: loss.extra.weight"),
+    "nested": (lambda: WithGAN(with_attribute(nn.Linear(2, 2)), discriminator()), "WithGAN: loss.extra.weight"),
 }
 
 
@@ -74,13 +74,13 @@ def test_what_is_frozen_may_be_there() -> None:
 
 
 def test_a_teacher_inside_a_loss_is_frozen_as_every_teacher() -> None:
-    p, q = (EDMTeacher(MLPBackbone((2,), 8)) for _ in range(2))
+    p, q = (NetworkTeacher(MLPBackbone((2,), 8)) for _ in range(2))
     made = distiller(FDistill(JensenShannon(), ExactCritic(q), ExactRatio(p)))
     assert not any(parameter.requires_grad for parameter in made.loss.parameters())
     assert not any(module.training for part in (p, made.loss.critic.distribution) for module in part.modules())
 
 
-class WithNetwork(SigmaSquared):
+class WithNetwork(SigmaSquaredWeight):
     """One's own weight, which is no module, with a network."""
 
     def __init__(self) -> None:
@@ -128,7 +128,7 @@ def test_modules_that_are_found_elsewhere_or_frozen_may_lie_in_containers() -> N
     loss = VSD(critic)
     loss.also = [critic, nn.Linear(2, 2).requires_grad_(False)]
     assert distiller(loss).critics == [critic]
-    base = EDMTeacher(MLPBackbone((2,), 8, 2), prediction="epsilon")
+    base = NetworkTeacher(MLPBackbone((2,), 8, 2), prediction="epsilon")
     assert len(distiller(VSD(LoRACritic(LoRA(2, targets=["layers.1"]), base))).critics) == 1
 
 
@@ -139,14 +139,14 @@ class Misshapen(SDS):
         super().__init__(**settings)  # type: ignore[arg-type]
         self.part = part
 
-    def baseline(self, noised: Noised, teacher: Teacher) -> Tensor:
-        value = super().baseline(noised, teacher)
+    def baseline(self, diffused: Diffused, teacher: Teacher) -> Tensor:
+        value = super().baseline(diffused, teacher)
         return value[:, :1] if self.part == "baseline" else value
 
-    def reweight(self, noised: Noised, teacher: Teacher) -> Reweighting:
-        parts = {"h": torch.ones_like(noised.t)}
+    def reweight(self, diffused: Diffused, teacher: Teacher) -> Reweighting:
+        parts = {"h": torch.ones_like(diffused.t)}
         if self.part != "baseline":
-            parts[self.part] = torch.ones_like(noised.t)[:, None]
+            parts[self.part] = torch.ones_like(diffused.t)[:, None]
         return Reweighting(**parts)
 
 
@@ -155,18 +155,18 @@ class ColumnWeight(TimeWeight):
         return torch.ones_like(t)[:, None]
 
 
-class ColumnFactor(GradientNormaliser):
-    def forward(self, noised: Noised, target: Prediction) -> Tensor:
-        return torch.ones_like(noised.t)[:, None]
+class ColumnFactor(GradientNormalizer):
+    def forward(self, diffused: Diffused, target: Prediction) -> Tensor:
+        return torch.ones_like(diffused.t)[:, None]
 
 
 class ColumnRatio(DensityRatio):
-    def forward(self, noised: Noised, teacher: Teacher, critic: Critic | None) -> Tensor:
-        return torch.zeros_like(noised.t)[:, None]
+    def forward(self, diffused: Diffused, teacher: Teacher, critic: Critic | None) -> Tensor:
+        return torch.zeros_like(diffused.t)[:, None]
 
 
-class ColumnNormalizer(RatioNormaliser):
-    def forward(self, log_r: Tensor, noised: Noised) -> Tensor:
+class ColumnNormalizer(RatioNormalizer):
+    def forward(self, log_r: Tensor, diffused: Diffused) -> Tensor:
         return log_r[:, None]
 
 
@@ -192,7 +192,7 @@ SHAPES: dict[str, tuple[Callable[[], Distiller], str]] = {
         r"OneRowGuidance's prediction has shape \(1, 2\)",
     ),
     "weight": (lambda: distiller(SDS(ColumnWeight())), r"weight of ColumnWeight has shape \(4, 1\)"),
-    "normalizer": (lambda: distiller(SDS(normaliser=ColumnFactor())), r"factor of ColumnFactor has shape \(4, 1\)"),
+    "normalizer": (lambda: distiller(SDS(normalizer=ColumnFactor())), r"factor of ColumnFactor has shape \(4, 1\)"),
     "ratio": (
         lambda: distiller(FDistill(JensenShannon(), DiracCritic(), ColumnRatio())),
         r"log_r of FDistill.reweight has shape \(4, 1\)",
@@ -214,10 +214,10 @@ def test_nothing_is_broadcast(make: Callable[[], Distiller], message: str) -> No
 class ColumnGradient(SDS):
     """One's own loss that makes the whole gradient itself."""
 
-    def gradient(self, noised, teacher, guidance=None):  # type: ignore[no-untyped-def]
+    def gradient(self, diffused, teacher, guidance=None):  # type: ignore[no-untyped-def]
         from dataclasses import replace
 
-        found = super().gradient(noised, teacher, guidance)
+        found = super().gradient(diffused, teacher, guidance)
         return replace(found, g=found.g[:, :1])
 
 
@@ -228,12 +228,12 @@ def test_a_gradient_of_another_shape_is_refused() -> None:
 
 def test_errors_of_critics_and_discriminators_are_one_number_for_each_sample(monkeypatch: pytest.MonkeyPatch) -> None:
     critic, ratio = mlp_critic(), discriminator()
-    teacher = EDMTeacher(MLPBackbone((2,), 16, 2))
+    teacher = NetworkTeacher(MLPBackbone((2,), 16, 2))
     made = Distiller(ImageParticles(torch.randn(4, 2)), teacher, FDistill(JensenShannon(), critic, ratio))
-    noised = made.noised_sample()
+    diffused = made.diffused_sample()
     monkeypatch.setattr(critic, "training_error", lambda *_: torch.ones(4, 1))
     with pytest.raises(ValueError, match=r"training_error of NetworkCritic has shape \(4, 1\); it must be \(4,\)"):
-        made.critic_error(noised)
+        made.critic_error(diffused)
     monkeypatch.setattr(ratio, "training_error", lambda *_: torch.ones(()))
     with pytest.raises(ValueError, match=r"training_error of DiscriminatorRatio has shape \(\); it must be \(4,\)"):
-        made.discriminator_error(noised, Batch(data=torch.randn(4, 2)))
+        made.discriminator_error(diffused, Batch(data=torch.randn(4, 2)))

@@ -1,4 +1,4 @@
-"""The trunk of the losses: what a step reports, how losses are nested, and their normaliser."""
+"""The trunk of the losses: what a step reports, how losses are nested, and their normalizer."""
 
 import math
 
@@ -11,10 +11,10 @@ from scoredistill.critics import DiracCritic, ParticleCritic
 from scoredistill.diffusion import CosineSchedule, EDMSchedule, Prediction, UniformWeight
 from scoredistill.divergences import Divergence, ForwardKL, JensenShannon, ReverseKL
 from scoredistill.generators import ImageParticles
-from scoredistill.losses import SDS, VSD, DMDNormaliser, FDistill, Gradient, Reweighting, ScoreDistillation
-from scoredistill.ratios import ClampRatio, ExactRatio, TimeBinNormaliser
+from scoredistill.losses import SDS, VSD, DMDNormalizer, FDistill, Gradient, Reweighting, ScoreDistillation
+from scoredistill.ratios import ClampRatio, ExactRatio, TimeBinNormalizer
 from scoredistill.teachers import GaussianMixture, Teacher
-from scoredistill.types import Noised, Sample
+from scoredistill.types import Diffused, Sample
 
 SCHEDULE = CosineSchedule()
 
@@ -38,8 +38,8 @@ def test_a_constant_h_reports_norms_only() -> None:
 def test_report_has_quantiles_of_the_raw_ratio_and_the_share_that_was_changed() -> None:
     raw = torch.arange(101.0)
     report = made_of(Reweighting(torch.ones(101), raw, raw.clamp(10, 79.5))).report()
-    figures = [float(report[key]) for key in ("log_r/q05", "log_r/q50", "log_r/q95", "log_r/changed")]
-    assert figures == pytest.approx([5.0, 50.0, 95.0, 31 / 101])
+    metrics = [float(report[key]) for key in ("log_r/q05", "log_r/q50", "log_r/q95", "log_r/changed")]
+    assert metrics == pytest.approx([5.0, 50.0, 95.0, 31 / 101])
 
 
 @pytest.mark.parametrize(
@@ -80,32 +80,34 @@ class Squared(Divergence):
         return torch.exp(2 * log_r) / 2
 
 
-def setting(n: int = 5) -> tuple[Noised, Teacher]:
+def setting(n: int = 5) -> tuple[Diffused, Teacher]:
     sample = Sample(torch.randn(n, 2))
-    noised = Noised.diffuse(sample, torch.linspace(0.2, 0.8, n), torch.randn(n, 2), SCHEDULE)
-    return noised, GaussianMixture(torch.randn(3, 2), 0.4)
+    diffused = Diffused.diffuse(sample, torch.linspace(0.2, 0.8, n), torch.randn(n, 2), SCHEDULE)
+    return diffused, GaussianMixture(torch.randn(3, 2), 0.4)
 
 
 def test_the_gradient_is_made_of_its_parts() -> None:
-    noised, teacher = setting()
+    diffused, teacher = setting()
     critic = ParticleCritic(0.3, SCHEDULE)
-    gradient = FDistill(Squared(), critic, ExactRatio(), [ClampRatio(0.5, 2.0)]).gradient(noised, teacher)
-    log_r = ExactRatio()(noised, teacher, critic)
+    gradient = FDistill(Squared(), critic, ExactRatio(), [ClampRatio(0.5, 2.0)]).gradient(diffused, teacher)
+    log_r = ExactRatio()(diffused, teacher, critic)
     expected_h = log_r.exp().clamp(0.5, 2.0) ** 2 / 2
     torch.testing.assert_close(gradient.reweighting.h, expected_h)
     torch.testing.assert_close(gradient.reweighting.log_r, log_r)
-    difference = teacher(noised.x_t, noised.t).epsilon - critic(noised.x_t, noised.t, None, noised.sample).epsilon
-    sigma_squared = SCHEDULE.sigma(noised.t) ** 2
+    difference = (
+        teacher(diffused.x_t, diffused.t).epsilon - critic(diffused.x_t, diffused.t, None, diffused.sample).epsilon
+    )
+    sigma_squared = SCHEDULE.sigma(diffused.t) ** 2
     torch.testing.assert_close(gradient.g, (sigma_squared * expected_h)[:, None] * difference)
 
 
-def test_observing_passes_each_normaliser_what_the_ones_before_left() -> None:
-    noised, teacher = setting()
-    first, second = TimeBinNormaliser(1), TimeBinNormaliser(1)
+def test_observing_passes_each_normalizer_what_the_ones_before_left() -> None:
+    diffused, teacher = setting()
+    first, second = TimeBinNormalizer(1), TimeBinNormalizer(1)
     loss = FDistill(ForwardKL(), ParticleCritic(0.3, SCHEDULE), ExactRatio(), [first, ClampRatio(0.5, 2.0), second])
-    gradient = loss.gradient(noised, teacher)
+    gradient = loss.gradient(diffused, teacher)
     assert (first.count.item(), second.count.item()) == (0, 0)
-    loss.observe(noised, gradient)
+    loss.observe(diffused, gradient)
     r = gradient.reweighting.log_r.exp()
     torch.testing.assert_close(first.log_mean.exp()[0], r.mean())
     torch.testing.assert_close(second.log_mean.exp()[0], (r / r.mean()).clamp(0.5, 2.0).mean())
@@ -113,28 +115,28 @@ def test_observing_passes_each_normaliser_what_the_ones_before_left() -> None:
 
 @pytest.mark.parametrize("loss", [SDS(), VSD(ParticleCritic())], ids=["SDS", "VSD"])
 def test_losses_without_statistics_observe_nothing(loss: ScoreDistillation) -> None:
-    noised, teacher = setting()
-    Distiller(ImageParticles(noised.sample.x), teacher, loss)
-    loss.observe(noised, loss.gradient(noised, teacher))
+    diffused, teacher = setting()
+    Distiller(ImageParticles(diffused.sample.x), teacher, loss)
+    loss.observe(diffused, loss.gradient(diffused, teacher))
     assert list(loss.buffers()) == []
 
 
-def test_dmd_normaliser_is_its_equation() -> None:
-    noised, teacher = setting()
-    noised = Noised.diffuse(noised.sample, noised.t, noised.epsilon, schedule := EDMSchedule())
+def test_dmd_normalizer_is_its_equation() -> None:
+    diffused, teacher = setting()
+    diffused = Diffused.diffuse(diffused.sample, diffused.t, diffused.epsilon, schedule := EDMSchedule())
     teacher = GaussianMixture(torch.randn(3, 2), 0.4, schedule=schedule)
-    gradient = SDS(UniformWeight(), DMDNormaliser())
-    Distiller(ImageParticles(noised.sample.x), teacher, gradient)
-    g = gradient.gradient(noised, teacher).g
+    gradient = SDS(UniformWeight(), DMDNormalizer())
+    Distiller(ImageParticles(diffused.sample.x), teacher, gradient)
+    g = gradient.gradient(diffused, teacher).g
     # Equation 8 of DMD: the difference of clean predictions over the teacher's mean absolute correction.
-    x0, x = teacher(noised.x_t, noised.t).x0, noised.sample.x
+    x0, x = teacher(diffused.x_t, diffused.t).x0, diffused.sample.x
     torch.testing.assert_close(g, (x - x0) / (x - x0).abs().mean(1, keepdim=True), rtol=1e-8, atol=1e-10)
 
 
-def test_dmd_normaliser_has_a_floor() -> None:
+def test_dmd_normalizer_has_a_floor() -> None:
     x = torch.full((1, 2), 2.0)
-    noised = Noised.diffuse(Sample(x), torch.full((1,), 0.5), torch.zeros(1, 2), SCHEDULE)
-    target = Prediction(noised.x_t, noised.t, SCHEDULE, x0=x)
-    torch.testing.assert_close(DMDNormaliser(0.01)(noised, target), torch.tensor([1 / (0.01 * (2 + 1))]))
+    diffused = Diffused.diffuse(Sample(x), torch.full((1,), 0.5), torch.zeros(1, 2), SCHEDULE)
+    target = Prediction(diffused.x_t, diffused.t, SCHEDULE, x0=x)
+    torch.testing.assert_close(DMDNormalizer(0.01)(diffused, target), torch.tensor([1 / (0.01 * (2 + 1))]))
     with pytest.raises(ValueError, match="floor must be above 0, got 0"):
-        DMDNormaliser(0)
+        DMDNormalizer(0)

@@ -1,4 +1,4 @@
-"""Parameterisations: what a raw output means, and what it is trained on."""
+"""Parameterizations: what a raw output means, and what it is trained on."""
 
 from collections.abc import Callable
 
@@ -9,11 +9,11 @@ from laws.zoo import SCHEDULES, name
 from torch import Tensor, nn
 
 from scoredistill.diffusion import EDMSchedule, FlowSchedule, Schedule
-from scoredistill.networks import Backbone, Denoiser, DiffusersBackbone, MLPBackbone, Parameterisation
-from scoredistill.networks.eval_mode import evaluating
-from scoredistill.types import Condition, Noised, Sample
+from scoredistill.networks import Backbone, Denoiser, DiffusersBackbone, MLPBackbone, Parameterization
+from scoredistill.networks.eval_mode import eval_mode
+from scoredistill.types import Condition, Diffused, Sample
 
-KINDS: list[Parameterisation] = ["edm", "epsilon", "x0", "v", "flow", "score"]
+KINDS: list[Parameterization] = ["edm", "epsilon", "x0", "v", "flow", "score"]
 
 
 class Keeps(Backbone):
@@ -24,14 +24,14 @@ class Keeps(Backbone):
         return x
 
 
-def noised(schedule: Schedule, n: int = 4000, std: float = 0.5) -> Noised:
+def diffused(schedule: Schedule, n: int = 4000, std: float = 0.5) -> Diffused:
     t = schedule.t_at_log_snr(torch.linspace(-8, 8, n))
-    return Noised.diffuse(Sample(std * torch.randn(n, 3)), t, torch.randn(n, 3), schedule)
+    return Diffused.diffuse(Sample(std * torch.randn(n, 3)), t, torch.randn(n, 3), schedule)
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES, ids=name)
 def test_edm_preconditioning_is_its_equation(schedule: Schedule) -> None:
-    at, denoiser = noised(schedule, 7), Denoiser(Keeps(), "edm", sigma_data=0.7)
+    at, denoiser = diffused(schedule, 7), Denoiser(Keeps(), "edm", sigma_data=0.7)
     s = schedule.sigma(at.t) / schedule.alpha(at.t)
     y, d = at.x_t / schedule.alpha(at.t)[:, None], 0.7
     c_skip, c_out, c_in = d**2 / (s**2 + d**2), s * d / (s**2 + d**2).sqrt(), 1 / (s**2 + d**2).sqrt()
@@ -40,10 +40,10 @@ def test_edm_preconditioning_is_its_equation(schedule: Schedule) -> None:
 
 
 @pytest.mark.parametrize("kind", ["edm", "v"])
-def test_input_and_target_have_about_unit_variance_at_every_noise_level(kind: Parameterisation) -> None:
+def test_input_and_target_have_about_unit_variance_at_every_noise_level(kind: Parameterization) -> None:
     std = 0.5 if kind == "edm" else 1.0
     schedule = EDMSchedule() if kind == "edm" else SCHEDULES[0]
-    at, network = noised(schedule, 40_000, std), Keeps()
+    at, network = diffused(schedule, 40_000, std), Keeps()
     denoiser = Denoiser(network, kind, sigma_data=0.5)
     # The target is what makes the error zero: error = |F - F*|^2, and F is the input here.
     denoiser(at.x_t, at.t, None, schedule)
@@ -56,7 +56,7 @@ def test_input_and_target_have_about_unit_variance_at_every_noise_level(kind: Pa
 
 
 def test_a_network_that_wants_x_t_itself_gets_it() -> None:
-    schedule, at = FlowSchedule(), noised(FlowSchedule(), 7)
+    schedule, at = FlowSchedule(), diffused(FlowSchedule(), 7)
     network = Keeps()
     Denoiser(network, "flow", scale_input=False)(at.x_t, at.t, None, schedule)
     assert torch.equal(network.seen, at.x_t)
@@ -69,7 +69,7 @@ class Zero(Backbone):
 
 def test_edm_error_is_the_error_of_x0_under_dmd2s_weight() -> None:
     schedule = EDMSchedule()
-    at, denoiser = noised(schedule, 50), Denoiser(Keeps(), "edm", sigma_data=0.5)
+    at, denoiser = diffused(schedule, 50), Denoiser(Keeps(), "edm", sigma_data=0.5)
     s = schedule.sigma(at.t)
     x0 = denoiser(at.x_t, at.t, None, schedule).x0
     expected = (1 / s**2 + 1 / 0.5**2) * (x0 - at.sample.x).square().mean(1)
@@ -77,10 +77,10 @@ def test_edm_error_is_the_error_of_x0_under_dmd2s_weight() -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_truth_has_no_error(kind: Parameterisation) -> None:
+def test_the_truth_has_no_error(kind: Parameterization) -> None:
     """A backbone that always outputs its target."""
     schedule = SCHEDULES[0]
-    at = noised(schedule, 9)
+    at = diffused(schedule, 9)
 
     class Oracle(Backbone):
         def forward(self, x: Tensor, log_snr: Tensor, condition: Condition | None) -> Tensor:
@@ -102,13 +102,13 @@ def test_the_truth_has_no_error(kind: Parameterisation) -> None:
 
 
 def test_wrong_settings_are_refused() -> None:
-    with pytest.raises(ValueError, match="unknown parameterisation 'noise'"):
+    with pytest.raises(ValueError, match="unknown parameterization 'noise'"):
         Denoiser(Keeps(), "noise")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="sigma_data must be above 0"):
         Denoiser(Keeps(), sigma_data=0)
 
 
-def labelled_unet(rows: int, **settings: object) -> DiffusersBackbone:
+def labeled_unet(rows: int, **settings: object) -> DiffusersBackbone:
     from diffusers import UNet2DModel
 
     network = UNet2DModel(
@@ -120,7 +120,7 @@ def labelled_unet(rows: int, **settings: object) -> DiffusersBackbone:
 
 
 def test_labels_go_to_the_networks_own_embedding() -> None:
-    network = labelled_unet(4)
+    network = labeled_unet(4)
     assert not list(network.condition.parameters())
     x, t = torch.randn(3, 1, 8, 8), torch.zeros(3)
     first, second = (network(x, t, Condition(label=torch.tensor(label))) for label in ([0, 1, 2], [0, 3, 2]))
@@ -130,25 +130,25 @@ def test_labels_go_to_the_networks_own_embedding() -> None:
 
 
 def test_a_network_with_a_row_for_no_label_can_be_asked_without() -> None:
-    network = labelled_unet(5, label_dropout=0.5)
+    network = labeled_unet(5, label_dropout=0.5)
     x, t = torch.randn(1, 1, 8, 8).repeat(400, 1, 1, 1), torch.zeros(400)
     label = Condition(label=torch.zeros(400, dtype=torch.long))
     with torch.no_grad():
         trained = network(x, t, label)
-        with evaluating(network):
+        with eval_mode(network):
             kept, none = network(x, t, label), network(x, t, None)
     assert network.training
     hidden = (trained - none).abs().amax((1, 2, 3)) < 1e-9
     assert float(hidden.double().mean()) == pytest.approx(0.5, abs=3 * (0.25 / 400) ** 0.5)
     torch.testing.assert_close(trained[~hidden], kept[~hidden])
     with pytest.raises(ValueError, match="num_class_embeds 5, one for no label"):
-        labelled_unet(4, label_dropout=0.1)
+        labeled_unet(4, label_dropout=0.1)
 
 
 @pytest.mark.parametrize(("time", "expected"), [("edm", 0.0), ("flow", 500.0)])
 def test_conventions_of_time(time: str, expected: float) -> None:
     seen: list[Tensor] = []
-    network = labelled_unet(4, time=time)
+    network = labeled_unet(4, time=time)
     network.network.time_proj.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
     network(torch.zeros(2, 1, 8, 8), torch.zeros(2), Condition(label=torch.zeros(2, dtype=torch.long)))
     torch.testing.assert_close(seen[0], torch.full((2,), expected))
@@ -158,7 +158,7 @@ def test_discrete_time_is_the_index_of_the_schedule() -> None:
     from scoredistill.diffusion import LinearSchedule
 
     schedule, seen = LinearSchedule(), []
-    network = labelled_unet(4, time="discrete")
+    network = labeled_unet(4, time="discrete")
     network.network.time_proj.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
     index = torch.tensor([0.0, 499.0, 999.0])
     network(torch.zeros(3, 1, 8, 8), schedule.log_snr((index + 1) / 1000), Condition(label=torch.arange(3)))
@@ -186,7 +186,7 @@ def seeded(function: Callable[..., Tensor], *arguments: object) -> Tensor:
 
 
 BOTTLENECKS = {
-    "unet": lambda: labelled_unet(4),
+    "unet": lambda: labeled_unet(4),
     "mlp": lambda: MLPBackbone((1, 8, 8), 16, classes=4),
     "transformer": transformer,
     "checkpointing": lambda: transformer(gradient_checkpointing=True).train(),
@@ -220,6 +220,6 @@ def test_features_are_the_bottlenecks_output_and_nothing_behind_it_runs(make: Ca
 def test_evaluating_restores_each_module() -> None:
     outer = nn.Sequential(nn.Dropout(), nn.Dropout())
     outer[1].eval()
-    with evaluating(outer):
+    with eval_mode(outer):
         assert not any(module.training for module in outer.modules())
     assert [outer.training, outer[0].training, outer[1].training] == [True, True, False]

@@ -111,9 +111,9 @@ def test_rows_depend_on_their_own_noise_and_label_only(architecture):
     network, (x, log_snr, condition) = small(architecture), inputs()
     before = network(x, log_snr, condition)
     assert before.shape == x.shape
-    louder, relabelled = log_snr.clone(), condition.label.clone()
-    louder[1], relabelled[1] = 0.5, 4
-    for after in (network(x, louder, condition), network(x, log_snr, Condition(label=relabelled))):
+    louder, relabeled = log_snr.clone(), condition.label.clone()
+    louder[1], relabeled[1] = 0.5, 4
+    for after in (network(x, louder, condition), network(x, log_snr, Condition(label=relabeled))):
         changed = (after - before).flatten(1).abs().amax(1)
         assert changed[1] > 1e-3
         assert changed[[0, 2]].max() < 1e-12

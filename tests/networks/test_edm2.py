@@ -8,7 +8,7 @@ from torch import Tensor
 
 from scoredistill.diffusion import CosineSchedule
 from scoredistill.networks.denoiser import Denoiser
-from scoredistill.networks.edm2 import EDM2UNet, mp_cat, mp_silu, mp_sum, normalised
+from scoredistill.networks.edm2 import EDM2UNet, mp_cat, mp_silu, mp_sum, normalized
 from scoredistill.types import Condition
 
 # Per block: name, inputs, outputs, inputs of conv_res0, attention.
@@ -79,9 +79,9 @@ def test_rows_depend_on_their_own_noise_and_label_only():
     network, (x, log_snr, condition) = small(), inputs()
     before = network(x, log_snr, condition)
     assert before.shape == x.shape
-    louder, relabelled = log_snr.clone(), condition.label.clone()
-    louder[1], relabelled[1] = 0.5, 4
-    for after in (network(x, louder, condition), network(x, log_snr, Condition(label=relabelled))):
+    louder, relabeled = log_snr.clone(), condition.label.clone()
+    louder[1], relabeled[1] = 0.5, 4
+    for after in (network(x, louder, condition), network(x, log_snr, Condition(label=relabeled))):
         changed = (after - before).flatten(1).abs().amax(1)
         assert changed[1] > 1e-3
         assert changed[[0, 2]].max() < 1e-12
@@ -147,7 +147,7 @@ def test_building_blocks_keep_magnitude_one():
     # Both parts weigh the same, whatever their channels.
     first, second = joined.split([5, 15], 1)
     assert first.square().sum().item() / second.square().sum().item() == pytest.approx(1, abs=2 * tolerance)
-    sized = normalised(5 * torch.randn(4, 7, 3), [1, 2])
+    sized = normalized(5 * torch.randn(4, 7, 3), [1, 2])
     torch.testing.assert_close(sized.square().mean((1, 2)).sqrt(), torch.ones(4), atol=1e-4, rtol=0)
 
 
@@ -165,7 +165,7 @@ def test_length_of_weights_does_not_count():
     torch.testing.assert_close(stretched(1e6), stretched(7), rtol=1e-8, atol=1e-8)
 
 
-def test_training_normalises_stored_weights_and_evaluation_leaves_them():
+def test_training_normalizes_stored_weights_and_evaluation_leaves_them():
     network, (x, log_snr, condition) = small(), inputs()
     weight = network.enc["8x8_block0"].conv_res0.weight
     with torch.no_grad():
@@ -174,7 +174,7 @@ def test_training_normalises_stored_weights_and_evaluation_leaves_them():
     network(x, log_snr, condition)
     assert torch.equal(weight, before)
     output = network.train()(x, log_snr, condition)
-    assert torch.equal(weight, normalised(before, [1, 2, 3]))
+    assert torch.equal(weight, normalized(before, [1, 2, 3]))
     assert torch.equal(output, network.eval()(x, log_snr, condition))
     frozen = small().train().requires_grad_(False)
     before = frozen.emb_noise.weight.clone()
@@ -184,7 +184,7 @@ def test_training_normalises_stored_weights_and_evaluation_leaves_them():
 
 def test_two_forwards_share_one_backward_pass_in_training():
     network, (x, log_snr, condition) = small().train(), inputs()
-    network(x, log_snr, condition)  # weights are normalised from here on
+    network(x, log_snr, condition)  # weights are normalized from here on
 
     def gradient(*losses: Tensor) -> Tensor:
         network.zero_grad()

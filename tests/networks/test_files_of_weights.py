@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from data.test_base import Ramp
-from networks.test_denoiser import labelled_unet
+from networks.test_denoiser import labeled_unet
 from networks.test_storage import mlp
 from safetensors.torch import save_file
 from teachers.tiny_pipelines import saved
@@ -69,7 +69,7 @@ def of_mlp(folder: Path) -> Path:
 
 
 def of_unet(folder: Path) -> Path:
-    save_denoiser(Denoiser(labelled_unet(4).float()), folder)
+    save_denoiser(Denoiser(labeled_unet(4).float()), folder)
     return folder / "network/diffusion_pytorch_model.safetensors"
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from networks.test_denoiser import Keeps, labelled_unet
+from networks.test_denoiser import Keeps, labeled_unet
 
 from scoredistill.networks import Denoiser, DiffusersBackbone, MLPBackbone
 from scoredistill.networks.storage import load_denoiser, save_denoiser
@@ -18,7 +18,7 @@ def mlp() -> MLPBackbone:
     return network
 
 
-@pytest.mark.parametrize("make", [mlp, lambda: labelled_unet(5, label_dropout=0.1)], ids=["MLP", "UNet2DModel"])
+@pytest.mark.parametrize("make", [mlp, lambda: labeled_unet(5, label_dropout=0.1)], ids=["MLP", "UNet2DModel"])
 def test_a_denoiser_comes_back_as_it_was(make, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     from scoredistill.diffusion import EDMSchedule
 
@@ -37,7 +37,7 @@ def test_a_denoiser_comes_back_as_it_was(make, tmp_path: Path) -> None:  # type:
 def test_a_network_of_diffusers_lies_in_its_own_format(tmp_path: Path) -> None:
     from diffusers import UNet2DModel
 
-    denoiser = Denoiser(labelled_unet(4).float())
+    denoiser = Denoiser(labeled_unet(4).float())
     save_denoiser(denoiser, tmp_path / "teacher")
     network = UNet2DModel.from_pretrained(tmp_path / "teacher" / "network")
     stored = network.state_dict()
@@ -46,7 +46,7 @@ def test_a_network_of_diffusers_lies_in_its_own_format(tmp_path: Path) -> None:
 
 def test_saving_again_replaces_the_whole_folder(tmp_path: Path) -> None:
     save_denoiser(Denoiser(mlp()), tmp_path / "teacher")
-    save_denoiser(Denoiser(labelled_unet(4)), tmp_path / "teacher")
+    save_denoiser(Denoiser(labeled_unet(4)), tmp_path / "teacher")
     assert not (tmp_path / "teacher" / "network.safetensors").exists()
 
 
@@ -72,7 +72,7 @@ def test_a_pipelines_network_is_refused_and_not_written_in_a_form_that_nobody_re
     class OfAPipeline(DiffusersBackbone):
         """Tells its network more."""
 
-    denoiser = Denoiser(OfAPipeline(labelled_unet(4).network, classes=4))
+    denoiser = Denoiser(OfAPipeline(labeled_unet(4).network, classes=4))
     with pytest.raises(TypeError, match="OfAPipeline is part of a text-to-image pipeline"):
         save_denoiser(denoiser, tmp_path / "teacher")
     assert not list(tmp_path.iterdir())

@@ -9,12 +9,12 @@ from scoredistill.critics import DiracCritic, ExactCritic, NetworkCritic
 from scoredistill.diffusion import CosineSchedule, UniformTimesteps
 from scoredistill.divergences import ForwardKL, JensenShannon
 from scoredistill.generators import ImageParticles
-from scoredistill.losses import GAN, SDS, VSD, FDistill
+from scoredistill.losses import SDS, VSD, FDistill, WithGAN
 from scoredistill.networks import MLPBackbone
 from scoredistill.ratios import DiscriminatorRatio, ExactRatio
 from scoredistill.ratios.discriminator import Objective
-from scoredistill.teachers import EDMTeacher, GaussianMixture
-from scoredistill.types import Batch, Noised, Sample
+from scoredistill.teachers import GaussianMixture, NetworkTeacher
+from scoredistill.types import Batch, Diffused, Sample
 
 SCHEDULE = CosineSchedule()
 OBJECTIVES: list[Objective] = ["non_saturating", "least_squares", "hinge"]
@@ -30,14 +30,14 @@ def own(objective: Objective = "non_saturating", **settings: float | None) -> Di
     return discriminator
 
 
-def pair(n: int = 6) -> tuple[Noised, Noised, GaussianMixture]:
+def pair(n: int = 6) -> tuple[Diffused, Diffused, GaussianMixture]:
     teacher = GaussianMixture(torch.zeros(1, 2), 1.0)
     t = torch.linspace(0.1, 0.9, n)
-    fake, real = (Noised.diffuse(Sample(torch.randn(n, 2)), t, torch.randn(n, 2), SCHEDULE) for _ in range(2))
+    fake, real = (Diffused.diffuse(Sample(torch.randn(n, 2)), t, torch.randn(n, 2), SCHEDULE) for _ in range(2))
     return fake, real, teacher
 
 
-def logits(discriminator: DiscriminatorRatio, at: Noised, teacher: GaussianMixture) -> Tensor:
+def logits(discriminator: DiscriminatorRatio, at: Diffused, teacher: GaussianMixture) -> Tensor:
     return discriminator.logit(at.x_t, at, teacher, None)
 
 
@@ -102,13 +102,13 @@ def test_finite_differences_agree_with_exact_r1_on_average() -> None:
 
 @pytest.mark.parametrize("source", ["teacher", "critic"])
 def test_features_of_the_teacher_stay_frozen_and_those_of_the_critic_learn(source: str) -> None:
-    teacher = EDMTeacher(MLPBackbone((2,), hidden=16, layers=2))
+    teacher = NetworkTeacher(MLPBackbone((2,), hidden=16, layers=2))
     discriminator = DiscriminatorRatio(source, hidden=8)  # type: ignore[arg-type]
     loss = FDistill(ForwardKL(), NetworkCritic(), discriminator)
     distiller = Distiller(ImageParticles(torch.randn(5, 2)), teacher, loss)
     torch.nn.init.normal_(discriminator.head.out.weight)  # type: ignore[union-attr]
-    noised = distiller.noised_sample(rng=rng())
-    distiller.discriminator_error(noised, Batch(data=torch.randn(5, 2)), rng()).mean().backward()
+    diffused = distiller.diffused_sample(rng=rng())
+    distiller.discriminator_error(diffused, Batch(data=torch.randn(5, 2)), rng()).mean().backward()
     assert all(weight.grad is not None for weight in discriminator.parameters())
     learned = [float(p.grad.abs().sum()) for p in distiller.critics[0].parameters() if p.grad is not None]
     assert (sum(learned) > 0) == (source == "critic")
@@ -124,28 +124,28 @@ def test_what_is_missing_is_said() -> None:
     with pytest.raises(ValueError, match="DiracCritic has no network that the discriminator could look at"):
         Distiller(particles, teacher, FDistill(ForwardKL(), critic, DiscriminatorRatio("critic")))
     distiller = Distiller(particles, teacher, FDistill(ForwardKL(), DiracCritic(), own()))
-    noised = distiller.noised_sample(rng=rng())
+    diffused = distiller.diffused_sample(rng=rng())
     with pytest.raises(ValueError, match="needs real samples, but the batch has none"):
-        distiller.discriminator_error(noised, Batch())
+        distiller.discriminator_error(diffused, Batch())
     with pytest.raises(ValueError, match="5 generated samples in a batch and 3 real ones"):
-        distiller.discriminator_error(noised, Batch(data=torch.zeros(3, 2)))
+        distiller.discriminator_error(diffused, Batch(data=torch.zeros(3, 2)))
     with pytest.raises(ValueError, match="clamp must be above 0, got 0"):
         own(clamp=0.0)
-    with pytest.raises(ValueError, match="GAN needs a discriminator"):
-        GAN(SDS())
+    with pytest.raises(ValueError, match="WithGAN needs a discriminator"):
+        WithGAN(SDS())
 
 
 P, Q = GaussianMixture(torch.zeros(1, 2), 1.0), GaussianMixture(torch.tensor([[0.8, -0.4]]), 0.8)
 
 
-def trained(steps: int = 1500, batch: int = 512) -> tuple[DiscriminatorRatio, Noised]:
+def trained(steps: int = 1500, batch: int = 512) -> tuple[DiscriminatorRatio, Diffused]:
     discriminator = DiscriminatorRatio(MLPBackbone((2,), hidden=64, layers=2), hidden=64, sigma_data=1.0)
     optimizer = torch.optim.Adam(discriminator.parameters(), lr=5e-3)
     decay = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     times, noise = UniformTimesteps(0.2, 0.8), rng()
 
-    def draw(of: GaussianMixture, t: Tensor) -> Noised:
-        return Noised.diffuse(
+    def draw(of: GaussianMixture, t: Tensor) -> Diffused:
+        return Diffused.diffuse(
             Sample(of.sample(len(t), rng=noise)[0]), t, torch.randn(len(t), 2, generator=noise), SCHEDULE
         )
 
@@ -183,7 +183,7 @@ def test_gan_adds_the_gradient_of_its_term_in_x() -> None:
     fake, _, teacher = pair()
     discriminator = own()
     alone = SDS()
-    both = GAN(SDS(), discriminator, gan_weight=0.3)
+    both = WithGAN(SDS(), discriminator, gan_weight=0.3)
     Distiller(ImageParticles(fake.sample.x), teacher, both)
     Distiller(ImageParticles(fake.sample.x), teacher, alone)
     x = fake.sample.x.clone().requires_grad_()
@@ -194,27 +194,27 @@ def test_gan_adds_the_gradient_of_its_term_in_x() -> None:
     torch.testing.assert_close(gradient.g, alone.gradient(fake, teacher).g + 0.3 * slope)
     assert {"gan/distillation_norm", "gan/norm", "gan/weight"} <= gradient.report().keys()
     assert all(weight.grad is None for weight in discriminator.parameters())
-    silent = GAN(SDS(), discriminator, gan_weight=0.0)
+    silent = WithGAN(SDS(), discriminator, gan_weight=0.0)
     Distiller(ImageParticles(fake.sample.x), teacher, silent)
     assert torch.equal(silent.gradient(fake, teacher).g, alone.gradient(fake, teacher).g)
 
 
 def test_balance_sets_the_terms_share_of_the_gradients_norm() -> None:
     fake, _, teacher = pair()
-    alone, both = SDS(), GAN(SDS(), own(), balance=0.25)
+    alone, both = SDS(), WithGAN(SDS(), own(), balance=0.25)
     for loss in (alone, both):
         Distiller(ImageParticles(fake.sample.x), teacher, loss)
     first, second = (loss.gradient(fake, teacher).g for loss in (alone, both))
     torch.testing.assert_close((second - first).norm(), 0.25 * first.norm())
 
 
-def gan(source: str, objective: Objective) -> tuple[GAN, EDMTeacher, Noised, list[int]]:
+def gan(source: str, objective: Objective) -> tuple[WithGAN, NetworkTeacher, Diffused, list[int]]:
     """f-distill with the adversarial term of its own ratio, on dropout's path, and the rows of each call of D."""
     torch.manual_seed(0)
-    teacher = EDMTeacher(MLPBackbone((2,), hidden=16, layers=2))
+    teacher = NetworkTeacher(MLPBackbone((2,), hidden=16, layers=2))
     features = MLPBackbone((2,), hidden=16, layers=2) if source == "own" else source
     discriminator = DiscriminatorRatio(features, objective, hidden=8)  # type: ignore[arg-type]
-    loss = GAN(FDistill(JensenShannon(), NetworkCritic(), discriminator), gan_weight=0.3)
+    loss = WithGAN(FDistill(JensenShannon(), NetworkCritic(), discriminator), gan_weight=0.3)
     Distiller(ImageParticles(torch.randn(6, 2)), teacher, loss)
     assert discriminator.head is not None
     discriminator.head.second = torch.nn.Sequential(discriminator.head.second, torch.nn.Dropout(0.5))
@@ -223,20 +223,20 @@ def gan(source: str, objective: Objective) -> tuple[GAN, EDMTeacher, Noised, lis
     t = torch.linspace(0.1, 0.9, 6)
     rows: list[int] = []
     discriminator.head.register_forward_pre_hook(lambda module, inputs: rows.append(len(inputs[0])))
-    return loss, teacher, Noised.diffuse(Sample(torch.randn(6, 2)), t, torch.randn(6, 2), teacher.schedule), rows
+    return loss, teacher, Diffused.diffuse(Sample(torch.randn(6, 2)), t, torch.randn(6, 2), teacher.schedule), rows
 
 
 @pytest.mark.parametrize("source", ["own", "teacher", "critic"])
 @pytest.mark.parametrize("objective", ["non_saturating", "least_squares"])
 def test_one_call_of_the_discriminator_gives_ratio_and_term_what_two_would(source: str, objective: Objective) -> None:
-    loss, teacher, noised, rows = gan(source, objective)
-    together = loss.gradient(noised, teacher)
+    loss, teacher, diffused, rows = gan(source, objective)
+    together = loss.gradient(diffused, teacher)
     assert rows == [6]
-    alone = loss.loss.gradient(noised, teacher)
-    discriminator, x_t = loss.discriminator.eval(), noised.x_t.clone().requires_grad_()
-    logit = discriminator.logit(x_t, noised, teacher, loss.critic)
+    alone = loss.loss.gradient(diffused, teacher)
+    discriminator, x_t = loss.discriminator.eval(), diffused.x_t.clone().requires_grad_()
+    logit = discriminator.logit(x_t, diffused, teacher, loss.critic)
     (slope,) = torch.autograd.grad(discriminator.generator_error(logit).sum(), x_t)
-    term = noised.schedule.alpha(noised.t)[:, None] * slope
+    term = diffused.schedule.alpha(diffused.t)[:, None] * slope
     assert rows == [6, 6, 6]
     assert alone.reweighting.log_r is not None
     assert alone.reweighting.log_r.std() > 0
@@ -246,22 +246,22 @@ def test_one_call_of_the_discriminator_gives_ratio_and_term_what_two_would(sourc
 
 
 def test_what_is_known_of_some_samples_is_not_believed_of_others_or_later() -> None:
-    loss, teacher, noised, rows = gan("own", "non_saturating")
+    loss, teacher, diffused, rows = gan("own", "non_saturating")
     ratio, far = loss.discriminator, torch.full((6,), 9.0)
-    with ratio.knowing(noised, far):
-        assert torch.equal(ratio(noised, teacher, None), far)
+    with ratio.with_logit(diffused, far):
+        assert torch.equal(ratio(diffused, teacher, None), far)
         assert rows == []
-        same = Noised(noised.x_t, noised.t, noised.epsilon, None, noised.sample, noised.schedule)
+        same = Diffused(diffused.x_t, diffused.t, diffused.epsilon, None, diffused.sample, diffused.schedule)
         assert not torch.equal(ratio(same, teacher, None), far)
-    assert not torch.equal(ratio(noised, teacher, None), far)
-    with pytest.raises(KeyboardInterrupt), ratio.knowing(noised, far):
+    assert not torch.equal(ratio(diffused, teacher, None), far)
+    with pytest.raises(KeyboardInterrupt), ratio.with_logit(diffused, far):
         raise KeyboardInterrupt
-    assert not torch.equal(ratio(noised, teacher, None), far)
+    assert not torch.equal(ratio(diffused, teacher, None), far)
     assert rows == [6, 6, 6]
 
 
 def test_gan_shares_the_discriminator_of_its_loss_and_trains_it_once() -> None:
-    loss = GAN(FDistill(ForwardKL(), NetworkCritic(MLPBackbone((2,), 16, 1)), own()))
+    loss = WithGAN(FDistill(ForwardKL(), NetworkCritic(MLPBackbone((2,), 16, 1)), own()))
     distiller = Distiller(ImageParticles(torch.randn(5, 2)), GaussianMixture(torch.zeros(1, 2), 1.0), loss)
     assert distiller.discriminators == [loss.discriminator]
     assert len(distiller.critics) == 1

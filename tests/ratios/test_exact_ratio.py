@@ -8,19 +8,19 @@ from scoredistill.critics import DiracCritic, ExactCritic, ParticleCritic
 from scoredistill.diffusion import CosineSchedule
 from scoredistill.ratios import ExactRatio
 from scoredistill.teachers import GaussianMixture
-from scoredistill.types import Condition, Noised, Sample
+from scoredistill.types import Condition, Diffused, Sample
 
 SCHEDULE = CosineSchedule()
 
 
-def noised(n: int = 6, condition: Condition | None = None) -> Noised:
+def diffused(n: int = 6, condition: Condition | None = None) -> Diffused:
     sample = Sample(torch.randn(n, 1), condition)
-    return Noised.diffuse(sample, torch.linspace(0.1, 0.9, n), torch.randn(n, 1), SCHEDULE)
+    return Diffused.diffuse(sample, torch.linspace(0.1, 0.9, n), torch.randn(n, 1), SCHEDULE)
 
 
 def test_it_is_the_log_ratio_of_both_densities() -> None:
     p, q = GaussianMixture(torch.tensor([[1.0]]), 0.5), GaussianMixture(torch.tensor([[-0.5]]), 0.8)
-    at = noised()
+    at = diffused()
     a, s = SCHEDULE.alpha(at.t), SCHEDULE.sigma(at.t)
     log_p, log_q = (
         Normal(a * mean, (a**2 * std**2 + s**2).sqrt()).log_prob(at.x_t[:, 0])
@@ -31,7 +31,7 @@ def test_it_is_the_log_ratio_of_both_densities() -> None:
 
 def test_it_is_asked_under_the_condition() -> None:
     p = GaussianMixture(torch.tensor([[1.0], [-1.0]]), 0.5, labels=torch.tensor([0, 1]))
-    at = noised(condition=Condition(label=torch.tensor([0, 1] * 3)))
+    at = diffused(condition=Condition(label=torch.tensor([0, 1] * 3)))
     log_r = ExactRatio()(at, p, ParticleCritic(0.2, SCHEDULE))
     log_q = ParticleCritic(0.2, SCHEDULE).log_prob(at.x_t, at.t, None, at.sample)
     torch.testing.assert_close(log_r, p.log_prob(at.x_t, at.t, at.condition) - log_q)
@@ -40,10 +40,10 @@ def test_it_is_asked_under_the_condition() -> None:
 
 def test_its_own_p_and_q_come_before_the_losss() -> None:
     p, q = GaussianMixture(torch.tensor([[1.0]]), 0.5), ExactCritic(GaussianMixture(torch.tensor([[-0.5]]), 0.8))
-    at, wrong = noised(), GaussianMixture(torch.tensor([[9.0]]), 0.1)
+    at, wrong = diffused(), GaussianMixture(torch.tensor([[9.0]]), 0.1)
     torch.testing.assert_close(ExactRatio(p, q)(at, wrong, DiracCritic(SCHEDULE)), ExactRatio()(at, p, q))
 
 
 def test_a_critic_without_a_density_is_an_error_that_names_the_way_out() -> None:
     with pytest.raises(TypeError, match=r"ExactRatio\(q=ParticleCritic\(\)\)"):
-        ExactRatio()(noised(), GaussianMixture(torch.zeros(1, 1), 1.0), DiracCritic(SCHEDULE))
+        ExactRatio()(diffused(), GaussianMixture(torch.zeros(1, 1), 1.0), DiracCritic(SCHEDULE))

@@ -1,4 +1,4 @@
-"""Triangle meshes for the rasteriser's tests, and cameras around them."""
+"""Triangle meshes for the rasterizer's tests, and cameras around them."""
 
 import torch
 import trimesh

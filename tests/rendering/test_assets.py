@@ -1,4 +1,4 @@
-"""Assets: textures that show the colours they were baked from, fewer faces, fewer pieces, and the files."""
+"""Assets: textures that show the colors they were baked from, fewer faces, fewer pieces, and the files."""
 
 import math
 
@@ -23,7 +23,7 @@ from scoredistill.rendering.mesh import Mesh, marching_cubes
 
 
 def rainbow(points: torch.Tensor) -> torch.Tensor:
-    """Smooth colours that differ from place to place."""
+    """Smooth colors that differ from place to place."""
     return 0.9 * torch.stack([(5 * points[:, 0]).sin(), (5 * points[:, 1]).cos(), (4 * points[:, 2]).sin()], dim=-1)
 
 
@@ -50,13 +50,13 @@ def surface_weights(n: int, on_edges: bool) -> torch.Tensor:
 
 
 def looked_up(texture: torch.Tensor, uv: torch.Tensor) -> torch.Tensor:
-    """Bilinear colours in [-1, 1] of a (T, T, 3) uint8 texture at (P, 2) from the upper left corner."""
+    """Bilinear colors in [-1, 1] of a (T, T, 3) uint8 texture at (P, 2) from the upper left corner."""
     image = texture.to(uv).movedim(-1, 0)[None] / 127.5 - 1
     return grid_sample(image, (2 * uv - 1)[None, None], align_corners=False, padding_mode="border")[0, :, 0].T
 
 
 @pytest.mark.parametrize("on_edges", [False, True], ids=["inside faces", "on edges and seams"])
-def test_a_texture_shows_the_colours_that_it_was_baked_from(on_edges):
+def test_a_texture_shows_the_colors_that_it_was_baked_from(on_edges):
     torch.manual_seed(0)
     mesh = torus()
     textured = TexturedMesh.bake(mesh, rainbow, 256)
@@ -64,12 +64,12 @@ def test_a_texture_shows_the_colours_that_it_was_baked_from(on_edges):
     weights = surface_weights(len(face), on_edges)
     points = torch.einsum("pc,pcd->pd", weights, mesh.vertices.double()[mesh.faces][face])
     uv = torch.einsum("pc,pcd->pd", weights, textured.layout.uv[textured.layout.faces][face])
-    # Rounding to 8 bits leaves 59 dB at a texel, a little more between them; one foreign colour in a thousand, some 35.
+    # Rounding to 8 bits leaves 59 dB at a texel, a little more between them; one foreign color in a thousand, some 35.
     assert psnr(looked_up(textured.texture, uv), rainbow(points)) > 55
 
 
-def test_mipmaps_bring_in_no_foreign_colour():
-    """All of a one-coloured surface's texture is that colour, also between the charts and outside of all."""
+def test_mipmaps_bring_in_no_foreign_color():
+    """All of a one-colored surface's texture is that color, also between the charts and outside of all."""
     textured = TexturedMesh.bake(sphere(), lambda points: torch.tensor([0.2, -0.6, 1.0]).expand_as(points), 64)
     assert (textured.texture == torch.tensor([153, 51, 255], dtype=torch.uint8)).all()
     mesh = torus()
@@ -95,7 +95,7 @@ def test_charts_are_in_the_square_and_keep_the_faces_in_order():
     assert 0.3 < flat.sum() < 1
 
 
-def test_each_texel_belongs_to_the_face_that_its_centre_lies_in():
+def test_each_texel_belongs_to_the_face_that_its_center_lies_in():
     triangles = torch.tensor([[[2.0, 2.0], [10.0, 2.0], [2.0, 10.0]], [[10.0, 2.0], [10.0, 10.0], [2.0, 10.0]]])
     texel, face, weights = _texels(triangles, 12)
     x, y = texel % 12 + 0.5, texel // 12 + 0.5
@@ -131,8 +131,8 @@ def test_files_open_in_another_program_with_the_texture(name, tmp_path):
     picture = torch.tensor(np.asarray(image.convert("RGB")))
     assert torch.equal(picture, textured.texture)
     uv = torch.tensor(read.visual.uv)  # trimesh counts from the lower left corner
-    colours = looked_up(picture, torch.stack([uv[:, 0], 1 - uv[:, 1]], dim=-1))
-    assert psnr(colours, rainbow(torch.tensor(read.vertices))) > 45
+    colors = looked_up(picture, torch.stack([uv[:, 0], 1 - uv[:, 1]], dim=-1))
+    assert psnr(colors, rainbow(torch.tensor(read.vertices))) > 45
     loaded = Mesh.load(tmp_path / name)
     assert loaded.watertight
     assert volume(loaded) == pytest.approx(volume(mesh), rel=1e-4)
@@ -176,7 +176,7 @@ def test_fewer_faces_of_a_closed_surface_are_closed_and_near_it(faces):
 
 
 def test_surfaces_full_of_holes_stay_without_borders():
-    """Where a collapse has pinched the surface, four faces may meet in an edge, but none has lost its neighbour."""
+    """Where a collapse has pinched the surface, four faces may meet in an edge, but none has lost its neighbor."""
     noise = torch.randn(1, 1, 7, 7, 7, generator=torch.Generator().manual_seed(0))
     mesh = marching_cubes(torch.nn.functional.interpolate(noise, (25,) * 3, mode="trilinear")[0, 0], 0.3)
     less = decimate(mesh, 2000)
@@ -186,7 +186,7 @@ def test_surfaces_full_of_holes_stay_without_borders():
     assert (forward.unique(return_counts=True)[1] > 1).double().mean() < 0.01
 
 
-def test_the_largest_piece_is_kept_with_its_colours():
+def test_the_largest_piece_is_kept_with_its_colors():
     mesh = two_balls()
     mesh = Mesh(mesh.vertices, mesh.faces, (mesh.vertices + 1) / 2)
     assert count_pieces(mesh) == 2

@@ -25,7 +25,7 @@ def test_positions_on_the_orbit(azimuth: float, elevation: float, position: tupl
 
 
 @given(azimuth=st.floats(0, 360), elevation=st.floats(-90, 90), radius=st.floats(0.5, 10), fov=st.floats(5, 120))
-def test_orbits_look_at_the_centre_upright(azimuth: float, elevation: float, radius: float, fov: float) -> None:
+def test_orbits_look_at_the_center_upright(azimuth: float, elevation: float, radius: float, fov: float) -> None:
     pose = orbit([azimuth], elevation, radius, fov).pose[0]
     rotation = pose[:3, :3]
     eye = torch.eye(3, dtype=torch.float64)
@@ -63,7 +63,7 @@ def test_target_and_offset_move_what_is_looked_at_and_the_camera() -> None:
 
 
 @pytest.mark.parametrize(("height", "width"), [(5, 5), (3, 7)])
-def test_the_middle_ray_goes_through_the_centre(height: int, width: int) -> None:
+def test_the_middle_ray_goes_through_the_center(height: int, width: int) -> None:
     origins, directions = orbit([0.0, 123.0], radius=2.5).rays(height, width)
     assert origins.shape == directions.shape == (2, height, width, 3)
     torch.testing.assert_close(directions.norm(dim=-1), torch.ones(2, height, width))
@@ -80,7 +80,7 @@ def test_pixels_are_square_and_the_field_of_view_is_vertical() -> None:
     _, directions = orbit([0.0], elevation=0.0, fov=50.0).rays(height, width)
     rows = directions[0, :, width // 2]
     half = torch.tan(torch.deg2rad(torch.tensor(25.0)))
-    # Pixel centres lie half a pixel inside the picture's edges.
+    # Pixel centers lie half a pixel inside the picture's edges.
     inside = torch.rad2deg(torch.atan(half * (1 - 1 / height)))
     assert angle(rows[0], rows[-1]) == pytest.approx(2 * float(inside), rel=1e-5)
     local = directions[0] / -directions[0, ..., 2:]

@@ -12,7 +12,7 @@ import torch
 from rendering.shapes import surface
 from safetensors.torch import save_file
 
-from scoredistill.files import remove_partial, whole_folder, write_json_atomically, write_together
+from scoredistill.files import atomic_folder, remove_partial, write_json_atomically, write_together
 from scoredistill.rendering.mesh import Mesh
 from scoredistill.rendering.turntable import save_animation, save_picture
 from scoredistill.training.checkpoints import AtomicCheckpointIO
@@ -99,13 +99,13 @@ def ball() -> Mesh:
 
 
 def folder_of_weights(path: Path) -> None:
-    with whole_folder(path) as draft:
+    with atomic_folder(path) as draft:
         save_file({"weights": torch.randn(30_000)}, draft / "network.safetensors")
 
 
 WRITERS = {
     "last.ckpt": lambda path: AtomicCheckpointIO().save_checkpoint({"weights": torch.randn(30_000)}, path),
-    "figures.json": lambda path: write_json_atomically(path, {"figures": list(range(9_000))}),
+    "metrics.json": lambda path: write_json_atomically(path, {"metrics": list(range(9_000))}),
     "grid.png": lambda path: save_picture(noise(300, 300, 3), path),
     "grid.jpg": lambda path: save_picture(noise(300, 300, 3), path),
     "turn.webp": lambda path: save_animation(noise(4, 300, 300, 3), path),
@@ -150,6 +150,6 @@ def test_what_was_killed_half_way_is_removed_and_nothing_else(tmp_path):
 def test_a_temporary_name_is_that_of_one_process_alone(tmp_path, monkeypatch):
     """A process id is not: containers give the same one again, and what a killed process has left is in the way."""
     monkeypatch.setattr(os, "getpid", lambda: 7)
-    with whole_folder(tmp_path / "teacher"), whole_folder(tmp_path / "teacher") as draft:
+    with atomic_folder(tmp_path / "teacher"), atomic_folder(tmp_path / "teacher") as draft:
         (draft / "it").touch()
     assert [path.name for path in tmp_path.rglob("*")] == ["teacher"]

@@ -44,7 +44,7 @@ def validator_missing() -> bool:
 def test_the_curve_of_srgb_and_its_inverse():
     values = torch.linspace(0, 1, 1001)
     torch.testing.assert_close(to_display(to_linear(values)), values, atol=1e-7, rtol=0)
-    # Middle grey on a display is a fifth of the light.
+    # Middle gray on a display is a fifth of the light.
     assert to_linear(torch.tensor(0.5)).item() == pytest.approx(0.21404, abs=1e-5)
 
 
@@ -53,13 +53,13 @@ def test_a_file_states_axes_and_units_and_a_rough_material(tmp_path):
     document, _ = content(tmp_path / "ball.glb")
     assert document["asset"]["extras"]["up"] == "+y"
     assert document["asset"]["extras"]["front"] == "+z"
-    assert document["asset"]["extras"]["units"].startswith("metres")
+    assert document["asset"]["extras"]["units"].startswith("meters")
     assert document["asset"]["generator"].startswith("scoredistill")
     (material,) = document["materials"]
     assert material == {"pbrMetallicRoughness": {"metallicFactor": 0, "roughnessFactor": 1}}  # closed: one side is seen
 
 
-def test_vertex_colours_are_linear_and_normals_point_outward(tmp_path):
+def test_vertex_colors_are_linear_and_normals_point_outward(tmp_path):
     mesh = sphere()
     mesh.save(tmp_path / "ball.glb")
     document, binary = content(tmp_path / "ball.glb")
@@ -82,13 +82,13 @@ def test_a_mesh_with_a_hole_is_seen_from_both_sides(tmp_path):
 
 
 @pytest.mark.skipif(validator_missing(), reason="node or its package gltf-validator is missing: see .ci/run")
-@pytest.mark.parametrize("kind", ["textured", "coloured", "plain"])
+@pytest.mark.parametrize("kind", ["textured", "colored", "plain"])
 def test_the_khronos_validator_has_nothing_to_say(kind, tmp_path):
     mesh = sphere()
     if kind == "textured":
         TexturedMesh.bake(mesh, lambda points: points, 64).save(tmp_path / "ball.glb")
     else:
-        Mesh(mesh.vertices, mesh.faces, mesh.colors if kind == "coloured" else None).save(tmp_path / "ball.glb")
+        Mesh(mesh.vertices, mesh.faces, mesh.colors if kind == "colored" else None).save(tmp_path / "ball.glb")
     said = subprocess.run(
         ["node", "-e", VALIDATE, tmp_path / "ball.glb"], capture_output=True, text=True, check=True, env=os.environ
     )

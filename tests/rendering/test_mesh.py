@@ -6,10 +6,10 @@ import torch
 from scoredistill.rendering.mesh import SUFFIXES, Mesh, NoSurfaceError, chamfer, marching_cubes
 
 
-def ball(radius: float, resolution: int = 41, centre: float = 0.0) -> torch.Tensor:
+def ball(radius: float, resolution: int = 41, center: float = 0.0) -> torch.Tensor:
     axis = torch.linspace(-1, 1, resolution, dtype=torch.float64)
     x, y, z = torch.meshgrid(axis, axis, axis, indexing="ij")
-    return ((x - centre) ** 2 + y**2 + z**2).sqrt() - radius
+    return ((x - center) ** 2 + y**2 + z**2).sqrt() - radius
 
 
 def volume(mesh: Mesh) -> float:
@@ -19,7 +19,7 @@ def volume(mesh: Mesh) -> float:
 
 @pytest.mark.parametrize(("sign", "inside"), [(1, "below"), (-1, "above")])
 def test_marching_cubes_finds_the_sphere_closed_and_wound_outward(sign, inside):
-    mesh = marching_cubes(sign * ball(0.5, centre=0.25), 0.0, inside=inside)
+    mesh = marching_cubes(sign * ball(0.5, center=0.25), 0.0, inside=inside)
     assert mesh.watertight
     assert volume(mesh) == pytest.approx(4 / 3 * math.pi * 0.5**3, rel=0.01)
     distance = (mesh.vertices - torch.tensor([0.25, 0.0, 0.0], dtype=torch.float32)).norm(dim=-1)
@@ -131,5 +131,5 @@ def test_chamfer_of_concentric_spheres_is_the_gap():
 def test_shapes_are_checked():
     with pytest.raises(ValueError, match=r"vertices \(N, 3\)"):
         Mesh(torch.zeros(4, 2), torch.zeros(1, 3, dtype=torch.long))
-    with pytest.raises(ValueError, match="4 vertices but colours"):
+    with pytest.raises(ValueError, match="4 vertices but colors"):
         Mesh(torch.zeros(4, 3), torch.zeros(1, 3, dtype=torch.long), torch.zeros(5, 3))

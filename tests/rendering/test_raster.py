@@ -1,4 +1,4 @@
-"""The rasteriser: projection, visibility, attributes."""
+"""The rasterizer: projection, visibility, attributes."""
 
 import subprocess
 import sys
@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from scoredistill.rendering.camera import Camera
-from scoredistill.rendering.raster import Scene, antialias, interpolate, project, rasterise
+from scoredistill.rendering.raster import Scene, antialias, interpolate, project, rasterize
 from scoredistill.rendering.scene import to_pixels
 
 HEIGHT, WIDTH = 40, 56
@@ -39,20 +39,20 @@ def test_projection_keeps_single_precision_under_autocast() -> None:
 
 def test_depth_and_normals_of_a_sphere() -> None:
     """Depth is along the viewing direction: the ray's distance times the cosine between them."""
-    centre, radius = torch.tensor([0.1, -0.05, 0.2]), 0.6
+    center, radius = torch.tensor([0.1, -0.05, 0.2]), 0.6
     vertices, faces = surface("sphere5")
-    scene = seen(SIDES, (centre + radius * vertices, faces), HEIGHT, WIDTH)
-    fragments = rasterise(scene, HEIGHT, WIDTH)
+    scene = seen(SIDES, (center + radius * vertices, faces), HEIGHT, WIDTH)
+    fragments = rasterize(scene, HEIGHT, WIDTH)
     origins, directions = SIDES.rays(HEIGHT, WIDTH)
-    half = (directions * (centre - origins)).sum(-1)
-    below = half.square() - (centre - origins).square().sum(-1) + radius**2
+    half = (directions * (center - origins)).sum(-1)
+    below = half.square() - (center - origins).square().sum(-1) + radius**2
     distance = half - below.clamp(min=0).sqrt()
     clear = (below > 0.02) & (fragments.face >= 0)
     assert clear.sum() > 1000
     depth = distance * (directions * -SIDES.pose[:, None, None, :3, 2]).sum(-1)
     torch.testing.assert_close(fragments.depth[clear], depth[clear], atol=2e-3, rtol=0)
     normals = normalize(interpolate(fragments, scene.faces, vertices.repeat(len(SIDES), 1)).movedim(1, -1), dim=-1)
-    expected = (origins + distance[..., None] * directions - centre) / radius
+    expected = (origins + distance[..., None] * directions - center) / radius
     assert (normals - expected)[clear].norm(dim=-1).max() < 1e-2
 
 
@@ -64,7 +64,7 @@ def test_coverage_and_depth_are_those_of_ray_casting(name: str, azimuth: float) 
     distance = cast(camera, mesh, HEIGHT, WIDTH)
     _, directions = camera.rays(HEIGHT, WIDTH)
     depth = distance * (directions[0] * -camera.pose[0, :3, 2]).sum(-1)
-    found = rasterise(seen(camera, mesh, HEIGHT, WIDTH), HEIGHT, WIDTH)
+    found = rasterize(seen(camera, mesh, HEIGHT, WIDTH), HEIGHT, WIDTH)
     assert torch.equal(found.face[0] >= 0, distance.isfinite())
     hit = distance.isfinite()
     # Single precision decides between faces that meet at one depth, by up to its rounding along a steep face.
@@ -76,18 +76,18 @@ def test_faces_far_smaller_than_a_pixel_leave_no_holes(dtype: torch.dtype) -> No
     vertices, faces = surface("sphere5")
     camera = Camera(SIDES.pose.to(dtype), SIDES.fov.to(dtype))
     for size in (8, 33):
-        mask = rasterise(seen(camera, (2.5 * vertices.to(dtype), faces), size, size), size, size).mask
+        mask = rasterize(seen(camera, (2.5 * vertices.to(dtype), faces), size, size), size, size).mask
         assert mask.dtype == dtype
         assert bool((mask == 1).all())  # the camera is in the middle of what it sees
 
 
 def test_pixels_on_edges_are_seen_once() -> None:
-    """A square from straight ahead, whose diagonal and sides pass through pixels' centres but for rounding."""
+    """A square from straight ahead, whose diagonal and sides pass through pixels' centers but for rounding."""
     camera = orbit(0.0, elevation=0.0, radius=2.0, fov=90.0)
     vertices, faces = surface("square")
     scene = seen(camera, (vertices * 1.5, faces), 8, 8)
     scene = Scene(scene.clip.float(), scene.faces, scene.picture, 1)
-    face = rasterise(scene, 8, 8).face[0]
+    face = rasterize(scene, 8, 8).face[0]
     assert bool((face[1:7, 1:7] >= 0).all())
     assert (face >= 0).sum() == 36
     row, column = torch.meshgrid(torch.arange(8), torch.arange(8), indexing="ij")
@@ -100,8 +100,8 @@ def test_the_nearer_surface_is_seen_whatever_the_order_and_the_winding() -> None
     vertices = torch.cat([0.3 * near[0] + torch.tensor([0.2, 0, 0.6]), far[0]])
     camera = orbit(0.0)
     faces = torch.cat([near[1], far[1] + len(near[0])])
-    one = rasterise(seen(camera, (vertices, faces), HEIGHT, WIDTH), HEIGHT, WIDTH)
-    other = rasterise(seen(camera, (vertices, faces.flip(0, 1)), HEIGHT, WIDTH), HEIGHT, WIDTH)
+    one = rasterize(seen(camera, (vertices, faces), HEIGHT, WIDTH), HEIGHT, WIDTH)
+    other = rasterize(seen(camera, (vertices, faces.flip(0, 1)), HEIGHT, WIDTH), HEIGHT, WIDTH)
     assert torch.equal(other.face, torch.where(one.face < 0, -1, len(faces) - 1 - one.face))
     torch.testing.assert_close(one.depth, other.depth)
     assert 0 < (one.face >= len(near[1])).sum() < (one.face >= 0).sum()
@@ -109,8 +109,8 @@ def test_the_nearer_surface_is_seen_whatever_the_order_and_the_winding() -> None
 
 def test_pictures_of_different_meshes_in_one_call() -> None:
     parts = [seen(SIDES, surface(name), HEIGHT, WIDTH) for name in ("torus", "cube")]
-    both = rasterise(Scene.cat(parts), HEIGHT, WIDTH)
-    alone = [rasterise(part, HEIGHT, WIDTH) for part in parts]
+    both = rasterize(Scene.cat(parts), HEIGHT, WIDTH)
+    alone = [rasterize(part, HEIGHT, WIDTH) for part in parts]
     assert both.face.shape == (6, HEIGHT, WIDTH)
     torch.testing.assert_close(both.depth, torch.cat([one.depth for one in alone]))
     second = torch.where(alone[1].face < 0, -1, alone[1].face + len(parts[0].faces))
@@ -125,19 +125,19 @@ def test_the_derivatives_of_attributes_and_depth() -> None:
     vertices, faces = surface("sphere0")
     camera = orbit(20.0, 200.0)
 
-    def picture(points: Tensor, colours: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def picture(points: Tensor, colors: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         scene = seen(camera, (points, faces), 5, 7)
-        fragments = rasterise(scene, 5, 7)
-        return fragments.barycentric, fragments.depth, interpolate(fragments, scene.faces, colours.repeat(2, 1))
+        fragments = rasterize(scene, 5, 7)
+        return fragments.barycentric, fragments.depth, interpolate(fragments, scene.faces, colors.repeat(2, 1))
 
-    colours = torch.rand(len(vertices), 2, requires_grad=True)
-    assert torch.autograd.gradcheck(picture, ((0.7 * vertices).requires_grad_(), colours))
+    colors = torch.rand(len(vertices), 2, requires_grad=True)
+    assert torch.autograd.gradcheck(picture, ((0.7 * vertices).requires_grad_(), colors))
 
 
 def test_barycentric_coordinates_are_perspective_correct() -> None:
     vertices, faces = surface("torus")
     scene = seen(SIDES, (vertices, faces), HEIGHT, WIDTH)
-    fragments = rasterise(scene, HEIGHT, WIDTH)
+    fragments = rasterize(scene, HEIGHT, WIDTH)
     hit = fragments.face >= 0
     torch.testing.assert_close(fragments.barycentric.sum(-1), hit.to(vertices))
     # The vertices' positions, interpolated, lie on the pixels' rays.
@@ -157,9 +157,9 @@ def test_bad_input_is_named() -> None:
         Scene(clip.bfloat16(), faces, torch.zeros(2, dtype=torch.int64), 1)
     scene = Scene(clip, faces, torch.zeros(2, dtype=torch.int64), 1)
     with pytest.raises(ValueError, match="height 0"):
-        rasterise(scene, 0, 4)
+        rasterize(scene, 0, 4)
     with pytest.raises(ValueError, match="auto, torch or warp"):
-        rasterise(scene, 4, 4, "cuda")  # type: ignore[arg-type]
+        rasterize(scene, 4, 4, "cuda")  # type: ignore[arg-type]
 
 
 @pytest.mark.slow

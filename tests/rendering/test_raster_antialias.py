@@ -6,7 +6,7 @@ from rendering.shapes import Surface, orbit, seen, surface
 from torch import Tensor
 
 from scoredistill.rendering.camera import Camera
-from scoredistill.rendering.raster import Scene, antialias, interpolate, project, rasterise
+from scoredistill.rendering.raster import Scene, antialias, interpolate, project, rasterize
 
 SIZE, FINE = 160, 640  # pixels: antialiased, and of the reference, counted without antialiasing
 STEP = 0.02  # of the reference's central differences
@@ -22,10 +22,10 @@ def areas(camera: Camera, objects: list[tuple[Surface, Tensor]], shift: Tensor, 
     vertices = [moved(mesh[0], to, s) for (mesh, to), s in zip(objects, shift, strict=True)]
     first = [0, *torch.tensor([len(v) for v in vertices]).cumsum(0).tolist()]
     faces = torch.cat([mesh[1] + start for (mesh, _), start in zip(objects, first[:-1], strict=True)])
-    colours = torch.cat([torch.eye(len(objects))[i].expand(len(v), -1) for i, v in enumerate(vertices)])
+    colors = torch.cat([torch.eye(len(objects))[i].expand(len(v), -1) for i, v in enumerate(vertices)])
     scene = Scene.of(project(camera, torch.cat(vertices), size, size), faces)
-    fragments = rasterise(scene, size, size)
-    image = torch.cat([interpolate(fragments, scene.faces, colours.repeat(len(camera), 1)), fragments.mask], dim=1)
+    fragments = rasterize(scene, size, size)
+    image = torch.cat([interpolate(fragments, scene.faces, colors.repeat(len(camera), 1)), fragments.mask], dim=1)
     return (antialias(image, fragments, scene) if smooth else image).mean((0, 2, 3))
 
 
@@ -75,7 +75,7 @@ def test_the_derivatives_of_two_objects_of_which_one_hides_part_of_the_other(nam
 
 def test_without_antialiasing_coverage_has_no_derivative() -> None:
     vertices = surface("sphere2")[0].requires_grad_()
-    assert not rasterise(seen(orbit(0.0), (vertices, surface("sphere2")[1]), 16, 16), 16, 16).mask.requires_grad
+    assert not rasterize(seen(orbit(0.0), (vertices, surface("sphere2")[1]), 16, 16), 16, 16).mask.requires_grad
 
 
 def test_antialiased_coverage_is_the_area() -> None:
@@ -99,7 +99,7 @@ def test_the_blend_of_a_vertical_border() -> None:
     for border, expected in ((0.125, (1, 0.25, 0)), (0.375, (1, 0.75, 0)), (0.5, (1, 1, 0))):
         placed = (wide + torch.tensor([2 + border, 0, 0])).requires_grad_()
         scene = seen(camera, (placed, faces), 8, 8)
-        fragments = rasterise(scene, 8, 8)
+        fragments = rasterize(scene, 8, 8)
         mask = antialias(fragments.mask, fragments, scene)[0, 0]
         torch.testing.assert_close(mask[:, 3:6], torch.tensor(expected, dtype=mask.dtype).expand(8, 3))
         # The row's coverage grows by two pixels a unit: half of it by each of the border's two ends, on average.
@@ -113,7 +113,7 @@ def test_winding_does_not_matter() -> None:
     masks = []
     for triangles in (faces, mixed):
         scene = seen(orbit(30.0, elevation=50.0), (vertices, triangles), 40, 56)
-        fragments = rasterise(scene, 40, 56)
+        fragments = rasterize(scene, 40, 56)
         masks.append(antialias(fragments.mask, fragments, scene))
     torch.testing.assert_close(*masks)
 
@@ -125,9 +125,9 @@ def test_what_is_hidden_does_not_blend() -> None:
     for outer in ((3 * wall[0] + torch.tensor([0.0, 0, 0.6]), wall[1]), (0.8 * ball[0], ball[1])):
         vertices, faces = torch.cat([outer[0], hidden]), torch.cat([outer[1], ball[1] + len(outer[0])])
         scene = seen(orbit(0.0), (vertices, faces), 40, 56)
-        fragments = rasterise(scene, 40, 56)
-        colours = torch.cat([torch.zeros(len(outer[0]), 1), torch.ones(len(hidden), 1)])
-        image = torch.cat([interpolate(fragments, scene.faces, colours), fragments.mask], dim=1)
+        fragments = rasterize(scene, 40, 56)
+        colors = torch.cat([torch.zeros(len(outer[0]), 1), torch.ones(len(hidden), 1)])
+        image = torch.cat([interpolate(fragments, scene.faces, colors), fragments.mask], dim=1)
         smooth = antialias(image, fragments, scene)
         assert smooth[:, 0].abs().sum() == 0
         assert torch.autograd.grad(smooth.sum(), hidden)[0].abs().sum() == 0
@@ -137,10 +137,10 @@ def test_the_inside_of_a_surface_is_untouched() -> None:
     """Only pixels beside a silhouette change: a smooth picture of a ball stays what it is elsewhere."""
     mesh = surface("sphere5")
     scene = seen(orbit(0.0), mesh, 64, 64)
-    fragments = rasterise(scene, 64, 64)
+    fragments = rasterize(scene, 64, 64)
     image = interpolate(fragments, scene.faces, mesh[0])
     changed = (antialias(image, fragments, scene) != image).any(dim=1)[0]
     mask = fragments.mask
-    neighbours = torch.nn.functional.max_pool2d(mask, 3, 1, 1) + torch.nn.functional.max_pool2d(-mask, 3, 1, 1)
+    neighbors = torch.nn.functional.max_pool2d(mask, 3, 1, 1) + torch.nn.functional.max_pool2d(-mask, 3, 1, 1)
     assert changed.any()
-    assert not (changed & (neighbours[0, 0] == 0)).any()
+    assert not (changed & (neighbors[0, 0] == 0)).any()

@@ -1,4 +1,4 @@
-"""Both backends of the rasteriser see the same, so that pictures and gradients agree."""
+"""Both backends of the rasterizer see the same, so that pictures and gradients agree."""
 
 import subprocess
 import sys
@@ -9,7 +9,7 @@ from rendering.shapes import orbit, seen, surface
 from torch import Tensor
 
 from scoredistill.rendering.camera import Camera
-from scoredistill.rendering.raster import Backend, Scene, antialias, interpolate, rasterise
+from scoredistill.rendering.raster import Backend, Scene, antialias, interpolate, rasterize
 
 pytest.importorskip("warp")
 NO_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
@@ -26,7 +26,7 @@ def scene_of(name: str, dtype: torch.dtype, device: str, radius: float = 2.6) ->
 
 def picture(scene: Scene, points: Tensor, backend: Backend) -> tuple[Tensor, Tensor, Tensor]:
     """The visible faces, a picture of positions, mask and depth, and a gradient of it."""
-    fragments = rasterise(scene, 90, 128, backend)
+    fragments = rasterize(scene, 90, 128, backend)
     places = interpolate(fragments, scene.faces, points.repeat(3, 1))
     image = antialias(torch.cat([places, fragments.mask, fragments.depth[:, None]], dim=1), fragments, scene)
     (gradient,) = torch.autograd.grad(image.square().sum(), points, retain_graph=True)
@@ -67,18 +67,18 @@ def test_faces_across_the_near_plane() -> None:
 
 def test_an_empty_scene() -> None:
     empty = Scene(torch.zeros(0, 4), torch.zeros(0, 3, dtype=torch.int64), torch.zeros(0, dtype=torch.int64), 2)
-    assert rasterise(empty, 8, 9, "warp").mask.shape == (2, 1, 8, 9)
+    assert rasterize(empty, 8, 9, "warp").mask.shape == (2, 1, 8, 9)
 
 
 def test_auto_takes_torch_on_a_cpu_and_warp_keeps_quiet() -> None:
     scene = (
         "import sys, torch\n"
-        "from scoredistill.rendering.raster import Scene, rasterise\n"
+        "from scoredistill.rendering.raster import Scene, rasterize\n"
         "z = torch.zeros\n"
         "scene = Scene(z(3, 4), z(1, 3, dtype=torch.int64), z(1, dtype=torch.int64), 1)\n"
-        "rasterise(scene, 4, 4)\n"
+        "rasterize(scene, 4, 4)\n"
         "assert 'warp' not in sys.modules\n"
-        "rasterise(scene, 4, 4, 'warp')\n"
+        "rasterize(scene, 4, 4, 'warp')\n"
         "assert 'warp' in sys.modules\n"
     )
     run = subprocess.run([sys.executable, "-c", scene], check=True, capture_output=True, text=True)

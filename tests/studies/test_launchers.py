@@ -105,7 +105,7 @@ def test_what_slurm_refuses_is_said(tmp_path):
         slurm.launch(job(tmp_path), 0)
 
 
-def test_a_cancelled_job_has_ended(tmp_path):
+def test_a_canceled_job_has_ended(tmp_path):
     """Slurm itself may take a minute to say so."""
     pytest.importorskip("submitit")
 

@@ -38,7 +38,7 @@ def test_many_seeds_give_the_usual_interval():
 
 @pytest.mark.parametrize("draw", ["normal", "exponential"])
 def test_how_often_an_interval_holds_the_mean(draw):
-    """Ten seeds. Of normal figures 95%; of skewed ones less, as for every interval around a mean, Student's too."""
+    """Ten seeds. Of normal metrics 95%; of skewed ones less, as for every interval around a mean, Student's too."""
     rng, trials = np.random.default_rng(1), 400
     held, students = 0, 0
     for _ in range(trials):
@@ -53,7 +53,7 @@ def test_how_often_an_interval_holds_the_mean(draw):
     assert abs(held - students) / trials < 3 * error  # never far from Student's
 
 
-def test_three_seeds_hold_the_centre_three_times_in_four_at_most():
+def test_three_seeds_hold_the_center_three_times_in_four_at_most():
     rng, trials = np.random.default_rng(2), 400
     held = 0
     for _ in range(trials):

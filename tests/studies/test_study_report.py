@@ -247,5 +247,5 @@ def test_what_the_seeds_cannot_show_is_said_with_the_seeds_that_were_compared(tm
 def test_a_report_before_the_first_run_has_ended_says_so(tmp_path):
     write_report(make_study(tmp_path, {"loss=SDS": {0: None, 1: None}, "loss=VSD": {0: None, 1: None}}))
     text = (tmp_path / "report.md").read_text()
-    assert "No run has finished: there are no figures." in text
+    assert "No run has finished: there are no metrics." in text
     assert "interval" not in text

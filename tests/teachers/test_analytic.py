@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from scoredistill.diffusion import CosineSchedule, FlowSchedule, LogSNRTimesteps
+from scoredistill.diffusion import CosineSchedule, FlowSchedule, NoiseLevelTimesteps
 from scoredistill.teachers import Digits, Empirical, GaussianMixture, Teacher, analytic
 from scoredistill.types import Condition
 
@@ -38,14 +38,14 @@ def test_samples_may_have_any_shape(shape: tuple[int, ...], form: str) -> None:
     assert teacher.sample(3, rng=rng())[0].shape == (3, *shape)
 
 
-def labelled() -> GaussianMixture:
+def labeled() -> GaussianMixture:
     means = torch.tensor([[1.0, 0.0], [-1.0, 0.5], [0.0, -1.0], [2.0, 2.0]])
     weights, labels = torch.tensor([1.0, 2.0, 3.0, 4.0]), torch.tensor([0, 1, 1, 5])
     return GaussianMixture(means, torch.tensor([0.1, 0.2, 0.3, 0.4]), weights, labels)
 
 
 def test_labels_select_components_row_by_row() -> None:
-    teacher, (x_t, t) = labelled(), points()
+    teacher, (x_t, t) = labeled(), points()
     part = GaussianMixture(teacher.means[1:3], torch.tensor([0.2, 0.3]), torch.tensor([2.0, 3.0]))
     only = teacher(x_t, t, Condition(label=torch.ones(9, dtype=torch.long)))
     torch.testing.assert_close(only.epsilon, part(x_t, t).epsilon)
@@ -57,7 +57,7 @@ def test_labels_select_components_row_by_row() -> None:
 
 
 def test_conditional_densities_make_up_the_unconditional_one() -> None:
-    teacher, (x_t, t) = labelled(), points()
+    teacher, (x_t, t) = labeled(), points()
     shares = {0: 0.1, 1: 0.5, 5: 0.4}
     parts = [
         share * teacher.log_prob(x_t, t, Condition(label=torch.full((9,), label))).exp()
@@ -69,13 +69,13 @@ def test_conditional_densities_make_up_the_unconditional_one() -> None:
 def test_unknown_and_missing_labels_are_errors() -> None:
     x_t, t = points(2)
     with pytest.raises(ValueError, match=r"no component has label 7; labels are \[0, 1, 5\]"):
-        labelled()(x_t, t, Condition(label=torch.tensor([1, 7])))
+        labeled()(x_t, t, Condition(label=torch.tensor([1, 7])))
     with pytest.raises(ValueError, match="this mixture has no labels: pass labels="):
         GaussianMixture(torch.zeros(1, 2))(x_t, t, Condition(label=torch.tensor([0, 0])))
 
 
 @pytest.mark.parametrize("weights", [[1.0, 2.0, 3.0, 4.0], [0.1, 0.2, 0.3, 0.4]])
-def test_weights_are_normalised(weights: list[float]) -> None:
+def test_weights_are_normalized(weights: list[float]) -> None:
     teacher = GaussianMixture(torch.zeros(4, 2), 1.0, torch.tensor(weights))
     torch.testing.assert_close(teacher.log_weights.exp(), torch.tensor([0.1, 0.2, 0.3, 0.4]))
 
@@ -133,7 +133,7 @@ def test_empirical_is_the_softmax_over_the_data() -> None:
     torch.testing.assert_close(nearest, torch.eye(9, 50))
 
 
-def test_digits_are_labelled_pictures() -> None:
+def test_digits_are_labeled_pictures() -> None:
     teacher = Digits(std=0.05)
     assert teacher.means.shape == (1797, 64)
     assert teacher.shape == (1, 8, 8)
@@ -144,7 +144,7 @@ def test_digits_are_labelled_pictures() -> None:
     x, component = teacher.sample(2, condition, rng())
     assert x.shape == (2, 1, 8, 8)
     assert torch.equal(teacher.labels[component], condition.label)
-    t = LogSNRTimesteps(1.0)(2, teacher.schedule)
+    t = NoiseLevelTimesteps(1.0)(2, teacher.schedule)
     assert torch.equal(teacher(x, t, condition).x0.isfinite(), torch.ones(2, 1, 8, 8, dtype=torch.bool))
 
 
@@ -174,7 +174,7 @@ def test_samples_have_the_mixtures_moments(form: str) -> None:
         inside = x[component == k] - teacher.means[k]
         variance, m = covariances[k].diagonal(), len(inside)
         assert bool((inside.mean(0).abs() < 4 * (variance / m).sqrt()).all())
-        # Var(x_i x_j) = c_ii c_jj + c_ij^2 for a centred Gaussian.
+        # Var(x_i x_j) = c_ii c_jj + c_ij^2 for a centered Gaussian.
         error = (variance[:, None] * variance + covariances[k] ** 2) / m
         assert bool(((inside.T @ inside / m - covariances[k]).abs() < 4 * error.sqrt()).all())
 
@@ -186,7 +186,7 @@ def test_float32_is_accurate_at_every_noise_level(form: str, ratio: float) -> No
     factors = torch.randn(20, 2, 3, 8, 8, generator=rng(1)) if form == "low rank" else None
     exact = GaussianMixture(means, 0.05, factors=factors)
     single = GaussianMixture(means.float(), 0.05, factors=None if factors is None else factors.float())
-    t = LogSNRTimesteps(ratio)(20, exact.schedule).float()
+    t = NoiseLevelTimesteps(ratio)(20, exact.schedule).float()
     a, s = (value.double()[:, None, None, None] for value in (exact.schedule.alpha(t), exact.schedule.sigma(t)))
     x_t = (a * means + s * torch.randn(20, 3, 8, 8, generator=rng(4))).float()
     expected, ours = exact(x_t.double(), t.double()).epsilon, single(x_t, t).epsilon

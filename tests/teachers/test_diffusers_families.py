@@ -14,7 +14,7 @@ from scoredistill.diffusion import CFG, FlowSchedule, Prediction
 from scoredistill.networks.text_to_image import unpack
 from scoredistill.rendering.camera import Camera
 from scoredistill.teachers import DiffusersTeacher
-from scoredistill.types import Condition, Noised, Sample
+from scoredistill.types import Condition, Diffused, Sample
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning", "ignore::UserWarning")
 
@@ -65,7 +65,7 @@ def test_the_network_says_what_it_says_in_its_own_pipeline(family: str, tmp_path
         asked = [Condition(prompt="a red mug") if prompted else None for prompted in branches]
         if flux and not branches[0]:
             asked = [Condition(prompt="")]
-        ours = torch.cat([each.value for each in teacher.predict_all(*rows, asked)])
+        ours = torch.cat([each.value for each in teacher.predict_many(*rows, asked)])
         theirs = output[:, : x.shape[1]].double()
         torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
         assert len(ours) == 1 or (ours[0] - ours[1]).abs().max() > 1e-4
@@ -83,7 +83,7 @@ def test_guidance_takes_the_steps_of_the_librarys_pipeline(family: str, tmp_path
     }
     with in_float32():
         theirs = pipeline(["a mug", "a cat"], latents=x.float(), height=16, width=16, **settings).images
-    condition = teacher.embedded(Condition(prompt=("a mug", "a cat"), negative_prompt="blue"), 2)
+    condition = teacher.encode_prompt(Condition(prompt=("a mug", "a cat"), negative_prompt="blue"), 2)
     guidance = CFG(7.5)
     for index in pipeline.scheduler.timesteps:
         at = guidance(teacher, x, torch.full((2,), (float(index) + 1) / 1000), condition)
@@ -110,7 +110,7 @@ def test_the_schedule_is_the_schedulers(family: str, tmp_path: Path) -> None:
         torch.testing.assert_close(teacher.schedule.sigma(t), (1 - alpha**2).sqrt(), rtol=1e-3, atol=near["atol"])
         torch.testing.assert_close(teacher.schedule.t_at_log_snr(teacher.schedule.log_snr(t)), t)
         noisy = alpha[:, None, None, None] * x + (1 - alpha**2).sqrt()[:, None, None, None] * epsilon
-    ours = Noised.diffuse(Sample(x), t, epsilon, teacher.schedule).x_t
+    ours = Diffused.diffuse(Sample(x), t, epsilon, teacher.schedule).x_t
     torch.testing.assert_close(ours, noisy.double(), rtol=1e-3, atol=1e-3)
 
 
@@ -134,7 +134,7 @@ def test_branches_of_guidance_are_one_call(family: str, tmp_path: Path) -> None:
     condition = Condition(prompt="a mug", camera=camera if family == "multi-view" else None)
     x_t, t = teacher.encode(torch.randn(2, 3, 16, 16)), torch.tensor([0.3, 0.6])
     teacher.denoiser.network.network.register_forward_hook(lambda module, inputs, output: calls.append(len(output[0])))
-    guided = CFG(7.5)(teacher, x_t, t, teacher.embedded(condition, 2))
+    guided = CFG(7.5)(teacher, x_t, t, teacher.encode_prompt(condition, 2))
     assert calls == [4]
     alone = [teacher(x_t, t, each).epsilon for each in (condition, condition.negative())]
     expected = alone[1] + 7.5 * (alone[0] - alone[1])

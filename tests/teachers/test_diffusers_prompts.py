@@ -1,4 +1,4 @@
-"""Prompts: read once, kept in memory and on disk, worded by the camera, and nothing else."""
+"""PromptEmbedder: read once, kept in memory and on disk, worded by the camera, and nothing else."""
 
 import subprocess
 import sys
@@ -13,7 +13,7 @@ from scoredistill.diffusion import ViewPerpNeg, ViewPrompts
 from scoredistill.rendering.camera import Camera
 from scoredistill.teachers.diffusers import cache as cache_module
 from scoredistill.teachers.diffusers.cache import EmbeddingCache, Reading, user_folder
-from scoredistill.teachers.diffusers.prompts import Prompts, PromptSettings
+from scoredistill.teachers.diffusers.prompts import PromptEmbedder, PromptSettings
 from scoredistill.types import Condition, TextEmbeddings
 
 MEMORY = PromptSettings(cache=None)
@@ -65,7 +65,7 @@ def short() -> ViewPrompts:
 
 def test_each_text_is_read_once_and_all_of_a_call_together() -> None:
     encoder = Encoder()
-    prompts = Prompts(encoder, MEMORY)
+    prompts = PromptEmbedder(encoder, MEMORY)
     rows = prompts.texts(["a", "b", "a", "c"])
     assert same(rows, Encoder().encode(["a", "b", "a", "c"]))
     assert same(prompts.texts(["c", "d", "a"]), Encoder().encode(["c", "d", "a"]))
@@ -76,17 +76,17 @@ def test_encoders_are_released_if_they_fail() -> None:
     encoder = Encoder()
     encoder.encode = lambda texts: 1 / 0  # type: ignore[method-assign,assignment,return-value]
     with pytest.raises(ZeroDivisionError):
-        Prompts(encoder, MEMORY).texts(["a"])
+        PromptEmbedder(encoder, MEMORY).texts(["a"])
     assert encoder.released == 1
 
 
 def test_a_hit_on_disk_needs_no_encoder_at_all(tmp_path: Path) -> None:
     settings = PromptSettings(cache=str(tmp_path / "cache"))
-    Prompts(Encoder(), settings).texts(["a", "b"])
+    PromptEmbedder(Encoder(), settings).texts(["a", "b"])
     encoder = Encoder()
-    assert same(Prompts(encoder, settings).texts(["b", "a"]), Encoder().encode(["b", "a"]))
+    assert same(PromptEmbedder(encoder, settings).texts(["b", "a"]), Encoder().encode(["b", "a"]))
     assert (encoder.read, encoder.released) == ([], 0)
-    Prompts(encoder, settings).texts(["b", "c"])
+    PromptEmbedder(encoder, settings).texts(["b", "c"])
     assert encoder.read == [["c"]]
 
 
@@ -103,9 +103,9 @@ def test_the_file_name_depends_on_text_and_key_and_on_nothing_else(tmp_path: Pat
 
 def test_another_models_embeddings_are_not_used(tmp_path: Path) -> None:
     settings = PromptSettings(cache=str(tmp_path))
-    Prompts(Encoder("one"), settings).texts(["a"])
+    PromptEmbedder(Encoder("one"), settings).texts(["a"])
     encoder = Encoder("two")
-    Prompts(encoder, settings).texts(["a"])
+    PromptEmbedder(encoder, settings).texts(["a"])
     assert encoder.read == [["a"]]
 
 
@@ -114,7 +114,7 @@ def test_damaged_and_foreign_files_are_written_anew(tmp_path: Path, damage: str)
     from safetensors.torch import save
 
     settings = PromptSettings(cache=str(tmp_path))
-    Prompts(Encoder(), settings).texts(["a", "b"])
+    PromptEmbedder(Encoder(), settings).texts(["a", "b"])
     cache = EmbeddingCache(str(tmp_path), Encoder().key)
     path, whole = cache.path("a"), cache.path("a").read_bytes()
     contents = {
@@ -124,7 +124,7 @@ def test_damaged_and_foreign_files_are_written_anew(tmp_path: Path, damage: str)
     path.write_bytes(contents[damage])
     encoder = Encoder()
     with pytest.warns(UserWarning, match="which is not the embedding of 'a'"):
-        found = Prompts(encoder, settings).texts(["a"])
+        found = PromptEmbedder(encoder, settings).texts(["a"])
     assert same(found, Encoder().encode(["a"]))
     assert encoder.read == [["a"]]
     assert path.read_bytes() == whole
@@ -170,14 +170,14 @@ def test_a_folder_that_cannot_be_written_is_a_warning_and_is_still_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = PromptSettings(cache=str(tmp_path))
-    Prompts(Encoder(), settings).texts(["a"])
+    PromptEmbedder(Encoder(), settings).texts(["a"])
 
     def refuse(path: Path, writer: object) -> None:
         raise PermissionError(13, "Permission denied", str(path))
 
     monkeypatch.setattr(cache_module, "write_atomically", refuse)  # the superuser may write into any folder
     encoder = Encoder()
-    prompts = Prompts(encoder, settings)
+    prompts = PromptEmbedder(encoder, settings)
     with pytest.warns(UserWarning, match=r"prompts.cache: cannot write to .* name another folder, or null"):
         prompts.texts(["a", "b", "c"])
     prompts.texts(["d"])  # it has been said
@@ -186,7 +186,7 @@ def test_a_folder_that_cannot_be_written_is_a_warning_and_is_still_read(
 
 def test_a_cache_that_is_no_folder_is_a_warning(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    prompts = Prompts(Encoder(), PromptSettings(cache=str(tmp_path / "file")))
+    prompts = PromptEmbedder(Encoder(), PromptSettings(cache=str(tmp_path / "file")))
     with pytest.warns(UserWarning, match="prompts.cache: cannot write") as caught:
         assert same(prompts.texts(["a", "b"]), Encoder().encode(["a", "b"]))
     assert len(caught) == 1
@@ -194,7 +194,7 @@ def test_a_cache_that_is_no_folder_is_a_warning(tmp_path: Path) -> None:
 
 def test_the_usual_folder_is_the_users(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    Prompts(Encoder()).texts(["a"])
+    PromptEmbedder(Encoder()).texts(["a"])
     assert [path.parent for path in tmp_path.rglob("*.safetensors")] == [tmp_path / "scoredistill" / "prompts"]
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -203,7 +203,7 @@ def test_the_usual_folder_is_the_users(tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_no_cache_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    Prompts(Encoder(), MEMORY).texts(["a"])
+    PromptEmbedder(Encoder(), MEMORY).texts(["a"])
     assert not list(tmp_path.iterdir())
 
 
@@ -219,7 +219,7 @@ def test_parts_that_an_encoder_does_not_have_stay_away(tmp_path: Path) -> None:
 
 
 def test_one_text_is_expanded_and_not_copied() -> None:
-    rows = told(Prompts(Encoder(), MEMORY).embedded(Condition("a mug"), 5))
+    rows = told(PromptEmbedder(Encoder(), MEMORY).encode_prompt(Condition("a mug"), 5))
     assert rows.tokens.shape == (5, 4, 3)
     assert rows.tokens.stride(0) == rows.pooled.stride(0) == rows.mask.stride(0) == 0  # type: ignore[union-attr]
     assert same(rows, Encoder().encode(["a mug"] * 5))
@@ -227,8 +227,8 @@ def test_one_text_is_expanded_and_not_copied() -> None:
 
 def test_one_reading_serves_many_rows_and_the_other_branch() -> None:
     encoder = Encoder()
-    prompts = Prompts(encoder, MEMORY)
-    asked = prompts.embedded(Condition(["a", "b", "a"], "blurry"), None)
+    prompts = PromptEmbedder(encoder, MEMORY)
+    asked = prompts.encode_prompt(Condition(["a", "b", "a"], "blurry"), None)
     assert same(told(asked), Encoder().encode(["a", "b", "a"]))
     assert asked is not None
     assert same(told(prompts.literal(asked.negative(), 3)), Encoder().encode(["blurry"] * 3))
@@ -237,9 +237,9 @@ def test_one_reading_serves_many_rows_and_the_other_branch() -> None:
 
 def test_no_prompt_is_the_empty_text() -> None:
     encoder = Encoder()
-    prompts = Prompts(encoder, MEMORY)
+    prompts = PromptEmbedder(encoder, MEMORY)
     empty = Encoder().encode([""] * 2)
-    assert same(told(prompts.embedded(Condition(label=torch.zeros(2)), None)), empty)
+    assert same(told(prompts.encode_prompt(Condition(label=torch.zeros(2)), None)), empty)
     assert same(told(prompts.literal(None, 2)), empty)
     assert same(told(prompts.literal(Condition(), 2)), empty)
     assert encoder.read == [[""]]
@@ -247,26 +247,26 @@ def test_no_prompt_is_the_empty_text() -> None:
 
 def test_what_has_embeddings_or_no_rows_stays_as_it_is() -> None:
     encoder = Encoder()
-    prompts = Prompts(encoder, PromptSettings(cache=None, negative="blurry"))
+    prompts = PromptEmbedder(encoder, PromptSettings(cache=None, negative="blurry"))
     given = Condition("a mug", embeddings=torch.zeros(3, 1, 2))
-    assert prompts.embedded(given, 3) is given
+    assert prompts.encode_prompt(given, 3) is given
     assert prompts.literal(given, 3) is given
     unknown = Condition("a mug")
-    assert prompts.embedded(unknown, None) is unknown
-    assert prompts.embedded(None, 3) is None
+    assert prompts.encode_prompt(unknown, None) is unknown
+    assert prompts.encode_prompt(None, 3) is None
     assert encoder.read == []
 
 
 def test_prompts_are_one_or_one_a_row() -> None:
-    prompts = Prompts(Encoder(), MEMORY)
+    prompts = PromptEmbedder(Encoder(), MEMORY)
     with pytest.raises(ValueError, match="there are 2 prompts for 3 rows: give one text, or one for each row"):
-        prompts.embedded(Condition(["a", "b"], camera=orbit(0.0, 0.0, 0.0)), None)
+        prompts.encode_prompt(Condition(["a", "b"], camera=orbit(0.0, 0.0, 0.0)), None)
 
 
 def test_the_settings_negative_prompt_stands_where_there_is_none() -> None:
-    prompts = Prompts(Encoder(), PromptSettings(cache=None, negative="blurry"))
+    prompts = PromptEmbedder(Encoder(), PromptSettings(cache=None, negative="blurry"))
     for given, expected in ((None, "blurry"), ("red", "red"), ("", "")):
-        asked = prompts.embedded(Condition("a mug", given), 2)
+        asked = prompts.encode_prompt(Condition("a mug", given), 2)
         assert asked is not None
         assert asked.negative().prompt == expected
 
@@ -274,31 +274,31 @@ def test_the_settings_negative_prompt_stands_where_there_is_none() -> None:
 def test_truncated_prompts_are_shown_once_also_when_they_come_from_disk(tmp_path: Path) -> None:
     settings, text = PromptSettings(cache=str(tmp_path)), "a mug that is far too long"
     for _ in range(2):
-        prompts = Prompts(Encoder(), settings)
+        prompts = PromptEmbedder(Encoder(), settings)
         with pytest.warns(
             UserWarning, match="'a mug that is far too long' is too long .* 'a mug that i' and not"
         ) as all_:
-            prompts.embedded(Condition(text), 2)
+            prompts.encode_prompt(Condition(text), 2)
         assert len(all_) == 1
-        prompts.embedded(Condition(text), 2)
+        prompts.encode_prompt(Condition(text), 2)
 
 
 def test_each_row_is_worded_by_its_camera() -> None:
     encoder = Encoder()
-    prompts = Prompts(encoder, PromptSettings(short(), "bad", cache=None))
-    asked = prompts.embedded(Condition("mug", camera=orbit(0.0, 90.0, 180.0, 270.0)), None)
+    prompts = PromptEmbedder(encoder, PromptSettings(short(), "bad", cache=None))
+    asked = prompts.encode_prompt(Condition("mug", camera=orbit(0.0, 90.0, 180.0, 270.0)), None)
     assert same(told(asked), Encoder().encode(["mug front", "mug side", "mug back", "mug side"]))
-    prompts.embedded(Condition("mug", camera=orbit(180.0)), None)
+    prompts.encode_prompt(Condition("mug", camera=orbit(180.0)), None)
     assert encoder.read == [["mug front", "mug side", "mug back", "mug above", "bad"]]
-    several = prompts.embedded(Condition(["cat", "", "dog"], camera=orbit(0.0, 90.0, 180.0)), None)
+    several = prompts.encode_prompt(Condition(["cat", "", "dog"], camera=orbit(0.0, 90.0, 180.0)), None)
     assert same(told(several), Encoder().encode(["cat front", "", "dog back"]))
-    assert same(told(prompts.embedded(Condition("mug"), 2)), Encoder().encode(["mug"] * 2))  # no camera, no view
+    assert same(told(prompts.encode_prompt(Condition("mug"), 2)), Encoder().encode(["mug"] * 2))  # no camera, no view
 
 
 def test_guidances_other_branches_are_read_word_for_word() -> None:
-    prompts = Prompts(Encoder(), PromptSettings(short(), cache=None))
+    prompts = PromptEmbedder(Encoder(), PromptSettings(short(), cache=None))
     condition = Condition("mug", "blurry", camera=orbit(0.0, 90.0))
-    asked = prompts.embedded(condition, None)
+    asked = prompts.encode_prompt(condition, None)
     assert asked is not None
     assert same(told(prompts.literal(asked.negative(), 2)), Encoder().encode(["blurry"] * 2))
     assert same(told(prompts.literal(condition, 2)), Encoder().encode(["mug"] * 2))
@@ -306,9 +306,9 @@ def test_guidances_other_branches_are_read_word_for_word() -> None:
 
 def test_interpolated_views_are_exact_at_the_views_and_continuous() -> None:
     views = ViewPrompts(" front", " side", " back", " above", interpolate=True)
-    prompts = Prompts(Encoder(), PromptSettings(views, cache=None))
+    prompts = PromptEmbedder(Encoder(), PromptSettings(views, cache=None))
     azimuth = torch.linspace(0, 360, 721)
-    rows = told(prompts.embedded(Condition("mug", camera=orbit(*azimuth.tolist())), None))
+    rows = told(prompts.encode_prompt(Condition("mug", camera=orbit(*azimuth.tolist())), None))
     whole = Encoder().encode([f"mug {view}" for view in ("front", "side", "back", "side", "front")])
     torch.testing.assert_close(rows.tokens[::180], whole.tokens)
     torch.testing.assert_close(rows.tokens[90], (whole.tokens[0] + whole.tokens[1]) / 2)
@@ -318,8 +318,8 @@ def test_interpolated_views_are_exact_at_the_views_and_continuous() -> None:
 
 
 def test_embeddings_come_in_the_encoders_type_and_without_graph() -> None:
-    prompts = Prompts(Encoder(), MEMORY)
-    rows = told(prompts.embedded(Condition("a mug"), 2, device="cpu"))
+    prompts = PromptEmbedder(Encoder(), MEMORY)
+    rows = told(prompts.encode_prompt(Condition("a mug"), 2, device="cpu"))
     assert (rows.tokens.dtype, rows.tokens.requires_grad) == (torch.float32, False)
     assert rows.mask is not None
     assert rows.mask.dtype == torch.int64
@@ -327,9 +327,9 @@ def test_embeddings_come_in_the_encoders_type_and_without_graph() -> None:
 
 def test_view_guidance_finds_its_words_read() -> None:
     encoder = Encoder()
-    prompts = Prompts(encoder, PromptSettings(short(), cache=None))
-    asked = prompts.embedded(Condition("mug", camera=orbit(0.0, 90.0)), None)
+    prompts = PromptEmbedder(encoder, PromptSettings(short(), cache=None))
+    asked = prompts.encode_prompt(Condition("mug", camera=orbit(0.0, 90.0)), None)
     assert asked is not None
     words = ViewPerpNeg(7.5, short()).views.texts("mug")
-    prompts.embedded(Condition([str(text) for text in words]), 4)
+    prompts.encode_prompt(Condition([str(text) for text in words]), 4)
     assert len(encoder.read) == 1

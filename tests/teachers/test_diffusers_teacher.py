@@ -37,7 +37,7 @@ def test_half_precision_keeps_the_type_of_what_it_is_asked(dtype: str, tmp_path:
 def test_the_unconditional_model_of_sdxl_is_asked_with_zeros(tmp_path: Path) -> None:
     teacher, x_t, t = teacher_of("sdxl", tmp_path), torch.randn(2, 4, 8, 8), torch.full((2,), 0.5)
     zeros = Condition(embeddings=TextEmbeddings(torch.zeros(2, 16, 16), torch.zeros(2, 8)))
-    none, given, empty = teacher.predict_all(x_t, t, [None, zeros, Condition(prompt="")])
+    none, given, empty = teacher.predict_many(x_t, t, [None, zeros, Condition(prompt="")])
     assert torch.equal(none.epsilon, given.epsilon)
     assert (none.epsilon - empty.epsilon).abs().max() > 1e-5
 
@@ -51,10 +51,10 @@ def test_text_encoders_are_read_only_for_new_prompts(tmp_path: Path, monkeypatch
     asked = Condition(prompt="a mug")
     first = DiffusersTeacher(model, **settings)
     assert "text_encoder" not in read
-    embeddings = first.embedded(asked, 3)
+    embeddings = first.encode_prompt(asked, 3)
     assert read.count("text_encoder") == 1
     assert first.prompts.encoder._pipeline is None  # type: ignore[attr-defined]
-    again = DiffusersTeacher(model, **settings).embedded(asked, 3)
+    again = DiffusersTeacher(model, **settings).encode_prompt(asked, 3)
     assert read.count("text_encoder") == 1
     torch.testing.assert_close(again.embeddings.tokens, embeddings.embeddings.tokens)  # type: ignore[union-attr]
     assert embeddings.embeddings.tokens.shape == (3, 16, 8)  # type: ignore[union-attr]
@@ -89,11 +89,11 @@ def test_each_row_is_seen_from_its_own_camera(tmp_path: Path) -> None:
     )
     around = torch.tensor([0.0, 0.0, 120.0])
     camera = Camera.orbit(around, torch.zeros(3), torch.full((3,), 2.0), torch.full((3,), 40.0))
-    epsilon = CFG(3.0)(teacher, x_t, t, teacher.embedded(Condition(prompt="a mug", camera=camera), 3)).epsilon
+    epsilon = CFG(3.0)(teacher, x_t, t, teacher.encode_prompt(Condition(prompt="a mug", camera=camera), 3)).epsilon
     torch.testing.assert_close(epsilon[0], epsilon[1])
     assert (epsilon[0] - epsilon[2]).abs().max() > 1e-4
     unet = teacher.denoiser.network.network
-    embeddings = teacher.embedded(Condition(prompt="a mug"), 3).embeddings  # type: ignore[union-attr]
+    embeddings = teacher.encode_prompt(Condition(prompt="a mug"), 3).embeddings  # type: ignore[union-attr]
     poses = camera.pose.flatten(1).float()
     theirs = unet(x_t.float(), 499, embeddings.tokens, class_labels=poses).sample  # type: ignore[union-attr]
     ours = teacher(x_t, t, Condition(embeddings=embeddings, camera=camera)).value
@@ -113,9 +113,9 @@ def test_critics_and_students_start_from_its_network(family: str, tmp_path: Path
     torch.testing.assert_close(g, torch.zeros_like(g), rtol=0, atol=1e-6)  # the critic is the teacher still
     distiller.critic_loss(Batch(condition), rng=torch.Generator().manual_seed(0)).backward()
     student = OneStepUNet(x.shape[1:])
-    student.adopt(teacher)
+    student.bind(teacher)
     assert all(weight.requires_grad for weight in student.parameters())
-    made = student(Batch(teacher.embedded(condition, 2), 2), torch.Generator().manual_seed(0)).x
+    made = student(Batch(teacher.encode_prompt(condition, 2), 2), torch.Generator().manual_seed(0)).x
     assert made.shape == x.shape
     assert not any(weight.requires_grad for weight in teacher.parameters())
 
@@ -165,7 +165,7 @@ def test_compiling_keeps_the_networks_names(tmp_path: Path) -> None:
     assert network._compiled_call_impl is not None
     assert not any("_orig_mod" in name for name in network.state_dict())
     copy = NetworkCritic()
-    copy.adopt(teacher)  # a copy is made of what was compiled
+    copy.bind(teacher)  # a copy is made of what was compiled
 
 
 def test_a_recipe_can_name_it(tmp_path: Path) -> None:

@@ -37,7 +37,7 @@ def test_perp_neg_by_the_camera_is_one_call_and_right_in_every_row(family: str, 
     texts, rows = counting(teacher)
     azimuth = torch.tensor([0.0, 45.0, 100.0, 180.0])
     camera = Camera.orbit(azimuth, azimuth * 0 + 15, azimuth * 0 + 2.6, azimuth * 0 + 40)
-    asked = teacher.embedded(Condition("mug", camera=camera), 4)
+    asked = teacher.encode_prompt(Condition("mug", camera=camera), 4)
     assert asked is not None
     x_t, t = torch.randn(4, teacher.codec.channels, 8, 8), torch.linspace(0.2, 0.9, 4)
     guidance = ViewPerpNeg(7.5, VIEWS)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from scoredistill.diffusion import CFG, PerpNeg
 from scoredistill.networks import NO_LABEL, Backbone, DiffusersBackbone, EDM2UNet, EDMUNet, MLPBackbone
 from scoredistill.rendering.camera import Camera
-from scoredistill.teachers import EDMTeacher
+from scoredistill.teachers import NetworkTeacher
 from scoredistill.teachers.network import below_each_other
 from scoredistill.types import Condition
 
@@ -33,7 +33,7 @@ BACKBONES: dict[str, tuple[Callable[[], Backbone], bool]] = {
     "diffusers, embedded": (
         lambda: DiffusersBackbone(unet(class_embed_type="identity"), CLASSES, camera=True, label_dropout=0.1), True,
     ),
-    "diffusers, unlabelled": (lambda: DiffusersBackbone(unet()), False),
+    "diffusers, unlabeled": (lambda: DiffusersBackbone(unet()), False),
     "ddpm++": (lambda: EDMUNet("ddpm++", 8, 3, 8, (1, 2), 1, (4,), CLASSES), False),
     "adm": (lambda: EDMUNet("adm", 8, 3, 8, (1, 2), 1, (4,), CLASSES), False),
     "edm2": (lambda: EDM2UNet(8, 3, 8, (1, 2), 1, (4,), CLASSES), False),
@@ -42,10 +42,10 @@ BACKBONES: dict[str, tuple[Callable[[], Backbone], bool]] = {
 }  # fmt: skip
 
 
-def teacher(make: Callable[[], Backbone]) -> tuple[EDMTeacher, list[int]]:
+def teacher(make: Callable[[], Backbone]) -> tuple[NetworkTeacher, list[int]]:
     """With weights that are nowhere next to nothing, and the rows of each call of its network."""
     torch.manual_seed(0)
-    made, rows = EDMTeacher(make()), []
+    made, rows = NetworkTeacher(make()), []
     for weight in made.parameters():
         if weight.abs().max() < 1e-3:
             nn.init.normal_(weight, std=0.1)
@@ -69,12 +69,12 @@ def test_rows_without_a_label_are_answered_as_if_there_were_no_labels(name: str)
     (x_t, t), camera = noisy(), cameras() if told else None
     none = torch.full((B,), NO_LABEL)
     assert torch.equal(made(x_t, t, Condition(label=none, camera=camera)).x0, made(x_t, t, Condition(camera=camera)).x0)
-    labelled = made(x_t, t, Condition(label=torch.tensor([2, 0, 3]), camera=camera)).x0
+    labeled = made(x_t, t, Condition(label=torch.tensor([2, 0, 3]), camera=camera)).x0
     mixed = made(x_t, t, Condition(label=torch.tensor([2, NO_LABEL, 3]), camera=camera)).x0
     plain = made(x_t, t, Condition(camera=camera)).x0
-    assert torch.equal(mixed, torch.stack([labelled[0], plain[1], labelled[2]]))
-    if "unlabelled" not in name:
-        assert (labelled - plain).flatten(1).norm(dim=1).min() > 1e-6
+    assert torch.equal(mixed, torch.stack([labeled[0], plain[1], labeled[2]]))
+    if "unlabeled" not in name:
+        assert (labeled - plain).flatten(1).norm(dim=1).min() > 1e-6
 
 
 @pytest.mark.parametrize("name", BACKBONES)
@@ -84,7 +84,7 @@ def test_one_call_gives_what_separate_calls_give(name: str) -> None:
     (x_t, t), camera = noisy(), cameras() if told else None
     asked = Condition(label=torch.tensor([2, 0, 3]), camera=camera)
     conditions = [asked, asked.negative(), Condition(label=torch.tensor([1, 1, 0]), camera=camera)]
-    together = made.predict_all(x_t, t, conditions)
+    together = made.predict_many(x_t, t, conditions)
     assert rows == [3 * B]
     for one, condition in zip(together, conditions, strict=True):
         torch.testing.assert_close(one.x0, made(x_t, t, condition).x0, rtol=1e-12, atol=1e-12)
@@ -100,13 +100,13 @@ def test_one_call_gives_what_separate_calls_give(name: str) -> None:
 def test_one_condition_is_asked_as_it_is() -> None:
     made, rows = teacher(BACKBONES["ddpm++"][0])
     x_t, t = noisy()
-    assert torch.equal(made.predict_all(x_t, t, [None])[0].x0, made(x_t, t, None).x0)
+    assert torch.equal(made.predict_many(x_t, t, [None])[0].x0, made(x_t, t, None).x0)
     assert rows == [B, B]
-    made.predict_all(x_t, t, [None, None])
+    made.predict_many(x_t, t, [None, None])
     assert rows[2:] == [2 * B]
 
 
-@pytest.mark.parametrize("name", [name for name in BACKBONES if "unlabelled" not in name])
+@pytest.mark.parametrize("name", [name for name in BACKBONES if "unlabeled" not in name])
 def test_other_negative_labels_are_no_labels(name: str) -> None:
     make, told = BACKBONES[name]
     made, _ = teacher(make)
@@ -119,7 +119,7 @@ def test_other_negative_labels_are_no_labels(name: str) -> None:
 def test_a_network_that_was_never_asked_without_labels_says_so_in_any_row(name: str) -> None:
     networks = {"mlp": MLPBackbone((3, 8, 8), 16, 2, CLASSES)}
     networks["diffusers"] = DiffusersBackbone(unet(num_class_embeds=CLASSES), CLASSES)
-    made, (x_t, t) = EDMTeacher(networks[name]).eval(), noisy()
+    made, (x_t, t) = NetworkTeacher(networks[name]).eval(), noisy()
     with pytest.raises(ValueError, match="the batch has no labels; a network that is to be asked without them needs"):
         CFG(2.0)(made, x_t, t, Condition(label=torch.tensor([2, 0, 3])))
 
@@ -128,7 +128,7 @@ def test_a_camera_that_is_missing_in_one_condition_is_missed() -> None:
     made, _ = teacher(BACKBONES["mlp with a camera"][0])
     x_t, t = noisy()
     with pytest.raises(ValueError, match="the batch has no cameras"):
-        made.predict_all(x_t, t, [Condition(camera=cameras()), None])
+        made.predict_many(x_t, t, [Condition(camera=cameras()), None])
 
 
 def test_conditions_below_each_other_keep_what_they_have_in_common() -> None:
@@ -147,7 +147,7 @@ def test_conditions_below_each_other_keep_what_they_have_in_common() -> None:
 
 
 def test_perp_neg_is_one_call_too() -> None:
-    made, rows = teacher(BACKBONES["diffusers, unlabelled"][0])
+    made, rows = teacher(BACKBONES["diffusers, unlabeled"][0])
     x_t, t = noisy()
     PerpNeg(2.0, {"left": -0.5})(made, x_t, t, Condition("a mug"))
     assert rows == [3 * B]

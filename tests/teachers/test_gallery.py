@@ -24,7 +24,7 @@ def orbit(azimuth: list[float], elevation: float = 20.0) -> Camera:
     return Camera.orbit(a, a * 0 + elevation, a * 0 + 2.6, a * 0 + 40)
 
 
-def noised(batch: int, size: int = SIZE, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+def diffused(batch: int, size: int = SIZE, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
     x = torch.rand(batch, 3, size, size, generator=rng(seed)) * 2 - 1
     return x, torch.linspace(0.3, 0.9, batch)
 
@@ -39,22 +39,22 @@ CONDITIONS = {
 
 
 @pytest.mark.parametrize("name", CONDITIONS)
-@pytest.mark.parametrize("options", [{}, {"colour_std": 0.1}, {"shows": "normals"}], ids=str)
+@pytest.mark.parametrize("options", [{}, {"color_std": 0.1}, {"shows": "normals"}], ids=str)
 def test_the_score_is_the_gradient_of_the_log_density(name, options):
     teacher = Gallery(**options, janus=0.2)
-    x, t = noised(2, 6)
+    x, t = diffused(2, 6)
     x.requires_grad_(True)
     teacher.log_prob(x, t, CONDITIONS[name]).sum().backward()
     torch.testing.assert_close(teacher(x, t, CONDITIONS[name]).score, x.grad, atol=1e-8, rtol=1e-8)
 
 
-@pytest.mark.parametrize("options", [{}, {"colour_std": 0.1}, {"shows": "normals"}], ids=str)
+@pytest.mark.parametrize("options", [{}, {"color_std": 0.1}, {"shows": "normals"}], ids=str)
 def test_a_row_does_not_depend_on_the_others(options):
     teacher = Gallery(**options)
     camera = orbit([20.0, 200.0, 20.0, 75.0])
     background = torch.tensor([[0.0, 0.0, 0.0], [0.0, 0.0, 0.0], [0.0, 0.0, 0.0], [1.0, 0.5, 0.0]])
     condition = Condition(["a mug", "a blue mug", "a mug", ""], camera=camera, background=background)
-    x, t = noised(4)
+    x, t = diffused(4)
     together = teacher(x, t, condition).epsilon
     density = teacher.log_prob(x, t, condition)
     for i in range(4):
@@ -66,9 +66,9 @@ def test_a_row_does_not_depend_on_the_others(options):
 
 def test_the_mixture_is_the_one_of_the_renders():
     """log p_t against the sum over components with full covariance matrices."""
-    teacher = Gallery(pixel_std=0.05, colour_std=0.2, janus=0.3)
+    teacher = Gallery(pixel_std=0.05, color_std=0.2, janus=0.3)
     camera, background = orbit([35.0]), torch.tensor([[0.2, -0.4, 0.6]])
-    x, t = noised(1, 8)
+    x, t = diffused(1, 8)
     condition = Condition("a yellow toy", camera=camera, background=background)
     alpha, sigma = teacher.schedule.alpha(t), teacher.schedule.sigma(t)
     flipped = orbit([215.0])
@@ -77,7 +77,7 @@ def test_the_mixture_is_the_one_of_the_renders():
         means = teacher.renders("a yellow toy", seen, 8, 8, background).rgb[0].flatten(1)
         light = teacher._pictures(teacher.vocabulary().parse("a toy"), seen, 8, 8).light[0]
         for k in range(4):
-            # Covariance by its definition: every material's channels vary on their own, 2 colour_std light each.
+            # Covariance by its definition: every material's channels vary on their own, 2 color_std light each.
             covariance = torch.zeros(3, 64, 3, 64)
             for material in light[k].reshape(-1, 64):
                 for c in range(3):
@@ -89,17 +89,17 @@ def test_the_mixture_is_the_one_of_the_renders():
     torch.testing.assert_close(teacher.log_prob(x, t, condition), expected, rtol=1e-11, atol=0)
 
 
-def test_colour_factors_are_the_derivative_of_the_picture_by_the_albedo():
-    """Repainting the mug moves the picture by light times colour, exactly, as the covariance takes it to."""
+def test_color_factors_are_the_derivative_of_the_picture_by_the_albedo():
+    """Repainting the mug moves the picture by light times color, exactly, as the covariance takes it to."""
     camera = orbit([35.0])
     light = GALLERY._pictures(GALLERY.vocabulary().parse("a mug"), camera, 16, 16).light[0]
-    red, blue = (GALLERY.renders(f"a {colour} mug", camera, 16, 16).rgb[0] for colour in ("red", "blue"))
+    red, blue = (GALLERY.renders(f"a {color} mug", camera, 16, 16).rgb[0] for color in ("red", "blue"))
     step = torch.tensor([0.86 - 0.18, 0.16 - 0.36, 0.15 - 0.83])
     torch.testing.assert_close(red - blue, 2 * light[:, :1] * step[:, None, None], atol=1e-12, rtol=0)
 
 
 def test_without_a_camera_it_is_the_average_over_the_ring():
-    x, t = noised(1)
+    x, t = diffused(1)
     ring = orbit([45.0 * i for i in range(8)], elevation=15.0)
     each = GALLERY.log_prob(x.expand(8, -1, -1, -1), t.expand(8), Condition("a duck", camera=ring))
     torch.testing.assert_close(
@@ -110,7 +110,7 @@ def test_without_a_camera_it_is_the_average_over_the_ring():
 
 
 def test_without_a_prompt_it_is_the_average_over_the_nouns():
-    x, t = noised(1)
+    x, t = diffused(1)
     nouns = GALLERY.vocabulary().nouns
     camera = orbit([30.0])
     each = torch.cat([GALLERY.log_prob(x, t, Condition(f"a {noun}", camera=camera)) for noun in nouns])
@@ -170,7 +170,7 @@ def test_responsibilities_name_the_variant():
 
 
 def test_samples_are_distributed_as_the_mixture():
-    teacher = Gallery(pixel_std=0.1, colour_std=0.05)
+    teacher = Gallery(pixel_std=0.1, color_std=0.05)
     n = 4000
     camera = orbit([30.0])
     x = teacher.sample(n, Condition("a toy", camera=camera[torch.zeros(n, dtype=torch.long)]), 8, 8, rng())
@@ -195,17 +195,17 @@ def test_samples_are_distributed_as_the_mixture():
 
 def test_each_camera_is_rendered_once(monkeypatch):
     calls = []
-    import scoredistill.teachers.gallery.catalog as catalogue
+    import scoredistill.teachers.gallery.catalog as catalog
 
-    original = catalogue.render
-    monkeypatch.setattr(catalogue, "render", lambda *args: calls.append(len(args[1])) or original(*args))
+    original = catalog.render
+    monkeypatch.setattr(catalog, "render", lambda *args: calls.append(len(args[1])) or original(*args))
     teacher = Gallery()
-    x, t = noised(6)
+    x, t = diffused(6)
     index = torch.tensor([0, 1, 2, 0, 1, 2])
     condition = Condition("a red mug", camera=orbit([0.0, 90.0, 180.0])[index])
     teacher(x, t, condition)
     assert calls == [3]
-    teacher.log_prob(x, t, condition.with_prompt("a blue mug"))  # another colour of the same scene
+    teacher.log_prob(x, t, condition.with_prompt("a blue mug"))  # another color of the same scene
     assert calls == [3]
     forgetful = Gallery(cache_bytes=0)
     torch.testing.assert_close(forgetful(x, t, condition).epsilon, teacher(x, t, condition).epsilon, atol=0, rtol=0)
@@ -219,12 +219,12 @@ def test_rows_share_nothing_that_was_not_the_same():
     background = torch.zeros(4, 3)
     background[1] = 1
     condition = Condition(["a mug", "a mug", "a red mug", "a mug"], camera=camera, background=background)
-    x, t = noised(1)
+    x, t = diffused(1)
     epsilon = GALLERY(x.expand(4, -1, -1, -1), t.expand(4), condition).epsilon
     assert (torch.cdist(epsilon.flatten(1), epsilon.flatten(1)) + torch.eye(4)).min() > 1e-3
 
 
-def test_colours_and_sizes_act():
+def test_colors_and_sizes_act():
     camera = orbit([25.0])
     red, blue, plain = (GALLERY.renders(p, camera, 32, 32) for p in ("a red torus", "a blue torus", "a torus"))
     assert torch.equal(red.opacity, blue.opacity)
@@ -250,10 +250,10 @@ def test_the_four_toys_lie_far_apart():
 @pytest.mark.parametrize(
     ("prompt", "words"),
     [
-        ("A Red Mug.", {"noun": "mug", "colour": "red"}),
+        ("A Red Mug.", {"noun": "mug", "color": "red"}),
         ("the small mug", {"noun": "mug", "size": "small"}),
-        ("large blue mug, overhead view", {"noun": "mug", "colour": "blue", "size": "large", "view": "overhead"}),
-        ("red small mug", {"noun": "mug", "colour": "red", "size": "small"}),
+        ("large blue mug, overhead view", {"noun": "mug", "color": "blue", "size": "large", "view": "overhead"}),
+        ("red small mug", {"noun": "mug", "color": "red", "size": "small"}),
     ],
 )
 def test_prompts_in_the_vocabulary_are_understood(prompt, words):
@@ -264,24 +264,24 @@ def test_prompts_in_the_vocabulary_are_understood(prompt, words):
 @pytest.mark.parametrize(
     ("prompt", "message"),
     [
-        ("a red dragon", r"unknown word 'dragon'.*nouns: .*mushroom.*colours: red.*sizes: tiny.*front view"),
+        ("a red dragon", r"unknown word 'dragon'.*nouns: .*mushroom.*colors: red.*sizes: tiny.*front view"),
         ("a mug, low view", r"'low view'.*overhead view"),
         ("a mug, front view, back view", "'front view, back view'"),
         ("a red", "must name its noun last"),
-        ("a red blue mug", "two colours, 'red' and 'blue'"),
+        ("a red blue mug", "two colors, 'red' and 'blue'"),
         ("a mug red", "noun last"),
     ],
 )
 def test_other_prompts_are_refused_with_the_vocabulary(prompt, message):
     with pytest.raises(ValueError, match=message):
         GALLERY.check(prompt)
-    x, t = noised(1)
+    x, t = diffused(1)
     with pytest.raises(ValueError, match=message):
         GALLERY(x, t, Condition(prompt))
 
 
 def test_wrong_arguments_are_refused():
-    x, t = noised(2)
+    x, t = diffused(2)
     for condition, message in (
         (Condition("a mug", camera=orbit([0.0])), "1 cameras for a batch of 2"),
         (Condition(["a mug"]), "1 prompts for a batch of 2"),
@@ -299,8 +299,8 @@ def test_wrong_arguments_are_refused():
             Gallery(**options)
     with pytest.raises(ValueError, match="background"):
         Gallery(background=(2.0, 0.0, 0.0))
-    with pytest.raises(ValueError, match="normals have no colours"):
-        Gallery(shows="normals", colour_std=0.1)
+    with pytest.raises(ValueError, match="normals have no colors"):
+        Gallery(shows="normals", color_std=0.1)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
@@ -321,7 +321,7 @@ def test_the_answer_has_the_type_of_x_t_but_not_half_precision(dtype):
 
 
 def test_another_schedule_is_used():
-    x, t = noised(1)
+    x, t = diffused(1)
     condition = Condition("a toy", camera=orbit([0.0]))
     teacher = Gallery(FlowSchedule(), pixel_std=0.0)
     means = teacher.renders("a toy", orbit([0.0]), SIZE, SIZE).rgb[0]
@@ -331,8 +331,8 @@ def test_another_schedule_is_used():
 
 
 def test_what_inference_mode_rendered_serves_gradients_later():
-    teacher = Gallery(colour_std=0.1)
-    x, t = noised(1)
+    teacher = Gallery(color_std=0.1)
+    x, t = diffused(1)
     condition = Condition("a toy", camera=orbit([0.0]))
     with torch.inference_mode():
         before = teacher(x, t, condition).epsilon

@@ -75,7 +75,7 @@ def test_the_support_and_the_box_hold_the_solid(name):
     assert ((inside >= low) & (inside <= high)).all()
     turned = SOLIDS[name].turned("x", 30).at(0.1, 0.2, 0.3)
     directions = torch.nn.functional.normalize(torch.randn(50, 3, generator=rng(2)), dim=-1)
-    placed = inside @ (turned.linear @ SOLIDS[name].linear.inverse() @ SOLIDS[name].linear).T + turned.centre
+    placed = inside @ (turned.linear @ SOLIDS[name].linear.inverse() @ SOLIDS[name].linear).T + turned.center
     assert ((placed @ directions.T).amax(0) <= turned.support(directions)).all()
 
 
@@ -133,16 +133,16 @@ def test_depth_is_the_first_crossing_and_normals_are_the_gradient(noun):
 
 
 def test_pictures_show_one_object_from_all_sides():
-    """What two cameras both see, at the same place, has the same colour and the depths that the geometry asks for."""
+    """What two cameras both see, at the same place, has the same color and the depths that the geometry asks for."""
     camera = orbit([10.0, 40.0])
     render = Gallery(supersample=1).renders("a toy", camera, 64, 64)
     origins, directions = camera.rays(64, 64)
     for k in range(4):
         hit = render.depth[0, k, 0] > 0
         point = origins[0][hit] + render.depth[0, k, 0][hit][:, None] * directions[0][hit]
-        colour = render.rgb[0, k][:, hit].T
+        color = render.rgb[0, k][:, hit].T
         expected = 2 * GALLERY.albedo("a toy", k, point) * shading(render.normals[0, k][:, hit].T)[:, None] - 1
-        torch.testing.assert_close(colour, expected, atol=1e-9, rtol=0)
+        torch.testing.assert_close(color, expected, atol=1e-9, rtol=0)
 
         # Into the second camera: the pixel on whose central ray the point falls, near enough.
         away = point - camera.position[1]
@@ -158,11 +158,11 @@ def test_pictures_show_one_object_from_all_sides():
         # Half a pixel is 0.7 pixel pitch of .03 sideways; at 60 degrees that is .04 in depth.
         gap = (other - away.norm(dim=-1)).abs()[visible]
         assert (gap < 0.04).double().mean() > 0.97
-        step = (render.rgb[1, k][:, row, column].T - colour).abs().amax(-1)[visible]
+        step = (render.rgb[1, k][:, row, column].T - color).abs().amax(-1)[visible]
         assert (step < 0.1).double().mean() > 0.93
 
 
-@pytest.mark.parametrize("shows", ["colours", "normals"])
+@pytest.mark.parametrize("shows", ["colors", "normals"])
 def test_edges_converge_to_the_average_over_the_pixel(shows):
     camera = orbit([30.0])
 

@@ -9,10 +9,10 @@ from forks import torchrun
 from pytorch_lightning import Callback, Trainer
 from training.test_module import run
 
-from scoredistill.training import Conditions, Distillation
+from scoredistill.training import ConditionDataModule, Distillation
 from scoredistill.training.checkpoints import AtomicCheckpointIO
 
-Made = tuple[Distillation, Conditions]
+Made = tuple[Distillation, ConditionDataModule]
 
 
 def train(
@@ -60,7 +60,7 @@ def train(
 def assert_same_checkpoint(
     found: dict[str, Any], expected: dict[str, Any], rtol: float = 1e-9, atol: float = 1e-11
 ) -> None:
-    """Weights, buffers and optimisers' states of two checkpoints."""
+    """Weights, buffers and optimizers' states of two checkpoints."""
     assert found["state_dict"].keys() == expected["state_dict"].keys()
     for name, value in expected["state_dict"].items():
         torch.testing.assert_close(found["state_dict"][name], value, rtol=rtol, atol=atol, msg=name)

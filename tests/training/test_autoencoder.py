@@ -7,7 +7,7 @@ import torch
 from training.test_module import fit
 
 from scoredistill.data import GalleryImages
-from scoredistill.training import AutoencoderTraining, Conditions, Images, NetworkOptimizer
+from scoredistill.training import AutoencoderTraining, ConditionDataModule, Images, NetworkOptimizer
 from scoredistill.training.callbacks import ReconstructionQuality
 from scoredistill.types import Batch
 
@@ -58,7 +58,7 @@ def test_a_trained_autoencoder_is_written_with_the_scale_of_its_latents(tmp_path
     x = pictures.reference()[0]
     with torch.no_grad():
         latents = read.encode(x).latent_dist.mean * read.config.scaling_factor
-        torch.testing.assert_close(read(x).sample, model.evaluated(Batch(data=x)).x)
+        torch.testing.assert_close(read(x).sample, model.eval_generator(Batch(data=x)).x)
     assert float(latents.std()) == pytest.approx(1, abs=1e-6)
     assert Path("reconstructions.png").is_file()
 
@@ -69,6 +69,6 @@ def test_what_cannot_be_trained_is_an_error() -> None:
     with pytest.raises(ValueError, match="an autoencoder is trained on data"):
         made().training_step(Batch(size=2), 0)
     with pytest.raises(ValueError, match="only pictures can be reconstructed"):
-        made().evaluated(Batch(size=2))
+        made().eval_generator(Batch(size=2))
     with pytest.raises(TypeError, match="ReconstructionQuality needs Images"):
-        ReconstructionQuality().evaluate(made(), Conditions(), final=True)
+        ReconstructionQuality().evaluate(made(), ConditionDataModule(), final=True)

@@ -1,4 +1,4 @@
-"""What looks at a run: its figures and pictures."""
+"""What looks at a run: its metrics and pictures."""
 
 import json
 from pathlib import Path
@@ -11,9 +11,9 @@ from torch import Tensor
 from scoredistill.generators import ImageParticles
 from scoredistill.losses import SDS
 from scoredistill.teachers import Empirical, GaussianMixture
-from scoredistill.training import Conditions, Distillation
-from scoredistill.training.callbacks import ModeStatistics, ParticleGrid, Summary, merge_figures, mode_statistics
-from scoredistill.training.callbacks.evaluation import FinalLookError
+from scoredistill.training import ConditionDataModule, Distillation
+from scoredistill.training.callbacks import ModeStatistics, ParticleGrid, Summary, merge_metrics, mode_statistics
+from scoredistill.training.callbacks.evaluation import EvaluationError
 from scoredistill.training.callbacks.pictures import scatter_picture
 
 
@@ -33,17 +33,17 @@ FORMS = {
 def test_perfect_samples_have_spread_one_and_the_mixtures_weights(form: str) -> None:
     teacher, n = GaussianMixture(MEANS, weights=WEIGHTS, **FORMS[form]), 2000
     x, component = teacher.sample(n, rng=rng())
-    figures = mode_statistics(x, teacher)
-    assert figures["modes_covered"] == 3
+    metrics = mode_statistics(x, teacher)
+    assert metrics["modes_covered"] == 3
     # spread^2 is a mean of squares of n - 3 samples: 2 / (D n) of relative variance, more where dimensions correlate.
     variance = teacher.variance.mean() + (0 if teacher.spread is None else teacher.spread[0].sum() / 3)
     total = teacher.variance.expand(3, 3)[0] + (0 if teacher.spread is None else torch.tensor([0.0, 0.0, 0.12]))
     relative = 2 / (3 * n) if form == "isotropic" else float(2 * (total**2).sum() / 9 / variance**2 / n)
-    assert figures["spread"] ** 2 == pytest.approx(1, abs=3 * relative**0.5)
+    assert metrics["spread"] ** 2 == pytest.approx(1, abs=3 * relative**0.5)
     shares = torch.bincount(component) / n
-    assert figures["weight_error"] == pytest.approx(float((shares - WEIGHTS).abs().max()))
-    assert figures["weight_error"] < 3 * (0.25 / n) ** 0.5
-    assert figures["within_3_std"] > 0.99
+    assert metrics["weight_error"] == pytest.approx(float((shares - WEIGHTS).abs().max()))
+    assert metrics["weight_error"] < 3 * (0.25 / n) ** 0.5
+    assert metrics["within_3_std"] > 0.99
 
 
 def test_collapsed_particles_are_told() -> None:
@@ -56,8 +56,8 @@ def test_collapsed_particles_are_told() -> None:
 
 
 def test_diracs_have_coverage_but_no_spread() -> None:
-    figures = mode_statistics(MEANS[[0, 2]] + 0.1, Empirical(MEANS))
-    assert figures == {"modes_covered": 2.0, "weight_error": pytest.approx(1 / 3)}
+    metrics = mode_statistics(MEANS[[0, 2]] + 0.1, Empirical(MEANS))
+    assert metrics == {"modes_covered": 2.0, "weight_error": pytest.approx(1 / 3)}
 
 
 @pytest.mark.parametrize("dims", [1, 2])
@@ -80,7 +80,7 @@ def test_only_points_can_be_scattered(shape: tuple[int, ...]) -> None:
 def run(tmp_path: Path, values: Tensor, teacher: GaussianMixture) -> tuple[SimpleNamespace, Distillation]:
     """A trainer's stand-in with a run folder, and a module that holds the particles."""
     trainer = SimpleNamespace(
-        is_global_zero=True, default_root_dir=str(tmp_path), global_step=0, loggers=[], datamodule=Conditions()
+        is_global_zero=True, default_root_dir=str(tmp_path), global_step=0, loggers=[], datamodule=ConditionDataModule()
     )
     return trainer, Distillation(ImageParticles(values), teacher, SDS())
 
@@ -121,14 +121,14 @@ def test_other_processes_draw_nothing(tmp_path: Path) -> None:
     trainer, module = run(tmp_path, torch.randn(4, 2), GaussianMixture(torch.zeros(1, 2), 1.0))
     trainer.is_global_zero = False
     ParticleGrid().on_fit_end(trainer, module)
-    merge_figures(trainer, {"a": 1.0})
+    merge_metrics(trainer, {"a": 1.0})
     assert list(tmp_path.iterdir()) == []
 
 
 def test_figures_are_merged_into_one_sorted_object(tmp_path: Path) -> None:
     trainer = SimpleNamespace(is_global_zero=True, default_root_dir=str(tmp_path))
-    merge_figures(trainer, {"psnr": 20.0, "chamfer": 0.1})
-    merge_figures(trainer, {"seconds": 3.5, "psnr": 21.0})
+    merge_metrics(trainer, {"psnr": 20.0, "chamfer": 0.1})
+    merge_metrics(trainer, {"seconds": 3.5, "psnr": 21.0})
     text = (tmp_path / "metrics.json").read_text()
     assert list(json.loads(text).items()) == [("chamfer", 0.1), ("psnr", 21.0), ("seconds", 3.5)]
     assert [path.name for path in tmp_path.iterdir()] == ["metrics.json"]
@@ -138,19 +138,19 @@ def test_mode_statistics_look_at_the_end_and_count_classes(tmp_path: Path) -> No
     teacher = GaussianMixture(MEANS, 0.5, labels=torch.tensor([0, 1, 1]))
     trainer, module = run(tmp_path, MEANS[[0, 0, 1, 2]] + 0.1, teacher)
     logged: list[tuple[dict[str, float], int]] = []
-    trainer.loggers = [SimpleNamespace(log_metrics=lambda figures, step: logged.append((figures, step)))]
+    trainer.loggers = [SimpleNamespace(log_metrics=lambda metrics, step: logged.append((metrics, step)))]
     ModeStatistics().on_fit_end(trainer, module)
-    figures = json.loads((tmp_path / "metrics.json").read_text())
-    assert figures["class_share/0"] == figures["class_share/1"] == 0.5
-    assert figures["nearest_mode_distance"] == pytest.approx(0.1 * 3**0.5)
-    assert figures["modes_covered"] == 3
-    assert logged[0][0] == figures
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    assert metrics["class_share/0"] == metrics["class_share/1"] == 0.5
+    assert metrics["nearest_mode_distance"] == pytest.approx(0.1 * 3**0.5)
+    assert metrics["modes_covered"] == 3
+    assert logged[0][0] == metrics
 
 
 def test_mode_statistics_need_a_mixture() -> None:
-    module = SimpleNamespace(evaluated=torch.nn.Identity(), distiller=SimpleNamespace(teacher=None))
+    module = SimpleNamespace(eval_generator=torch.nn.Identity(), distiller=SimpleNamespace(teacher=None))
     with pytest.raises(TypeError, match="ModeStatistics needs ImageParticles"):
-        ModeStatistics().evaluate(module, Conditions(), True)  # type: ignore[arg-type]
+        ModeStatistics().evaluate(module, ConditionDataModule(), True)  # type: ignore[arg-type]
 
 
 def test_a_missing_matplotlib_is_told_before_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -170,6 +170,6 @@ def test_without_a_summary_a_failure_is_raised(tmp_path: Path, capsys: pytest.Ca
     trainer.callbacks = [Summary()]
     ParticleGrid().on_fit_end(trainer, module)
     assert capsys.readouterr().err.startswith("warning: ParticleGrid failed: only points in one or two dimensions")
-    with pytest.raises(FinalLookError, match="ParticleGrid failed"):
+    with pytest.raises(EvaluationError, match="ParticleGrid failed"):
         trainer.callbacks[0].on_fit_end(trainer, module)
     assert (tmp_path / "metrics.json").exists()

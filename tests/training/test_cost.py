@@ -12,7 +12,7 @@ from scoredistill.generators import ImageParticles
 from scoredistill.losses import SDS, VSD
 from scoredistill.networks import Backbone, MLPBackbone
 from scoredistill.teachers import GaussianMixture
-from scoredistill.training import Conditions, Distillation, UpdatePlan
+from scoredistill.training import ConditionDataModule, Distillation, UpdatePlan
 from scoredistill.training.callbacks.cost import Cost, outermost
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning", "ignore:.*does not have many workers")
@@ -25,7 +25,7 @@ def trained(tmp_path, loss, steps: int, cost: Cost | None = None, **settings) ->
     trainer = Trainer(
         max_steps=steps, default_root_dir=tmp_path, callbacks=[cost or Cost()], enable_checkpointing=False, **quiet
     )
-    trainer.fit(module, datamodule=Conditions())
+    trainer.fit(module, datamodule=ConditionDataModule())
     assert not any(network._forward_pre_hooks for network in outermost(module))
     return json.loads((tmp_path / "cost.json").read_text())
 

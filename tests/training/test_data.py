@@ -11,7 +11,7 @@ from scoredistill.generators import ImageParticles
 from scoredistill.losses import SDS
 from scoredistill.recipe_library import read, shipped
 from scoredistill.teachers import GaussianMixture
-from scoredistill.training import Conditions, Distillation, PromptAndCameras
+from scoredistill.training import ConditionDataModule, Distillation, PromptAndCameras
 from scoredistill.training.data import Stream
 from scoredistill.types import Batch
 
@@ -138,7 +138,7 @@ def test_a_stream_begins_where_training_stands() -> None:
     assert torch.equal(first.condition.camera.pose, data.batch_at(0).condition.camera.pose)
 
 
-class Ticks(Conditions):
+class Ticks(ConditionDataModule):
     """Remembers which batches training was given."""
 
     def __init__(self) -> None:
@@ -176,9 +176,9 @@ def test_evaluation_cameras_are_fixed_and_evenly_spaced() -> None:
 
 
 def test_conditions_without_cameras() -> None:
-    assert Conditions().batch_at(3).condition is None
-    assert Conditions(size=4).batch_at(0).size == 4
-    batch = Conditions("a digit", labels=[3, 1]).batch_at(0)
+    assert ConditionDataModule().batch_at(3).condition is None
+    assert ConditionDataModule(size=4).batch_at(0).size == 4
+    batch = ConditionDataModule("a digit", labels=[3, 1]).batch_at(0)
     assert (batch.condition.prompt, batch.condition.label.tolist()) == ("a digit", [3, 1])
 
 

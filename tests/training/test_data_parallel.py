@@ -16,10 +16,10 @@ from scoredistill.data import TeacherSamples
 from scoredistill.diffusion import EDMSchedule
 from scoredistill.divergences import JensenShannon
 from scoredistill.generators import OneStepUNet
-from scoredistill.losses import GAN, VSD, FDistill
+from scoredistill.losses import VSD, FDistill, WithGAN
 from scoredistill.networks import Backbone, DiffusersBackbone, EDM2UNet, EDMUNet, LoRA, MLPBackbone
 from scoredistill.ratios import ClampRatio, DiscriminatorRatio
-from scoredistill.teachers import EDMTeacher, GaussianMixture
+from scoredistill.teachers import GaussianMixture, NetworkTeacher
 from scoredistill.training import (
     DenoiserTraining,
     Distillation,
@@ -30,7 +30,7 @@ from scoredistill.training import (
     images,
     sharding,
 )
-from scoredistill.training.training_module import Training
+from scoredistill.training.training_module import TrainingModule
 from scoredistill.types import Batch, Condition
 
 SCHEDULE = EDMSchedule(0.05, 20.0)
@@ -64,7 +64,7 @@ def student() -> Made:
     """A student, its average, a critic and a discriminator, updated in every tick."""
     with torch.random.fork_rng():
         ratio = DiscriminatorRatio(perceptron(2), hidden=8)
-        loss = GAN(FDistill(JensenShannon(), NetworkCritic(perceptron(1), "edm"), ratio, [ClampRatio()]))
+        loss = WithGAN(FDistill(JensenShannon(), NetworkCritic(perceptron(1), "edm"), ratio, [ClampRatio()]))
         one_step = OneStepUNet((2,), perceptron(0))
         awake(ratio)
     plan = UpdatePlan(noise="shared")
@@ -94,7 +94,7 @@ def adapters() -> Made:
 def first_step(make: Callable[[], Made], rank: int, folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """What a process alone would do with the random numbers of another rank."""
     with monkeypatch.context() as patched:
-        patched.setattr(Training, "global_rank", property(lambda self: rank))
+        patched.setattr(TrainingModule, "global_rank", property(lambda self: rank))
         patched.setattr("scoredistill.training.images.rank_of", lambda data: rank)
         return train(make, folder)["state_dict"]
 
@@ -134,7 +134,7 @@ def test_only_distillations_are_sharded(tmp_path: Path) -> None:
 
 
 def adam(make: Callable[[], Made]) -> Callable[[], Made]:
-    """The same under optimisers that remember, and clipped."""
+    """The same under optimizers that remember, and clipped."""
 
     def made() -> Made:
         module, data = make()
@@ -158,7 +158,7 @@ def test_shards_and_copies_compute_the_same_and_read_each_others_checkpoints(tmp
 @shards
 @pytest.mark.slow
 def test_a_sharded_run_goes_on_with_other_numbers_of_processes(tmp_path: Path) -> None:
-    """Nothing is lost on the way: weights, averages and optimisers are read as they were written."""
+    """Nothing is lost on the way: weights, averages and optimizers are read as they were written."""
     make = adam(student)
     two = train(make, tmp_path / "two", 2, "fsdp2", steps=2)
     one = train(make, tmp_path / "one", steps=2, resume=tmp_path / "two" / "last.ckpt")
@@ -176,7 +176,7 @@ def test_other_strategies_are_refused() -> None:
         Distillation.setup(SimpleNamespace(trainer=SimpleNamespace(strategy=fsdp), strategies=module.strategies), "fit")
 
 
-def test_a_network_that_keeps_its_weights_normalised_cannot_be_sharded() -> None:
+def test_a_network_that_keeps_its_weights_normalized_cannot_be_sharded() -> None:
     network = EDM2UNet(8, 3, 8, (1, 2), 1, (4,))
     student = OneStepUNet((3, 8, 8), network, schedule=SCHEDULE)
     with pytest.raises(ValueError, match="EDM2UNet cannot be sharded by fsdp2: use ddp"):
@@ -211,7 +211,7 @@ def test_networks_in_blocks(name, tmp_path: Path, monkeypatch) -> None:
     def make() -> Made:
         with torch.random.fork_rng():
             torch.manual_seed(0)
-            teacher = EDMTeacher(awake(BACKBONES[name]()))
+            teacher = NetworkTeacher(awake(BACKBONES[name]()))
             loss = FDistill(JensenShannon(), NetworkCritic(), DiscriminatorRatio("critic", hidden=8), [ClampRatio()])
             module = Distillation(OneStepUNet((3, 8, 8)), teacher, loss, seed=7, ema=0.5)
         return module, Images(TeacherSamples(GaussianMixture(torch.zeros(1, 3, 8, 8), 1.0), 16), batch_size=2)

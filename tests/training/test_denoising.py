@@ -9,8 +9,8 @@ from training.test_module import fit
 from scoredistill.data import TeacherSamples
 from scoredistill.diffusion import LogNormalTimesteps
 from scoredistill.networks import MLPBackbone
-from scoredistill.teachers import EDMTeacher, GaussianMixture
-from scoredistill.training import Conditions, DenoiserTraining, Images, NetworkOptimizer
+from scoredistill.teachers import GaussianMixture, NetworkTeacher
+from scoredistill.training import ConditionDataModule, DenoiserTraining, Images, NetworkOptimizer
 from scoredistill.types import Batch, Condition
 
 
@@ -39,7 +39,7 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_trained_teacher_knows_the_score_and_can_be_loaded() -> None:
     model, truth = made(), gaussian()
     fit(model, 400, data=data())
-    teacher = EDMTeacher(folder="teacher")
+    teacher = NetworkTeacher(folder="teacher")
     x, label = truth.sample(400, rng=torch.Generator().manual_seed(0))
     t = teacher.schedule.t_at_log_snr(torch.linspace(-2, 3, 400))
     x_t = x + teacher.schedule.sigma(t)[:, None] * torch.randn(x.shape, generator=torch.Generator().manual_seed(1))
@@ -48,7 +48,7 @@ def test_a_trained_teacher_knows_the_score_and_can_be_loaded() -> None:
     with torch.no_grad():
         error = (teacher.double()(x_t, t, ask).epsilon - truth(x_t, t, ask).epsilon).square().mean().sqrt()
         assert torch.equal(teacher(x_t, t, ask).x0, model.trained(x_t, t, ask, teacher.schedule).x0)
-        samples = model.evaluated(Batch(ask), torch.Generator().manual_seed(2)).x
+        samples = model.eval_generator(Batch(ask), torch.Generator().manual_seed(2)).x
     assert float(error) < 0.1  # of a noise of unit variance
     assert bool(((samples[:, 0] > 0) == (label == 0)).double().mean() > 0.97)
     assert not any(weight.requires_grad for weight in model.average.parameters())  # type: ignore[union-attr]
@@ -75,7 +75,7 @@ def test_training_is_a_function_of_its_seed() -> None:
 def test_a_teacher_needs_data_and_finite_gradients(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ValueError, match="a teacher is trained on data"):
-        fit(made(), 1, data=Conditions(size=4))
+        fit(made(), 1, data=ConditionDataModule(size=4))
     with pytest.raises(FloatingPointError, match="the network's gradient is not finite at step"):
         fit(made(lr=1e30), 5, data=data())
     assert not (tmp_path / "teacher").exists()
@@ -85,6 +85,6 @@ def test_a_teacher_needs_data_and_finite_gradients(tmp_path: Path, monkeypatch: 
 
 def test_a_teacher_that_is_missing_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="needs either a network or the folder"):
-        EDMTeacher()
+        NetworkTeacher()
     with pytest.raises(ValueError, match=r"there is no trained teacher in .*: train it: .* fit --config t\.yaml"):
-        EDMTeacher(folder=str(tmp_path / "none"), trained_by="t.yaml")
+        NetworkTeacher(folder=str(tmp_path / "none"), trained_by="t.yaml")

@@ -9,7 +9,7 @@ from training.test_module import fit
 
 from scoredistill.networks import MLPBackbone
 from scoredistill.training import DenoiserTraining, Images
-from scoredistill.training.training_module import Training
+from scoredistill.training.training_module import TrainingModule
 
 
 class Poison(Callback):
@@ -27,7 +27,7 @@ def poisoned(network: nn.Module) -> None:
         list(network.parameters())[-1].view(-1)[0] = torch.nan
 
 
-def teacher() -> tuple[Training, Images]:
+def teacher() -> tuple[TrainingModule, Images]:
     from scoredistill.data import TeacherSamples
     from scoredistill.teachers import GaussianMixture
 
@@ -35,11 +35,11 @@ def teacher() -> tuple[Training, Images]:
     return DenoiserTraining(MLPBackbone((2,), hidden=4, layers=1), (2,)), Images(TeacherSamples(mixture), 4)
 
 
-def autoencoder() -> tuple[Training, Images]:
+def autoencoder() -> tuple[TrainingModule, Images]:
     return test_autoencoder.made(), test_autoencoder.data()
 
 
-def pipeline() -> tuple[Training, Images]:
+def pipeline() -> tuple[TrainingModule, Images]:
     from diffusers import AutoencoderKL
 
     AutoencoderKL(**test_autoencoder.SETTINGS).save_pretrained("ae/0/autoencoder")

@@ -12,14 +12,14 @@ from pytorch_lightning.loggers import Logger
 from torch import Tensor, nn
 
 from scoredistill.critics import DiracCritic, ExactCritic, ParticleCritic
-from scoredistill.diffusion import LogSNRTimesteps
+from scoredistill.diffusion import NoiseLevelTimesteps
 from scoredistill.divergences import ForwardKL, JensenShannon
 from scoredistill.generators import Generator, ImageParticles
 from scoredistill.losses import SDS, VSD, FDistill, ScoreDistillation
-from scoredistill.ratios import BatchMeanNormaliser, ExactRatio, TimeBinNormaliser
+from scoredistill.ratios import BatchMeanNormalizer, ExactRatio, TimeBinNormalizer
 from scoredistill.teachers import GaussianMixture
-from scoredistill.training import Conditions, Distillation, NetworkOptimizer, UpdatePlan
-from scoredistill.types import Batch, Condition, Noised, Sample
+from scoredistill.training import ConditionDataModule, Distillation, NetworkOptimizer, UpdatePlan
+from scoredistill.types import Batch, Condition, Diffused, Sample
 
 
 def teacher() -> GaussianMixture:
@@ -32,7 +32,7 @@ def particles(n: int = 4, per_step: int | None = None) -> ImageParticles:
 
 def learned() -> FDistill:
     """A loss with everything that has a state: a trained critic and running statistics."""
-    return FDistill(JensenShannon(), mlp_critic(), ExactRatio(q=ParticleCritic(0.1)), [TimeBinNormaliser(3)])
+    return FDistill(JensenShannon(), mlp_critic(), ExactRatio(q=ParticleCritic(0.1)), [TimeBinNormalizer(3)])
 
 
 def module(loss: ScoreDistillation | None = None, generator: Generator | None = None, **settings: Any) -> Distillation:
@@ -47,17 +47,25 @@ def trainer(steps: int, *callbacks: Callback, logger: Logger | bool = False, eve
 
 
 def fit(
-    model: Distillation, steps: int, *callbacks: Callback, resume: Path | None = None, data: Conditions | None = None
+    model: Distillation,
+    steps: int,
+    *callbacks: Callback,
+    resume: Path | None = None,
+    data: ConditionDataModule | None = None,
 ) -> Trainer:
     return run(trainer(steps, *callbacks), model, data, resume)
 
 
-def run(made: Trainer, model: Distillation, data: Conditions | None = None, resume: Path | None = None) -> Trainer:
+def run(
+    made: Trainer, model: Distillation, data: ConditionDataModule | None = None, resume: Path | None = None
+) -> Trainer:
     with warnings.catch_warnings():
         # Lightning's own: of a class that torch is about to remove, and that there is no loader process.
         warnings.filterwarnings("ignore", ".*LeafSpec", FutureWarning)
         warnings.filterwarnings("ignore", ".*does not have many workers")
-        made.fit(model, datamodule=data or Conditions(), ckpt_path=resume, weights_only=True if resume else None)
+        made.fit(
+            model, datamodule=data or ConditionDataModule(), ckpt_path=resume, weights_only=True if resume else None
+        )
     return made
 
 
@@ -116,7 +124,7 @@ def test_steps_are_the_generators_and_critic_steps_the_plans(plan: UpdatePlan, t
     assert {"loss", "gradient_norm", "critic/loss", "critic/gradient_norm", "objective/t"} <= watch.metrics.keys()
 
 
-def test_a_loss_without_a_trained_critic_needs_one_optimiser() -> None:
+def test_a_loss_without_a_trained_critic_needs_one_optimizer() -> None:
     watch, model = Watch(), module(plan=UpdatePlan(5))
     fit(model, 3, watch)
     assert watch.turns == "GGG"
@@ -133,9 +141,9 @@ def test_the_moving_average_follows_generator_steps_only(plan: UpdatePlan) -> No
     average = made[0]  # begins as the first step's result
     for values in made[1:]:
         average = decay * average + (1 - decay) * values
-    torch.testing.assert_close(model.evaluated.values.detach(), average, rtol=1e-12, atol=1e-14)
-    assert not torch.equal(model.evaluated.values, model.distiller.generator.values)
-    assert module().evaluated is not None
+    torch.testing.assert_close(model.eval_generator.values.detach(), average, rtol=1e-12, atol=1e-14)
+    assert not torch.equal(model.eval_generator.values, model.distiller.generator.values)
+    assert module().eval_generator is not None
 
 
 class Table(Generator):
@@ -148,10 +156,10 @@ class Table(Generator):
 
     def forward(self, batch: Batch, rng: torch.Generator | None = None) -> Sample:
         theta = self.values[batch.condition.label]
-        return Sample(self.shared[0] * theta + self.shared[1] * theta**2, regulariser=0.01 * (theta**2).mean())
+        return Sample(self.shared[0] * theta + self.shared[1] * theta**2, regularizer=0.01 * (theta**2).mean())
 
 
-LABELS = Conditions(labels=[0, 1, 2, 3, 4, 5, 0, 2])
+LABELS = ConditionDataModule(labels=[0, 1, 2, 3, 4, 5, 0, 2])
 
 
 def trained_table(accumulate: int, loss: ScoreDistillation) -> dict[str, Tensor]:
@@ -166,8 +174,8 @@ def ratio() -> ExactRatio:
 
 TABLE_LOSSES = {
     "SDS": SDS,
-    "batch mean": lambda: FDistill(ForwardKL(), ratio().q, ratio(), weight_normaliser=BatchMeanNormaliser()),
-    "trained critic and time bins": lambda: FDistill(JensenShannon(), mlp_critic(), ratio(), [TimeBinNormaliser(3)]),
+    "batch mean": lambda: FDistill(ForwardKL(), ratio().q, ratio(), weight_normalizer=BatchMeanNormalizer()),
+    "trained critic and time bins": lambda: FDistill(JensenShannon(), mlp_critic(), ratio(), [TimeBinNormalizer(3)]),
 }
 
 
@@ -197,7 +205,7 @@ def saved(path: Path, loss: ScoreDistillation, steps: int, total: int, **setting
 
 @pytest.mark.parametrize("plan", [UpdatePlan(2), UpdatePlan(2, "alternating")], ids=["concurrent", "alternating"])
 def test_a_resumed_run_ends_as_one_that_was_not_interrupted(tmp_path: Path, plan: UpdatePlan) -> None:
-    settings = {"plan": plan, "ema": 0.5, "timesteps": LogSNRTimesteps(1.0, 3.0)}
+    settings = {"plan": plan, "ema": 0.5, "timesteps": NoiseLevelTimesteps(1.0, 3.0)}
     whole = module(learned(), particles(8, per_step=3), **settings)
     fit(whole, 7)
     path = saved(tmp_path / "half.ckpt", learned(), 3, 7, **settings)
@@ -213,7 +221,7 @@ def test_a_resumed_run_ends_as_one_that_was_not_interrupted(tmp_path: Path, plan
             assert all(torch.equal(torch.as_tensor(p[name]), torch.as_tensor(q[name])) for name in q)
 
 
-class Varying(Conditions):
+class Varying(ConditionDataModule):
     """Other rows at every tick."""
 
     def batch_at(self, tick: int) -> Batch:
@@ -234,7 +242,7 @@ def test_a_checkpoint_is_plain_tensors_without_the_teacher(tmp_path: Path) -> No
     assert checkpoint["global_step"] == 2
     keys = checkpoint["state_dict"].keys()
     assert "distiller.generator.values" in keys
-    assert "distiller.loss.ratio_normalisers.0.log_mean" in keys
+    assert "distiller.loss.ratio_normalizers.0.log_mean" in keys
     assert not [key for key in keys if key.startswith("distiller.teacher.")]
 
 
@@ -253,9 +261,9 @@ class Breaks(SDS):
         super().__init__()
         self.calls = 0
 
-    def baseline(self, noised: Noised, teacher: Any) -> Tensor:
+    def baseline(self, diffused: Diffused, teacher: Any) -> Tensor:
         self.calls += 1
-        return super().baseline(noised, teacher) / (0 if self.calls > 2 else 1)
+        return super().baseline(diffused, teacher) / (0 if self.calls > 2 else 1)
 
 
 def test_a_gradient_that_is_not_finite_stops_the_run_and_names_the_step() -> None:
@@ -268,7 +276,7 @@ def test_a_gradient_that_is_not_finite_stops_the_run_and_names_the_step() -> Non
 
 def test_a_critic_that_is_not_finite_stops_the_run_too() -> None:
     critic = mlp_critic()
-    infinite = lambda noised: (sum(p.sum() for p in critic.parameters()) * float("inf")).expand(len(noised.t))  # noqa: E731
+    infinite = lambda diffused: (sum(p.sum() for p in critic.parameters()) * float("inf")).expand(len(diffused.t))  # noqa: E731
     critic.training_error = infinite  # type: ignore[method-assign]
     with pytest.raises(FloatingPointError, match="the critic's gradient is not finite at step 0"):
         fit(module(VSD(critic)), 3)
@@ -288,16 +296,16 @@ def test_training_is_a_function_of_its_seed() -> None:
 def test_running_statistics_take_in_each_generator_step_once() -> None:
     model = module(learned(), plan=UpdatePlan(3))
     fit(model, 4)
-    normaliser = model.distiller.loss.ratio_normalisers[0]
-    assert 4 <= int(normaliser.count.sum()) <= 12  # one to three bins a step
-    assert int(normaliser.count.max()) <= 4
+    normalizer = model.distiller.loss.ratio_normalizers[0]
+    assert 4 <= int(normalizer.count.sum()) <= 12  # one to three bins a step
+    assert int(normalizer.count.max()) <= 4
 
 
 def test_predictions_are_the_evaluated_generators_samples() -> None:
     model = module(ema=0.5)
     fit(model, 2)
     predicted = model.predict_step(Batch(), 0)
-    assert torch.equal(predicted["x"], model.evaluated.values)
+    assert torch.equal(predicted["x"], model.eval_generator.values)
     assert predicted["particle"].tolist() == [0, 1, 2, 3]
 
 

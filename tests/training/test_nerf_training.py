@@ -11,7 +11,7 @@ from pytorch_lightning import Callback, Trainer
 from training.test_module import fit, trainer
 
 from scoredistill.critics import ParticleCritic
-from scoredistill.diffusion import LogSNRTimesteps
+from scoredistill.diffusion import NoiseLevelTimesteps
 from scoredistill.generators.nerf import DenseGrid, NeRF, Occupancy, RandomBackground
 from scoredistill.losses import VSD
 from scoredistill.rendering.mesh import Mesh
@@ -23,7 +23,9 @@ from scoredistill.training.callbacks import GalleryFidelity, MeshExport, Particl
 def module() -> Distillation:
     occupancy = Occupancy(resolution=16, every=2)
     nerf = NeRF(2, DenseGrid(16), occupancy=occupancy, resolution=16, samples=16, seed=3)
-    return Distillation(nerf, Gallery(), VSD(ParticleCritic()), timesteps=LogSNRTimesteps(5.0, 2.0), ema=0.5, seed=1)
+    return Distillation(
+        nerf, Gallery(), VSD(ParticleCritic()), timesteps=NoiseLevelTimesteps(5.0, 2.0), ema=0.5, seed=1
+    )
 
 
 def data() -> PromptAndCameras:
@@ -59,7 +61,9 @@ def test_law_18_accumulation_over_cameras_changes_nothing_but_rounding(parts: in
         nerf = NeRF(2, DenseGrid(8), resolution=8, samples=8, seed=3, background=RandomBackground())
         optimizer = NetworkOptimizer(lambda groups: torch.optim.SGD(groups, lr=1.0))
         settings = {"generator_optimizer": optimizer, "plan": UpdatePlan(accumulate=accumulate), "seed": 1}
-        model = Distillation(nerf, Gallery(), VSD(ParticleCritic()), timesteps=LogSNRTimesteps(5.0, 2.0), **settings)
+        model = Distillation(
+            nerf, Gallery(), VSD(ParticleCritic()), timesteps=NoiseLevelTimesteps(5.0, 2.0), **settings
+        )
         fit(model, 2, data=PromptAndCameras("a blue donut", views=4))
         results.append(model.state_dict())
     start = NeRF(2, DenseGrid(8), resolution=8, samples=8, seed=3).state_dict()["field.encoding.grid"]
@@ -80,24 +84,24 @@ def looked_at(folder: Path, *callbacks: Callback) -> Trainer:
 
 def test_fidelity_reports_every_particle(tmp_path: Path) -> None:
     looked_at(tmp_path, GalleryFidelity(resolution=16, mesh_resolution=24))
-    figures = json.loads((tmp_path / "metrics.json").read_text())
-    assert {f"{name}/particle_{i}" for name in ("psnr", "variant", "chamfer") for i in (0, 1)} <= figures.keys()
-    assert 1 <= figures["variants_covered"] <= 2
-    assert 0 < figures["chamfer/particle_0"] < 1
-    assert figures["psnr/mean"] == (figures["psnr/particle_0"] + figures["psnr/particle_1"]) / 2
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    assert {f"{name}/particle_{i}" for name in ("psnr", "variant", "chamfer") for i in (0, 1)} <= metrics.keys()
+    assert 1 <= metrics["variants_covered"] <= 2
+    assert 0 < metrics["chamfer/particle_0"] < 1
+    assert metrics["psnr/mean"] == (metrics["psnr/particle_0"] + metrics["psnr/particle_1"]) / 2
 
 
 def test_an_empty_particle_has_no_chamfer_figure_and_the_others_keep_theirs(tmp_path: Path) -> None:
     made, distillation = trainer(1), module()
     made._default_root_dir, made.datamodule = str(tmp_path), data()
-    for nerf in (distillation.distiller.generator, distillation.evaluated):
+    for nerf in (distillation.distiller.generator, distillation.eval_generator):
         with torch.no_grad():
             nerf.field.encoding.grid[1, ..., 0] -= 60
     with pytest.warns(UserWarning, match=r"chamfer/particle_1 is left out: particle 1 is empty everywhere"):
         GalleryFidelity(resolution=16, mesh_resolution=24).on_fit_end(made, distillation)
-    figures = json.loads((tmp_path / "metrics.json").read_text())
-    assert {"chamfer/particle_0", "psnr/particle_1", "variants_covered"} <= figures.keys()
-    assert "chamfer/particle_1" not in figures
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    assert {"chamfer/particle_0", "psnr/particle_1", "variants_covered"} <= metrics.keys()
+    assert "chamfer/particle_1" not in metrics
 
 
 def test_pictures_and_meshes_are_written(tmp_path: Path) -> None:

@@ -16,18 +16,18 @@ from scoredistill.critics import LoRACritic, NetworkCritic, ParticleCritic
 from scoredistill.diffusion import CFG
 from scoredistill.divergences import ForwardKL
 from scoredistill.generators import ImageParticles
-from scoredistill.losses import GAN, SDS, VSD, FDistill, ScoreDistillation
+from scoredistill.losses import SDS, VSD, FDistill, ScoreDistillation, WithGAN
 from scoredistill.networks import LoRA
 from scoredistill.ratios import DiscriminatorRatio, ExactRatio
 from scoredistill.teachers import GaussianMixture
-from scoredistill.training import Conditions, Distillation, NetworkOptimizer, UpdatePlan
+from scoredistill.training import ConditionDataModule, Distillation, NetworkOptimizer, UpdatePlan
 from scoredistill.types import Batch, Condition
 
 B = 4
 SHARED = UpdatePlan(noise="shared")
 
 
-class Asked(Conditions):
+class Asked(ConditionDataModule):
     """A batch of prompts that have been read, seen by cameras, and real samples beside."""
 
     def batch_at(self, tick: int) -> Batch:
@@ -71,7 +71,7 @@ def calls(model: Distillation, ticks: int = 1) -> dict[str, list[int]]:
 
     counted(model.distiller.teacher.denoiser.network, found["teacher"])  # type: ignore[arg-type,union-attr]
     for critic in model.distiller.critics:
-        each = critic.denoisers if isinstance(critic, LoRACritic) else [critic.network_of("the test")]
+        each = critic.denoisers if isinstance(critic, LoRACritic) else [critic.denoiser_for("the test")]
         for denoiser in each:
             counted(denoiser.network, found["critic"])  # type: ignore[arg-type]
     for ratio in model.distiller.discriminators:
@@ -117,11 +117,11 @@ CASES: dict[str, tuple[Callable[[], ScoreDistillation], UpdatePlan | None, dict[
         {"teacher": [2 * B, B, B, B], "critic": [B]},
     ),
     "GAN, the ratio's discriminator, shared": (
-        lambda: GAN(FDistill(ForwardKL(), lora(), discriminator((2, 8, 8)))), SHARED,
+        lambda: WithGAN(FDistill(ForwardKL(), lora(), discriminator((2, 8, 8)))), SHARED,
         {"teacher": [2 * B], "critic": [B], "discriminator": [B, B, B]},
     ),
     "GAN, the teacher's features, shared": (
-        lambda: GAN(FDistill(ForwardKL(), lora(), DiscriminatorRatio("teacher"))), SHARED,
+        lambda: WithGAN(FDistill(ForwardKL(), lora(), DiscriminatorRatio("teacher"))), SHARED,
         {"teacher": [B, 2 * B, B, B], "critic": [B]},
     ),
 }  # fmt: skip
@@ -172,9 +172,9 @@ def test_a_shared_tick_gives_the_generator_the_same_and_the_critic_what_its_own_
     critic = model.distiller.critics[0].eval()
     step = None
 
-    def keep(noised: Any, gradient: Any) -> None:
+    def keep(diffused: Any, gradient: Any) -> None:
         nonlocal step
-        step = noised
+        step = diffused
 
     model.distiller.loss.observe = keep  # type: ignore[method-assign,assignment]
     model._critic_step = lambda index, name: torch.zeros(())  # type: ignore[method-assign]
@@ -236,7 +236,7 @@ def test_checkpoints_hold_adapters_and_cameras_alone_and_resume(base: bool, tmp_
     assert all(torch.equal(value, expected[key]) for key, value in resumed.state_dict().items())
 
 
-def test_the_critics_optimiser_sees_what_is_trained_alone() -> None:
+def test_the_critics_optimizer_sees_what_is_trained_alone() -> None:
     model = module(VSD(lora()))
     optimizer = model.configure_optimizers()[1]
     seen = {id(weight) for group in optimizer.param_groups for weight in group["params"]}

@@ -17,12 +17,12 @@ from scoredistill.data import TeacherSamples
 from scoredistill.diffusion import EDMSchedule
 from scoredistill.divergences import Divergence, ForwardKL, JensenShannon, ReverseKL
 from scoredistill.generators import OneStepUNet
-from scoredistill.losses import GAN, VSD, DMDNormaliser, FDistill
+from scoredistill.losses import VSD, DMDNormalizer, FDistill, WithGAN
 from scoredistill.networks import LoRA, MLPBackbone
-from scoredistill.ratios import BatchMeanNormaliser, ClampRatio, DiscriminatorRatio, TimeBinNormaliser
-from scoredistill.teachers import EDMTeacher, GaussianMixture
+from scoredistill.ratios import BatchMeanNormalizer, ClampRatio, DiscriminatorRatio, TimeBinNormalizer
+from scoredistill.teachers import GaussianMixture, NetworkTeacher
 from scoredistill.training import Distillation, Images, Labels, NetworkOptimizer, UpdatePlan
-from scoredistill.types import Batch, Condition, Noised, Sample
+from scoredistill.types import Batch, Condition, Diffused, Sample
 
 SCHEDULE = EDMSchedule(0.05, 20.0)
 
@@ -42,19 +42,19 @@ def network(seed: int, dropout: float = 0.0) -> MLPBackbone:
     return made
 
 
-def loss(divergence: Divergence | None = None, statistics: bool = True, dropout: float = 0.0) -> GAN:
+def loss(divergence: Divergence | None = None, statistics: bool = True, dropout: float = 0.0) -> WithGAN:
     """f-distill with everything that is learned or remembered."""
     with torch.random.fork_rng():
         torch.manual_seed(5)
         ratio = DiscriminatorRatio(network(2), hidden=8)
     torch.nn.init.normal_(ratio.head.out.weight, std=0.1, generator=torch.Generator().manual_seed(3))  # type: ignore[union-attr]
-    normalisers = [ClampRatio(), TimeBinNormaliser(3)] if statistics else []
-    weight = BatchMeanNormaliser() if statistics else None
+    normalizers = [ClampRatio(), TimeBinNormalizer(3)] if statistics else []
+    weight = BatchMeanNormalizer() if statistics else None
     critic = NetworkCritic(network(1, dropout), "edm")
-    return GAN(FDistill(divergence or JensenShannon(), critic, ratio, normalisers, weight), balance=0.1)
+    return WithGAN(FDistill(divergence or JensenShannon(), critic, ratio, normalizers, weight), balance=0.1)
 
 
-def module(objective: GAN | None = None, **settings: Any) -> Distillation:
+def module(objective: WithGAN | None = None, **settings: Any) -> Distillation:
     student = OneStepUNet((2,), network(0), times=[1.0, 0.4])
     optimizer = NetworkOptimizer(lambda groups: torch.optim.SGD(groups, lr=0.05))
     settings = {"generator_optimizer": optimizer, "seed": 7, "ema": 0.5} | settings
@@ -87,8 +87,8 @@ def test_a_batch_of_one_keeps_its_weight_unless_the_batch_mean_is_asked_for() ->
     plain, forward = (loss(d, statistics=False) for d in (ReverseKL(), ForwardKL()))
     for each in (plain, forward):
         Distiller(OneStepUNet((2,), network(0)), mixture(), each)
-    noised = Noised.diffuse(Sample(x, condition), t, epsilon, SCHEDULE)
-    kl, reverse = forward.loss.gradient(noised, mixture()), plain.loss.gradient(noised, mixture())
+    diffused = Diffused.diffuse(Sample(x, condition), t, epsilon, SCHEDULE)
+    kl, reverse = forward.loss.gradient(diffused, mixture()), plain.loss.gradient(diffused, mixture())
     r = kl.reweighting.log_r.exp()  # type: ignore[union-attr]
     assert abs(float(r) - 1) > 0.01
     torch.testing.assert_close(kl.g, r[:, None] * reverse.g)
@@ -112,14 +112,14 @@ def test_evaluation_changes_nothing() -> None:
     made = trainer(2)
     made.validate(model, data(), verbose=False)
     with torch.no_grad():
-        model.evaluated.eval()(Batch(Condition(label=torch.arange(3))), torch.Generator().manual_seed(0))
+        model.eval_generator.eval()(Batch(Condition(label=torch.arange(3))), torch.Generator().manual_seed(0))
     assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
     assert torch.equal(state, torch.get_rng_state())
 
 
 def test_the_dmd_gradient_is_finite_where_x_is_the_teachers_x0() -> None:
-    teacher = EDMTeacher(network(3))
-    objective = FDistill(ReverseKL(), NetworkCritic(network(1), "edm"), normaliser=DMDNormaliser())
+    teacher = NetworkTeacher(network(3))
+    objective = FDistill(ReverseKL(), NetworkCritic(network(1), "edm"), normalizer=DMDNormalizer())
     distiller = Distiller(OneStepUNet((2,), network(0)), teacher, objective)
     label = Condition(label=torch.zeros(4, dtype=torch.long))
     x, t, epsilon = torch.randn(4, 2), torch.full((4,), 0.5), torch.zeros(4, 2)
@@ -172,7 +172,7 @@ def test_a_resumed_run_ends_bit_for_bit_as_one_that_was_not(ema: float | None, t
 
 
 def test_a_lora_students_checkpoint_and_average_hold_its_adapters_alone(tmp_path: Path) -> None:
-    teacher = EDMTeacher(network(0))
+    teacher = NetworkTeacher(network(0))
     student = OneStepUNet((2,), lora=LoRA(2, targets=["layers.1"]))
     made = Distillation(student, teacher, VSD(ParticleCritic()), ema=0.5)
     fit(made, 2, Stop(2, tmp_path / "end.ckpt"), data=Labels(classes=3, size=4))
@@ -208,15 +208,15 @@ def gradient(z: Tensor, t: Tensor, epsilon: Tensor, label: Tensor) -> tuple[Tens
     """Of the student's weights, from given noise, and the time bins' statistics after it."""
     student, objective = OneStepUNet((2,), network(0)), loss()
     distiller = Distiller(student, mixture(), objective)
-    objective.loss.ratio_normalisers[1].log_mean += torch.tensor([0.1, -0.2, 0.3])
+    objective.loss.ratio_normalizers[1].log_mean += torch.tensor([0.1, -0.2, 0.3])
     sample = Sample(
         student.denoiser(20 * z, torch.ones(len(z)), Condition(label=label), SCHEDULE).x0, Condition(label=label)
     )  # type: ignore[misc]
     step = distiller.evaluate(sample, t=t, epsilon=epsilon)
     step.loss.backward()
-    objective.observe(step.noised, step.gradient)
+    objective.observe(step.diffused, step.gradient)
     found = torch.cat([weight.grad.flatten() for weight in student.parameters() if weight.grad is not None])
-    return found, objective.loss.ratio_normalisers[1].log_mean
+    return found, objective.loss.ratio_normalizers[1].log_mean
 
 
 def one_rank(rank: int, folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""How a network is optimised."""
+"""How a network is optimized."""
 
 from functools import partial
 
@@ -35,7 +35,7 @@ def test_rates_by_the_longest_prefix() -> None:
     }
 
 
-def test_other_parameters_keep_the_optimisers_own_rate() -> None:
+def test_other_parameters_keep_the_optimizers_own_rate() -> None:
     model = network()
     optimizer = NetworkOptimizer(partial(torch.optim.SGD, lr=0.3, momentum=0.9), {"head": 0.1}).build(model)
     assert rates_by_parameter(optimizer, model)["encoding.weight"] == 0.3
@@ -69,7 +69,7 @@ def test_clipping_returns_the_norm_there_was(clip: float | None, left: float) ->
 
 
 def trained(settings: NetworkOptimizer, model: nn.Module, state: dict | None = None) -> torch.optim.Optimizer:
-    """An optimiser that has done a step, from a checkpoint's state if there is one."""
+    """An optimizer that has done a step, from a checkpoint's state if there is one."""
     optimizer = settings.build(model)
     if state is not None:
         optimizer.load_state_dict(state)

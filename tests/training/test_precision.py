@@ -15,14 +15,14 @@ from scoredistill.diffusion import LogNormalTimesteps
 from scoredistill.divergences import JensenShannon
 from scoredistill.generators import DMTet, ImageParticles, NeRF, OneStepUNet
 from scoredistill.generators.nerf import DenseGrid
-from scoredistill.losses import GAN, SDS, VSD, DMDNormaliser, FDistill
+from scoredistill.losses import SDS, VSD, DMDNormalizer, FDistill, WithGAN
 from scoredistill.networks import LoRA, MLPBackbone
-from scoredistill.ratios import ExactRatio, TimeBinNormaliser
+from scoredistill.ratios import ExactRatio, TimeBinNormalizer
 from scoredistill.rendering.camera import Camera
-from scoredistill.teachers import EDMTeacher, Gallery, GaussianMixture
-from scoredistill.training import Conditions, DenoiserTraining, Distillation, PromptAndCameras
+from scoredistill.teachers import Gallery, GaussianMixture, NetworkTeacher
+from scoredistill.training import ConditionDataModule, DenoiserTraining, Distillation, PromptAndCameras
 from scoredistill.training.precision import converted
-from scoredistill.training.training_module import Training
+from scoredistill.training.training_module import TrainingModule
 from scoredistill.types import Batch, Condition, TextEmbeddings
 
 TYPES = {"64-true": torch.float64, "bf16-true": torch.bfloat16, "16-true": torch.float16}
@@ -35,7 +35,7 @@ def _single() -> None:
     torch.set_default_dtype(torch.float32)
 
 
-class Data(Conditions):
+class Data(ConditionDataModule):
     """Labels, and data with labels of their own."""
 
     def batch_at(self, tick: int) -> Batch:
@@ -43,7 +43,7 @@ class Data(Conditions):
         return Batch(Condition(label=label), 4, torch.randn(4, 2), label.flip(0))
 
 
-def labelled() -> MLPBackbone:
+def labeled() -> MLPBackbone:
     return MLPBackbone((2,), 16, 2, classes=2, label_dropout=0.1)
 
 
@@ -51,43 +51,43 @@ def teacher() -> GaussianMixture:
     return GaussianMixture(MEANS, 0.4, labels=torch.tensor([0, 1]))
 
 
-def points() -> tuple[Training, Conditions]:
-    ratio = FDistill(JensenShannon(), ParticleCritic(), ExactRatio(), [TimeBinNormaliser(2)])
-    return Distillation(ImageParticles(torch.randn(4, 2)), teacher(), ratio, ema=0.9), Conditions()
+def points() -> tuple[TrainingModule, ConditionDataModule]:
+    ratio = FDistill(JensenShannon(), ParticleCritic(), ExactRatio(), [TimeBinNormalizer(2)])
+    return Distillation(ImageParticles(torch.randn(4, 2)), teacher(), ratio, ema=0.9), ConditionDataModule()
 
 
-def trained_critic() -> tuple[Training, Conditions]:
-    return Distillation(ImageParticles(torch.randn(4, 2)), teacher(), VSD(mlp_critic())), Conditions(
+def trained_critic() -> tuple[TrainingModule, ConditionDataModule]:
+    return Distillation(ImageParticles(torch.randn(4, 2)), teacher(), VSD(mlp_critic())), ConditionDataModule(
         labels=[0, 1, 0, 1]
     )
 
 
-def lora() -> tuple[Training, Conditions]:
-    critic = LoRACritic(LoRA(2, targets=["layers.1"]), EDMTeacher(mlp(), prediction="epsilon"))
-    return Distillation(ImageParticles(torch.randn(4, 2)), teacher(), VSD(critic)), Conditions()
+def lora() -> tuple[TrainingModule, ConditionDataModule]:
+    critic = LoRACritic(LoRA(2, targets=["layers.1"]), NetworkTeacher(mlp(), prediction="epsilon"))
+    return Distillation(ImageParticles(torch.randn(4, 2)), teacher(), VSD(critic)), ConditionDataModule()
 
 
-def student() -> tuple[Training, Conditions]:
-    loss = GAN(VSD(NetworkCritic(), normaliser=DMDNormaliser()), discriminator())
+def student() -> tuple[TrainingModule, ConditionDataModule]:
+    loss = WithGAN(VSD(NetworkCritic(), normalizer=DMDNormalizer()), discriminator())
     # EDM's schedule ends at sigma 80, whose square float16 can hold.
-    return Distillation(OneStepUNet((2,), times=[1.0, 0.5]), EDMTeacher(labelled()), loss, ema=0.9), Data()
+    return Distillation(OneStepUNet((2,), times=[1.0, 0.5]), NetworkTeacher(labeled()), loss, ema=0.9), Data()
 
 
-def student_of_a_flow() -> tuple[Training, Conditions]:
+def student_of_a_flow() -> tuple[TrainingModule, ConditionDataModule]:
     return Distillation(OneStepUNet((2,), mlp(), "flow"), teacher(), SDS(), timesteps=LogNormalTimesteps()), Data()
 
 
-def radiance_field() -> tuple[Training, Conditions]:
+def radiance_field() -> tuple[TrainingModule, ConditionDataModule]:
     nerf = NeRF(2, DenseGrid(8, 4), resolution=8, samples=8)
-    gallery = Gallery(supersample=1, colour_std=0.1)
+    gallery = Gallery(supersample=1, color_std=0.1)
     return Distillation(nerf, gallery, VSD(ParticleCritic())), PromptAndCameras("a red mug", views=2)
 
 
-def denoiser() -> tuple[Training, Conditions]:
-    return DenoiserTraining(labelled(), [2]), Data()
+def denoiser() -> tuple[TrainingModule, ConditionDataModule]:
+    return DenoiserTraining(labeled(), [2]), Data()
 
 
-KINDS: list[Callable[[], tuple[Training, Conditions]]] = [
+KINDS: list[Callable[[], tuple[TrainingModule, ConditionDataModule]]] = [
     points, trained_critic, lora, student, student_of_a_flow, radiance_field, denoiser,
 ]  # fmt: skip
 
@@ -103,7 +103,9 @@ class Watch(Callback):
         assert all(bool(torch.isfinite(parameter).all()) for parameter in module.parameters())
 
 
-def fit(model: Training, data: Conditions, precision: Any, folder: Any, steps: int = 3) -> tuple[Watch, list[Any]]:
+def fit(
+    model: TrainingModule, data: ConditionDataModule, precision: Any, folder: Any, steps: int = 3
+) -> tuple[Watch, list[Any]]:
     watch = Watch()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Lightning's own: that there is no loader process, for example
@@ -117,7 +119,7 @@ def fit(model: Training, data: Conditions, precision: Any, folder: Any, steps: i
     return watch, predicted or []
 
 
-def figures(batch: Batch) -> dict[str, Tensor]:
+def metrics(batch: Batch) -> dict[str, Tensor]:
     """The tensors of a batch by name."""
     condition, camera = batch.condition, None if batch.condition is None else batch.condition.camera
     found = {
@@ -137,7 +139,7 @@ def test_every_training_has_every_true_precision(kind: Any, precision: str, tmp_
     wide = torch.promote_types(dtype, torch.float32)
     watch, predicted = fit(model, data, precision, tmp_path)
     assert len(watch.batches) == 3
-    for name, value in figures(watch.batches[0]).items():
+    for name, value in metrics(watch.batches[0]).items():
         expected = {"data": dtype, "pose": wide, "fov": wide}.get(name, torch.int64)
         assert value.dtype == expected, name
     weights = [p for p in model.parameters() if p.requires_grad and "lora" not in kind.__name__]
@@ -154,14 +156,14 @@ def test_times_and_statistics_are_finer_than_half_precision(precision: str, tmp_
 
     def watched(*arguments: Any, **settings: Any) -> Any:
         step = evaluate(*arguments, **settings)
-        seen.append((step.noised.t.dtype, step.noised.x_t.dtype))
+        seen.append((step.diffused.t.dtype, step.diffused.x_t.dtype))
         return step
 
     model.distiller.evaluate = watched  # type: ignore[method-assign]
     fit(model, data, precision, tmp_path, 1)
     dtype = TYPES[precision]
     assert seen == [(torch.promote_types(dtype, torch.float32), dtype)]
-    statistics = model.distiller.loss.ratio_normalisers[0]  # type: ignore[union-attr]
+    statistics = model.distiller.loss.ratio_normalizers[0]  # type: ignore[union-attr]
     assert statistics.log_mean.dtype == torch.float64
     assert statistics.count.dtype == torch.int64
 

@@ -1,4 +1,4 @@
-"""Whether NeRFs show their prompt, how colourful they are, and how unlike one another."""
+"""Whether NeRFs show their prompt, how colorful they are, and how unlike one another."""
 
 from types import SimpleNamespace
 
@@ -6,13 +6,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from scoredistill.evaluation import Recogniser
+from scoredistill.evaluation import PromptClassifier
 from scoredistill.generators import ImageParticles
 from scoredistill.generators.nerf import DenseGrid, LearnedBackground, NeRF
 from scoredistill.losses import SDS
 from scoredistill.rendering.camera import Camera
 from scoredistill.teachers import Gallery
-from scoredistill.training import Conditions, Distillation, PromptAndCameras
+from scoredistill.training import ConditionDataModule, Distillation, PromptAndCameras
 from scoredistill.training.callbacks import PromptFidelity
 from scoredistill.training.callbacks.views import Views, gallery_views, particle_views
 
@@ -21,13 +21,13 @@ DATA = PromptAndCameras("a blue donut", evaluation_views=4)
 
 
 @pytest.fixture(scope="module")
-def recogniser() -> Recogniser:
-    return Recogniser(CANDIDATES, resolution=16, pictures=40, steps=80).fit()
+def classifier() -> PromptClassifier:
+    return PromptClassifier(CANDIDATES, resolution=16, pictures=40, steps=80).fit()
 
 
 @pytest.fixture
-def callback(recogniser: Recogniser, monkeypatch: pytest.MonkeyPatch) -> PromptFidelity:
-    monkeypatch.setattr(Recogniser, "cached", lambda folder, prompts: recogniser)
+def callback(classifier: PromptClassifier, monkeypatch: pytest.MonkeyPatch) -> PromptFidelity:
+    monkeypatch.setattr(PromptClassifier, "cached", lambda folder, prompts: classifier)
     return PromptFidelity(CANDIDATES, resolution=24)
 
 
@@ -35,7 +35,7 @@ def nerf(particles: int = 2) -> NeRF:
     return NeRF(particles, DenseGrid(8), resolution=16, samples=16)
 
 
-def test_the_gallerys_own_variants_have_the_gallerys_figures(
+def test_the_gallerys_own_variants_have_the_gallerys_metrics(
     callback: PromptFidelity, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def ideal(generator: NeRF, teacher: object, camera: Camera, resolution: int, background: Tensor) -> Views:
@@ -43,21 +43,21 @@ def test_the_gallerys_own_variants_have_the_gallerys_figures(
         return gallery_views("a blue donut", camera, resolution)
 
     monkeypatch.setattr("scoredistill.training.callbacks.prompt.particle_views", ideal)
-    figures = callback.evaluate(Distillation(nerf(), Gallery(), SDS()), DATA, final=True)
-    assert figures["recognised"] > 0.8
-    assert figures["recogniser_accuracy"] > 0.8
+    metrics = callback.evaluate(Distillation(nerf(), Gallery(), SDS()), DATA, final=True)
+    assert metrics["recognized"] > 0.8
+    assert metrics["recognizer_accuracy"] > 0.8
     for name in ("chroma", "foreground", "diversity", "diversity_features"):
-        assert figures[name] == figures[f"{name}_gallery"] > 0
-    assert [name for name in figures if name.startswith("recognised/")] == [
-        f"recognised/particle_{i}" for i in range(4)
+        assert metrics[name] == metrics[f"{name}_gallery"] > 0
+    assert [name for name in metrics if name.startswith("recognized/")] == [
+        f"recognized/particle_{i}" for i in range(4)
     ]
 
 
 def test_particles_are_judged(callback: PromptFidelity) -> None:
-    figures = callback.evaluate(Distillation(nerf(), Gallery(), SDS()), DATA, final=False)
-    assert 0 <= figures["recognised"] <= 1
-    assert 0 < figures["foreground"] < 1
-    assert figures["diversity"] > 0
+    metrics = callback.evaluate(Distillation(nerf(), Gallery(), SDS()), DATA, final=False)
+    assert 0 <= metrics["recognized"] <= 1
+    assert 0 < metrics["foreground"] < 1
+    assert metrics["diversity"] > 0
 
 
 def test_one_particle_has_no_diversity_and_an_empty_one_no_chroma(callback: PromptFidelity) -> None:
@@ -65,10 +65,10 @@ def test_one_particle_has_no_diversity_and_an_empty_one_no_chroma(callback: Prom
     with torch.no_grad():
         empty.field.encoding.grid[..., 0] = -50.0
     with pytest.warns(UserWarning, match="chroma is left out: the particles are empty"):
-        figures = callback.evaluate(Distillation(empty, Gallery(), SDS()), DATA, final=True)
-    assert figures["foreground"] == 0
-    assert not {"chroma", "diversity", "diversity_features"} & figures.keys()
-    assert {"chroma_gallery", "diversity_gallery"} <= figures.keys()
+        metrics = callback.evaluate(Distillation(empty, Gallery(), SDS()), DATA, final=True)
+    assert metrics["foreground"] == 0
+    assert not {"chroma", "diversity", "diversity_features"} & metrics.keys()
+    assert {"chroma_gallery", "diversity_gallery"} <= metrics.keys()
 
 
 class Codec(nn.Module):
@@ -90,9 +90,9 @@ def test_scenes_of_latents_are_decoded() -> None:
 
 
 def test_what_cannot_be_judged_is_told(callback: PromptFidelity) -> None:
-    module = SimpleNamespace(evaluated=ImageParticles(torch.zeros(1, 3, 8, 8)))
+    module = SimpleNamespace(eval_generator=ImageParticles(torch.zeros(1, 3, 8, 8)))
     with pytest.raises(TypeError, match="PromptFidelity needs a generator of 3D scenes"):
-        callback.evaluate(module, Conditions(), final=True)  # type: ignore[arg-type]
+        callback.evaluate(module, ConditionDataModule(), final=True)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="add the prompt 'a rocket' to candidates"):
         callback.evaluate(Distillation(nerf(1), Gallery(), SDS()), PromptAndCameras("a rocket"), final=True)
     with pytest.raises(ValueError, match="candidates: need a list of two"):

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from scoredistill.training import Prompts
+from scoredistill.training import PromptFile
 
 
 @pytest.fixture
@@ -15,31 +15,31 @@ def file(tmp_path):
     return path
 
 
-def on_rank(data: Prompts, rank: int) -> Prompts:
+def on_rank(data: PromptFile, rank: int) -> PromptFile:
     data.trainer = SimpleNamespace(global_rank=rank)
     return data
 
 
 def test_a_batch_is_a_function_of_seed_tick_and_rank(file) -> None:
     state = torch.get_rng_state()
-    batch = Prompts(file, 16, seed=3).batch_at(7)
+    batch = PromptFile(file, 16, seed=3).batch_at(7)
     assert (batch.size, batch.rows, batch.data, batch.condition.label) == (16, 16, None, None)
-    assert batch.condition.prompt == on_rank(Prompts(file, 16, seed=3), 0).batch_at(7).condition.prompt
-    others = [Prompts(file, 16, seed=3).batch_at(8), Prompts(file, 16).batch_at(7)]
-    for other in [*others, on_rank(Prompts(file, 16, seed=3), 1).batch_at(7)]:
+    assert batch.condition.prompt == on_rank(PromptFile(file, 16, seed=3), 0).batch_at(7).condition.prompt
+    others = [PromptFile(file, 16, seed=3).batch_at(8), PromptFile(file, 16).batch_at(7)]
+    for other in [*others, on_rank(PromptFile(file, 16, seed=3), 1).batch_at(7)]:
         assert other.condition.prompt != batch.condition.prompt
     assert torch.equal(torch.get_rng_state(), state)
 
 
 def test_every_line_is_asked_for_alike(file) -> None:
-    data = Prompts(file, 30)
+    data = PromptFile(file, 30)
     texts = [text for tick in range(100) for text in data.batch_at(tick).condition.prompt]
     for text in ("a red mug", "a häppy tree", "a lamp"):
         assert abs(texts.count(text) - 1000) < 4 * (3000 * 2 / 9) ** 0.5
 
 
 def test_evaluation_takes_the_prompts_in_turn(file) -> None:
-    data = Prompts(file, 3, negative_prompt="blurry", evaluation_size=4)
+    data = PromptFile(file, 3, negative_prompt="blurry", evaluation_size=4)
     parts = data.evaluation_batches()
     asked = ("a red mug", "a häppy tree", "a lamp")
     assert [part.condition.prompt for part in parts] == [asked, asked[:1]]
@@ -49,10 +49,10 @@ def test_evaluation_takes_the_prompts_in_turn(file) -> None:
 
 def test_what_is_no_file_of_prompts_is_an_error(tmp_path, file) -> None:
     with pytest.raises(FileNotFoundError, match=r"data\.file: there is no .*nowhere; give a text file"):
-        Prompts(tmp_path / "nowhere", 4)
+        PromptFile(tmp_path / "nowhere", 4)
     with pytest.raises(ValueError, match="size must be at least 1, got 0"):
-        Prompts(file, 0)
+        PromptFile(file, 0)
     for content, message in ((b"\n \n", "holds no prompt; write one a line"), (b"\xff", "is not UTF-8")):
         file.write_bytes(content)
         with pytest.raises(ValueError, match=message):
-            Prompts(file, 4)
+            PromptFile(file, 4)

@@ -8,7 +8,7 @@ from critics.lora_networks import text_teacher
 from training.processes import Made, assert_same_checkpoint, train
 
 from scoredistill.critics import LoRACritic, NetworkCritic, ParticleCritic
-from scoredistill.diffusion import LogSNRTimesteps
+from scoredistill.diffusion import NoiseLevelTimesteps
 from scoredistill.divergences import JensenShannon
 from scoredistill.generators import DMTet, ImageParticles, NeRF
 from scoredistill.generators.dmtet import Laplacian, NormalConsistency, SignChange
@@ -24,13 +24,13 @@ from scoredistill.generators.nerf import (
 )
 from scoredistill.losses import SDS, VSD, FDistill
 from scoredistill.networks import MLPBackbone
-from scoredistill.ratios import BatchMeanNormaliser, ClampRatio, ExactRatio, TimeBinNormaliser
+from scoredistill.ratios import BatchMeanNormalizer, ClampRatio, ExactRatio, TimeBinNormalizer
 from scoredistill.teachers import Gallery, GaussianMixture
-from scoredistill.training import Conditions, Distillation, NetworkOptimizer, PromptAndCameras, UpdatePlan
+from scoredistill.training import ConditionDataModule, Distillation, NetworkOptimizer, PromptAndCameras, UpdatePlan
 from scoredistill.types import Batch, Condition
 
 N = 6
-STEPS = LogSNRTimesteps(5.0, 2.0)
+STEPS = NoiseLevelTimesteps(5.0, 2.0)
 
 
 def clipped() -> NetworkOptimizer:
@@ -45,7 +45,7 @@ def radiance_fields() -> Made:
     """Everything that particles could share by mistake: occupancy, counts of penalties, backgrounds, an average."""
     nerf = NeRF(
         N, DenseGrid(8), occupancy=Occupancy(resolution=8, every=1), background=LearnedBackground(), resolution=8,
-        samples=8, seed=3, regularisers=[ZVariance(0.1), Opacity(0.1), TotalVariation(0.1)],
+        samples=8, seed=3, regularizers=[ZVariance(0.1), Opacity(0.1), TotalVariation(0.1)],
     )  # fmt: skip
     settings = {"generator_optimizer": clipped(), "ema": 0.5, "seed": 1}
     return Distillation(nerf, Gallery(), VSD(ParticleCritic()), timesteps=STEPS, **settings), cameras()
@@ -55,15 +55,15 @@ def hashed_fields_in_parts() -> Made:
     """Micro-batches of cameras, under statistics of the whole batch."""
     encoding = HashGrid(levels=2, log2_size=6, base=4, finest=8)
     nerf = NeRF(N, encoding, MLPHead(), occupancy=Occupancy(8), resolution=8, samples=8, seed=3)
-    normalisers = [ClampRatio(), TimeBinNormaliser(2)]
-    loss = FDistill(JensenShannon(), ParticleCritic(0.1), ExactRatio(), normalisers, BatchMeanNormaliser())
+    normalizers = [ClampRatio(), TimeBinNormalizer(2)]
+    loss = FDistill(JensenShannon(), ParticleCritic(0.1), ExactRatio(), normalizers, BatchMeanNormalizer())
     plan = UpdatePlan(accumulate=2)
     return Distillation(nerf, Gallery(), loss, timesteps=STEPS, plan=plan, seed=1), cameras(4)
 
 
 def meshes() -> Made:
-    regularisers = [SignChange(0.01), Laplacian(0.1), NormalConsistency(0.1)]
-    dmtet = DMTet(N, grid=8, encoding=DenseGrid(8), regularisers=regularisers, resolution=16, seed=3)
+    regularizers = [SignChange(0.01), Laplacian(0.1), NormalConsistency(0.1)]
+    dmtet = DMTet(N, grid=8, encoding=DenseGrid(8), regularizers=regularizers, resolution=16, seed=3)
     return Distillation(dmtet, Gallery(), SDS(), timesteps=STEPS, ema=0.5, seed=1), cameras()
 
 
@@ -80,7 +80,7 @@ def mixture() -> GaussianMixture:
 def points() -> Made:
     """Particles with labels of their own, and those of other processes in the critic."""
     particles = ImageParticles(torch.randn(N, 2, generator=torch.Generator().manual_seed(0)), labels=[0, 1, 1, 0, 0, 1])
-    return Distillation(particles, mixture(), VSD(ParticleCritic(0.1)), seed=1), Conditions()
+    return Distillation(particles, mixture(), VSD(ParticleCritic(0.1)), seed=1), ConditionDataModule()
 
 
 def trained_critic() -> Made:
@@ -89,10 +89,12 @@ def trained_critic() -> Made:
         network = MLPBackbone((2,), hidden=16, layers=2, classes=2)
     particles = ImageParticles(torch.randn(N, 2, generator=torch.Generator().manual_seed(0)))
     settings = {"critic_optimizer": clipped(), "plan": UpdatePlan(noise="shared"), "seed": 1}
-    return Distillation(particles, mixture(), VSD(NetworkCritic(network)), **settings), Conditions(labels=[0, 1] * 3)
+    return Distillation(particles, mixture(), VSD(NetworkCritic(network)), **settings), ConditionDataModule(
+        labels=[0, 1] * 3
+    )
 
 
-class Texts(Conditions):
+class Texts(ConditionDataModule):
     """One embedded text for all."""
 
     def batch_at(self, tick: int) -> Batch:

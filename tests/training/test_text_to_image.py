@@ -10,7 +10,7 @@ from training.test_module import fit
 
 from scoredistill.data import GalleryImages
 from scoredistill.diffusion.guidance import CFG
-from scoredistill.evaluation.prompt_classifier import Recogniser
+from scoredistill.evaluation.prompt_classifier import PromptClassifier
 from scoredistill.networks.storage import find_trained
 from scoredistill.teachers import DiffusersTeacher
 from scoredistill.teachers.sampling import sample
@@ -85,7 +85,7 @@ def test_the_error_is_the_unets_on_the_noised_latents():
 def test_training_writes_a_pipeline_that_diffusers_and_the_teacher_read(prediction, monkeypatch):
     from diffusers import StableDiffusionPipeline
 
-    monkeypatch.setattr(Recogniser, "cached", lambda folder, prompts: Recogniser(prompts, 16, 4, 2).fit())
+    monkeypatch.setattr(PromptClassifier, "cached", lambda folder, prompts: PromptClassifier(prompts, 16, 4, 2).fit())
     model, pictures = made(prediction=prediction), data()
     first = model.error(pictures.batch_at(0), torch.Generator().manual_seed(0))[0].mean()
     samples = PromptSamples(PROMPTS, samples=2, every=20, cache="cache")
@@ -108,8 +108,8 @@ def test_training_writes_a_pipeline_that_diffusers_and_the_teacher_read(predicti
     x_t, t = torch.randn(3, 4, 8, 8), torch.tensor([0.2, 0.5, 0.9])
     read = DiffusersTeacher("pipeline").double()
     for condition in (Condition("a tree"), Condition(("a tree", "a red mug", "")), None):
-        own = CFG(3.0)(model.trained, x_t, t, model.trained.embedded(condition, 3)).epsilon
-        other = CFG(3.0)(read, x_t, t, read.embedded(condition, 3)).epsilon
+        own = CFG(3.0)(model.trained, x_t, t, model.trained.encode_prompt(condition, 3)).epsilon
+        other = CFG(3.0)(read, x_t, t, read.encode_prompt(condition, 3)).epsilon
         torch.testing.assert_close(own, other, rtol=1e-4, atol=1e-5)  # the encoder's embeddings are float32
 
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from scoredistill.cli.errors import UsageError
-from scoredistill.cli.parsers import OptionParser, whole
+from scoredistill.cli.parsers import OptionParser, integer
 from scoredistill.cli.viewer.server import Server
 from scoredistill.training.run_folder import RunFolder
 
@@ -87,7 +87,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("run", metavar="RUN", help="a run folder, or a checkpoint in one")
-    add("--port", type=whole(0, 65535), default=0, help="to listen on; 0, the default, takes a free one")
+    add("--port", type=integer(0, 65535), default=0, help="to listen on; 0, the default, takes a free one")
     add("--host", type=_loopback, default="127.0.0.1", help="loopback address to listen on, 127.0.0.1")
     add("--no-browser", dest="browser", action="store_false", help="only print the address")
     return parser

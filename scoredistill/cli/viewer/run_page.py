@@ -81,7 +81,7 @@ def report(run: RunFolder) -> dict[str, object]:
     recipe, damaged = read_config(run.config), list[str]()
     entries = [entry for entry in _read(run.versions, list, damaged) if isinstance(entry, dict)]
     made_with = entries[-1] if entries else {}
-    figures = _read(run.path / "metrics.json", dict, damaged)
+    metrics = _read(run.path / "metrics.json", dict, damaged)
     checkpoint = _usable(run, damaged)
     pictures = _pictures(run.path, checkpoint)
     shown = {name for _, name in pictures}
@@ -98,9 +98,9 @@ def report(run: RunFolder) -> dict[str, object]:
         "settings": list(_parts(recipe.get("model", {}))),
         "step": max(steps),
         "of": of,
-        "finished": "seconds" in figures and (checkpoint is None or checkpoint.step >= (of or 0)),
+        "finished": "seconds" in metrics and (checkpoint is None or checkpoint.step >= (of or 0)),
         "written": max((path.stat().st_mtime for path in _written(run)), default=None),
-        "figures": figures,
+        "metrics": metrics,
         "pictures": [{"step": step, "file": name} for step, name in pictures],
         "others": [name for name in files(run.path) if name.endswith((".webp", ".png")) and name not in {*shown, LAST}],
         "documents": [name for name in files(run.path) if name in DOCUMENTS],

@@ -2,7 +2,7 @@
 
 from scoredistill.generators.dmtet.dmtet import DMTet
 from scoredistill.generators.dmtet.initial import Ellipsoid, InitialShape, MeshShape
-from scoredistill.generators.dmtet.regularizers import Laplacian, NormalConsistency, SignChange, SurfaceRegulariser
+from scoredistill.generators.dmtet.regularizers import Laplacian, NormalConsistency, SignChange, SurfaceRegularizer
 
 __all__ = [
     "DMTet",
@@ -12,5 +12,5 @@ __all__ = [
     "MeshShape",
     "NormalConsistency",
     "SignChange",
-    "SurfaceRegulariser",
+    "SurfaceRegularizer",
 ]

@@ -31,12 +31,12 @@ class Shape:
 
     Args:
         distance: (A, A, A) signed distances, negative inside, in units of `half`.
-        centre: (3,) of the box, a cube, in world units.
+        center: (3,) of the box, a cube, in world units.
         half: half of the box's side, in world units.
     """
 
     distance: Tensor
-    centre: Tensor
+    center: Tensor
     half: float
 
 
@@ -63,11 +63,11 @@ def shape_of(density: Callable[[Tensor], Tensor], points: int, threshold: float 
     occupied = (_solid(everywhere, threshold) > threshold).nonzero() * (2 / (points - 1)) - 1
     low, high = occupied.amin(0), occupied.amax(0)
     half = min(1.0, MARGIN * (float((high - low).max()) / 2 + 2 / (points - 1)))
-    centre = ((low + high) / 2).clamp(half - 1, 1 - half)
-    values = _solid(_lattice(density, centre, half, points, like), threshold)
+    center = ((low + high) / 2).clamp(half - 1, 1 - half)
+    values = _solid(_lattice(density, center, half, points, like), threshold)
     # Density grows exponentially through a surface: its logarithm is what interpolates well between points.
     mesh = marching_cubes((values / threshold).clamp(min=1e-6, max=1e6).log(), 0.0)
-    return Shape(signed_distance(mesh, points), centre, half)
+    return Shape(signed_distance(mesh, points), center, half)
 
 
 def occupancy_threshold(values: Tensor) -> float:
@@ -95,9 +95,9 @@ def occupancy_threshold(values: Tensor) -> float:
     return -log(max(1 - split, 1e-12)) / LENGTH
 
 
-def _lattice(density: Callable[[Tensor], Tensor], centre: Tensor, half: float, points: int, like: Tensor) -> Tensor:
+def _lattice(density: Callable[[Tensor], Tensor], center: Tensor, half: float, points: int, like: Tensor) -> Tensor:
     axis = torch.linspace(-1, 1, points, dtype=torch.float64)
-    x, y, z = (axis * half + c for c in centre.tolist())
+    x, y, z = (axis * half + c for c in center.tolist())
     slabs = []
     for each in x:
         place = torch.stack(torch.meshgrid(each[None], y, z, indexing="ij"), dim=-1).view(-1, 3)

@@ -12,7 +12,7 @@ from torch import Tensor
 from scoredistill.annealing import Piecewise
 from scoredistill.generators.dmtet.geometry import Geometry
 from scoredistill.generators.dmtet.initial import Ellipsoid, InitialShape
-from scoredistill.generators.dmtet.regularizers import SurfaceRegulariser, total
+from scoredistill.generators.dmtet.regularizers import SurfaceRegularizer, total
 from scoredistill.generators.dmtet.shading import Shading, Trained, View, require_effect
 from scoredistill.generators.dmtet.texture import Texture
 from scoredistill.generators.fields.background import Background, RandomBackground
@@ -41,12 +41,12 @@ class DMTet(SceneGenerator):
         shift: share of a cell by which its points may move along each axis, in [0, 1/6).
         initial: the surface before training; default a ball.
         encoding: features of a point of the texture; default a dense grid of 64^3.
-        head: from features to colour; default none for 4 features, a small network otherwise.
-        colour_variation: standard deviation of a particle's colour logits, >= 0.
-        background: what is seen beside the object; default white or, half of the time, a random colour.
+        head: from features to color; default none for 4 features, a small network otherwise.
+        color_variation: standard deviation of a particle's color logits, >= 0.
+        background: what is seen beside the object; default white or, half of the time, a random color.
         train: geometry, texture or both.
         shading: albedo, or normals, which have no texture to train.
-        regularisers: penalties on the surface, each with its weight.
+        regularizers: penalties on the surface, each with its weight.
         resolution: height and width of the training pictures, >= 1, constant or over training.
         seed: of everything that is drawn at the start, in [0, 2^32).
         identical: start all particles alike.
@@ -65,11 +65,11 @@ class DMTet(SceneGenerator):
         initial: InitialShape | None = None,
         encoding: Encoding | None = None,
         head: Head | None = None,
-        colour_variation: float = 0.5,
+        color_variation: float = 0.5,
         background: Background | None = None,
         train: Trained = "both",
         shading: Shading = "albedo",
-        regularisers: Sequence[SurfaceRegulariser] = (),
+        regularizers: Sequence[SurfaceRegularizer] = (),
         resolution: int | Piecewise = 64,
         seed: int = 0,
         identical: bool = False,
@@ -77,12 +77,12 @@ class DMTet(SceneGenerator):
         require(">= 1", particles=particles, resolution=resolution)
         require(">= 2", grid=grid)
         require("[0, 1/6)", shift=shift)
-        require(">= 0", colour_variation=colour_variation)
+        require(">= 0", color_variation=color_variation)
         require("[0, 2^32)", seed=seed)
         super().__init__(particles, resolution)
-        require_effect(train, shading, bool(regularisers))
+        require_effect(train, shading, bool(regularizers))
         self.shading = shading
-        self.regularisers = tuple(regularisers)
+        self.regularizers = tuple(regularizers)
         rng = torch.Generator().manual_seed(seed)
         axis = torch.linspace(-1, 1, grid + 1)
         initial = initial or Ellipsoid()
@@ -92,7 +92,7 @@ class DMTet(SceneGenerator):
         head = deepcopy(head or (DirectHead() if encoding.features == 4 else MLPHead()))
         encoding.allocate(particles, rng)
         head.allocate(particles, encoding.features, rng)
-        self.texture = Texture(encoding, head, colour_variation * torch.randn(particles, 3, generator=rng))
+        self.texture = Texture(encoding, head, color_variation * torch.randn(particles, 3, generator=rng))
         self.background = deepcopy(background or RandomBackground())
         self.background.allocate(particles, rng)
         if identical:
@@ -111,7 +111,7 @@ class DMTet(SceneGenerator):
             rng: CPU generator of random backgrounds, None: torch's global one; in evaluation mode nothing is random.
 
         Returns:
-            n V samples (n V, 3, H, W), with the background's colour in their condition where a view has one colour. A
+            n V samples (n V, 3, H, W), with the background's color in their condition where a view has one color. A
             particle without a surface shows the background alone.
 
         Raises:
@@ -122,17 +122,17 @@ class DMTet(SceneGenerator):
         n, size = self.particles, self.resolution
         camera, directions = self._looking(batch.condition.camera, size, size)
         drawn = batch.uniform((4,), rng).to(directions) if self.training else None
-        behind = self._behind(directions, drawn, batch.condition.background)
+        background_color = self._background(directions, drawn, batch.condition.background)
         surface = self.geometry.surface()
         view = View.of(self.geometry.placed(surface), camera, size, size)
-        x, _ = view.over(self._shown(view), behind)
+        x, _ = view.composite_over(self._shown(view), background_color)
         row = torch.arange(len(camera), device=x.device).repeat(n)
-        one_colour = behind.shape[2] == 1
-        background = behind.flatten(0, 2).to(x.dtype) if one_colour else None
+        one_color = background_color.shape[2] == 1
+        background = background_color.flatten(0, 2).to(x.dtype) if one_color else None
         condition = replace(batch.condition[row], background=background)
         particle = torch.arange(n, device=x.device).repeat_interleave(len(camera))
         return Sample(
-            x.flatten(0, 1), condition, particle, row, regulariser=total(self.regularisers, surface, self.progress)
+            x.flatten(0, 1), condition, particle, row, regularizer=total(self.regularizers, surface, self.progress)
         )
 
     @torch.no_grad()
@@ -142,9 +142,9 @@ class DMTet(SceneGenerator):
         surface, parts = self.geometry.placed(self.geometry.surface()), []
         for v in range(len(camera)):
             one, directions = self._looking(camera[torch.tensor([v])], height, width)
-            behind = self._behind(directions, None, None if background is None else background[v : v + 1])
+            background_color = self._background(directions, None, None if background is None else background[v : v + 1])
             view = View.of(surface, one, height, width)
-            rgb, opacity = view.over(self._shown(view), behind)
+            rgb, opacity = view.composite_over(self._shown(view), background_color)
             seen = opacity >= 0.1
             normals = view.normals.unflatten(0, (-1, 1)) * seen[:, :, None]
             parts.append((rgb, opacity, view.distance(one) * seen, normals))
@@ -152,7 +152,7 @@ class DMTet(SceneGenerator):
 
     @torch.no_grad()
     def mesh(self, particle: int, resolution: int | None = None, threshold: float | None = None) -> Mesh:
-        """One particle's mesh, coloured at its vertices.
+        """One particle's mesh, colored at its vertices.
 
         Args:
             particle: its index.
@@ -163,17 +163,17 @@ class DMTet(SceneGenerator):
             NoSurfaceError: if there is none, proposing a threshold.
         """
         mesh = self.geometry.mesh(particle, resolution, threshold or 0.0)
-        return replace(mesh, colors=(self.colour(mesh.vertices, particle) + 1) / 2)
+        return replace(mesh, colors=(self.color(mesh.vertices, particle) + 1) / 2)
 
     @torch.no_grad()
-    def colour(self, points: Tensor, particle: int) -> Tensor:
+    def color(self, points: Tensor, particle: int) -> Tensor:
         place = points.to(self.texture.bias)
         return self.texture(place, torch.full_like(place[:, 0], particle, dtype=torch.long)).to(points)
 
     def start_from(self, other: Generator) -> None:
-        """Take over the meshes of another DMTet, of any grid, or the surfaces and colours of a NeRF.
+        """Take over the meshes of another DMTet, of any grid, or the surfaces and colors of a NeRF.
 
-        Colours are copied where encoding and head are alike, and learned anew otherwise. Backgrounds are left alone.
+        Colors are copied where encoding and head are alike, and learned anew otherwise. Backgrounds are left alone.
 
         Args:
             other: of as many particles; it is moved to this one's device.
@@ -190,38 +190,38 @@ class DMTet(SceneGenerator):
         other.to(self.texture.bias.device)
         if isinstance(other, DMTet):
             self.geometry.take(other.geometry)
-            self._take_colours(other.colour, other.texture)
+            self._take_colors(other.color, other.texture)
         else:
             self.take_shape(other.density)
             if not other.latents:
-                self._take_colours(other.colour, Texture.of(other.field, self.particles))
+                self._take_colors(other.color, Texture.of(other.field, self.particles))
 
     def take_shape(
         self,
         density: Callable[[Tensor, int], Tensor],
-        colour: Callable[[Tensor, int], Tensor] | None = None,
+        color: Callable[[Tensor, int], Tensor] | None = None,
         threshold: float | None = None,
     ) -> None:
-        """Take over the surfaces, and the colours near them, of scenes that have a density; boxes are tightened.
+        """Take over the surfaces, and the colors near them, of scenes that have a density; boxes are tightened.
 
         Args:
             density: of points (P, 3) in [-1, 1]^3 and a particle's index, (P,) per world unit.
-            colour: of the same, (P, 3) in [-1, 1]; None: the texture is left alone.
+            color: of the same, (P, 3) in [-1, 1]; None: the texture is left alone.
             threshold: density at the surface; None: that which parts occupied from empty places best.
 
         Raises:
             NoSurfaceError: if a particle has none, proposing a threshold.
         """
         self.geometry.take_density(density, threshold)
-        if colour is not None:
-            self._take_colours(colour)
+        if color is not None:
+            self._take_colors(color)
 
-    def _take_colours(self, colour: Callable[[Tensor, int], Tensor], source: Texture | None = None) -> None:
+    def _take_colors(self, color: Callable[[Tensor, int], Tensor], source: Texture | None = None) -> None:
         with torch.no_grad():
             surface = self.geometry.placed(self.geometry.surface())
         near = surface.vertices.split(surface.vertex_counts)
         if source is None or not self.texture.copy(source, surface.vertices, surface.particle):
-            self.texture.fit(colour, near, surface.cell * float(self.geometry.scale.mean()))
+            self.texture.fit(color, near, surface.cell * float(self.geometry.scale.mean()))
 
     def _looking(self, camera: Camera, height: int, width: int) -> tuple[Camera, Tensor]:
         """The camera in the parameters' dtype and device, and its rays' directions (V, H W, 3)."""

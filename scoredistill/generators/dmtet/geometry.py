@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from scoredistill.cache import Latest
+from scoredistill.cache import LastCallCache
 from scoredistill.generators.dmtet.density import shape_of
 from scoredistill.generators.dmtet.grid import Grid
 from scoredistill.generators.dmtet.marching import marching_tetrahedra
@@ -25,32 +25,32 @@ class Geometry(nn.Module):
         shift: share of a cell by which lattice points may move along each axis, in [0, 1/6).
     """
 
-    centre: Tensor
+    center: Tensor
     scale: Tensor
 
     def __init__(self, distance: Tensor, shift: float) -> None:
         super().__init__()
         self.grid = Grid(distance, shift)
-        self.register_buffer("centre", distance.new_zeros(len(distance), 3))
+        self.register_buffer("center", distance.new_zeros(len(distance), 3))
         self.register_buffer("scale", distance.new_ones(len(distance)))
-        self._latest = Latest[Surface]()
+        self._latest = LastCallCache[Surface]()
 
     def surface(self) -> Surface:
         """Every particle's surface in its box's units, differentiable; a fixed one is made once."""
         parameters = tuple(self.grid.parameters())
         if any(parameter.requires_grad for parameter in parameters):
             return marching_tetrahedra(self.grid)
-        where = (self.centre.device, self.centre.dtype)
+        where = (self.center.device, self.center.dtype)
         return self._latest.of(where, parameters, lambda: marching_tetrahedra(self.grid))
 
     def placed(self, surface: Surface) -> Surface:
         """From the boxes' units to the world's."""
-        centre, scale = (box.index_select(0, surface.particle) for box in (self.centre, self.scale))
-        return replace(surface, vertices=centre + scale[:, None] * surface.vertices)
+        center, scale = (box.index_select(0, surface.particle) for box in (self.center, self.scale))
+        return replace(surface, vertices=center + scale[:, None] * surface.vertices)
 
     @torch.no_grad()
     def mesh(self, particle: int, resolution: int | None, threshold: float) -> Mesh:
-        """One particle's mesh in the world, without colours; `DMTet.mesh` explains the arguments."""
+        """One particle's mesh in the world, without colors; `DMTet.mesh` explains the arguments."""
         grid = self.grid
         if resolution is not None:
             require(">= 2", resolution=resolution)
@@ -70,7 +70,7 @@ class Geometry(nn.Module):
         alike = (other.grid.points, other.grid.shift) == (self.grid.points, self.grid.shift)
         self.grid.distance.copy_(other.grid.distance if alike else other.grid.resampled(self.grid.points))
         self.grid.raw.copy_(other.grid.raw if alike else torch.zeros_like(self.grid.raw))
-        self.centre.copy_(other.centre)
+        self.center.copy_(other.center)
         self.scale.copy_(other.scale)
 
     @torch.no_grad()
@@ -86,7 +86,7 @@ class Geometry(nn.Module):
             except NoSurfaceError as error:
                 raise NoSurfaceError(f"particle {i}: {error}") from error
             self.grid.distance[i], self.grid.raw[i] = shape.distance.to(self.grid.distance), 0
-            self.centre[i], self.scale[i] = shape.centre, shape.half
+            self.center[i], self.scale[i] = shape.center, shape.half
 
 
 def _no_surface(distance: Tensor, particle: int, threshold: float) -> NoSurfaceError:

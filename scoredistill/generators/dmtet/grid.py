@@ -1,7 +1,7 @@
 """The tetrahedral grid: signed distances and shifts on a cubic lattice, whose cells are each cut into six tetrahedra.
 
 Kuhn's six tetrahedra of a cell are the ways from its lowest corner to its highest along the three axes in any order
-("Some Combinatorial Lemmas in Topology", 1960). All share the cell's diagonal, neighbouring cells cut their common face
+("Some Combinatorial Lemmas in Topology", 1960). All share the cell's diagonal, neighboring cells cut their common face
 alike, and an edge goes from a lattice point in one of 7 directions: lattice point and direction number it. So no list
 of tetrahedra or edges is ever held; memory is that of the lattice, (R + 1)^3 points of four numbers each.
 """

@@ -86,7 +86,7 @@ class Ellipsoid(InitialShape):
         size = torch.exp(self.size_variation * torch.randn(particles, 1, generator=rng)).to(axis)
         radii = size * axis.new_tensor(self.radii)
         k, steepness = (_length(axis[:, None] / radii[:, None] ** power) for power in (1, 2))
-        # At the centre 0 / 0, where the distance is the shortest radius.
+        # At the center 0 / 0, where the distance is the shortest radius.
         steepness.clamp_(min=1e-12)
         distance = torch.where(k > 1e-9, k * (k - 1) / steepness, -radii.amin(1)[:, None, None, None])
         return distance.add_(wave(axis, particles, self.shape_variation, rng))
@@ -103,7 +103,7 @@ class MeshShape(InitialShape):
 
     Args:
         path: ends in .glb, .obj, .ply or .stl; y up, front +z.
-        size: to which the longest side of the mesh's bounding box is brought, its centre moved to the origin; world
+        size: to which the longest side of the mesh's bounding box is brought, its center moved to the origin; world
             units, in (0, 2]. null: the mesh is left as it is, and cut off where it leaves [-1, 1]^3.
         shape_variation: standard deviation of a low-frequency wave that is added to the distance, >= 0.
 

@@ -14,7 +14,7 @@ from scoredistill.generators.dmtet.surface import Surface, face_vectors, unit
 from scoredistill.ranges import require
 
 
-class SurfaceRegulariser(ABC):
+class SurfaceRegularizer(ABC):
     """A scalar penalty, averaged over a particle's surface and then over particles. A subclass implements `__call__`.
 
     Args:
@@ -34,7 +34,7 @@ class SurfaceRegulariser(ABC):
         """
 
 
-class SignChange(SurfaceRegulariser):
+class SignChange(SurfaceRegularizer):
     """Signs should not change: mean over the edges that the surface crosses, with ends of signed distances a and b, of
 
         H(sigmoid(a), [b > 0]) + H(sigmoid(b), [a > 0]),    a and b in cells, H the binary cross entropy in nats.
@@ -53,8 +53,8 @@ class SignChange(SurfaceRegulariser):
         return surface.mean(entropy, surface.particle)
 
 
-class Laplacian(SurfaceRegulariser):
-    """Vertices should lie amid their neighbours: mean over vertices of |mean_j v_j - v|^2, in cells, j running over the
+class Laplacian(SurfaceRegularizer):
+    """Vertices should lie amid their neighbors: mean over vertices of |mean_j v_j - v|^2, in cells, j running over the
     vertices that share an edge with v.
 
     The uniform Laplacian, as in arXiv:2111.12503; "Laplacian Surface Editing" (2004).
@@ -64,17 +64,17 @@ class Laplacian(SurfaceRegulariser):
     """
 
     def __call__(self, surface: Surface) -> Tensor:
-        # Of a closed surface every edge is walked once in each direction: each neighbour counts once.
+        # Of a closed surface every edge is walked once in each direction: each neighbor counts once.
         start, end = surface.faces.flatten(), surface.faces.roll(-1, dims=1).flatten()
         vertices = surface.vertices / surface.cell
-        neighbours = torch.bincount(start, minlength=len(vertices)).to(vertices)
+        neighbors = torch.bincount(start, minlength=len(vertices)).to(vertices)
         total = torch.zeros_like(vertices).index_add(0, start, vertices.index_select(0, end))
-        offset = total / neighbours[:, None] - vertices
+        offset = total / neighbors[:, None] - vertices
         return surface.mean(offset.square().sum(1), surface.particle)
 
 
-class NormalConsistency(SurfaceRegulariser):
-    """Neighbouring faces should be parallel: mean over edges of 1 - n · m, for the unit normals n and m of an edge's
+class NormalConsistency(SurfaceRegularizer):
+    """Neighboring faces should be parallel: mean over edges of 1 - n · m, for the unit normals n and m of an edge's
     two faces.
 
     Args:
@@ -94,14 +94,14 @@ class NormalConsistency(SurfaceRegulariser):
         return surface.mean(1 - cosine, surface.face_particle[one])
 
 
-def total(regularisers: Sequence[SurfaceRegulariser], surface: Surface, progress: float) -> Tensor | None:
+def total(regularizers: Sequence[SurfaceRegularizer], surface: Surface, progress: float) -> Tensor | None:
     """The weighted sum of penalties on a surface, None where none has a weight.
 
     Args:
-        regularisers: any number.
+        regularizers: any number.
         surface: all particles'.
         progress: fraction of training done, at which weights are read.
     """
-    weights = [(at_progress(regulariser.weight, progress), regulariser) for regulariser in regularisers]
-    penalties = [weight * regulariser(surface) for weight, regulariser in weights if weight != 0]
+    weights = [(at_progress(regularizer.weight, progress), regularizer) for regularizer in regularizers]
+    penalties = [weight * regularizer(surface) for weight, regularizer in weights if weight != 0]
     return torch.stack(penalties).sum() if penalties else None

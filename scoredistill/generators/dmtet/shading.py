@@ -12,8 +12,8 @@ from torch.nn.functional import normalize
 
 from scoredistill.generators.dmtet.surface import Surface
 from scoredistill.rendering.camera import Camera
-from scoredistill.rendering.picture import over
-from scoredistill.rendering.raster import Fragments, Scene, antialias, interpolate, project, rasterise
+from scoredistill.rendering.picture import composite_over
+from scoredistill.rendering.raster import Fragments, Scene, antialias, interpolate, project, rasterize
 
 Trained = Literal["both", "geometry", "texture"]
 """Which parameters are trained; a generator's others are fixed."""
@@ -22,7 +22,7 @@ Shading = Literal["albedo", "normals"]
 """What pictures show: the texture, or the outward unit normal's x, y and z in world axes as red, green and blue."""
 
 Albedo = Callable[[Tensor, Tensor], Tensor]
-"""Colours (P, 3) of points (P, 3), which are sorted by particle, (P,)."""
+"""Colors (P, 3) of points (P, 3), which are sorted by particle, (P,)."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class View:
     Args:
         scene: the triangles of all pictures.
         fragments: what each pixel shows.
-        positions, normals: (n V, 3, H, W) of the surface at the pixels' centres in world units and axes, the normals of
+        positions, normals: (n V, 3, H, W) of the surface at the pixels' centers in world units and axes, the normals of
             length 1; 0 where empty; differentiable.
         views: V.
     """
@@ -56,48 +56,48 @@ class View:
         attributes = torch.cat([surface.vertices, surface.normals], dim=1).split(surface.vertex_counts)
         meshes = zip(vertices, surface.faces_of(), strict=True)
         scene = Scene.cat([Scene.of(project(camera, v, height, width), faces) for v, faces in meshes])
-        fragments = rasterise(scene, height, width)
+        fragments = rasterize(scene, height, width)
         rows = torch.cat([each.repeat(len(camera), 1) for each in attributes])
         positions, normals = interpolate(fragments, scene.faces, rows).split(3, dim=1)
         return cls(scene, fragments, positions, normalize(normals, dim=1), len(camera))
 
-    def albedo(self, colour: Albedo) -> Tensor:
-        """The surface's colours, (n V, 3, H, W), 0 where empty."""
+    def albedo(self, color: Albedo) -> Tensor:
+        """The surface's colors, (n V, 3, H, W), 0 where empty."""
         pictures, height, width = self.fragments.face.shape
         pixel = (self.fragments.face >= 0).flatten().nonzero()[:, 0]
         points = self.positions.movedim(1, -1).reshape(-1, 3).index_select(0, pixel)
-        colours = colour(points, pixel // (self.views * height * width))
-        flat = colours.new_zeros(self.fragments.face.numel(), 3).index_copy(0, pixel, colours)
+        colors = color(points, pixel // (self.views * height * width))
+        flat = colors.new_zeros(self.fragments.face.numel(), 3).index_copy(0, pixel, colors)
         return flat.view(pictures, height, width, 3).movedim(-1, 1)
 
-    def over(self, picture: Tensor, behind: Tensor) -> tuple[Tensor, Tensor]:
+    def composite_over(self, picture: Tensor, background_color: Tensor) -> tuple[Tensor, Tensor]:
         """A picture (n V, 3, H, W), 0 where empty, over a background, blended at silhouettes.
 
         Args:
             picture: of the surface.
-            behind: (n, V, 1 or H W, 3) the background's colours.
+            background_color: (n, V, 1 or H W, 3) the background's colors.
 
         Returns:
             (n, V, 3, H, W) and opacity (n, V, H, W).
         """
         blended = antialias(torch.cat([picture, self.fragments.mask], dim=1), self.fragments, self.scene)
-        colour, opacity = blended.unflatten(0, (-1, self.views)).movedim(2, -1).split((3, 1), dim=-1)
-        x = over(colour.flatten(1, 3), opacity.flatten(1), behind).view_as(colour)
+        color, opacity = blended.unflatten(0, (-1, self.views)).movedim(2, -1).split((3, 1), dim=-1)
+        x = composite_over(color.flatten(1, 3), opacity.flatten(1), background_color).view_as(color)
         return x.movedim(-1, 2), opacity[..., 0]
 
     def distance(self, camera: Camera) -> Tensor:
-        """(n, V, H, W) from the camera to what a pixel's centre shows, along its ray; 0 where empty."""
+        """(n, V, H, W) from the camera to what a pixel's center shows, along its ray; 0 where empty."""
         positions = self.positions.unflatten(0, (-1, self.views))
         away = (positions - camera.position[:, :, None, None]).norm(dim=2)
         return torch.where(self.fragments.face.unflatten(0, (-1, self.views)) >= 0, away, 0)
 
 
-def require_effect(train: Trained, shading: Shading, regularised: bool) -> None:
+def require_effect(train: Trained, shading: Shading, regularized: bool) -> None:
     """Refuse settings that are unknown, or have no effect.
 
     Args:
         train, shading: see there.
-        regularised: whether the surface is.
+        regularized: whether the surface is.
 
     Raises:
         ValueError: that names the setting and the remedy.
@@ -107,5 +107,5 @@ def require_effect(train: Trained, shading: Shading, regularised: bool) -> None:
         raise ValueError(f"{known}; got {train} and {shading}")
     if shading == "normals" and train != "geometry":
         raise ValueError(f"normals show no texture: with shading: normals set train: geometry, got {train}")
-    if train == "texture" and regularised:
-        raise ValueError("regularisers are of the geometry, which train: texture fixes: leave them out")
+    if train == "texture" and regularized:
+        raise ValueError("regularizers are of the geometry, which train: texture fixes: leave them out")

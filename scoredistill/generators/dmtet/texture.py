@@ -1,4 +1,4 @@
-"""The colour of a particle's surface, as a field in space."""
+"""The color of a particle's surface, as a field in space."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ STEPS, RATE, POINTS = 200, 0.05, 1 << 12
 
 
 class Texture(nn.Module):
-    """colour = 2 sigmoid(head(encoding(x))_1..3 + bias) - 1.
+    """color = 2 sigmoid(head(encoding(x))_1..3 + bias) - 1.
 
     Encodings and heads are the NeRF's; a head's first value, there the density, is not used.
 
     Args:
         encoding, head: already allocated for the same number of particles.
-        bias: (n, 3) logits, which make the particles' colours differ.
+        bias: (n, 3) logits, which make the particles' colors differ.
     """
 
     bias: Tensor
@@ -35,16 +35,16 @@ class Texture(nn.Module):
 
     @classmethod
     def of(cls, field: Field, particles: int) -> Texture:
-        """The colours of a NeRF's field, without what its initial density does to them away from the origin."""
+        """The colors of a NeRF's field, without what its initial density does to them away from the origin."""
         like = next(field.parameters())
         bias = field.initial(like.new_zeros(particles, 3), torch.arange(particles, device=like.device))[:, 1:]
         return cls(field.encoding, field.head, bias)
 
     def forward(self, points: Tensor, particle: Tensor) -> Tensor:
-        """Colours.
+        """Colors.
 
         Args:
-            points: (P, 3) in [-1, 1]^3, sorted by particle; points outside have the colour of the nearest one inside.
+            points: (P, 3) in [-1, 1]^3, sorted by particle; points outside have the color of the nearest one inside.
             particle: (P,) non-decreasing index of each point's particle.
 
         Returns:
@@ -56,7 +56,7 @@ class Texture(nn.Module):
 
     @torch.no_grad()
     def copy(self, other: Texture, points: Tensor, particle: Tensor) -> bool:
-        """Take over another texture's parameters, if they fit and then give the same colours at (P, 3) points.
+        """Take over another texture's parameters, if they fit and then give the same colors at (P, 3) points.
 
         Of parameters of one shape an encoding may make different things: a `HashGrid` with another finest level.
 
@@ -69,12 +69,12 @@ class Texture(nn.Module):
         self.load_state_dict(theirs)
         return torch.allclose(self(points, particle), other(points, particle), atol=1e-4)
 
-    def fit(self, colour: Callable[[Tensor, int], Tensor], near: Sequence[Tensor], spread: float) -> None:
-        """Learn the colours of another field near a surface, by Adam on the mean squared error.
+    def fit(self, color: Callable[[Tensor, int], Tensor], near: Sequence[Tensor], spread: float) -> None:
+        """Learn the colors of another field near a surface, by Adam on the mean squared error.
 
         Args:
-            colour: of points (P, 3), and a particle's index, (P, 3) in [-1, 1].
-            near: points of each particle's surface, (M_i, 3), n of them; a particle without any keeps its colours.
+            color: of points (P, 3), and a particle's index, (P, 3) in [-1, 1].
+            near: points of each particle's surface, (M_i, 3), n of them; a particle without any keeps its colors.
             spread: standard deviation of the points learned around these.
         """
         rng = torch.Generator().manual_seed(0)
@@ -88,7 +88,7 @@ class Texture(nn.Module):
             points = torch.cat([_around(near[i], spread, rng) for i in shown]).clamp(-1, 1)
             particle = torch.tensor(shown, device=points.device).repeat_interleave(POINTS)
             with torch.no_grad():
-                wanted = torch.cat([colour(p, i) for p, i in zip(points.split(POINTS), shown, strict=True)])
+                wanted = torch.cat([color(p, i) for p, i in zip(points.split(POINTS), shown, strict=True)])
             optimizer.zero_grad()
             with torch.enable_grad():
                 mse_loss(self(points, particle), wanted.to(points)).backward()

@@ -14,81 +14,81 @@ from scoredistill.ranges import require
 
 
 class Background(nn.Module, ABC):
-    """Colours behind the scene, in [-1, 1]. A subclass implements `forward`; `allocate` is as in `Encoding`."""
+    """Colors behind the scene, in [-1, 1]. A subclass implements `forward`; `allocate` is as in `Encoding`."""
 
     def allocate(self, particles: int, rng: torch.Generator, channels: int = 3) -> None:
         """Create the parameters of n particles.
 
         Raises:
-            ValueError: if the background has no colours of so many channels.
+            ValueError: if the background has no colors of so many channels.
         """
         del particles, rng
         if channels != 3:
-            raise ValueError(f"background: {type(self).__name__} has colours, not latents: use LearnedBackground")
+            raise ValueError(f"background: {type(self).__name__} has colors, not latents: use LearnedBackground")
 
     @abstractmethod
     def forward(self, directions: Tensor, particles: int, drawn: Tensor | None = None) -> Tensor:
-        """Colours behind the rays.
+        """Colors behind the rays.
 
         Args:
             directions: (V, P, 3) unit directions of each view's rays.
             particles: n.
-            drawn: (V, 4) uniform numbers in [0, 1) for random colours; None asks for a deterministic one.
+            drawn: (V, 4) uniform numbers in [0, 1) for random colors; None asks for a deterministic one.
 
         Returns:
-            (n, V, P, C), or (n, V, 1, C) where a view has one colour, which then becomes the sample's
+            (n, V, P, C), or (n, V, 1, C) where a view has one color, which then becomes the sample's
             `Condition.background`.
         """
 
 
-def _colour(value: Sequence[float]) -> Tensor:
-    colour = torch.tensor(tuple(value), dtype=torch.float32)
-    if colour.shape != (3,) or colour.abs().max() > 1:
-        raise ValueError(f"a background colour is three values in [-1, 1], got {tuple(value)}")
-    return colour
+def _color(value: Sequence[float]) -> Tensor:
+    color = torch.tensor(tuple(value), dtype=torch.float32)
+    if color.shape != (3,) or color.abs().max() > 1:
+        raise ValueError(f"a background color is three values in [-1, 1], got {tuple(value)}")
+    return color
 
 
 class SolidBackground(Background):
-    """One colour.
+    """One color.
 
     Args:
-        colour: red, green, blue in [-1, 1]; default white.
+        color: red, green, blue in [-1, 1]; default white.
     """
 
-    colour: Tensor
+    color: Tensor
 
-    def __init__(self, colour: Sequence[float] = (1.0, 1.0, 1.0)) -> None:
-        require("[-1, 1]", colour=colour)
+    def __init__(self, color: Sequence[float] = (1.0, 1.0, 1.0)) -> None:
+        require("[-1, 1]", color=color)
         super().__init__()
-        self.register_buffer("colour", _colour(colour), persistent=False)
+        self.register_buffer("color", _color(color), persistent=False)
 
     def forward(self, directions: Tensor, particles: int, drawn: Tensor | None = None) -> Tensor:
-        return self.colour.to(directions).expand(particles, len(directions), 1, 3)
+        return self.color.to(directions).expand(particles, len(directions), 1, 3)
 
 
 class RandomBackground(Background):
-    """A colour drawn for each view, the same for all particles, so that empty space cannot paint itself.
+    """A color drawn for each view, the same for all particles, so that empty space cannot paint itself.
 
     Args:
-        probability: of a random colour, uniform in [-1, 1]^3, in [0, 1]; otherwise `colour`.
-        colour: the fixed colour, also used wherever nothing may be random, in [-1, 1]; default white.
+        probability: of a random color, uniform in [-1, 1]^3, in [0, 1]; otherwise `color`.
+        color: the fixed color, also used wherever nothing may be random, in [-1, 1]; default white.
     """
 
-    colour: Tensor
+    color: Tensor
 
-    def __init__(self, probability: float = 0.5, colour: Sequence[float] = (1.0, 1.0, 1.0)) -> None:
+    def __init__(self, probability: float = 0.5, color: Sequence[float] = (1.0, 1.0, 1.0)) -> None:
         require("[0, 1]", probability=probability)
-        require("[-1, 1]", colour=colour)
+        require("[-1, 1]", color=color)
         super().__init__()
         self.probability = probability
-        self.register_buffer("colour", _colour(colour), persistent=False)
+        self.register_buffer("color", _color(color), persistent=False)
 
     def forward(self, directions: Tensor, particles: int, drawn: Tensor | None = None) -> Tensor:
-        colour = self.colour.to(directions).expand(len(directions), 3)
+        color = self.color.to(directions).expand(len(directions), 3)
         if drawn is not None:
             drawn = drawn.to(directions)
-            colour = torch.where(drawn[:, :1] < self.probability, 2 * drawn[:, 1:] - 1, colour)
-        return colour[None, :, None].expand(particles, -1, 1, -1)
+            color = torch.where(drawn[:, :1] < self.probability, 2 * drawn[:, 1:] - 1, color)
+        return color[None, :, None].expand(particles, -1, 1, -1)
 
 
 class LearnedBackground(Background):
@@ -97,7 +97,7 @@ class LearnedBackground(Background):
     Args:
         octaves: frequencies of the direction's encoding, >= 0.
         width: hidden units of the one hidden layer, >= 1.
-        random: probability that a view has a random colour, uniform in [-1, 1]^C, instead, in [0, 1].
+        random: probability that a view has a random color, uniform in [-1, 1]^C, instead, in [0, 1].
     """
 
     def __init__(self, octaves: int = 3, width: int = 16, random: float = 0.0) -> None:
@@ -110,7 +110,7 @@ class LearnedBackground(Background):
 
     def allocate(self, particles: int, rng: torch.Generator, channels: int = 3) -> None:
         if channels != 3 and self.random:
-            raise ValueError("background: latents have no random colours: set random: 0")
+            raise ValueError("background: latents have no random colors: set random: 0")
         self.channels = channels
         self.net = particle_mlp(particles, self.encoding.features, self.width, 1, channels, rng)
 
@@ -120,8 +120,8 @@ class LearnedBackground(Background):
         raw = self.net(features.expand(particles, -1, -1)).unflatten(1, directions.shape[:2])
         if self.channels != 3:
             return raw
-        colour = 2 * raw.sigmoid() - 1
+        color = 2 * raw.sigmoid() - 1
         if drawn is None or not self.random:
-            return colour
-        drawn = drawn.to(colour)
-        return torch.where(drawn[:, None, :1] < self.random, 2 * drawn[:, None, 1:] - 1, colour)
+            return color
+        drawn = drawn.to(color)
+        return torch.where(drawn[:, None, :1] < self.random, 2 * drawn[:, None, 1:] - 1, color)

@@ -49,7 +49,7 @@ class DenseGrid(Encoding):
 
     "Direct Voxel Grid Optimization: Super-fast Convergence for Radiance Fields Reconstruction" (2021),
     arXiv:2111.11215. With 4 channels and no head, the features are the density's pre-activation and the logits of the
-    colour themselves. Piecewise linear: second derivatives by position exist only between different axes.
+    color themselves. Piecewise linear: second derivatives by position exist only between different axes.
 
     Args:
         resolution: vertices along each axis, >= 2; the outermost lie on the faces of [-1, 1]^3.

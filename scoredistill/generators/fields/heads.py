@@ -1,4 +1,4 @@
-"""Heads: from features to the raw density and colour of a point."""
+"""Heads: from features to the raw density and color of a point."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Head(nn.Module, ABC):
     """From features to raw values. A subclass implements `forward`; `allocate` is as in `Encoding`."""
 
     def allocate(self, particles: int, features: int, rng: torch.Generator, channels: int = 3) -> None:
-        """Create the parameters of n particles, for a number of features and of a colour's channels C.
+        """Create the parameters of n particles, for a number of features and of a color's channels C.
 
         Raises:
             ValueError: if the head cannot work on that many features.
@@ -55,11 +55,11 @@ class Head(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, features: Tensor, particle: Tensor) -> Tensor:
-        """(P, F) features, sorted by particle (P,), to (P, 1 + C): density's pre-activation, the colour's logits."""
+        """(P, F) features, sorted by particle (P,), to (P, 1 + C): density's pre-activation, the color's logits."""
 
 
 class DirectHead(Head):
-    """The features are the raw density and the colour's logits already: no network, for a `DenseGrid` of 4 channels."""
+    """The features are the raw density and the color's logits already: no network, for a `DenseGrid` of 4 channels."""
 
     def allocate(self, particles: int, features: int, rng: torch.Generator, channels: int = 3) -> None:
         if features != 1 + channels:

@@ -1,4 +1,4 @@
-"""Density and colour at a point of a particle's scene."""
+"""Density and color at a point of a particle's scene."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ Activation = Literal["softplus", "exp"]
 
 
 class Field(nn.Module):
-    """density = activation(raw_0), colour = 2 sigmoid(raw_1..3) - 1, or the latents raw_1..C themselves,
+    """density = activation(raw_0), color = 2 sigmoid(raw_1..3) - 1, or the latents raw_1..C themselves,
     raw = head(encoding(x)) + initial(x).
 
     Args:
         encoding, head, initial: already allocated for the same number of particles.
         activation: see `Activation`.
-        latent: whether colours are latents.
+        latent: whether colors are latents.
     """
 
     def __init__(
@@ -34,32 +34,32 @@ class Field(nn.Module):
         self.activation, self.latent = activation, latent
 
     def forward(self, points: Tensor, particle: Tensor) -> tuple[Tensor, Tensor]:
-        """Density and colour.
+        """Density and color.
 
         Args:
             points: (P, 3) in [-1, 1]^3, sorted by particle.
             particle: (P,) non-decreasing index of each point's particle.
 
         Returns:
-            density (P,) >= 0 per world unit, and colour, (P, 3) in [-1, 1], or latents (P, C).
+            density (P,) >= 0 per world unit, and color, (P, 3) in [-1, 1], or latents (P, C).
         """
         raw = self.head(self.encoding(points, particle), particle) + self.initial(points, particle)
         density = softplus(raw[:, 0]) if self.activation == "softplus" else raw[:, 0].clamp(max=10).exp()
         return density, raw[:, 1:] if self.latent else 2 * raw[:, 1:].sigmoid() - 1
 
     def with_normals(self, points: Tensor, particle: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Density, colour and outward unit normals, -grad density / |grad density|.
+        """Density, color and outward unit normals, -grad density / |grad density|.
 
         The normals are differentiable in the parameters where gradients are enabled.
 
         Returns:
-            density (P,), colour (P, C) and normals (P, 3), zero where density is locally constant.
+            density (P,), color (P, C) and normals (P, 3), zero where density is locally constant.
         """
         differentiable = torch.is_grad_enabled()
         with torch.enable_grad():
             points = points.detach().requires_grad_()
-            density, colour = self(points, particle)
+            density, color = self(points, particle)
             (slope,) = torch.autograd.grad(density.sum(), points, create_graph=differentiable)
         # Squared length plus a floor, for the derivative of a norm is not finite at zero.
         normals = -slope / (slope.square().sum(1, keepdim=True) + 1e-12).sqrt()
-        return (density, colour, normals) if differentiable else (density.detach(), colour.detach(), normals)
+        return (density, color, normals) if differentiable else (density.detach(), color.detach(), normals)

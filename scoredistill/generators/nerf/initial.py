@@ -1,4 +1,4 @@
-"""Where density is before training: biases of the raw density and colour, by position and particle."""
+"""Where density is before training: biases of the raw density and color, by position and particle."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Initial(nn.Module, ABC):
     """A fixed bias of the field's raw values. A subclass implements `forward`; `allocate` is as in `Encoding`."""
 
     def allocate(self, particles: int, rng: torch.Generator, channels: int = 3) -> None:
-        """Draw what differs from particle to particle, as buffers with a leading particle axis; C channels a colour."""
+        """Draw what differs from particle to particle, as buffers with a leading particle axis; C channels a color."""
         del particles, rng, channels
 
     @property
@@ -32,32 +32,32 @@ class Initial(nn.Module, ABC):
             particle: (P,) non-decreasing index of each point's particle.
 
         Returns:
-            (P, 1 + C): bias of the density's pre-activation, then of the colour's logits.
+            (P, 1 + C): bias of the density's pre-activation, then of the color's logits.
         """
 
 
 class Variation(nn.Module):
-    """What makes particles differ: a low-frequency wave of density and a colour.
+    """What makes particles differ: a low-frequency wave of density and a color.
 
     Args:
         shape: standard deviation of the wave.
-        colour: standard deviation of the colour logits.
+        color: standard deviation of the color logits.
     """
 
     waves = 4
 
-    def __init__(self, shape: float, colour: float) -> None:
+    def __init__(self, shape: float, color: float) -> None:
         super().__init__()
-        self.shape, self.colour = shape, colour
+        self.shape, self.color = shape, color
 
     def allocate(self, particles: int, rng: torch.Generator, channels: int) -> None:
         """As in `Initial`."""
-        self.register_buffer("logits", self.colour * torch.randn(particles, channels, generator=rng))
+        self.register_buffer("logits", self.color * torch.randn(particles, channels, generator=rng))
         self.register_buffer("wave", pi * torch.randn(particles, 3, self.waves, generator=rng))
         self.register_buffer("phase", 2 * pi * torch.rand(particles, 1, self.waves, generator=rng))
 
     def forward(self, density: Tensor, points: Tensor, particle: Tensor) -> Tensor:
-        """Raw density (P,), with the wave added and the colour beside it, (P, 1 + C)."""
+        """Raw density (P,), with the wave added and the color beside it, (P, 1 + C)."""
         wave, phase, logits = (self.get_buffer(name) for name in ("wave", "phase", "logits"))
         if self.shape:
             counts = torch.bincount(particle, minlength=len(wave)).tolist()
@@ -76,14 +76,14 @@ class DensityBlob(Initial):
     """A soft ball, for objects: bias of the raw density strength · (1 - |x| / radius).
 
     "Magic3D: High-Resolution Text-to-3D Content Creation" (2022), arXiv:2211.10440, which takes 10 and .5 with the
-    softplus activation; the defaults here suit the exponential. Particles differ in size, colour and a low-frequency
+    softplus activation; the defaults here suit the exponential. Particles differ in size, color and a low-frequency
     wave of density, because particles that start alike stay alike.
 
     Args:
-        strength: bias at the centre, finite.
+        strength: bias at the center, finite.
         radius: where the bias is zero, in world units, > 0.
         size_variation: standard deviation of the logarithm of a particle's radius, >= 0.
-        colour_variation: standard deviation of a particle's colour logits, >= 0.
+        color_variation: standard deviation of a particle's color logits, >= 0.
         shape_variation: standard deviation of the wave that is added to the raw density, >= 0.
     """
 
@@ -92,17 +92,15 @@ class DensityBlob(Initial):
         strength: float = 4.0,
         radius: float = 0.4,
         size_variation: float = 0.1,
-        colour_variation: float = 0.5,
+        color_variation: float = 0.5,
         shape_variation: float = 1.0,
     ) -> None:
         require("finite", strength=strength)
         require("> 0", radius=radius)
-        require(
-            ">= 0", size_variation=size_variation, colour_variation=colour_variation, shape_variation=shape_variation
-        )
+        require(">= 0", size_variation=size_variation, color_variation=color_variation, shape_variation=shape_variation)
         super().__init__()
         self.strength, self.radius, self.size_variation = strength, radius, size_variation
-        self.variation = Variation(shape_variation, colour_variation)
+        self.variation = Variation(shape_variation, color_variation)
 
     @property
     def solid_radius(self) -> float:
@@ -122,13 +120,13 @@ class HollowSphere(Initial):
     """Empty within and dense outside, for scenes seen from inside: raw density strength · (|x| / radius - 1).
 
     "ProlificDreamer: High-Fidelity and Diverse Text-to-3D Generation with Variational Score Distillation" (2023),
-    arXiv:2305.16213, scene initialisation: 10 and radius 2.5 in a box of half-width 5,
+    arXiv:2305.16213, scene initialization: 10 and radius 2.5 in a box of half-width 5,
     with softplus.
 
     Args:
-        strength: minus the bias at the centre, finite.
+        strength: minus the bias at the center, finite.
         radius: where the bias is zero, in world units, > 0.
-        colour_variation: standard deviation of a particle's colour logits, >= 0.
+        color_variation: standard deviation of a particle's color logits, >= 0.
         shape_variation: standard deviation of a low-frequency wave that is added to the raw density, >= 0.
     """
 
@@ -136,15 +134,15 @@ class HollowSphere(Initial):
         self,
         strength: float = 4.0,
         radius: float = 0.5,
-        colour_variation: float = 0.5,
+        color_variation: float = 0.5,
         shape_variation: float = 1.0,
     ) -> None:
         require("finite", strength=strength)
         require("> 0", radius=radius)
-        require(">= 0", colour_variation=colour_variation, shape_variation=shape_variation)
+        require(">= 0", color_variation=color_variation, shape_variation=shape_variation)
         super().__init__()
         self.strength, self.radius = strength, radius
-        self.variation = Variation(shape_variation, colour_variation)
+        self.variation = Variation(shape_variation, color_variation)
 
     def allocate(self, particles: int, rng: torch.Generator, channels: int = 3) -> None:
         self.variation.allocate(particles, rng, channels)

@@ -12,32 +12,34 @@ from torch.utils.checkpoint import checkpoint
 
 from scoredistill.generators.nerf.field import Field
 from scoredistill.generators.nerf.sampling import Block, RaySampler, RaySamples
-from scoredistill.rendering.picture import over
+from scoredistill.rendering.picture import composite_over
 from scoredistill.rendering.volume import accumulate, render_weights
 
 
 def all_sums(found: March, block: Block) -> Tensors:
-    """Per ray of a block, weighted by opacity: colour (n, R, C), opacity, distance (n, R) and normals (n, R, 3)."""
+    """Per ray of a block, weighted by opacity: color (n, R, C), opacity, distance (n, R) and normals (n, R, 3)."""
     assert found.normals is not None
     normals = accumulate(found.weights, found.row, len(found.opacity), found.normals)
-    sums = (found.colour, found.opacity, found.distance, normals)
+    sums = (found.color, found.opacity, found.distance, normals)
     return tuple(x.unflatten(0, (-1, block.last - block.first)) for x in sums)
 
 
-def channels(sums: Sequence[Tensor], behind: Tensor) -> Tensor:
-    """Colour over a background, opacity, depth and normals of one view.
+def channels(sums: Sequence[Tensor], background_color: Tensor) -> Tensor:
+    """Color over a background, opacity, depth and normals of one view.
 
     Args:
         sums: of `all_sums`, of all the view's rays.
-        behind: (n, 1, 1 or R, C).
+        background_color: (n, 1, 1 or R, C).
 
     Returns:
         (n, R, C + 5), the channels in that order.
     """
-    colour, opacity, distance, normals = sums
+    color, opacity, distance, normals = sums
     opacity = opacity[..., None]
     shape = torch.cat([distance[..., None] / opacity.clamp(min=0.1), normalize(normals, dim=-1)], dim=-1)
-    return torch.cat([over(colour, opacity, behind)[:, 0], opacity, torch.where(opacity < 0.1, 0, shape)], dim=-1)
+    return torch.cat(
+        [composite_over(color, opacity, background_color)[:, 0], opacity, torch.where(opacity < 0.1, 0, shape)], dim=-1
+    )
 
 
 Tensors = tuple[Tensor, ...]
@@ -52,9 +54,9 @@ class March:
         row: (M,) index of a sample's ray among all n · R.
         directions: (R, 3) unit directions of the rays.
         density: (M,) per world unit.
-        weights: (M,) share in the ray's colour.
+        weights: (M,) share in the ray's color.
         normals: (M, 3) outward unit normals, if they were asked for.
-        colour: (n R, C) sum of w · colour, colours in [-1, 1] or latents.
+        color: (n R, C) sum of w · color, colors in [-1, 1] or latents.
         opacity: (n R,) sum of w, in [0, 1].
         distance: (n R,) sum of w · distance.
     """
@@ -65,7 +67,7 @@ class March:
     density: Tensor
     weights: Tensor
     normals: Tensor | None
-    colour: Tensor
+    color: Tensor
     opacity: Tensor
     distance: Tensor
 
@@ -74,17 +76,17 @@ def march(field: Field, samples: RaySamples, directions: Tensor, particles: int,
     """Evaluate and composite.
 
     Args:
-        field: density and colour.
+        field: density and color.
         samples: M samples.
         directions: (R, 3).
         particles: n.
         normals: whether to work them out.
     """
-    density, colour, *rest = (field.with_normals if normals else field)(samples.points, samples.particle)
+    density, color, *rest = (field.with_normals if normals else field)(samples.points, samples.particle)
     rays = len(directions)
     row = samples.particle * rays + samples.ray
     weights, _ = render_weights(density, samples.step, row)
-    values = torch.cat([colour, torch.ones_like(density)[:, None], samples.distance[:, None]], dim=1)
+    values = torch.cat([color, torch.ones_like(density)[:, None], samples.distance[:, None]], dim=1)
     sums = accumulate(weights, row, particles * rays, values)
     normal = rest[0] if rest else None
     return March(samples, row, directions, density, weights, normal, sums[:, :-2], sums[:, -2], sums[:, -1])
@@ -99,7 +101,7 @@ def march_in_blocks(
     Until then neither the parameters nor the occupancy may change.
 
     Args:
-        field: density and colour.
+        field: density and color.
         sampler: of the rays.
         chunk: most samples of a block.
         normals: whether to work them out.

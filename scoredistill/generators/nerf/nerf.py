@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from scoredistill.annealing import Piecewise, at_progress
-from scoredistill.distributed import over_processes
+from scoredistill.distributed import all_reduce
 from scoredistill.generators.fields.background import Background, RandomBackground
 from scoredistill.generators.fields.encodings import DenseGrid, Encoding
 from scoredistill.generators.fields.heads import DirectHead, Head, MLPHead
@@ -18,14 +18,14 @@ from scoredistill.generators.nerf.field import Activation, Field
 from scoredistill.generators.nerf.initial import DensityBlob, Initial
 from scoredistill.generators.nerf.march import March, Tensors, all_sums, channels, march_in_blocks
 from scoredistill.generators.nerf.occupancy import Occupancy
-from scoredistill.generators.nerf.regularizers import Regulariser, penalties_and_counts
+from scoredistill.generators.nerf.regularizers import Regularizer, penalties_and_counts
 from scoredistill.generators.nerf.sampling import Block, Rays, RaySampler
-from scoredistill.generators.nerf.surface import colours, surface
+from scoredistill.generators.nerf.surface import colors, surface
 from scoredistill.generators.scenes import SceneGenerator
 from scoredistill.ranges import require
 from scoredistill.rendering.camera import Camera
 from scoredistill.rendering.mesh import Mesh
-from scoredistill.rendering.picture import Render, over
+from scoredistill.rendering.picture import Render, composite_over
 from scoredistill.types import Batch, Sample
 
 
@@ -38,21 +38,21 @@ class NeRF(SceneGenerator):
     Args:
         particles: number of scenes n, >= 1.
         encoding: features of a point; default a dense grid of 64^3.
-        head: from features to density and colour; default none for 4 features, a small network otherwise.
+        head: from features to density and color; default none for 4 features, a small network otherwise.
         initial: density before training; default a soft ball.
         activation: from raw value to density.
-        background: what is seen behind the object; default white or, half of the time, a random colour.
+        background: what is seen background_color the object; default white or, half of the time, a random color.
         occupancy: how empty space is skipped; default a grid of 64^3.
         skip: whether empty space is skipped at all.
-        regularisers: penalties, each with its weight.
+        regularizers: penalties, each with its weight.
         resolution: height and width of the training pictures, >= 1, constant or over training.
         samples: parts into which each ray's way through the box is cut, >= 1, constant or over training.
         chunk: most samples held at once, of all particles together, but at least one ray's, >= 1. Where a training step
             has more, they are worked out again in the backward pass: time for bounded memory.
         seed: of everything that is drawn at the start, in [0, 2^32).
         identical: start all particles alike.
-        latents: channels of an autoencoder's latents, of which the scenes are made in place of colours, not 3, >= 4;
-            the pictures that they render go to the teacher as they are. null: colours.
+        latents: channels of an autoencoder's latents, of which the scenes are made in place of colors, not 3, >= 4;
+            the pictures that they render go to the teacher as they are. null: colors.
     """
 
     background: Background
@@ -67,7 +67,7 @@ class NeRF(SceneGenerator):
         background: Background | None = None,
         occupancy: Occupancy | None = None,
         skip: bool = True,
-        regularisers: Sequence[Regulariser] = (),
+        regularizers: Sequence[Regularizer] = (),
         resolution: int | Piecewise = 64,
         samples: int | Piecewise = 64,
         chunk: int = 2**19,
@@ -86,7 +86,7 @@ class NeRF(SceneGenerator):
         self.field = Field(encoding, head, deepcopy(initial or DensityBlob()), activation, latents is not None)
         self.background = deepcopy(background or RandomBackground())
         self.occupancy = deepcopy(occupancy or Occupancy()) if skip else None
-        self.regularisers = tuple(regularisers)
+        self.regularizers = tuple(regularizers)
         self._samples = samples
         self._allocate(torch.Generator().manual_seed(seed), identical)
 
@@ -123,8 +123,8 @@ class NeRF(SceneGenerator):
                 evaluation mode nothing is random.
 
         Returns:
-            n V samples (n V, 3, H, W), or latents (n V, C, H, W), with the background's colour in their condition where
-            a view has one colour.
+            n V samples (n V, 3, H, W), or latents (n V, C, H, W), with the background's color in their condition where
+            a view has one color.
 
         Raises:
             ValueError: if the batch has no camera.
@@ -133,35 +133,35 @@ class NeRF(SceneGenerator):
             raise ValueError("NeRF needs a batch whose condition has a camera")
         n, views, size = self.particles, len(batch.condition.camera), self.resolution
         rays, directions = self._rays(batch.condition.camera, size, size)
-        active = [r for r in self.regularisers if at_progress(r.weight, self.progress) != 0]
+        active = [r for r in self.regularizers if at_progress(r.weight, self.progress) != 0]
         drawn = batch.uniform((size * size + 4,), rng).to(rays.origins) if self.training else None
         offset, random = (None, None) if drawn is None else (drawn[:, 4:].flatten(), drawn[:, :4])
         sampler = RaySampler(rays, n, self.samples, self.occupancy, offset)
 
         def look(found: March, block: Block) -> Tensors:
             penalties = penalties_and_counts(active, found, self.field, block.first == 0)
-            return found.colour.unflatten(0, (n, -1)), found.opacity.view(n, -1), penalties
+            return found.color.unflatten(0, (n, -1)), found.opacity.view(n, -1), penalties
 
         needs_normals = any(r.needs_normals for r in active)
-        colour, opacity, penalties = march_in_blocks(self.field, sampler, self.chunk, needs_normals, look)
-        behind = self._behind(directions, random, batch.condition.background)
-        x = over(torch.cat(colour, 1), torch.cat(opacity, 1), behind)
+        color, opacity, penalties = march_in_blocks(self.field, sampler, self.chunk, needs_normals, look)
+        background_color = self._background(directions, random, batch.condition.background)
+        x = composite_over(torch.cat(color, 1), torch.cat(opacity, 1), background_color)
         x = x.unflatten(2, (size, size)).permute(0, 1, 4, 2, 3).flatten(0, 1)
         view = torch.arange(views, device=x.device).repeat(n)
         condition = batch.condition[view]
-        one_colour = behind.shape[2] == 1
-        condition = replace(condition, background=behind.flatten(0, 2).to(x.dtype) if one_colour else None)
+        one_color = background_color.shape[2] == 1
+        condition = replace(condition, background=background_color.flatten(0, 2).to(x.dtype) if one_color else None)
         particle = torch.arange(n, device=x.device).repeat_interleave(views)
-        return Sample(x, condition, particle, view, regulariser=self._regulariser(active, penalties))
+        return Sample(x, condition, particle, view, regularizer=self._regularizer(active, penalties))
 
     @torch.no_grad()
     def render(self, camera: Camera, height: int, width: int, background: Tensor | None = None) -> Render:
-        """Pictures without randomness: samples in the middle of their parts, the background's fixed colour.
+        """Pictures without randomness: samples in the middle of their parts, the background's fixed color.
 
         Args:
             camera: V views.
             height, width: of the pictures.
-            background: (3,) or (V, 3) colour in [-1, 1] in place of the generator's background.
+            background: (3,) or (V, 3) color in [-1, 1] in place of the generator's background.
         """
         if background is not None:
             background = background.expand(len(camera), 3)
@@ -170,8 +170,8 @@ class NeRF(SceneGenerator):
             rays, directions = self._rays(camera[torch.tensor([v])], height, width)
             sampler = RaySampler(rays, self.particles, self.samples, self.occupancy)
             blocks = march_in_blocks(self.field, sampler, self.chunk, True, all_sums)
-            behind = self._behind(directions, None, None if background is None else background[v : v + 1])
-            view = channels([torch.cat(parts, dim=1) for parts in blocks], behind)
+            background_color = self._background(directions, None, None if background is None else background[v : v + 1])
+            view = channels([torch.cat(parts, dim=1) for parts in blocks], background_color)
             views.append(view.unflatten(1, (height, width)).permute(0, 3, 1, 2))
         rgb, opacity, depth, normals = torch.stack(views, dim=1).split((self.latents or 3, 1, 1, 3), dim=2)
         return Render(rgb, opacity[:, :, 0], depth[:, :, 0], normals)
@@ -189,7 +189,7 @@ class NeRF(SceneGenerator):
         return self._density(points, torch.full_like(points[:, 0], particle, dtype=torch.long))
 
     def mesh(self, particle: int, resolution: int | None = None, threshold: float | None = None) -> Mesh:
-        """The surface of one particle's scene, coloured at its vertices.
+        """The surface of one particle's scene, colored at its vertices.
 
         Args:
             particle: its index.
@@ -204,9 +204,9 @@ class NeRF(SceneGenerator):
         require(">= 2", resolution=points)
         return surface(self.field, particle, points, threshold, self.chunk)
 
-    def colour(self, points: Tensor, particle: int) -> Tensor:
-        # A point beyond [-1, 1]^3 has the colour of the box's nearest one.
-        return colours(self.field, points, particle, self.chunk)
+    def color(self, points: Tensor, particle: int) -> Tensor:
+        # A point beyond [-1, 1]^3 has the color of the box's nearest one.
+        return colors(self.field, points, particle, self.chunk)
 
     @property
     def _like(self) -> Tensor:
@@ -221,14 +221,14 @@ class NeRF(SceneGenerator):
         origins, directions = origins.to(self._like), directions.to(self._like)
         return Rays(origins.reshape(-1, 3), directions.reshape(-1, 3)), directions.flatten(1, 2)
 
-    def _regulariser(self, active: Sequence[Regulariser], blocks: Sequence[Tensor]) -> Tensor | None:
+    def _regularizer(self, active: Sequence[Regularizer], blocks: Sequence[Tensor]) -> Tensor | None:
         """The weighted sum of the penalties, from every block's `penalties_and_counts`."""
         if not active:
             return None
         penalty, count = torch.stack(list(blocks)).sum(0).unbind(1)
         weights = penalty.new_tensor([at_progress(r.weight, self.progress) for r in active])
-        if self.share is None:
+        if self.shard is None:
             return (weights * penalty / count.clamp(min=1)).sum()
         # The mean of this over the processes is the penalty over the count of all of them.
-        count = over_processes(count.detach().clone()).clamp(min=1) / self.share.processes
+        count = all_reduce(count.detach().clone()).clamp(min=1) / self.shard.processes
         return (weights * penalty / count).sum()

@@ -17,9 +17,9 @@ class Occupancy(nn.Module):
     """A grid of upper and lower estimates of density per particle, so that most samples need no evaluation.
 
     Each update evaluates the density once in every cell. The upper estimate is max(decay · old, new), pooled over the
-    26 neighbours; a cell is empty where it lies under `threshold`. The lower estimate is the minimum over the same
-    neighbourhood; along a ray, samples behind a lower estimate of optical depth of -log(`transmittance`) are dropped.
-    Both err on the side of evaluating too much. Before the first update nothing is skipped; after one, opacity is off
+    26 neighbors; a cell is empty where it lies under `threshold`. The lower estimate is the minimum over the same
+    neighborhood; along a ray, samples behind a lower estimate of optical depth of -log(`transmittance`) are dropped.
+    Both err on the side of eval_mode too much. Before the first update nothing is skipped; after one, opacity is off
     by at most `threshold` · (length of the ray within [-1, 1]^3) + `transmittance`, and by far less once the field is
     sharp, as long as the field has no detail finer than a cell and does not change much between updates.
 
@@ -67,7 +67,7 @@ class Occupancy(nn.Module):
 
         Args:
             density: the field.
-            rng: CPU generator that places the point looked at within each cell; None: the cell's centre.
+            rng: CPU generator that places the point looked at within each cell; None: the cell's center.
             chunk: most points given to `density` at once.
         """
         r, like = self.resolution, self.upper
@@ -83,7 +83,7 @@ class Occupancy(nn.Module):
             self.occupied[particle] = self._pool(upper) > self.threshold
 
     def _pool(self, cells: Tensor) -> Tensor:
-        """Maximum over a cell and its 26 neighbours; an axis at a time, far quicker than max_pool3d on a CPU."""
+        """Maximum over a cell and its 26 neighbors; an axis at a time, far quicker than max_pool3d on a CPU."""
         r = self.resolution
         cells = cells.view(r, r, r)
         for axis in range(3):

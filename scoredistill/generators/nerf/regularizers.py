@@ -17,7 +17,7 @@ from scoredistill.generators.nerf.march import March
 from scoredistill.ranges import require
 
 
-class Regulariser(ABC):
+class Regularizer(ABC):
     """A scalar penalty, averaged over all rays of all particles. A subclass implements `__call__`.
 
     Rays are marched in blocks where there are many, and the blocks' penalties averaged in proportion to `count`.
@@ -42,7 +42,7 @@ class Regulariser(ABC):
 
         Args:
             march: what was found along the rays of this step, or of a block of them.
-            field: density and colour, for penalties on the parameters.
+            field: density and color, for penalties on the parameters.
         """
 
     def count(self, march: March) -> Tensor:
@@ -50,7 +50,7 @@ class Regulariser(ABC):
         return march.opacity.new_tensor(len(march.opacity))
 
 
-class Sparsity(Regulariser):
+class Sparsity(Regularizer):
     """Little should be opaque: mean of sqrt(opacity^2 + .01).
 
     "DreamFusion: Text-to-3D using 2D Diffusion" (2022), arXiv:2209.14988, appendix.
@@ -63,7 +63,7 @@ class Sparsity(Regulariser):
         return (march.opacity.square() + 0.01).sqrt().mean()
 
 
-class Opacity(Regulariser):
+class Opacity(Regularizer):
     """The mean of opacity^2.
 
     Args:
@@ -74,7 +74,7 @@ class Opacity(Regulariser):
         return march.opacity.square().mean()
 
 
-class Entropy(Regulariser):
+class Entropy(Regularizer):
     """Rays should hit or miss: mean binary entropy of the opacity, in nats; largest, log 2, at one half.
 
     Args:
@@ -86,7 +86,7 @@ class Entropy(Regulariser):
         return -(o * o.log() + (1 - o) * (1 - o).log()).mean()
 
 
-class Emptiness(Regulariser):
+class Emptiness(Regularizer):
     """Rays should meet little, and that at once: mean over rays of sum_i log(1 + scale · w_i).
 
     "Score Jacobian Chaining: Lifting Pretrained 2D Diffusion Models for 3D Generation" (2022), arXiv:2212.00774, where
@@ -107,7 +107,7 @@ class Emptiness(Regulariser):
         return (self.scale * march.weights).log1p().sum() / len(march.opacity)
 
 
-class Orientation(Regulariser):
+class Orientation(Regularizer):
     """Visible surfaces should face the camera: mean over rays of sum_i w_i max(0, n_i · d)^2, w held fixed.
 
     "Ref-NeRF: Structured View-Dependent Appearance for Neural Radiance Fields" (2021), arXiv:2112.03907, equation 11.
@@ -125,7 +125,7 @@ class Orientation(Regulariser):
         return (march.weights.detach() * away.square()).sum() / len(march.opacity)
 
 
-class ZVariance(Regulariser):
+class ZVariance(Regularizer):
     """Surfaces should be thin: variance of the distance along a ray, meaned over rays of opacity above one half.
 
     "HiFA: High-fidelity Text-to-3D Generation with Advanced Diffusion Guidance" (2023), arXiv:2305.18766.
@@ -145,8 +145,8 @@ class ZVariance(Regulariser):
         return (march.opacity > 0.5).sum().to(march.opacity)
 
 
-class TotalVariation(Regulariser):
-    """Neighbouring vertices of a `DenseGrid` should be alike: mean squared difference, summed over the three axes.
+class TotalVariation(Regularizer):
+    """Neighboring vertices of a `DenseGrid` should be alike: mean squared difference, summed over the three axes.
     Not twice differentiable.
 
     "Direct Voxel Grid Optimization" (2021), arXiv:2111.11215.
@@ -163,25 +163,25 @@ class TotalVariation(Regulariser):
         return _SquaredSlopes.apply(field.encoding.grid)
 
 
-def penalties_and_counts(regularisers: Sequence[Regulariser], march: March, field: Field, first: bool) -> Tensor:
-    """Each regulariser's penalty on a block of rays, times its count, and the count itself.
+def penalties_and_counts(regularizers: Sequence[Regularizer], march: March, field: Field, first: bool) -> Tensor:
+    """Each regularizer's penalty on a block of rays, times its count, and the count itself.
 
     Args:
-        regularisers: P of them.
+        regularizers: P of them.
         march: the block.
-        field: density and colour.
+        field: density and color.
         first: whether the block is the first.
 
     Returns:
         (P, 2), to be summed over blocks.
     """
     rows = []
-    for regulariser in regularisers:
-        if regulariser.needs_rays:
-            count = regulariser.count(march)
-            rows.append(torch.stack([count * regulariser(march, field), count]))
+    for regularizer in regularizers:
+        if regularizer.needs_rays:
+            count = regularizer.count(march)
+            rows.append(torch.stack([count * regularizer(march, field), count]))
         elif first:
-            penalty = regulariser(march, field)
+            penalty = regularizer(march, field)
             rows.append(torch.stack([penalty, torch.ones_like(penalty)]))
         else:
             rows.append(march.opacity.new_zeros(2))
@@ -189,7 +189,7 @@ def penalties_and_counts(regularisers: Sequence[Regulariser], march: March, fiel
 
 
 class _SquaredSlopes(torch.autograd.Function):
-    """Sum over axes of the mean squared difference of neighbours, its gradient made on the way: four times as fast."""
+    """Sum over axes of the mean squared difference of neighbors, its gradient made on the way: four times as fast."""
 
     @staticmethod
     def forward(ctx: Any, grid: Tensor) -> Tensor:

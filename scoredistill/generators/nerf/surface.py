@@ -20,10 +20,10 @@ _SMALLEST = 1e-10
 
 @torch.no_grad()
 def surface(field: Field, particle: int, resolution: int, threshold: float | None, chunk: int) -> Mesh:
-    """The surface of one particle's scene, coloured at its vertices; without colours where these are latents.
+    """The surface of one particle's scene, colored at its vertices; without colors where these are latents.
 
     Args:
-        field: density and colour.
+        field: density and color.
         particle: its index.
         resolution: lattice points along each axis, >= 2.
         threshold: density at the surface; None: `_default` chooses one.
@@ -48,20 +48,18 @@ def surface(field: Field, particle: int, resolution: int, threshold: float | Non
     mesh = marching_cubes(logarithm, log(threshold))
     if field.latent:
         return mesh
-    return replace(mesh, colors=(colours(field, mesh.vertices, particle, chunk) + 1) / 2)
+    return replace(mesh, colors=(colors(field, mesh.vertices, particle, chunk) + 1) / 2)
 
 
 @torch.no_grad()
-def colours(field: Field, points: Tensor, particle: int, chunk: int) -> Tensor:
-    """The colours of one particle's scene at points (P, 3), moved into the box: (P, 3) in [-1, 1], of their dtype.
+def colors(field: Field, points: Tensor, particle: int, chunk: int) -> Tensor:
+    """The colors of one particle's scene at points (P, 3), moved into the box: (P, 3) in [-1, 1], of their dtype.
 
     Raises:
         ValueError: if the scenes are made of latents.
     """
     if field.latent:
-        raise ValueError(
-            "the scenes are made of latents, which have no colours; their teacher decodes pictures of them"
-        )
+        raise ValueError("the scenes are made of latents, which have no colors; their teacher decodes pictures of them")
     place = points.to(next(field.parameters())).clamp(-1, 1)
     index = torch.full_like(place[:, 0], particle, dtype=torch.long)
     parts = [field(*block)[1] for block in zip(place.split(chunk), index.split(chunk), strict=True)]

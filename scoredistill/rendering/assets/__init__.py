@@ -1,13 +1,13 @@
 """Finished assets: fewer faces, a texture, files for other programs."""
 
-from scoredistill.rendering.assets.baking import Colours, bake
+from scoredistill.rendering.assets.baking import Colors, bake
 from scoredistill.rendering.assets.pieces import count_pieces, keep_largest
 from scoredistill.rendering.assets.simplify import decimate
 from scoredistill.rendering.assets.textured import TexturedMesh
 from scoredistill.rendering.assets.unwrapping import Unwrapped, unwrap
 
 __all__ = [
-    "Colours",
+    "Colors",
     "TexturedMesh",
     "Unwrapped",
     "bake",

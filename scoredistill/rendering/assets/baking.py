@@ -1,4 +1,4 @@
-"""Baking: the picture that, laid on a surface, gives each of its points its colour."""
+"""Baking: the picture that, laid on a surface, gives each of its points its color."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from scoredistill.rendering.assets.unwrapping import Unwrapped
 from scoredistill.rendering.mesh import Mesh
 from scoredistill.rendering.turntable import to_bytes
 
-Colours = Callable[[Tensor], Tensor]
-"""From points (P, 3) on a surface, world units, to colours (P, 3) in [-1, 1]."""
+Colors = Callable[[Tensor], Tensor]
+"""From points (P, 3) on a surface, world units, to colors (P, 3) in [-1, 1]."""
 
 _BLEED = 1.0
 """Texels by which a chart is continued in its border faces' planes, for bilinear filtering reads that far."""
@@ -21,27 +21,27 @@ _PAIRS = 2**22
 """Most pairs of a face and a texel that are held at once: some 500 MB."""
 
 _POINTS = 2**18
-"""Most points whose colour is asked for at once."""
+"""Most points whose color is asked for at once."""
 
 
 @torch.no_grad()
-def bake(mesh: Mesh, layout: Unwrapped, colours: Colours, size: int) -> Tensor:
-    """A texture: at each texel's centre the colour of the surface point that lies there.
+def bake(mesh: Mesh, layout: Unwrapped, colors: Colors, size: int) -> Tensor:
+    """A texture: at each texel's center the color of the surface point that lies there.
 
-    Charts are continued by one texel, and beyond that every texel has the colour of the nearest one of a chart, so
-    that neither bilinear filtering nor mipmaps bring in a foreign colour.
+    Charts are continued by one texel, and beyond that every texel has the color of the nearest one of a chart, so
+    that neither bilinear filtering nor mipmaps bring in a foreign color.
 
     Args:
         mesh: the surface.
         layout: where its faces lie in the texture.
-        colours: of points (P, 3) in world units, in [-1, 1].
+        colors: of points (P, 3) in world units, in [-1, 1].
         size: height and width T in texels.
 
     Returns:
         (T, T, 3) uint8 display values, top row first.
 
     Raises:
-        ValueError: if the charts meet no texel's centre, the texture being too small.
+        ValueError: if the charts meet no texel's center, the texture being too small.
     """
     from scipy.ndimage import distance_transform_edt
 
@@ -50,7 +50,7 @@ def bake(mesh: Mesh, layout: Unwrapped, colours: Colours, size: int) -> Tensor:
         raise ValueError(f"a texture of {size} x {size} is too small for this mesh: give more texels")
     corners = mesh.vertices.detach().cpu().double()[layout.source[layout.faces]]
     points = torch.einsum("pc,pcd->pd", weight, corners[face]).to(mesh.vertices)
-    values = torch.cat([colours(part).detach().cpu().float() for part in points.split(_POINTS)])
+    values = torch.cat([colors(part).detach().cpu().float() for part in points.split(_POINTS)])
     image = torch.zeros(size * size, 3)
     image[texel] = values.to(image)
     empty = torch.ones(size * size, dtype=torch.bool).index_fill(0, texel, False).view(size, size)
@@ -60,7 +60,7 @@ def bake(mesh: Mesh, layout: Unwrapped, colours: Colours, size: int) -> Tensor:
 
 
 def _texels(triangles: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Which face each texel's centre lies in, or lies nearest to within the bleed.
+    """Which face each texel's center lies in, or lies nearest to within the bleed.
 
     Args:
         triangles: (F, 3, 2) corners in texels.
@@ -72,18 +72,18 @@ def _texels(triangles: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor]:
     depth = triangles.new_full((size * size,), -torch.inf)
     owner = torch.full((size * size,), -1, dtype=torch.long)
     for face, texel in _candidates(triangles, size):
-        inside = _depth(triangles[face], _centres(texel, size))
+        inside = _depth(triangles[face], _centers(texel, size))
         near = inside > -_BLEED
         face, texel, inside = face[near], texel[near], inside[near]
         depth = depth.scatter_reduce(0, texel, inside, "amax")
         best = inside == depth[texel]
         owner[texel[best]] = face[best]
     texel = (owner >= 0).nonzero()[:, 0]
-    return texel, owner[texel], _barycentric(triangles[owner[texel]], _centres(texel, size))
+    return texel, owner[texel], _barycentric(triangles[owner[texel]], _centers(texel, size))
 
 
 def _candidates(triangles: Tensor, size: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Blocks of pairs (face, texel): all centres in the faces' bounding boxes, grown by the bleed."""
+    """Blocks of pairs (face, texel): all centers in the faces' bounding boxes, grown by the bleed."""
     low = (triangles.amin(1) - _BLEED - 0.5).ceil().long().clamp(0, size - 1)
     high = (triangles.amax(1) + _BLEED - 0.5).floor().long().clamp(0, size - 1)
     flat = _cross(triangles[:, 1] - triangles[:, 0], triangles[:, 2] - triangles[:, 0]) == 0
@@ -103,7 +103,7 @@ def _blocks(counts: Tensor) -> list[Tensor]:
     return list(torch.arange(len(counts)).split(torch.bincount(group).tolist()))
 
 
-def _centres(texel: Tensor, size: int) -> Tensor:
+def _centers(texel: Tensor, size: int) -> Tensor:
     return torch.stack([texel % size, texel // size], dim=-1) + 0.5
 
 

@@ -20,8 +20,8 @@ def decimate(mesh: Mesh, faces: int) -> Mesh:
     Surface Simplification Using Quadric Error Metrics, 1997.
 
     Args:
-        mesh: any; its colours are lost, for its vertices are.
-        faces: the most that may be left, >= 4. A mesh that has no more is returned as it is, colours included.
+        mesh: any; its colors are lost, for its vertices are.
+        faces: the most that may be left, >= 4. A mesh that has no more is returned as it is, colors included.
 
     Returns:
         A mesh with vertices of the same dtype and device. Of a watertight mesh it is watertight too, unless several

@@ -11,7 +11,7 @@ from pathlib import Path
 from torch import Tensor
 
 from scoredistill.files import write_atomically, write_together
-from scoredistill.rendering.assets.baking import Colours, bake
+from scoredistill.rendering.assets.baking import Colors, bake
 from scoredistill.rendering.assets.unwrapping import Unwrapped, unwrap
 from scoredistill.rendering.gltf import to_glb
 from scoredistill.rendering.mesh import Mesh
@@ -21,10 +21,10 @@ TEXTURED_SUFFIXES = (".glb", ".obj")
 
 @dataclass(frozen=True)
 class TexturedMesh:
-    """A mesh whose colours are a picture.
+    """A mesh whose colors are a picture.
 
     Args:
-        mesh: the surface; colours at its vertices are not used.
+        mesh: the surface; colors at its vertices are not used.
         layout: where its faces lie in the texture.
         texture: (T, T, 3) uint8 display values, top row first.
     """
@@ -34,20 +34,20 @@ class TexturedMesh:
     texture: Tensor
 
     @classmethod
-    def bake(cls, mesh: Mesh, colours: Colours, size: int) -> TexturedMesh:
+    def bake(cls, mesh: Mesh, colors: Colors, size: int) -> TexturedMesh:
         """Unwrap a mesh and bake a texture for it.
 
         Args:
             mesh: of at least one face.
-            colours: of points (P, 3) on the surface, in [-1, 1].
+            colors: of points (P, 3) on the surface, in [-1, 1].
             size: height and width of the texture, >= 1.
 
         Raises:
             ImportError: if xatlas is not installed.
-            ValueError: if the texture is too small for any colour.
+            ValueError: if the texture is too small for any color.
         """
         layout = unwrap(mesh, size)
-        return cls(mesh, layout, bake(mesh, layout, colours, size))
+        return cls(mesh, layout, bake(mesh, layout, colors, size))
 
     def save(self, path: str | Path) -> None:
         """Write the mesh; the suffix names the format. A reader never sees half a file.

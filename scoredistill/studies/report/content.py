@@ -119,9 +119,9 @@ class Content:
         )
 
     def notes(self) -> list[str]:
-        """How to read the figures; only statistics that the tables have are explained."""
+        """How to read the metrics; only statistics that the tables have are explained."""
         notes = [note for note in (self._about_means(), self._about_comparisons(), self._about_tests()) if note]
-        return notes or ["No run has finished: there are no figures."]
+        return notes or ["No run has finished: there are no metrics."]
 
     def _about_means(self) -> str:
         seeds = max((row.mean.n for row in self.rows if row.mean is not None), default=0)

@@ -1,4 +1,4 @@
-"""Learning curves: the logged figures of every cell over the steps, as bands over its seeds."""
+"""Learning curves: the logged metrics of every cell over the steps, as bands over its seeds."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from html import escape
 from statistics import fmean
 
 from scoredistill.studies.report.content import Content
-from scoredistill.studies.report.plots import COLOURS, TOP, WIDTH, legend
+from scoredistill.studies.report.plots import COLORS, TOP, WIDTH, legend
 from scoredistill.studies.report.svg import Scale, picture, tag
 
 POINTS = 120
@@ -19,7 +19,7 @@ Band = list[tuple[float, float, float, float]]
 
 
 def bands_of(content: Content) -> dict[str, dict[str, Band]]:
-    """By logged figure and cell, its band; figures with one point or none have no curve."""
+    """By logged figure and cell, its band; metrics with one point or none have no curve."""
     found: dict[str, dict[str, Band]] = {}
     for cell in content.results.cells:
         runs = content.results.curves(cell)
@@ -48,12 +48,12 @@ def _band(curves: Sequence[tuple[list[int], list[float | None]]]) -> Band:
 
 
 def curve(name: str, bands: dict[str, Band], cells: Sequence[str]) -> str:
-    """One figure's curves, a colour a cell.
+    """One figure's curves, a color a cell.
 
     Args:
         name: of the figure.
         bands: by cell.
-        cells: all of the study's, whose order gives the colours.
+        cells: all of the study's, whose order gives the colors.
     """
     points = [point for band in bands.values() for point in band]
     across = Scale.around([point[0] for point in points], 60, WIDTH - 14)
@@ -67,10 +67,10 @@ def curve(name: str, bands: dict[str, Band], cells: Sequence[str]) -> str:
         parts.append(tag("line", x1=60.0, x2=WIDTH - 14, y1=up(tick), y2=up(tick), class_="grid"))
         parts.append(tag("text", f"{tick:.3g}", x=52, y=up(tick) + 4, text_anchor="end"))
     for cell, band in bands.items():
-        colour = f"c{list(cells).index(cell) % COLOURS}"
+        color = f"c{list(cells).index(cell) % COLORS}"
         top = [f"{across(step):.1f},{up(high):.1f}" for step, _, _, high in band]
         bottom = [f"{across(step):.1f},{up(low):.1f}" for step, _, low, _ in reversed(band)]
-        parts.append(tag("polygon", points=" ".join(top + bottom), class_=f"band {colour}"))
+        parts.append(tag("polygon", points=" ".join(top + bottom), class_=f"band {color}"))
         middle = " ".join(f"{across(step):.1f},{up(mean):.1f}" for step, mean, _, _ in band)
-        parts.append(tag("polyline", tag("title", escape(cell)), points=middle, class_=f"line {colour}"))
+        parts.append(tag("polyline", tag("title", escape(cell)), points=middle, class_=f"line {color}"))
     return picture(WIDTH, HEIGHT + 24, f"{name} over the steps", parts) + legend(list(cells))

@@ -79,7 +79,7 @@ def _picture(content: Content, cell: str) -> str:
     said = ""
     for seed, path in content.results.pictures(cell):
         try:
-            image = f'<img alt="{escape(cell)}" src="{_embedded(path)}">'
+            image = f'<img alt="{escape(cell)}" src="{_encode_prompt(path)}">'
         except OSError as error:
             said += f"<br>seed {seed}: {escape(str(path))} is damaged: {escape(error.strerror or str(error))}"
         else:
@@ -87,7 +87,7 @@ def _picture(content: Content, cell: str) -> str:
     return f"<figure><figcaption>{escape(cell)}{said}</figcaption></figure>" if said else ""
 
 
-def _embedded(path: Path) -> str:
+def _encode_prompt(path: Path) -> str:
     """A picture, or an animation's first frame, small enough, as an address that holds it.
 
     Raises:

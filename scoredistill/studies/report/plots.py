@@ -1,4 +1,4 @@
-"""Drawings of figures: seeds and intervals of every cell, and a figure over an axis of numbers."""
+"""Drawings of metrics: seeds and intervals of every cell, and a figure over an axis of numbers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from scoredistill.studies.report.svg import Scale, picture, tag
 WIDTH, ROW, TOP = 720.0, 24.0, 6.0
 LETTER = 6.2
 """Width of a letter, about."""
-COLOURS = 8
+COLORS = 8
 """In the style sheet."""
 
 
@@ -70,24 +70,24 @@ def _lines(content: Content, metric: str, axis: str, numbers: Mapping[str, float
     parts = [_tick(across(value), name, TOP, 230) for name, value in numbers.items()]
     parts += [tag("text", f"{tick:.6g}", x=52, y=up(tick) + 4, text_anchor="end") for tick in up.ticks()]
     for index, (rest, cells) in enumerate(groups.items()):
-        colour = f"c{index % COLOURS}"
+        color = f"c{index % COLORS}"
         known = [(value, means[cell]) for value, cell in sorted(cells.items()) if cell in means]
         path = " ".join(f"{across(value):.1f},{up(mean.mean):.1f}" for value, mean in known)
-        parts.append(tag("polyline", points=path, class_=f"line {colour}"))
+        parts.append(tag("polyline", points=path, class_=f"line {color}"))
         for value, mean in known:
             x = across(value)
             if mean.low is not None and mean.high is not None:
-                parts.append(tag("line", x1=x, x2=x, y1=up(mean.low), y2=up(mean.high), class_=f"bar {colour}"))
+                parts.append(tag("line", x1=x, x2=x, y1=up(mean.low), y2=up(mean.high), class_=f"bar {color}"))
             title = tag("title", escape(f"{rest}: {mean.mean:.6g}"))
-            parts.append(tag("circle", title, cx=x, cy=up(mean.mean), r=3.0, class_=colour))
+            parts.append(tag("circle", title, cx=x, cy=up(mean.mean), r=3.0, class_=color))
     return picture(WIDTH, 252, f"{metric} over {axis}", parts) + legend(list(groups))
 
 
 def legend(names: list[str]) -> str:
-    """Which colour is whose; nothing for one."""
+    """Which color is whose; nothing for one."""
     if len(names) < 2:
         return ""
-    entries = [f'<li class="c{index % COLOURS}">{escape(name)}</li>' for index, name in enumerate(names)]
+    entries = [f'<li class="c{index % COLORS}">{escape(name)}</li>' for index, name in enumerate(names)]
     return f'<ul class="legend">{"".join(entries)}</ul>'
 
 

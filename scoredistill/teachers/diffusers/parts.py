@@ -46,7 +46,7 @@ class Parts:
     """What a pipeline is made of.
 
     Args:
-        denoiser: the network with its parameterisation.
+        denoiser: the network with its parameterization.
         schedule: of the noise.
         codec: between pictures and the denoiser's space.
         encoder: of texts.

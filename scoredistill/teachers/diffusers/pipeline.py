@@ -17,7 +17,7 @@ from scoredistill.ranges import require
 from scoredistill.rendering.camera import Camera
 from scoredistill.teachers.diffusers.loading import Source
 from scoredistill.teachers.diffusers.parts import Execution, take_apart
-from scoredistill.teachers.diffusers.prompts import Prompts, PromptSettings, expanded
+from scoredistill.teachers.diffusers.prompts import PromptEmbedder, PromptSettings, expanded
 from scoredistill.teachers.teacher import Teacher
 from scoredistill.types import Condition, TextEmbeddings
 from scoredistill.types.checks import times_of
@@ -85,13 +85,13 @@ class DiffusersTeacher(Teacher):
         self.size = parts.side if resolution is None else (resolution, resolution)
         if resolution is not None and resolution % self.codec.pixels:
             raise ValueError(f"resolution: it must be a multiple of {self.codec.pixels}, got {resolution}")
-        self.prompts = Prompts(parts.encoder, prompts)
+        self.prompts = PromptEmbedder(parts.encoder, prompts)
         self.eval()
 
     def forward(self, x_t: Tensor, t: float | Tensor, condition: Condition | None = None) -> Prediction:
-        return self.predict_all(x_t, times_of(t, x_t).to(x_t.device), [condition])[0]
+        return self.predict_many(x_t, times_of(t, x_t).to(x_t.device), [condition])[0]
 
-    def predict_all(self, x_t: Tensor, t: Tensor, conditions: Sequence[Condition | None]) -> list[Prediction]:
+    def predict_many(self, x_t: Tensor, t: Tensor, conditions: Sequence[Condition | None]) -> list[Prediction]:
         n = len(conditions)
         asked = joined([self._complete(condition, x_t) for condition in conditions])
         whole = self.denoiser(x_t.repeat(n, 1, 1, 1), t.repeat(n), asked, self.schedule)
@@ -111,15 +111,15 @@ class DiffusersTeacher(Teacher):
     def decode(self, x: Tensor) -> Tensor:
         return x if x.shape[1] == 3 else self.codec.decode(x)
 
-    def embedded(self, condition: Condition | None, rows: int | None) -> Condition | None:
+    def encode_prompt(self, condition: Condition | None, rows: int | None) -> Condition | None:
         rows = rows if condition is None or condition.rows is None else condition.rows
         if rows is None:
             return condition
         if condition is None or (condition.prompt is None and condition.embeddings is None):
             return replace(condition or Condition(), embeddings=self._unconditional(rows))
-        return self.prompts.embedded(condition, rows, self._device)
+        return self.prompts.encode_prompt(condition, rows, self._device)
 
-    def network_of(self, whom: str) -> Denoiser:
+    def denoiser_for(self, user: str) -> Denoiser:
         return self.denoiser
 
     @property
@@ -127,7 +127,7 @@ class DiffusersTeacher(Teacher):
         return next(self.denoiser.parameters()).device
 
     def _complete(self, condition: Condition | None, x_t: Tensor) -> Condition:
-        """With embeddings of B rows. What comes without was not worded by `embedded`: it is read word for word."""
+        """With embeddings of B rows. What comes without was not worded by `encode_prompt`: it is read word for word."""
         if condition is None or (condition.prompt is None and condition.embeddings is None):
             return replace(condition or Condition(), embeddings=self._unconditional(len(x_t)))
         condition = self.prompts.literal(condition, len(x_t), x_t.device).to(x_t.device)

@@ -33,11 +33,11 @@ class PromptSettings:
     cache: str | None = USER
 
 
-class Prompts:
+class PromptEmbedder:
     """Embeddings of prompts, from memory, else from disk, else from the text encoders.
 
-    A condition says what is asked, and `embedded` adds what the settings say about it: words about the view and the
-    negative prompt. Guidance's other branches are read word for word, by `literal`: a negative prompt "blurry" that
+    A condition holds the prompt, and `encode_prompt` adds what the settings say: words about the view and the negative
+    prompt. Guidance's other branches are read word for word, by `literal`: a negative prompt "blurry" that
     became "blurry, side view" would drive away from the side.
 
     Args:
@@ -51,7 +51,7 @@ class Prompts:
         self._cache = None if cache is None else EmbeddingCache(cache, encoder.key)
         self._known: dict[str, TextEmbeddings] = {}
 
-    def embedded(
+    def encode_prompt(
         self, condition: Condition | None, rows: int | None, device: torch.device | str = "cpu"
     ) -> Condition | None:
         """The condition with its prompt's embeddings, in the words of its cameras' views, and its negative prompt.

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from scoredistill.diffusion.schedule import DiscreteSchedule, FlowSchedule, LinearSchedule, Schedule
-from scoredistill.networks.denoiser import Parameterisation
+from scoredistill.networks.denoiser import Parameterization
 
-_PREDICTIONS: dict[str, Parameterisation] = {
+_PREDICTIONS: dict[str, Parameterization] = {
     "epsilon": "epsilon",
     "v_prediction": "v",
     "sample": "x0",
@@ -46,7 +46,7 @@ def schedule_of(scheduler: Any) -> Schedule:
     return DiscreteSchedule(scheduler.betas)
 
 
-def prediction_of(scheduler: Any) -> Parameterisation:
+def prediction_of(scheduler: Any) -> Parameterization:
     """What the network outputs, by its scheduler's config.
 
     Args:

@@ -14,7 +14,7 @@ from scoredistill.rendering.camera import Camera
 from scoredistill.teachers.gallery.render import Light, render
 from scoredistill.teachers.gallery.scenes import SCENES
 from scoredistill.teachers.gallery.table import Model, Table
-from scoredistill.teachers.gallery.vocabulary import COLOURS, DEFAULT_SIZE, SIZES, Phrase
+from scoredistill.teachers.gallery.vocabulary import COLORS, DEFAULT_SIZE, SIZES, Phrase
 
 Key = tuple[object, ...]
 
@@ -35,13 +35,13 @@ def table(noun: str | None, size: str | None, dtype: torch.dtype, device: torch.
 
 
 def albedo(phrase: Phrase, like: Tensor) -> Tensor:
-    """Colours of the variants' materials, (K, G, 3) in [0, 1], as wide as the model of most materials."""
+    """Colors of the variants' materials, (K, G, 3) in [0, 1], as wide as the model of most materials."""
     variants = models(phrase.noun, phrase.size)
-    colours = like.new_zeros(len(variants), max(len(model.colours) for model in variants), 3)
+    colors = like.new_zeros(len(variants), max(len(model.colors) for model in variants), 3)
     for k, model in enumerate(variants):
-        chosen = model.colours if phrase.colour is None else model.colours | {"main": COLOURS[phrase.colour]}
-        colours[k, : len(chosen)] = like.new_tensor(list(chosen.values()))
-    return colours
+        chosen = model.colors if phrase.color is None else model.colors | {"main": COLORS[phrase.color]}
+        colors[k, : len(chosen)] = like.new_tensor(list(chosen.values()))
+    return colors
 
 
 class Pictures:

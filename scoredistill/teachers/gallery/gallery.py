@@ -1,7 +1,7 @@
 """The embedded teacher: a text- and camera-conditional distribution over pictures with the score in closed form.
 
     p(x | prompt, camera, background) = sum_k pi_k N(x; mu_k, pixel_std^2 I + F_k^T F_k)
-    mu_k = 2 (sum_g light_kg albedo_kg + (1 - opacity_k) (1 + b) / 2) - 1,    F_k = d mu_k / d albedo . colour_std
+    mu_k = 2 (sum_g light_kg albedo_kg + (1 - opacity_k) (1 + b) / 2) - 1,    F_k = d mu_k / d albedo . color_std
 
 over the K variants of the prompt's noun, rendered from the camera over the background b. Of pictures of normals the
 mean is n_k + (1 - opacity_k) b, for n_k the mean outward normal of a pixel's rays, in world axes. What is not said is
@@ -50,9 +50,9 @@ class GalleryRender:
     """The K variants of a prompt from V cameras; nothing in it carries a gradient.
 
     Args:
-        rgb: (V, K, 3, H, W) what the gallery shows, colours or normals, over the background, in [-1, 1].
+        rgb: (V, K, 3, H, W) what the gallery shows, colors or normals, over the background, in [-1, 1].
         opacity: (V, K, 1, H, W) covered share of each pixel, in [0, 1].
-        depth: (V, K, 1, H, W) distance along the ray through the pixel's centre, world units; 0 where it meets nothing.
+        depth: (V, K, 1, H, W) distance along the ray through the pixel's center, world units; 0 where it meets nothing.
         normals: (V, K, 3, H, W) outward unit normal in the world where that ray meets the surface, else 0.
     """
 
@@ -65,8 +65,8 @@ class GalleryRender:
 class Gallery(Teacher):
     """Procedural scenes with the exact score of their renders: a text-to-image model without weights.
 
-    Prompts read `[a] [size] [colour] noun[, front|side|back|overhead view]`, see `vocabulary()`. A colour word replaces
-    the main colour of every variant, a size word the size. An empty prompt is the unconditional model. With a camera,
+    Prompts read `[a] [size] [color] noun[, front|side|back|overhead view]`, see `vocabulary()`. A color word replaces
+    the main color of every variant, a size word the size. An empty prompt is the unconditional model. With a camera,
     a view word that holds changes nothing; one that the camera contradicts wins: the camera is turned by the least
     angle that makes the word true. Without a camera the word restricts the ring of canonical cameras. Labels are
     refused, embeddings ignored.
@@ -74,17 +74,17 @@ class Gallery(Teacher):
     Args:
         schedule: noise schedule; None: cosine.
         pixel_std: standard deviation of independent pixel noise, in units of [-1, 1] values, >= 0.
-        colour_std: standard deviation of every material's albedo in each channel, in display units from 0 to 1, >= 0.
+        color_std: standard deviation of every material's albedo in each channel, in display units from 0 to 1, >= 0.
         janus: share in [0, 1] of pictures that show the object from the opposite azimuth, as a teacher does that has
             seen more fronts than backs.
         supersample: rays a pixel at edges, >= 1; 1 leaves them jagged.
         unconditional_views: canonical cameras over which a prompt without a camera is averaged, a multiple of 4, >= 4.
-        background: colour in [-1, 1] where the condition states none.
+        background: color in [-1, 1] where the condition states none.
         cache_bytes: memory for the latest renders, >= 0.
-        shows: colours, or normals: the outward unit normal's x, y and z in world axes as red, green and blue.
+        shows: colors, or normals: the outward unit normal's x, y and z in world axes as red, green and blue.
 
     Raises:
-        ValueError: for a value outside its range, or for a spread of colours where normals are shown.
+        ValueError: for a value outside its range, or for a spread of colors where normals are shown.
     """
 
     exact = True
@@ -93,15 +93,15 @@ class Gallery(Teacher):
         self,
         schedule: Schedule | None = None,
         pixel_std: float = 0.02,
-        colour_std: float = 0.0,
+        color_std: float = 0.0,
         janus: float = 0.0,
         supersample: int = 5,
         unconditional_views: int = 8,
         background: Sequence[float] = (0.7, 0.7, 0.7),
         cache_bytes: int = 1 << 28,
-        shows: Shown = "colours",
+        shows: Shown = "colors",
     ) -> None:
-        require(">= 0", pixel_std=pixel_std, colour_std=colour_std, cache_bytes=cache_bytes)
+        require(">= 0", pixel_std=pixel_std, color_std=color_std, cache_bytes=cache_bytes)
         require("[0, 1]", janus=janus)
         require(">= 1", supersample=supersample)
         require(">= 4", unconditional_views=unconditional_views)
@@ -111,10 +111,10 @@ class Gallery(Teacher):
             raise ValueError(f"unconditional_views must be a multiple of 4, got {unconditional_views}")
         if len(background) != 3:
             raise ValueError(f"a background has three channels; got {tuple(background)}")
-        if shows == "normals" and colour_std > 0:
-            raise ValueError(f"normals have no colours: with shows: normals, colour_std has to be 0, got {colour_std}")
+        if shows == "normals" and color_std > 0:
+            raise ValueError(f"normals have no colors: with shows: normals, color_std has to be 0, got {color_std}")
         self.pixel_std = pixel_std
-        self.settings = Settings(colour_std, janus, unconditional_views, tuple(background), shows)
+        self.settings = Settings(color_std, janus, unconditional_views, tuple(background), shows)
         self._vocabulary = Vocabulary(tuple(SCENES))
         self._pictures = Pictures(supersample, cache_bytes)
 
@@ -200,13 +200,13 @@ class Gallery(Teacher):
 
     @torch.no_grad()
     def albedo(self, prompt: str, variant: int, points: Tensor) -> Tensor:
-        """Colour of the material nearest to each point, (N, 3) -> (N, 3) in [0, 1]."""
+        """Color of the material nearest to each point, (N, 3) -> (N, 3) in [0, 1]."""
         scene = self._scene(prompt, variant, points)
         nearest = torch.cat([part for _, part in scene.distances(points, variant)])
         return albedo(self._vocabulary.parse(prompt), points)[variant, scene.material[nearest]]
 
     def mesh(self, prompt: str, variant: int, resolution: int = 96) -> Mesh:
-        """One variant's surface by marching cubes, watertight, with the materials' colours at the vertices.
+        """One variant's surface by marching cubes, watertight, with the materials' colors at the vertices.
 
         Args:
             prompt, variant: which.

@@ -1,10 +1,10 @@
 """From a condition to Gaussian mixtures: rows that ask for the same are grouped, each group has one mixture.
 
     mu_k = 2 (sum_g light_kg albedo_kg + (1 - opacity_k) (1 + b) / 2) - 1
-    F_k = colour_std d mu_k / d albedo = 2 colour_std light_kg for material g, in each channel
+    F_k = color_std d mu_k / d albedo = 2 color_std light_kg for material g, in each channel
 
-Shaded colour is linear in the albedo, so normally distributed albedos have exactly the covariance F_k^T F_k. Where the
-surface's normals are shown in place of colours, mu_k = n_k + (1 - opacity_k) b.
+Shaded color is linear in the albedo, so normally distributed albedos have exactly the covariance F_k^T F_k. Where the
+surface's normals are shown in place of colors, mu_k = n_k + (1 - opacity_k) b.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ from scoredistill.teachers.gallery.views import canonical, obey, opposite
 from scoredistill.teachers.gallery.vocabulary import Phrase, Vocabulary
 from scoredistill.types import Condition
 
-Shown = Literal["colours", "normals"]
+Shown = Literal["colors", "normals"]
 
 
 @dataclass(frozen=True)
 class Settings:
     """The gallery's options that shape the mixtures; see `Gallery`."""
 
-    colour_std: float
+    color_std: float
     janus: float
     views: int
     background: tuple[float, ...]
-    shows: Shown = "colours"
+    shows: Shown = "colors"
 
 
 @dataclass(frozen=True)
@@ -160,7 +160,7 @@ def variant_weights(phrase: Phrase) -> Tensor:
     return torch.cat([torch.full((n,), 1 / (n * len(named)), dtype=torch.float64) for n in counts])
 
 
-def composite(light: Light, phrase: Phrase, background: Tensor, shows: Shown = "colours") -> Tensor:
+def composite(light: Light, phrase: Phrase, background: Tensor, shows: Shown = "colors") -> Tensor:
     """Pictures in [-1, 1] over backgrounds (V, 3): (V, K, 3, H, W)."""
     behind = background[:, None, :, None, None]
     if shows == "normals":
@@ -171,15 +171,15 @@ def composite(light: Light, phrase: Phrase, background: Tensor, shows: Shown = "
 
 def _mixture(group: Group, light: Light, weight: Tensor, settings: Settings) -> Mixture:
     cameras, variants, materials, height, width = light.light.shape
-    background, colour_std = group.background.expand(cameras, 3), settings.colour_std
+    background, color_std = group.background.expand(cameras, 3), settings.color_std
     means = composite(light, group.phrase, background, settings.shows).reshape(cameras * variants, -1)
     variant = variant_weights(group.phrase).to(weight)
     log_weights = (weight[:, None] * variant).reshape(-1).log()
-    if colour_std == 0:
+    if color_std == 0:
         return Mixture(means, log_weights, None)
     # One factor a material and channel: the material's light in that channel, nothing in the others.
     channels = torch.eye(3, dtype=means.dtype, device=means.device)
-    factors = 2 * colour_std * torch.einsum("vkghw,cd->vkgcdhw", light.light, channels)
+    factors = 2 * color_std * torch.einsum("vkghw,cd->vkgcdhw", light.light, channels)
     return Mixture(means, log_weights, factors.reshape(cameras * variants, materials * 3, 3 * height * width))
 
 

@@ -1,4 +1,4 @@
-"""Parts: solids with a colour and a place, the words in which the scenes are written."""
+"""Parts: solids with a color and a place, the words in which the scenes are written."""
 
 from __future__ import annotations
 
@@ -30,30 +30,30 @@ class Part:
 
     Args:
         shape: numbers of `sdf.shape_row`.
-        material: name of the material; a model's colours say which colour that is.
+        material: name of the material; a model's colors say which color that is.
         linear: (3, 3) float64, solid to world: a rotation times a diagonal stretch.
-        centre: (3,) float64, where the solid's origin lies.
+        center: (3,) float64, where the solid's origin lies.
         bend: 2 / c for a solid whose strongest hollow has radius of curvature c, own units; 0 if it is convex.
     """
 
     shape: tuple[float, ...]
     material: str
     linear: Tensor
-    centre: Tensor
+    center: Tensor
     bend: float = 0.0
 
     def at(self, x: float, y: float, z: float) -> Part:
         """Moved by (x, y, z)."""
-        return replace(self, centre=self.centre + torch.tensor([x, y, z], dtype=torch.float64))
+        return replace(self, center=self.center + torch.tensor([x, y, z], dtype=torch.float64))
 
     def turned(self, axis: str, degrees: float) -> Part:
         """Turned about a world axis through the origin, right-handed."""
         rotation = _rotation(axis, degrees)
-        return replace(self, linear=rotation @ self.linear, centre=rotation @ self.centre)
+        return replace(self, linear=rotation @ self.linear, center=rotation @ self.center)
 
     def resized(self, scale: float) -> Part:
         """Scaled about the origin."""
-        return replace(self, linear=scale * self.linear, centre=scale * self.centre)
+        return replace(self, linear=scale * self.linear, center=scale * self.center)
 
     def support(self, directions: Tensor) -> Tensor:
         """max over the solid's points p of p . direction, (N, 3) -> (N,), the cut left out.
@@ -66,7 +66,7 @@ class Part:
         flat = (x * x + z * z).sqrt()
         ends = torch.maximum(h * y, taper * flat - h * y)
         reach = a * x.abs() + c * z.abs() + r * flat + ends + edge * (flat * flat + y * y).sqrt()
-        return reach + directions @ self.centre
+        return reach + directions @ self.center
 
     def box(self) -> tuple[list[float], list[float]]:
         """Lower and upper corner of the solid in its own frame."""

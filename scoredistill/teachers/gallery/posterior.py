@@ -19,7 +19,7 @@ def posterior(
     """Score, log-density and responsibilities of each row under its own group's mixture.
 
     Args:
-        x: (B, 3, H, W) noised pictures.
+        x: (B, 3, H, W) diffused pictures.
         alpha, sigma: (B,).
         mixtures: groups whose rows make up the batch.
         pixel_std: standard deviation of independent pixel noise.

@@ -2,7 +2,7 @@
 
 Shading is the same from every side (one lamp that stands still, light from the sky) and linear in the albedo:
 
-    colour = albedo (FILL + SKY (1 + n_y) / 2 + LAMP max(0, (1 + 2 n . l) / 3))
+    color = albedo (FILL + SKY (1 + n_y) / 2 + LAMP max(0, (1 + 2 n . l) / 3))
 
 so a pixel is sum_g light_g albedo_g + (1 - opacity) background, exactly, for materials g.
 """
@@ -21,13 +21,13 @@ from scoredistill.teachers.gallery.trace import Hits, trace
 
 LAMP_DIRECTION = (0.45, 0.7, 0.55)
 FILL, SKY, LAMP = 0.40, 0.20, 0.40
-"""Shares of even light, light from above and lamp light; they add up to 1, so that colours stay in [0, 1]."""
+"""Shares of even light, light from above and lamp light; they add up to 1, so that colors stay in [0, 1]."""
 
 CONTRAST = 0.06
-"""Step of the shading between neighbouring pixels from which on they are sampled more finely."""
+"""Step of the shading between neighboring pixels from which on they are sampled more finely."""
 
 PAIRS_AT_ONCE = 1 << 22
-"""(ray, part) pairs tested in one vectorised call, which bounds its memory."""
+"""(ray, part) pairs tested in one vectorized call, which bounds its memory."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Light:
     Args:
         light: (V, K, G, H, W) light that a white material g would send to the pixel, in [0, 1].
         opacity: (V, K, 1, H, W) covered share of the pixel.
-        depth: (V, K, 1, H, W) distance along the ray through the pixel's centre, 0 where it meets nothing.
+        depth: (V, K, 1, H, W) distance along the ray through the pixel's center, 0 where it meets nothing.
         normals: (V, K, 3, H, W) outward unit normal where that ray meets the surface, 0 where it meets nothing.
         facing: (V, K, 3, H, W) the mean of that normal over the pixel's rays.
     """
@@ -70,8 +70,8 @@ def shading(normal: Tensor) -> Tensor:
 def render(table: Table, camera: Camera, height: int, width: int, supersample: int) -> Light:
     """Render every model of a table from every camera.
 
-    One ray runs through each pixel's centre. Pixels at an edge, where the material or the shading differs from a
-    neighbour's, are sampled again by `supersample` rays spread over the pixel.
+    One ray runs through each pixel's center. Pixels at an edge, where the material or the shading differs from a
+    neighbor's, are sampled again by `supersample` rays spread over the pixel.
 
     Args:
         table: K models; the camera's device and floating point type.
@@ -104,7 +104,7 @@ def _central(table: Table, position: Tensor, directions: Tensor) -> Hits:
     """First hits of the rays (V, P, 3) of V cameras with every model, flat over (V, K, P)."""
     views, pixels = directions.shape[:2]
     models = len(table.members)
-    to_part = table.centre - position[:, None]  # (V, M, 3)
+    to_part = table.center - position[:, None]  # (V, M, 3)
     least = to_part.square().sum(-1) - table.reach.square()  # along^2 above this: the ray meets the ball
     found = []
     span = max(1, PAIRS_AT_ONCE // (views * len(table.model)))
@@ -134,7 +134,7 @@ def _gather(material: Tensor, shade: Tensor, materials: int) -> tuple[Tensor, Te
 
 
 def _edges(material: Tensor, shade: Tensor) -> Tensor:
-    """Where one of the four neighbours has another material or shading, (..., H, W) -> the same, bool."""
+    """Where one of the four neighbors has another material or shading, (..., H, W) -> the same, bool."""
     edge = torch.zeros_like(material, dtype=torch.bool)
     for dim in (-1, -2):
         n = material.shape[dim] - 1
@@ -163,8 +163,8 @@ def _resample(
     view, model, pixel = edge // (models * pixels), (edge // pixels) % models, edge % pixels
     step = 2 * torch.tan(torch.deg2rad(camera.fov) / 2)[view] / height  # a pixel's side at distance 1 ahead
     pose = camera.pose.permute(1, 2, 0)[:3].index_select(2, view)  # (3, 4, E)
-    centre = directions.reshape(-1, 3).index_select(0, view * pixels + pixel).T  # (3, E)
-    plane = -centre / (centre * pose[:, 2]).sum(0)  # where the central ray is at distance 1 ahead
+    center = directions.reshape(-1, 3).index_select(0, view * pixels + pixel).T  # (3, E)
+    plane = -center / (center * pose[:, 2]).sum(0)  # where the central ray is at distance 1 ahead
     across, up = lattice(samples).to(directions).T
     shift = pose[:, 0, :, None] * across + pose[:, 1, :, None] * up
     sub = torch.addcmul(plane[..., None], shift, step[:, None])  # (3, E, S)
@@ -172,10 +172,10 @@ def _resample(
 
     # Balls that some ray of the pixel may meet: the central ray meets them when they are wider by half a diagonal.
     members = table.members.index_select(0, model)  # (E, P)
-    to_part = table.centre[table.members].index_select(0, model) - pose[:, 3].T[:, None]
+    to_part = table.center[table.members].index_select(0, model) - pose[:, 3].T[:, None]
     squared = to_part.square().sum(-1)
     wider = table.reach[table.members].index_select(0, model) + squared.sqrt() * step[:, None] * 0.71
-    along = (to_part * centre.T[:, None]).sum(-1)
+    along = (to_part * center.T[:, None]).sum(-1)
     meets = (squared - along.square() <= wider.square()) & (members >= 0)
     which, member = meets.nonzero().unbind(-1)
     pairs = which[:, None] * samples + torch.arange(samples, device=edge.device)

@@ -1,14 +1,14 @@
 """Signed distance to one family of solids that holds spheres, boxes, cylinders, cones, tori, capsules and tubes.
 
 A solid of the family is a rounded rectangle in the plane (x, z), optionally hollowed to a wall, extruded along y,
-widened linearly towards the bottom, inflated by `edge` and cut at `x >= clip`:
+widened linearly toward the bottom, inflated by `edge` and cut at `x >= clip`:
 
     q = signed distance to the rounded rectangle (half sides a and c, corner radius r)     q <- |q + w| - w for a wall
     d = signed distance of (q, y) to the trapezium {|y| <= h, q <= taper (h - y) / 2h} - edge
 
 q is 1-Lipschitz in (x, z), so (x, y, z) -> (q, y) does not stretch distances and d is a 1-Lipschitz lower bound of the
 distance, whatever the parameters. Without wall it is convex in (x, y, z). One formula for all solids lets parts of all
-kinds be evaluated in the same vectorised call.
+kinds be evaluated in the same vectorized call.
 
 Construction after the uber primitive of Leonard Ritter and others, https://www.shadertoy.com/view/MsVGWG, 2016; plain
 primitives and the rules of composition: Inigo Quilez, https://iquilezles.org/articles/distfunctions, 2008.

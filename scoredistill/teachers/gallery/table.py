@@ -1,4 +1,4 @@
-"""Models (lists of parts with colours) and the table of tensors into which several of them are compiled."""
+"""Models (lists of parts with colors) and the table of tensors into which several of them are compiled."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ RADIUS = 0.8
 """Every model fits the ball of this radius about the origin, world units."""
 
 POINTS_AT_ONCE = 1 << 18
-"""Points of one vectorised distance evaluation, which bounds its memory."""
+"""Points of one vectorized distance evaluation, which bounds its memory."""
 
 
 @dataclass(frozen=True)
@@ -26,14 +26,14 @@ class Model:
 
     Args:
         parts: their union is the object.
-        colours: material -> display colour, each channel in [0, 1]; "main" is the one that a colour word replaces.
+        colors: material -> display color, each channel in [0, 1]; "main" is the one that a color word replaces.
     """
 
     parts: tuple[Part, ...]
-    colours: dict[str, tuple[float, float, float]]
+    colors: dict[str, tuple[float, float, float]]
 
     def fitted(self, radius: float) -> Model:
-        """Centred, and scaled so that its farthest point lies `radius` from the origin."""
+        """Centered, and scaled so that its farthest point lies `radius` from the origin."""
         axes = torch.eye(3, dtype=torch.float64)
         high = torch.stack([part.support(axes) for part in self.parts]).amax(0)
         low = -torch.stack([part.support(-axes) for part in self.parts]).amax(0)
@@ -59,10 +59,10 @@ class Table:
 
     Args:
         shape: (10, M) numbers of the solids, see `sdf.distance`.
-        inverse: (M, 3, 3) world to solid, `centre` (M, 3) the solids' origins in the world.
+        inverse: (M, 3, 3) world to solid, `center` (M, 3) the solids' origins in the world.
         least: (M,) least scale of the solid's map: solid's distance times it bounds the world's from below.
         low, high: (M, 3) corners of the solid's box in its own frame.
-        reach: (M,) radius about `centre` that holds the part.
+        reach: (M,) radius about `center` that holds the part.
         bend: (M,) bound on the concave curvature of a solid's distance, see `Part.bend`.
         model: (M,) index of the model that owns each part; `material` (M,) its index among the model's materials.
         members: (K, P) each model's parts, -1 where it has fewer than P.
@@ -71,7 +71,7 @@ class Table:
 
     shape: Tensor
     inverse: Tensor
-    centre: Tensor
+    center: Tensor
     least: Tensor
     low: Tensor
     high: Tensor
@@ -90,7 +90,7 @@ class Table:
         scales = linear.norm(dim=1)  # of a rotation times a stretch: the columns' lengths
         boxes = torch.tensor([part.box() for _, part in parts], dtype=torch.float64)
         corners = boxes.abs().amax(1)
-        materials = [list(model.colours) for model in models]
+        materials = [list(model.colors) for model in models]
         model = torch.tensor([k for k, _ in parts])
         width = max(len(m.parts) for m in models)
         members = torch.full((len(models), width), -1)
@@ -100,7 +100,7 @@ class Table:
         return cls(
             shape=torch.tensor([part.shape for _, part in parts], dtype=torch.float64).T.contiguous(),
             inverse=torch.linalg.inv(linear),
-            centre=torch.stack([part.centre for _, part in parts]),
+            center=torch.stack([part.center for _, part in parts]),
             least=scales.amin(-1),
             low=boxes[:, 0],
             high=boxes[:, 1],
@@ -116,9 +116,9 @@ class Table:
 
     @cached_property
     def columns(self) -> Tensor:
-        """(29, M): inverse, centre, low, high, shape and bend of each part in one matrix."""
+        """(29, M): inverse, center, low, high, shape and bend of each part in one matrix."""
         return torch.cat(
-            [self.inverse.flatten(1).T, self.centre.T, self.low.T, self.high.T, self.shape, self.bend[None]]
+            [self.inverse.flatten(1).T, self.center.T, self.low.T, self.high.T, self.shape, self.bend[None]]
         )
 
     def to(self, like: Tensor) -> Table:
@@ -134,7 +134,7 @@ class Table:
         mine = mine[mine >= 0]
         shape = [row[:, None] for row in self.shape[:, mine]]
         for chunk in points.split(max(1, POINTS_AT_ONCE // len(mine))):
-            x, y, z = torch.einsum("mij,nmj->imn", self.inverse[mine], chunk[:, None] - self.centre[mine])
+            x, y, z = torch.einsum("mij,nmj->imn", self.inverse[mine], chunk[:, None] - self.center[mine])
             bound, index = (distance(shape, x, y, z) * self.least[mine][:, None]).min(dim=0)
             yield bound, mine[index]
 

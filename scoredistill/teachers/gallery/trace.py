@@ -60,8 +60,8 @@ def trace(table: Table, origin: Tensor, direction: Tensor, ray: Tensor, part: Te
         rays: N.
     """
     chosen = table.columns[:18].index_select(1, part)  # one gather for all that placing a ray needs of its part
-    inverse, centre, box = chosen[:9].view(3, 3, -1), chosen[9:12], chosen[12:]
-    o = (inverse * (origin - centre)).sum(1)
+    inverse, center, box = chosen[:9].view(3, 3, -1), chosen[9:12], chosen[12:]
+    o = (inverse * (origin - center)).sum(1)
     d = (inverse * direction).sum(1)
     near, far = _slab(box[:3], box[3:], o, d)
     met = (near < far).nonzero()[:, 0]

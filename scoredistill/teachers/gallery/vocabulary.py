@@ -1,4 +1,4 @@
-"""The gallery's words: `[a] [size] [colour] noun[, view view]`."""
+"""The gallery's words: `[a] [size] [color] noun[, view view]`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Literal, cast, get_args
 
 from scoredistill.teachers.gallery.views import View
 
-COLOURS: dict[str, tuple[float, float, float]] = {
+COLORS: dict[str, tuple[float, float, float]] = {
     "red": (0.86, 0.16, 0.15),
     "orange": (0.96, 0.52, 0.13),
     "yellow": (0.97, 0.81, 0.20),
@@ -23,7 +23,7 @@ COLOURS: dict[str, tuple[float, float, float]] = {
     "grey": (0.55, 0.57, 0.60),
     "black": (0.13, 0.13, 0.15),
 }
-"""Colour words and the albedo that they give to a model's main material, display values in [0, 1]."""
+"""Color words and the albedo that they give to a model's main material, display values in [0, 1]."""
 
 SIZES: dict[str, float] = {"tiny": 0.34, "small": 0.5, "big": 0.8, "large": 0.8}
 """Size words and the radius of the ball about the origin that the object then fills, world units."""
@@ -39,11 +39,11 @@ class Phrase:
     """A prompt, understood. A field that is None was not mentioned; no noun means any of them.
 
     Args:
-        noun, colour, size, view: words of the vocabulary.
+        noun, color, size, view: words of the vocabulary.
     """
 
     noun: str | None = None
-    colour: str | None = None
+    color: str | None = None
     size: str | None = None
     view: View | None = None
 
@@ -53,17 +53,17 @@ class Vocabulary:
     """All words that a prompt may use.
 
     Args:
-        nouns, colours, sizes, views: the words of each kind.
+        nouns, colors, sizes, views: the words of each kind.
     """
 
     nouns: tuple[str, ...]
-    colours: tuple[str, ...] = tuple(COLOURS)
+    colors: tuple[str, ...] = tuple(COLORS)
     sizes: tuple[str, ...] = tuple(SIZES)
     views: tuple[str, ...] = get_args(View)
 
     def __str__(self) -> str:
         return (
-            f"nouns: {', '.join(self.nouns)}; colours: {', '.join(self.colours)}; sizes: {', '.join(self.sizes)}; "
+            f"nouns: {', '.join(self.nouns)}; colors: {', '.join(self.colors)}; sizes: {', '.join(self.sizes)}; "
             f"after a comma: {', '.join(f'{view} view' for view in self.views)}"
         )
 
@@ -83,7 +83,7 @@ class Vocabulary:
         view = self._view(tail, prompt)
         words = head.split()
         words = words[1:] if words and words[0] in ARTICLES else words
-        kinds: dict[str, Sequence[str]] = {"noun": self.nouns, "colour": self.colours, "size": self.sizes}
+        kinds: dict[str, Sequence[str]] = {"noun": self.nouns, "color": self.colors, "size": self.sizes}
         found: dict[str, str] = {}
         for word in words:
             kind = next((kind for kind, known in kinds.items() if word in known), None)
@@ -94,7 +94,7 @@ class Vocabulary:
             found[kind] = word
         if "noun" not in found or words[-1] != found["noun"]:
             raise ValueError(f"prompt {prompt!r} must name its noun last; the gallery knows {self}")
-        return Phrase(found["noun"], found.get("colour"), found.get("size"), view)
+        return Phrase(found["noun"], found.get("color"), found.get("size"), view)
 
     def _view(self, tail: Sequence[str], prompt: str | None) -> View | None:
         if not tail:

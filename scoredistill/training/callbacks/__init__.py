@@ -1,7 +1,7 @@
-"""What looks at a run: figures, pictures, progress."""
+"""What looks at a run: metrics, pictures, progress."""
 
 from scoredistill.training.callbacks.cost import Cost
-from scoredistill.training.callbacks.evaluation import Evaluation, merge_figures, run_folder
+from scoredistill.training.callbacks.evaluation import Evaluation, merge_metrics, run_folder
 from scoredistill.training.callbacks.gallery import GalleryFidelity
 from scoredistill.training.callbacks.pictures import MeshExport, ParticleGrid, Turntable
 from scoredistill.training.callbacks.progress import RunProgress
@@ -25,7 +25,7 @@ __all__ = [
     "SampleQuality",
     "Summary",
     "Turntable",
-    "merge_figures",
+    "merge_metrics",
     "mode_statistics",
     "run_folder",
 ]

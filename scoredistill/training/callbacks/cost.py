@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from scoredistill.files import write_json_atomically
 from scoredistill.networks.backbone import Backbone
-from scoredistill.training.callbacks.evaluation import isolated, run_folder
+from scoredistill.training.callbacks.evaluation import guarded, run_folder
 
 
 class Cost(Callback):
@@ -59,7 +59,7 @@ class Cost(Callback):
             cost["memory_mb"] = _peak_memory()
         if pl_module.device.type == "cuda":
             cost["gpu_memory_mb"] = torch.cuda.max_memory_allocated(pl_module.device) / 2**20
-        with isolated(trainer, self):
+        with guarded(trainer, self):
             write_json_atomically(run_folder(trainer) / "cost.json", cost)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:

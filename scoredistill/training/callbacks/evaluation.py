@@ -1,4 +1,4 @@
-"""What evaluation callbacks share: when they look, and where their figures go."""
+"""What evaluation callbacks share: when they look, and where their metrics go."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 
 from scoredistill.files import reason, update_json, write_json_atomically
-from scoredistill.training.data import Conditions
+from scoredistill.training.data import ConditionDataModule
 from scoredistill.training.module import Distillation
-from scoredistill.training.training_module import Training
+from scoredistill.training.training_module import TrainingModule
 
 
 def run_folder(trainer: Trainer) -> Path:
@@ -24,19 +24,19 @@ def run_folder(trainer: Trainer) -> Path:
     return Path(trainer.default_root_dir)
 
 
-def merge_figures(trainer: Trainer, figures: Mapping[str, float]) -> None:
-    """Add final figures to the run's metrics.json, one flat object; only the first process writes.
+def merge_metrics(trainer: Trainer, metrics: Mapping[str, float]) -> None:
+    """Add final metrics to the run's metrics.json, one flat object; only the first process writes.
 
     A figure that is NaN or infinite is null there, and a warning names it.
     """
     if not trainer.is_global_zero:
         return
     path = run_folder(trainer) / "metrics.json"
-    for name, value in figures.items():
+    for name, value in metrics.items():
         if not math.isfinite(value):
             sys.stderr.write(f"warning: the figure {name} is {value}; it is null in {path}\n")
     known = update_json(path, dict)
-    write_json_atomically(path, dict(sorted((known | dict(figures)).items())))
+    write_json_atomically(path, dict(sorted((known | dict(metrics)).items())))
 
 
 class Interval:
@@ -59,11 +59,11 @@ class Interval:
         return True
 
 
-class FinalLookError(Exception):
+class EvaluationError(Exception):
     """Some results are missing at the end of a run; all others are there."""
 
 
-class Failures(Callback):
+class EvaluationFailures(Callback):
     """Takes down which final looks failed, for a callback that comes last and has to end the run with an error."""
 
     def __init__(self) -> None:
@@ -71,17 +71,17 @@ class Failures(Callback):
 
 
 @contextmanager
-def isolated(trainer: Trainer, callback: Callback) -> Iterator[None]:
+def guarded(trainer: Trainer, callback: Callback) -> Iterator[None]:
     """A final look, whose failure is told on one line and taken down, so that later results are not lost.
 
     Args:
-        trainer: whose callbacks are searched for `Failures`; without one, an error is raised as it is.
+        trainer: whose callbacks are searched for `EvaluationFailures`; without one, an error is raised as it is.
         callback: that looks.
     """
     try:
         yield
     except (ValueError, RuntimeError, TypeError, ImportError, OSError) as error:
-        failures = next((other for other in trainer.callbacks if isinstance(other, Failures)), None)  # type: ignore[attr-defined]
+        failures = next((other for other in trainer.callbacks if isinstance(other, EvaluationFailures)), None)  # type: ignore[attr-defined]
         if failures is None:
             raise
         name, why = type(callback).__name__, " ".join(str(error).split()) or type(error).__name__
@@ -101,9 +101,9 @@ class Look(Callback):
             TypeError: that names the callback, if it cannot look at this generator, teacher or data.
         """
         if stage != "predict":
-            self.check(cast(Training, pl_module), cast(Conditions, trainer.datamodule))  # type: ignore[attr-defined]
+            self.check(cast(TrainingModule, pl_module), cast(ConditionDataModule, trainer.datamodule))  # type: ignore[attr-defined]
 
-    def check(self, module: Training, data: Conditions) -> None:
+    def check(self, module: TrainingModule, data: ConditionDataModule) -> None:
         """Refuse what cannot be looked at.
 
         Args:
@@ -132,14 +132,14 @@ def require_part(looker: Callback, part: object, kinds: type | tuple[type, ...],
 
 
 class Evaluation(Look, ABC):
-    """Figures of the evaluated generator, in validate and test and at the end of fit. A subclass implements `evaluate`.
+    """Metrics of the evaluated generator, in validate and test and at the end of fit. A subclass implements `evaluate`.
 
-    Interim figures go to the loggers, final ones into metrics.json as well.
+    Interim metrics go to the loggers, final ones into metrics.json as well.
     """
 
     @abstractmethod
-    def evaluate(self, module: Distillation, data: Conditions, final: bool) -> dict[str, float]:
-        """Figures by name.
+    def evaluate(self, module: Distillation, data: ConditionDataModule, final: bool) -> dict[str, float]:
+        """Metrics by name.
 
         Args:
             module: whose evaluated generator is looked at.
@@ -147,23 +147,23 @@ class Evaluation(Look, ABC):
             final: whether this is the last look, at which what is slow may be measured too.
         """
 
-    def _look(self, trainer: Trainer, pl_module: LightningModule, final: bool) -> None:
-        module, data = cast(Distillation, pl_module), cast(Conditions, trainer.datamodule)  # type: ignore[attr-defined]
-        with module.whole() as looks, torch.no_grad():
-            figures = self.evaluate(module, data, final) if looks else {}
+    def _evaluate(self, trainer: Trainer, pl_module: LightningModule, final: bool) -> None:
+        module, data = cast(Distillation, pl_module), cast(ConditionDataModule, trainer.datamodule)  # type: ignore[attr-defined]
+        with module.gathered() as looks, torch.no_grad():
+            metrics = self.evaluate(module, data, final) if looks else {}
         if not looks:
             return
         for logger in trainer.loggers:
-            logger.log_metrics(figures, step=module.global_step)
+            logger.log_metrics(metrics, step=module.global_step)
         if final:
-            merge_figures(trainer, figures)
+            merge_metrics(trainer, metrics)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Look, without what is slow while training goes on."""
         if trainer.sanity_checking:
             return
         if trainer.training:
-            self._look(trainer, pl_module, final=False)
+            self._evaluate(trainer, pl_module, final=False)
         else:
             self._final_look(trainer, pl_module)
 
@@ -176,5 +176,5 @@ class Evaluation(Look, ABC):
         self._final_look(trainer, pl_module)
 
     def _final_look(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        with isolated(trainer, self):
-            self._look(trainer, pl_module, final=True)
+        with guarded(trainer, self):
+            self._evaluate(trainer, pl_module, final=True)

@@ -14,9 +14,9 @@ from scoredistill.rendering.camera import Camera
 from scoredistill.rendering.mesh import NoSurfaceError, chamfer
 from scoredistill.teachers.gallery import Gallery
 from scoredistill.training.callbacks.evaluation import Evaluation, require_part
-from scoredistill.training.data import Conditions, PromptAndCameras
+from scoredistill.training.data import ConditionDataModule, PromptAndCameras
 from scoredistill.training.module import Distillation
-from scoredistill.training.training_module import Training
+from scoredistill.training.training_module import TrainingModule
 
 
 def psnr_to_variants(
@@ -58,31 +58,31 @@ class GalleryFidelity(Evaluation):
             raise ValueError(f"mesh_resolution must be at least 8, or 0 for no meshes, got {mesh_resolution}")
         self.resolution, self.mesh_resolution = resolution, mesh_resolution
 
-    def check(self, module: Training, data: Conditions) -> None:
-        require_part(self, module.evaluated, SceneGenerator, "a generator of 3D scenes (NeRF, DMTet)")
+    def check(self, module: TrainingModule, data: ConditionDataModule) -> None:
+        require_part(self, module.eval_generator, SceneGenerator, "a generator of 3D scenes (NeRF, DMTet)")
         teacher = cast(Distillation, module).distiller.teacher
         require_part(self, teacher, Gallery, "the Gallery teacher (PromptFidelity looks at scenes from any)")
         require_part(self, data, PromptAndCameras, "PromptAndCameras data")
 
-    def evaluate(self, module: Distillation, data: Conditions, final: bool) -> dict[str, float]:
+    def evaluate(self, module: Distillation, data: ConditionDataModule, final: bool) -> dict[str, float]:
         self.check(module, data)
-        generator, teacher = cast(SceneGenerator, module.evaluated), cast(Gallery, module.distiller.teacher)
+        generator, teacher = cast(SceneGenerator, module.eval_generator), cast(Gallery, module.distiller.teacher)
         data = cast(PromptAndCameras, data)
         psnr, nearest = psnr_to_variants(generator, teacher, data.text, data.evaluation_cameras(), self.resolution).max(
             dim=1
         )
-        figures = {f"psnr/particle_{i}": float(value) for i, value in enumerate(psnr)}
-        figures |= {f"variant/particle_{i}": float(k) for i, k in enumerate(nearest)}
-        figures |= {"psnr/mean": float(psnr.mean()), "variants_covered": float(len(nearest.unique()))}
+        metrics = {f"psnr/particle_{i}": float(value) for i, value in enumerate(psnr)}
+        metrics |= {f"variant/particle_{i}": float(k) for i, k in enumerate(nearest)}
+        metrics |= {"psnr/mean": float(psnr.mean()), "variants_covered": float(len(nearest.unique()))}
         if final and self.mesh_resolution != 0:
             for i, k in enumerate(nearest.tolist()):
-                figures |= self._chamfer(generator, i, teacher, data.text, k)
-        return figures
+                metrics |= self._chamfer(generator, i, teacher, data.text, k)
+        return metrics
 
     def _chamfer(
         self, generator: SceneGenerator, particle: int, teacher: Gallery, prompt: str, variant: int
     ) -> dict[str, float]:
-        """The figures, or none where a particle is empty: that is a result, and the others are kept."""
+        """The metrics, or none where a particle is empty: that is a result, and the others are kept."""
         try:
             ours = generator.mesh(particle, self.mesh_resolution)
         except NoSurfaceError as error:

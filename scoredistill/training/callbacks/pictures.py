@@ -23,12 +23,12 @@ from scoredistill.rendering.turntable import (
 )
 from scoredistill.teachers.analytic import GaussianMixture
 from scoredistill.teachers.teacher import Teacher
-from scoredistill.training.callbacks.evaluation import Interval, Look, isolated, require_part, run_folder
+from scoredistill.training.callbacks.evaluation import Interval, Look, guarded, require_part, run_folder
 from scoredistill.training.callbacks.quality import asked_texts, asks_for_classes, classes, draw_samples
 from scoredistill.training.callbacks.views import particle_views
-from scoredistill.training.data import Conditions, PromptAndCameras
+from scoredistill.training.data import ConditionDataModule, PromptAndCameras
 from scoredistill.training.module import Distillation
-from scoredistill.training.training_module import Training
+from scoredistill.training.training_module import TrainingModule
 
 SCENES = "a generator of 3D scenes (NeRF, DMTet; ParticleGrid draws others)"
 
@@ -52,8 +52,8 @@ class ParticleGrid(Look):
         require(">= 1", resolution=resolution, views=views, samples=samples)
         self.interval, self.resolution, self.views, self.samples = Interval(every), resolution, views, samples
 
-    def check(self, module: Training, data: Conditions) -> None:
-        generator = module.evaluated
+    def check(self, module: TrainingModule, data: ConditionDataModule) -> None:
+        generator = module.eval_generator
         if isinstance(generator, SceneGenerator):
             require_part(self, data, PromptAndCameras, "PromptAndCameras data for 3D scenes")
             return
@@ -75,20 +75,20 @@ class ParticleGrid(Look):
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draw the last picture."""
-        with isolated(trainer, self):
+        with guarded(trainer, self):
             self._draw(trainer, pl_module, "grid.png")
 
     def _draw(self, trainer: Trainer, pl_module: LightningModule, name: str) -> None:
         """All processes draw, because a network may be sharded over them; the first one writes."""
-        with cast(Training, pl_module).whole() as looks:
+        with cast(TrainingModule, pl_module).gathered() as looks:
             picture = self.draw(pl_module, trainer) if looks else None
         if picture is not None and trainer.is_global_zero:
             save_picture(picture, run_folder(trainer) / name)
 
     def draw(self, pl_module: LightningModule, trainer: Trainer) -> Tensor:
         """The picture, (H, W, 3) uint8."""
-        module = cast(Training, pl_module)
-        generator = module.evaluated
+        module = cast(TrainingModule, pl_module)
+        generator = module.eval_generator
         if isinstance(generator, SceneGenerator):
             seen = cast(PromptAndCameras, trainer.datamodule)  # type: ignore[attr-defined]
             camera = turntable_cameras(self.views, seen.evaluation_elevation, azimuth=20.0)
@@ -97,7 +97,7 @@ class ParticleGrid(Look):
             return picture_grid(pictures.flatten(0, 1), columns=self.views)
         if isinstance(generator, ImageParticles):
             return particle_picture(generator.values.detach(), cast(Distillation, module).distiller.teacher)
-        data = cast(Conditions, trainer.datamodule)  # type: ignore[attr-defined]
+        data = cast(ConditionDataModule, trainer.datamodule)  # type: ignore[attr-defined]
         count = data.classes if asks_for_classes(data) else None
         labels = None if count is None else torch.arange(self.samples) * count // self.samples
         teacher = module.distiller.teacher if isinstance(module, Distillation) else None
@@ -135,17 +135,17 @@ class Turntable(Look):
         require(">= 1", frames=frames, resolution=resolution)
         self.frames, self.resolution, self.suffixes = frames, resolution, tuple(suffixes)
 
-    def check(self, module: Training, data: Conditions) -> None:
-        require_part(self, module.evaluated, SceneGenerator, SCENES)
+    def check(self, module: TrainingModule, data: ConditionDataModule) -> None:
+        require_part(self, module.eval_generator, SceneGenerator, SCENES)
         require_part(self, data, PromptAndCameras, "PromptAndCameras data")
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Render one turn and write it."""
         module = cast(Distillation, pl_module)
-        with module.whole():
+        with module.gathered():
             if trainer.is_global_zero:
-                with isolated(trainer, self):
-                    self._write(cast(SceneGenerator, module.evaluated), module.distiller.teacher, trainer)
+                with guarded(trainer, self):
+                    self._write(cast(SceneGenerator, module.eval_generator), module.distiller.teacher, trainer)
 
     def _write(self, generator: SceneGenerator, teacher: Teacher, trainer: Trainer) -> None:
         data = cast(PromptAndCameras, trainer.datamodule)  # type: ignore[attr-defined]
@@ -164,7 +164,7 @@ def side_by_side(turn: Tensor) -> Tensor:
 
 
 class MeshExport(Look):
-    """At the end of fit, each particle's mesh as particle_i with vertex colours.
+    """At the end of fit, each particle's mesh as particle_i with vertex colors.
 
     Args:
         resolution: lattice points along each axis, >= 8; null: the generator's own choice.
@@ -175,22 +175,22 @@ class MeshExport(Look):
         require(">= 8", resolution=resolution)
         self.resolution, self.suffixes = resolution, tuple(suffixes)
 
-    def check(self, module: Training, data: Conditions) -> None:
-        require_part(self, module.evaluated, SceneGenerator, SCENES)
-        if cast(SceneGenerator, module.evaluated).latents is not None:
+    def check(self, module: TrainingModule, data: ConditionDataModule) -> None:
+        require_part(self, module.eval_generator, SceneGenerator, SCENES)
+        if cast(SceneGenerator, module.eval_generator).latents is not None:
             raise TypeError("MeshExport needs scenes of colors; these are of latents, which have no mesh: leave it out")
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Extract and write the meshes."""
         module = cast(Distillation, pl_module)
-        with module.whole():
+        with module.gathered():
             if trainer.is_global_zero:
-                self._write(cast(SceneGenerator, module.evaluated), trainer)
+                self._write(cast(SceneGenerator, module.eval_generator), trainer)
 
     def _write(self, generator: SceneGenerator, trainer: Trainer) -> None:
         folder: Path = run_folder(trainer) / "meshes"
         for i in range(generator.particles or 0):
-            with isolated(trainer, self):
+            with guarded(trainer, self):
                 mesh = generator.mesh(i, self.resolution)
                 for suffix in self.suffixes:
                     mesh.save(folder / f"particle_{i}{suffix}")
@@ -211,7 +211,7 @@ def scatter_picture(x: Tensor, reference: Tensor | None = None, size: int = 480)
 
     Args:
         x: (n, 1) or (n, 2); one dimension is drawn as a histogram.
-        reference: samples of the same dimension, beneath in grey.
+        reference: samples of the same dimension, beneath in gray.
         size: height and width in pixels.
 
     Returns:
@@ -229,14 +229,14 @@ def scatter_picture(x: Tensor, reference: Tensor | None = None, size: int = 480)
         raise ValueError(f"only points in one or two dimensions can be drawn, got shape {tuple(x.shape)}")
     figure = Figure(figsize=(4, 4), dpi=size // 4, layout="tight")
     canvas, axes = FigureCanvasAgg(figure), figure.add_subplot()
-    for points, colour, label in ((reference, "0.75", "teacher"), (x, "tab:blue", "particles")):
+    for points, color, label in ((reference, "0.75", "teacher"), (x, "tab:blue", "particles")):
         if points is None:
             continue
         values = points.detach().cpu().double().numpy()
         if x.shape[1] == 1:
-            axes.hist(values[:, 0], bins=60, density=True, color=colour, alpha=0.7, label=label)
+            axes.hist(values[:, 0], bins=60, density=True, color=color, alpha=0.7, label=label)
         else:
-            axes.scatter(values[:, 0], values[:, 1], s=5, color=colour, label=label, linewidths=0)
+            axes.scatter(values[:, 0], values[:, 1], s=5, color=color, label=label, linewidths=0)
     axes.legend(loc="upper right")
     if x.shape[1] == 2:
         axes.set_aspect("equal", adjustable="datalim")

@@ -35,8 +35,8 @@ class RunProgress(Callback):
         self._first_step = trainer.global_step
         if self._console.is_terminal and trainer.is_global_zero:
             columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-            self._bar = Progress(*columns, TextColumn("{task.fields[figures]}"), console=self._console)
-            self._task = self._bar.add_task("training", total=trainer.max_steps, figures="")
+            self._bar = Progress(*columns, TextColumn("{task.fields[metrics]}"), console=self._console)
+            self._task = self._bar.add_task("training", total=trainer.max_steps, metrics="")
             self._bar.start()
 
     def on_train_batch_end(
@@ -44,12 +44,12 @@ class RunProgress(Callback):
     ) -> None:
         """Show where training stands."""
         if self._bar is not None:
-            self._bar.update(self._task, completed=trainer.global_step, figures=self.figures(trainer))
+            self._bar.update(self._task, completed=trainer.global_step, metrics=self.metrics(trainer))
         elif trainer.is_global_zero and time.monotonic() - self._last_line >= self.seconds:
             self._last_line = time.monotonic()
-            self._console.print(f"step {trainer.global_step}/{trainer.max_steps}  {self.figures(trainer)}")
+            self._console.print(f"step {trainer.global_step}/{trainer.max_steps}  {self.metrics(trainer)}")
 
-    def figures(self, trainer: Trainer) -> str:
+    def metrics(self, trainer: Trainer) -> str:
         """Losses, gradient norm and speed as text."""
         elapsed = time.monotonic() - self._start
         speed = (trainer.global_step - self._first_step) / max(elapsed, 1e-9)

@@ -11,10 +11,10 @@ from torch import Tensor
 from scoredistill.ranges import require
 from scoredistill.rendering.turntable import picture_grid, save_picture
 from scoredistill.training.autoencoder import AutoencoderTraining
-from scoredistill.training.callbacks.evaluation import Evaluation, isolated, require_part, run_folder
-from scoredistill.training.data import Conditions
+from scoredistill.training.callbacks.evaluation import Evaluation, guarded, require_part, run_folder
+from scoredistill.training.data import ConditionDataModule
 from scoredistill.training.images import Images
-from scoredistill.training.training_module import Training
+from scoredistill.training.training_module import TrainingModule
 from scoredistill.types import Batch
 
 
@@ -33,11 +33,11 @@ class ReconstructionQuality(Evaluation):
         require(">= 1", samples=samples, shown=shown)
         self.samples, self.shown = samples, shown
 
-    def check(self, module: Training, data: Conditions) -> None:
+    def check(self, module: TrainingModule, data: ConditionDataModule) -> None:
         require_part(self, module, AutoencoderTraining, "task: autoencoder")
         require_part(self, data, Images, "Images as data")
 
-    def evaluate(self, module: Training, data: Conditions, final: bool) -> dict[str, float]:
+    def evaluate(self, module: TrainingModule, data: ConditionDataModule, final: bool) -> dict[str, float]:
         self.check(module, data)
         real, made = self._pairs(module, data, self.samples)
         error = (real - made).square().flatten(1).mean(1) / 4
@@ -45,16 +45,16 @@ class ReconstructionQuality(Evaluation):
         return {"psnr": float(psnr[0]), "psnr_worst": float(psnr[1])}
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Figures and the picture."""
+        """Metrics and the picture."""
         super().on_fit_end(trainer, pl_module)
         if trainer.is_global_zero:
-            with isolated(trainer, self):
-                data = cast(Conditions, trainer.datamodule)  # type: ignore[attr-defined]
-                rows = torch.cat(self._pairs(cast(Training, pl_module), data, self.shown))
+            with guarded(trainer, self):
+                data = cast(ConditionDataModule, trainer.datamodule)  # type: ignore[attr-defined]
+                rows = torch.cat(self._pairs(cast(TrainingModule, pl_module), data, self.shown))
                 save_picture(picture_grid(rows, columns=len(rows) // 2), run_folder(trainer) / "reconstructions.png")
 
-    def _pairs(self, module: Training, data: Conditions, count: int) -> tuple[Tensor, Tensor]:
+    def _pairs(self, module: TrainingModule, data: ConditionDataModule, count: int) -> tuple[Tensor, Tensor]:
         """Real pictures and their reconstructions, on the CPU."""
         real = cast(Images, data).reference()[0][:count]
-        made = [module.evaluated(Batch(data=part.to(module.device))).x.cpu() for part in real.split(64)]
+        made = [module.eval_generator(Batch(data=part.to(module.device))).x.cpu() for part in real.split(64)]
         return real, torch.cat(made)

@@ -1,4 +1,4 @@
-"""What a command ends with: its figures, and where its results are."""
+"""What a command ends with: its metrics, and where its results are."""
 
 from __future__ import annotations
 
@@ -11,13 +11,19 @@ from rich.console import Console
 from rich.table import Table
 
 from scoredistill.files import read_json
-from scoredistill.training.callbacks.evaluation import Failures, FinalLookError, isolated, merge_figures, run_folder
+from scoredistill.training.callbacks.evaluation import (
+    EvaluationError,
+    EvaluationFailures,
+    guarded,
+    merge_metrics,
+    run_folder,
+)
 
 RESULTS = ("turntable*", "grid.png", "meshes", "metrics.json", "checkpoints")
 
 
-class Summary(Failures):
-    """Prints the figures and the paths of the results of fit, validate and test. It has to come last.
+class Summary(EvaluationFailures):
+    """Prints the metrics and the paths of the results of fit, validate and test. It has to come last.
 
     If a final look failed, the command ends with an error after that. fit adds `seconds` to metrics.json:
     wall-clock time from its set-up to the last result, without the import of libraries; of a resumed run, all parts
@@ -35,8 +41,8 @@ class Summary(Failures):
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write `seconds` and print."""
-        with isolated(trainer, self):
-            merge_figures(trainer, {"seconds": time.monotonic() - self._start})
+        with guarded(trainer, self):
+            merge_metrics(trainer, {"seconds": time.monotonic() - self._start})
         self._end(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -54,19 +60,19 @@ class Summary(Failures):
             _print(folder)
         if self.failed:
             names = ", ".join(dict.fromkeys(self.failed))
-            raise FinalLookError(f"{names} failed, as said above; all other results are in {folder}")
+            raise EvaluationError(f"{names} failed, as said above; all other results are in {folder}")
 
 
 def _print(folder: Path) -> None:
-    """The figures, and where everything is."""
-    console, figures = Console(highlight=False), read_json(folder / "metrics.json", dict)
-    if figures:
-        table = Table("figure", "value", title="final figures")
-        for name, value in figures.items():
+    """The metrics, and where everything is."""
+    console, metrics = Console(highlight=False), read_json(folder / "metrics.json", dict)
+    if metrics:
+        table = Table("figure", "value", title="final metrics")
+        for name, value in metrics.items():
             table.add_row(str(name), f"{value:.4g}" if isinstance(value, int | float) else "not finite")
         console.print(table)
     else:
-        console.print("no figures: the recipe has no callbacks that evaluate (trainer.callbacks)")
+        console.print("no metrics: the recipe has no callbacks that evaluate (trainer.callbacks)")
     for pattern in RESULTS:
         for path in sorted(folder.glob(pattern)):
             console.print(f"{path.stem if path.is_file() else path.name:>12}  {path}", soft_wrap=True)

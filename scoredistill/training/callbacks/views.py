@@ -25,7 +25,7 @@ def particle_views(
         teacher: theirs.
         camera: V views.
         resolution: height and width of the pictures.
-        background: (3,) colour in [-1, 1]; None: the generator's own, as always of latents.
+        background: (3,) color in [-1, 1]; None: the generator's own, as always of latents.
     """
     if generator.latents is None:
         seen = generator.render(camera, resolution, resolution, background)

@@ -70,7 +70,7 @@ def blocks(network: nn.Module) -> Iterator[nn.Module]:
 
 
 class FSDP2(ModelParallelStrategy):
-    """torch's `fully_shard`: every process holds 1 / P of the student, its average, the critics and their optimisers.
+    """torch's `fully_shard`: every process holds 1 / P of the student, its average, the critics and their optimizers.
 
     A network's blocks are put together one by one when they are needed. What shares the teacher's weights (LoRA) and
     small heads are copies, as under ddp. Checkpoints hold whole tensors, written by the first process: a run goes on

@@ -13,7 +13,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
-from scoredistill.distributed import over_processes
+from scoredistill.distributed import all_reduce
 
 BUCKET = 2**24
 """Numbers that are averaged by one message between processes, about."""
@@ -46,7 +46,7 @@ def average(parameters: Iterable[Tensor]) -> None:
 
 def _average(gradients: Sequence[Tensor]) -> None:
     whole = torch.cat([gradient.flatten() for gradient in gradients])
-    over_processes(whole).div_(dist.get_world_size())
+    all_reduce(whole).div_(dist.get_world_size())
     for gradient, mean in zip(gradients, whole.split([g.numel() for g in gradients]), strict=True):
         gradient.copy_(mean.view_as(gradient))
 
@@ -55,7 +55,7 @@ def total_norm(parameters: Sequence[Tensor], own: bool = False) -> Tensor:
     """Euclidean norm of the whole gradient, that of shards and of other processes' particles included.
 
     Args:
-        parameters: of one optimiser.
+        parameters: of one optimizer.
         own: whether every process has its own particles.
     """
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
@@ -63,7 +63,7 @@ def total_norm(parameters: Sequence[Tensor], own: bool = False) -> Tensor:
     if not sharded:
         return torch.nn.utils.get_total_norm(gradients)
     copies = [g for g in gradients if not (own or isinstance(g, DTensor))]
-    square = over_processes(torch.nn.utils.get_total_norm(sharded).square())
+    square = all_reduce(torch.nn.utils.get_total_norm(sharded).square())
     return (square + torch.nn.utils.get_total_norm(copies).square().to(square)).sqrt() if copies else square.sqrt()
 
 
@@ -71,7 +71,7 @@ def clip(parameters: Sequence[Tensor], norm: Tensor, largest: float) -> None:
     """Scale the whole gradient down to a largest norm.
 
     Args:
-        parameters: of one optimiser.
+        parameters: of one optimizer.
         norm: that their gradient has.
         largest: that it may have.
     """

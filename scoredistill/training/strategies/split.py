@@ -10,7 +10,7 @@ from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.trainer.states import TrainerFn
 from torch.optim import Optimizer
 
-from scoredistill.distributed import Share, on_the_first
+from scoredistill.distributed import ParticleShard, gather_to_rank0
 from scoredistill.training.module import Distillation
 from scoredistill.training.strategies.states import converted
 
@@ -19,7 +19,7 @@ SPLIT = ("distiller.generator.", "average.module.")
 
 
 class SplitParticles(DDPStrategy):
-    """Every process holds, renders and optimises n / P of the n particles; trained critics are copies that see all.
+    """Every process holds, renders and optimizes n / P of the n particles; trained critics are copies that see all.
 
     What a step computes is what one process with all particles computes, but for the rounding of sums: all processes
     draw the same random numbers, and each keeps those of its own particles. A `ParticleCritic` gets all particles'
@@ -28,7 +28,7 @@ class SplitParticles(DDPStrategy):
         scoredistill fit --config recipes/gallery/diversity.yaml --trainer.strategy split_particles --trainer.devices 2
     """
 
-    _share: Share | None = None
+    _shard: ParticleShard | None = None
 
     @classmethod
     def register_strategies(cls, strategy_registry: Any) -> None:
@@ -45,13 +45,13 @@ class SplitParticles(DDPStrategy):
             raise ValueError("trainer.strategy: split_particles is for generators of particles; use ddp or fsdp2")
         if module.distiller.discriminators:
             raise ValueError("trainer.strategy: split_particles does not go with a discriminator; use ddp")
-        self._share = Share(self.global_rank, self.world_size, module.distiller.generator.particles)
-        module.split(self._share)
+        self._shard = ParticleShard(self.global_rank, self.world_size, module.distiller.generator.particles)
+        module.split(self._shard)
 
     def setup(self, trainer: Trainer) -> None:
         """Start with the first process's critics everywhere."""
         super().setup(trainer)
-        if self._share is not None and isinstance(self.lightning_module, Distillation):
+        if self._shard is not None and isinstance(self.lightning_module, Distillation):
             for parameter in self.lightning_module.distiller.loss.parameters():
                 dist.broadcast(parameter.data, 0)
 
@@ -61,28 +61,30 @@ class SplitParticles(DDPStrategy):
     def lightning_module_state_dict(self) -> dict[str, Any]:
         """That of all particles, on the first process."""
         state = super().lightning_module_state_dict()
-        if self._share is None:
+        if self._shard is None:
             return state
-        return {name: on_the_first(value) if _is_split(name) and value.ndim else value for name, value in state.items()}
+        return {
+            name: gather_to_rank0(value) if _is_split(name) and value.ndim else value for name, value in state.items()
+        }
 
     def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
         """That of all particles, on the first process."""
         state = super().optimizer_state(optimizer)
-        if self._share is None or optimizer is not self.optimizers[0]:
+        if self._shard is None or optimizer is not self.optimizers[0]:
             return state
-        return converted(state, lambda _, value: on_the_first(value))
+        return converted(state, lambda _, value: gather_to_rank0(value))
 
     def load_checkpoint(self, checkpoint_path: Any, weights_only: bool | None = None) -> dict[str, Any]:
         """A checkpoint of all particles, of which this process's share is kept."""
         checkpoint = super().load_checkpoint(checkpoint_path, weights_only)
-        share = self._share
-        if share is None:
+        shard = self._shard
+        if shard is None:
             return checkpoint
         state, optimizers = checkpoint["state_dict"], checkpoint["optimizer_states"]
         whole = {name for name, value in state.items() if _is_split(name) and value.ndim}
-        checkpoint["state_dict"] = {n: share.of(value).clone() if n in whole else value for n, value in state.items()}
+        checkpoint["state_dict"] = {n: shard.of(value).clone() if n in whole else value for n, value in state.items()}
         checkpoint["optimizer_states"] = [
-            converted(optimizers[0], lambda _, value: share.of(value).clone()),
+            converted(optimizers[0], lambda _, value: shard.of(value).clone()),
             *optimizers[1:],
         ]
         return checkpoint

@@ -1,4 +1,4 @@
-"""Optimisers' states, whose tensors are laid out over processes as their parameters are."""
+"""Optimizers' states, whose tensors are laid out over processes as their parameters are."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 def converted(state: Mapping[str, Any], convert: Callable[[int, Tensor], Tensor | None]) -> dict[str, Any]:
-    """An optimiser's state dict with other tensors.
+    """An optimizer's state dict with other tensors.
 
     Args:
         state: as `torch.optim.Optimizer.state_dict` has it.

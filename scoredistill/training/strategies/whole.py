@@ -8,7 +8,7 @@ from copy import deepcopy
 
 import torch
 
-from scoredistill.distributed import Share, on_the_first
+from scoredistill.distributed import ParticleShard, gather_to_rank0
 from scoredistill.generators.generator import Generator
 
 
@@ -25,7 +25,7 @@ class Whole:
     shown: Generator | None = None
     """It, while it is looked at."""
 
-    def __init__(self, generator: Generator, share: Share) -> None:
+    def __init__(self, generator: Generator, share: ParticleShard) -> None:
         self._generator = deepcopy(generator).requires_grad_(False) if share.process == 0 else None
 
     @contextmanager
@@ -38,7 +38,7 @@ class Whole:
         Returns:
             whether this process shows them.
         """
-        state = {name: on_the_first(value) if value.ndim else value for name, value in own.state_dict().items()}
+        state = {name: gather_to_rank0(value) if value.ndim else value for name, value in own.state_dict().items()}
         whole = self._generator
         if whole is None:
             yield False

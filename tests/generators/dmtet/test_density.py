@@ -12,9 +12,9 @@ from scoredistill.rendering.mesh import Mesh, NoSurfaceError
 LIKE = torch.zeros(1)
 
 
-def ball(centre=(0.3, -0.2, 0.1), radius: float = 0.4, inside: float = 200.0, outside: float = 0.0):
+def ball(center=(0.3, -0.2, 0.1), radius: float = 0.4, inside: float = 200.0, outside: float = 0.0):
     def density(points: torch.Tensor) -> torch.Tensor:
-        distance = (points - torch.tensor(centre)).norm(dim=1) - radius
+        distance = (points - torch.tensor(center)).norm(dim=1) - radius
         return outside + (inside - outside) * torch.sigmoid(-60 * distance)
 
     return density
@@ -30,10 +30,10 @@ def test_the_threshold_parts_two_classes():
 
 def test_the_box_is_tightened_around_a_ball_and_the_surface_found():
     shape = shape_of(ball(), 33, None, LIKE)
-    torch.testing.assert_close(shape.centre, torch.tensor([0.3, -0.2, 0.1]), atol=0.04, rtol=0)
+    torch.testing.assert_close(shape.center, torch.tensor([0.3, -0.2, 0.1]), atol=0.04, rtol=0)
     assert 0.45 < shape.half < 0.6
     surface = marching_tetrahedra(Grid(shape.distance[None], 0.0))
-    placed = shape.centre + shape.half * surface.vertices.detach()
+    placed = shape.center + shape.half * surface.vertices.detach()
     radius = (placed - torch.tensor([0.3, -0.2, 0.1])).norm(dim=1)
     assert radius.std() < 0.003
     assert 0 < radius.mean() - 0.4 < 0.06  # where the density has fallen to the threshold
@@ -44,9 +44,9 @@ def test_fog_and_specks_are_left_out():
     def foggy(points: torch.Tensor) -> torch.Tensor:
         return ball(outside=0.3)(points) + ball((-0.8, 0.8, -0.8), 0.03)(points)
 
-    clean, spoilt = shape_of(ball(), 33, None, LIKE), shape_of(foggy, 33, None, LIKE)
-    torch.testing.assert_close(spoilt.centre, clean.centre, atol=0.05, rtol=0)
-    assert abs(spoilt.half - clean.half) < 0.05
+    clean, corrupt = shape_of(ball(), 33, None, LIKE), shape_of(foggy, 33, None, LIKE)
+    torch.testing.assert_close(corrupt.center, clean.center, atol=0.05, rtol=0)
+    assert abs(corrupt.half - clean.half) < 0.05
 
 
 def test_cavities_are_filled_and_openings_are_not():
@@ -66,7 +66,7 @@ def test_cavities_are_filled_and_openings_are_not():
 
 def test_a_box_stays_in_the_world():
     shape = shape_of(ball((0.7, 0.0, 0.0), 0.6), 25, None, LIKE)
-    assert shape.centre.abs().max() + shape.half <= 1 + 1e-6
+    assert shape.center.abs().max() + shape.half <= 1 + 1e-6
     surface = marching_tetrahedra(Grid(shape.distance[None], 0.0))
     assert Mesh(surface.vertices.detach(), surface.faces).watertight
 

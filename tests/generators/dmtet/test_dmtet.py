@@ -10,7 +10,7 @@ from generators.dmtet.shapes import sphere
 from scoredistill import Distiller
 from scoredistill.annealing import Knot, Piecewise
 from scoredistill.critics import ParticleCritic
-from scoredistill.diffusion.weights import CleanWeight
+from scoredistill.diffusion.weights import X0Weight
 from scoredistill.divergences import JensenShannon
 from scoredistill.generators import DMTet, ImageParticles, NeRF
 from scoredistill.generators.dmtet import Ellipsoid, Laplacian, NormalConsistency, SignChange
@@ -47,7 +47,7 @@ KINDS = {
     "normals": {"shading": "normals", "train": "geometry"},
     "texture": {"train": "texture"},
     "learned background": {"background": LearnedBackground(2, 4)},
-    "regularised": {"regularisers": (SignChange(0.1), Laplacian(), NormalConsistency())},
+    "regularized": {"regularizers": (SignChange(0.1), Laplacian(), NormalConsistency())},
 }
 kinds = pytest.mark.parametrize("kind", KINDS)
 
@@ -65,7 +65,7 @@ def test_rows_are_particle_major_with_their_conditions(kind):
     background = sample.condition.background
     assert (background is None) == (kind == "learned background")
     assert background is None or torch.equal(background[:3], background[3:])
-    assert (sample.regulariser is None) == (kind != "regularised")
+    assert (sample.regularizer is None) == (kind != "regularized")
     trained = [p for p in meshes.parameters() if p.requires_grad]
     gradients = torch.autograd.grad((sample.x * torch.randn(sample.x.shape)).sum(), trained)
     assert all(g.isfinite().all() and g.any() for g in gradients)
@@ -97,9 +97,9 @@ def test_particles_in_a_batch_equal_particles_alone(kind):
                 value.copy_(state[name][particle : particle + 1])
         own = alone(batch(), rng(2))
         torch.testing.assert_close(own.x, sample.x[2 * particle : 2 * particle + 2])
-        penalties.append(own.regulariser)
-    if kind == "regularised":
-        torch.testing.assert_close(sample.regulariser, sum(penalties) / 3)
+        penalties.append(own.regularizer)
+    if kind == "regularized":
+        torch.testing.assert_close(sample.regularizer, sum(penalties) / 3)
 
 
 def test_particles_start_different_unless_asked():
@@ -154,7 +154,7 @@ def test_a_mesh_without_surface_proposes_a_threshold_that_gives_one():
 def test_resuming_continues_bit_by_bit():
     settings = {
         "resolution": Piecewise([Knot(0, 8, "hold"), Knot(0.5, 12)]),
-        "regularisers": (Laplacian(Piecewise([Knot(0, 0.0), Knot(1, 1.0)])),),
+        "regularizers": (Laplacian(Piecewise([Knot(0, 0.0), Knot(1, 1.0)])),),
     }
 
     def train(meshes: DMTet, optimizer: torch.optim.Optimizer, steps: range) -> torch.Tensor:
@@ -162,7 +162,7 @@ def test_resuming_continues_bit_by_bit():
             meshes.on_progress(step, step / 10)
             sample = meshes(batch(), rng(100 + step))
             optimizer.zero_grad()
-            (sample.x.square().sum() + (sample.regulariser if step else 0)).backward()
+            (sample.x.square().sum() + (sample.regularizer if step else 0)).backward()
             optimizer.step()
         return sample.x
 
@@ -193,8 +193,8 @@ def test_depth_normals_and_opacity_of_a_sphere():
     assert (render.normals[0].permute(0, 2, 3, 1) * surface).sum(-1)[inside].min() > 0.998
     white = ball.render(camera, 32, 24, background=torch.ones(3))
     torch.testing.assert_close(white.rgb - render.rgb, (1 - render.opacity)[:, :, None].expand(-1, -1, 3, -1, -1))
-    colour = ball.colour(torch.tensor([[0.0, 0.5, 0.0], [0.0, 7.0, 0.0]]), 0)
-    torch.testing.assert_close(render.rgb[0, 0, :, 16, 12], colour[0])
+    color = ball.color(torch.tensor([[0.0, 0.5, 0.0], [0.0, 7.0, 0.0]]), 0)
+    torch.testing.assert_close(render.rgb[0, 0, :, 16, 12], color[0])
 
 
 def test_normals_are_as_the_gallery_shows_them():
@@ -229,18 +229,18 @@ def test_coverage_s_gradient_to_the_distance_is_that_of_finite_differences():
     assert slope == pytest.approx((values[1] - values[0]) / 0.04, rel=0.05)
 
 
-def test_mesh_is_what_is_rendered_and_has_its_colours():
+def test_mesh_is_what_is_rendered_and_has_its_colors():
     meshes = small()
     mesh = meshes.mesh(1)
     assert mesh.watertight
-    torch.testing.assert_close(2 * mesh.colors - 1, meshes.colour(mesh.vertices, 1))
+    torch.testing.assert_close(2 * mesh.colors - 1, meshes.color(mesh.vertices, 1))
     finer = meshes.mesh(1, 25)
     assert finer.watertight
     assert len(finer.faces) > 3 * len(mesh.faces)
 
 
 @pytest.mark.parametrize("encoding", [DenseGrid(24), HashGrid(4, 2, 12, 8, 48)], ids=["alike", "unlike"])
-def test_a_nerf_s_surface_and_colours_are_taken_over(encoding):
+def test_a_nerf_s_surface_and_colors_are_taken_over(encoding):
     nerf = NeRF(2, DenseGrid(24, std=0.4), initial=DensityBlob(40.0, 0.4), seed=3)
     meshes = DMTet(2, 32, encoding=encoding, head=None)
     meshes.start_from(nerf)
@@ -250,7 +250,7 @@ def test_a_nerf_s_surface_and_colours_are_taken_over(encoding):
         assert mesh.watertight
         density = torch.stack([nerf.density(mesh.vertices, i).log().mean()])
         assert 0 < density < 5
-        error = (meshes.colour(mesh.vertices, i) - nerf.colour(mesh.vertices, i)).square().mean().sqrt()
+        error = (meshes.color(mesh.vertices, i) - nerf.color(mesh.vertices, i)).square().mean().sqrt()
         assert error < (1e-6 if isinstance(encoding, DenseGrid) else 0.1)
     behind = torch.zeros(3)
     ours, theirs = (each.render(orbit(), 32, 32, behind) for each in (meshes, nerf))
@@ -261,7 +261,7 @@ def test_a_stage_starts_from_the_former_one_on_any_grid():
     geometry = small(train="geometry", shading="normals", seed=4, shift=0.1)
     with torch.no_grad():
         geometry.geometry.grid.raw.normal_(generator=rng())
-        geometry.geometry.centre.fill_(0.1)
+        geometry.geometry.center.fill_(0.1)
         geometry.geometry.scale.fill_(0.7)
     texture = small(train="texture", seed=5, shift=0.1)
     texture.start_from(geometry)
@@ -286,10 +286,10 @@ REFUSED = {
     "particles must be at least 1, got 0": {"particles": 0},
     "grid must be at least 2, got 1": {"grid": 1},
     "resolution must be at least 1, got 0": {"resolution": 0},
-    "colour_variation must be at least 0": {"colour_variation": -1},
+    "color_variation must be at least 0": {"color_variation": -1},
     "train is one of both, geometry, texture": {"train": "nothing"},
     "with shading: normals set train: geometry, got both": {"shading": "normals"},
-    "regularisers are of the geometry.*leave them out": {"train": "texture", "regularisers": (Laplacian(),)},
+    "regularizers are of the geometry.*leave them out": {"train": "texture", "regularizers": (Laplacian(),)},
 }
 
 
@@ -306,23 +306,23 @@ def test_a_camera_is_needed():
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_dtype_follows_the_parameters(dtype):
-    meshes = small(regularisers=(Laplacian(), SignChange())).to(dtype)
+    meshes = small(regularizers=(Laplacian(), SignChange())).to(dtype)
     sample = meshes(batch(), rng())
-    assert sample.x.dtype == sample.regulariser.dtype == sample.condition.background.dtype == dtype
+    assert sample.x.dtype == sample.regularizer.dtype == sample.condition.background.dtype == dtype
     assert meshes.render(orbit(), 4, 4).normals.dtype == dtype
 
 
 LOSSES = {
-    "SDS": lambda: SDS(weight=CleanWeight()),
-    "VSD": lambda: VSD(ParticleCritic(), weight=CleanWeight()),
+    "SDS": lambda: SDS(weight=X0Weight()),
+    "VSD": lambda: VSD(ParticleCritic(), weight=X0Weight()),
     "FDistill": lambda: FDistill(
-        JensenShannon(), ParticleCritic(), ExactRatio(), [ClampRatio(0.1, 20.0)], weight=CleanWeight()
+        JensenShannon(), ParticleCritic(), ExactRatio(), [ClampRatio(0.1, 20.0)], weight=X0Weight()
     ),
 }
 
 
 @pytest.mark.parametrize("loss", LOSSES)
-@pytest.mark.parametrize("shows", ["colours", "normals"])
+@pytest.mark.parametrize("shows", ["colors", "normals"])
 def test_objectives_run_on_mesh_particles_as_on_others(loss, shows):
     kind = {"shading": "normals", "train": "geometry"} if shows == "normals" else {}
     meshes = small(resolution=16, grid=16, background=SolidBackground((0.5, 0.5, 0.5)), **kind)

@@ -25,16 +25,16 @@ ALL = (Orientation(0.1), Entropy(0.1), ZVariance(0.1), Sparsity(0.1), Opacity(0.
 def gradients_with_penalties(nerf: NeRF) -> list[torch.Tensor]:
     sample = nerf(batch(), rng(2))
     total = (sample.x * torch.linspace(-1, 1, sample.x.numel()).view_as(sample.x)).sum()
-    if sample.regulariser is not None:
-        total = total + sample.regulariser
+    if sample.regularizer is not None:
+        total = total + sample.regularizer
     return [sample.x, total, *torch.autograd.grad(total, list(nerf.parameters()))]
 
 
 @pytest.mark.parametrize("skip", [True, False])
-@pytest.mark.parametrize("regularisers", [(), ALL])
-def test_chunks_bound_the_points_and_change_nothing(regularisers, skip):
-    whole = small(regularisers=regularisers, skip=skip)
-    chunked = small(chunk=1000, regularisers=regularisers, skip=skip)
+@pytest.mark.parametrize("regularizers", [(), ALL])
+def test_chunks_bound_the_points_and_change_nothing(regularizers, skip):
+    whole = small(regularizers=regularizers, skip=skip)
+    chunked = small(chunk=1000, regularizers=regularizers, skip=skip)
     calls, before = count_points(chunked), rng(1)
     for nerf in (whole, chunked):
         nerf.on_progress(0, 0.0, before.manual_seed(1))

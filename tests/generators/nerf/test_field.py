@@ -49,12 +49,12 @@ def test_direct_head_wants_four_features():
 
 @pytest.mark.parametrize("activation", ["softplus", "exp"])
 @pytest.mark.parametrize("head", [None, MLPHead(4)])
-def test_density_and_colour_are_in_range_and_normals_are_the_gradient(activation, head):
+def test_density_and_color_are_in_range_and_normals_are_the_gradient(activation, head):
     f = field(activation, head=head)
     points, particle = 1.6 * torch.rand(6, 3) - 0.8, torch.tensor([0, 0, 0, 1, 1, 1])
-    density, colour, normals = f.with_normals(points, particle)
+    density, color, normals = f.with_normals(points, particle)
     assert (density >= 0).all()
-    assert ((colour > -1) & (colour < 1)).all()
+    assert ((color > -1) & (color < 1)).all()
     step = 1e-6 * torch.eye(3)
     slope = torch.stack([f(points + e, particle)[0] - f(points - e, particle)[0] for e in step], dim=1)
     torch.testing.assert_close(normals, -torch.nn.functional.normalize(slope, dim=1), atol=1e-4, rtol=1e-4)
@@ -84,20 +84,20 @@ class Normals(torch.nn.Module):
 
 
 @pytest.mark.parametrize(
-    ("initial", "centre", "rim"),
+    ("initial", "center", "rim"),
     [
         (DensityBlob(10, 0.5, size_variation=0, shape_variation=0), 10.0, -10.0),
         (HollowSphere(10, 0.5, shape_variation=0), -10.0, 10.0),
     ],
 )
-def test_initial_density(initial, centre, rim):
+def test_initial_density(initial, center, rim):
     initial.allocate(2, RNG.manual_seed(1))
     points = torch.tensor([[0.0, 0, 0], [1, 0, 0], [0, 0.5, 0]])
     bias = initial(points, torch.tensor([0, 0, 1]))
-    torch.testing.assert_close(bias[:, 0], torch.tensor([centre, rim, 0.0]), atol=1e-4, rtol=0)
+    torch.testing.assert_close(bias[:, 0], torch.tensor([center, rim, 0.0]), atol=1e-4, rtol=0)
 
 
-def test_particles_start_at_different_sizes_colours_and_shapes():
+def test_particles_start_at_different_sizes_colors_and_shapes():
     blob = DensityBlob()
     blob.allocate(3, RNG.manual_seed(1))
     points = torch.rand(3, 20, 3)[:1].expand(3, -1, -1).reshape(-1, 3)
@@ -124,15 +124,15 @@ def test_solid_and_random_backgrounds():
     assert 0.4 < (half != 0).any(-1).double().mean() < 0.6
 
 
-def test_learned_background_with_random_colours():
+def test_learned_background_with_random_colors():
     background = LearnedBackground(width=4, random=0.5)
     background.allocate(2, RNG.manual_seed(0))
     background.double()
     directions = torch.nn.functional.normalize(torch.randn(2, 5, 3), dim=-1)
     drawn = torch.tensor([[0.4, 0.0, 0.5, 1.0], [0.6, 0.0, 0.5, 1.0]])
-    colours, own = background(directions, 2, drawn), background(directions, 2, None)
-    assert torch.equal(colours[:, 0], torch.tensor([-1.0, 0.0, 1.0]).expand(2, 5, 3))
-    assert torch.equal(colours[:, 1], own[:, 1])
+    colors, own = background(directions, 2, drawn), background(directions, 2, None)
+    assert torch.equal(colors[:, 0], torch.tensor([-1.0, 0.0, 1.0]).expand(2, 5, 3))
+    assert torch.equal(colors[:, 1], own[:, 1])
     with pytest.raises(ValueError, match="random must lie in"):
         LearnedBackground(random=1.5)
 
@@ -154,15 +154,15 @@ def test_learned_background_is_a_function_of_direction_and_particle():
     background.allocate(2, RNG.manual_seed(0))
     background.double()
     directions = torch.nn.functional.normalize(torch.randn(3, 5, 3), dim=-1)
-    colours = background(directions, 2, None)
-    assert colours.shape == (2, 3, 5, 3)
-    assert colours.abs().max() <= 1
-    assert not torch.allclose(colours[0], colours[1])
-    torch.testing.assert_close(background(directions.flip(1), 2, None), colours.flip(2))
+    colors = background(directions, 2, None)
+    assert colors.shape == (2, 3, 5, 3)
+    assert colors.abs().max() <= 1
+    assert not torch.allclose(colors[0], colors[1])
+    torch.testing.assert_close(background(directions.flip(1), 2, None), colors.flip(2))
 
 
 def test_bad_backgrounds_are_refused():
-    with pytest.raises(ValueError, match=r"colour must lie in \[-1, 1\], got 2"):
+    with pytest.raises(ValueError, match=r"color must lie in \[-1, 1\], got 2"):
         SolidBackground((2.0, 0.0, 0.0))
     with pytest.raises(ValueError, match="three values"):
         SolidBackground((1.0, 0.0))

@@ -40,7 +40,7 @@ def rng(seed: int = 0) -> torch.Generator:
 
 
 def small(particles: int = 2, **settings) -> NeRF:
-    """A NeRF of 16^3 with a hard, coloured and uneven ball in it."""
+    """A NeRF of 16^3 with a hard, colored and uneven ball in it."""
     settings = {
         "encoding": DenseGrid(16, std=0.3),
         "initial": DensityBlob(6.0, 0.45),
@@ -79,7 +79,7 @@ def test_rows_are_particle_major_with_their_conditions(kind):
     background = sample.condition.background
     assert (background is None) == (kind == "learned background")
     assert background is None or torch.equal(background[:3], background[3:])
-    assert sample.regulariser is None
+    assert sample.regularizer is None
     assert all(g.isfinite().all() and g.any() for g in gradients(nerf, sample.x))
 
 
@@ -210,26 +210,26 @@ def test_all_space_empty():
 
 
 def test_resuming_continues_bit_by_bit():
-    settings = {"samples": Piecewise([Knot(0, 32), Knot(1, 64)]), "regularisers": (TotalVariation(1.0),)}
+    settings = {"samples": Piecewise([Knot(0, 32), Knot(1, 64)]), "regularizers": (TotalVariation(1.0),)}
 
-    def train(nerf: NeRF, optimiser: torch.optim.Optimizer, steps: range) -> torch.Tensor:
+    def train(nerf: NeRF, optimizer: torch.optim.Optimizer, steps: range) -> torch.Tensor:
         for step in steps:
             nerf.on_progress(step, step / 24, rng(step))
             sample = nerf(batch(), rng(100 + step))
-            optimiser.zero_grad()
-            (sample.x.square().sum() + sample.regulariser).backward()
-            optimiser.step()
+            optimizer.zero_grad()
+            (sample.x.square().sum() + sample.regularizer).backward()
+            optimizer.step()
         return sample.x
 
     nerf = small(**settings)
-    optimiser = torch.optim.Adam(nerf.parameters(), lr=0.1)
-    train(nerf, optimiser, range(13))
+    optimizer = torch.optim.Adam(nerf.parameters(), lr=0.1)
+    train(nerf, optimizer, range(13))
     resumed = small(seed=9, **settings)
     resumed.load_state_dict(deepcopy(nerf.state_dict()))
     again = torch.optim.Adam(resumed.parameters(), lr=0.1)
-    again.load_state_dict(deepcopy(optimiser.state_dict()))
+    again.load_state_dict(deepcopy(optimizer.state_dict()))
     assert torch.equal(resumed.render(orbit(), 8, 8).rgb, nerf.render(orbit(), 8, 8).rgb)
-    assert torch.equal(train(resumed, again, range(13, 16)), train(nerf, optimiser, range(13, 16)))
+    assert torch.equal(train(resumed, again, range(13, 16)), train(nerf, optimizer, range(13, 16)))
 
 
 def test_resolution_and_samples_follow_progress():
@@ -242,19 +242,19 @@ def test_resolution_and_samples_follow_progress():
         assert nerf.samples == samples
 
 
-def test_regulariser_is_the_weighted_sum():
-    nerf = small(regularisers=(Entropy(2.0), TotalVariation(Piecewise([Knot(0, 0.0), Knot(1, 4.0)]))))
-    single = small(regularisers=(Entropy(1.0),))
+def test_regularizer_is_the_weighted_sum():
+    nerf = small(regularizers=(Entropy(2.0), TotalVariation(Piecewise([Knot(0, 0.0), Knot(1, 4.0)]))))
+    single = small(regularizers=(Entropy(1.0),))
     single.load_state_dict(nerf.state_dict())
-    entropy = single(batch(), rng()).regulariser
-    torch.testing.assert_close(nerf(batch(), rng()).regulariser, 2 * entropy)
+    entropy = single(batch(), rng()).regularizer
+    torch.testing.assert_close(nerf(batch(), rng()).regularizer, 2 * entropy)
     nerf.on_progress(1, 0.5, rng())
     variation = sum(nerf.field.encoding.grid.diff(dim=d).square().mean() for d in (1, 2, 3))
-    torch.testing.assert_close(nerf(batch(), rng()).regulariser, 2 * entropy + 2 * variation)
+    torch.testing.assert_close(nerf(batch(), rng()).regularizer, 2 * entropy + 2 * variation)
 
 
 def dense_sphere(radius: float = 0.5, **settings) -> NeRF:
-    """Density 200 e^(200 (radius - |x|)), up to e^10: the optical depth towards the centre is 1 at the radius."""
+    """Density 200 e^(200 (radius - |x|)), up to e^10: the optical depth toward the center is 1 at the radius."""
     zero = radius + log(200) / 200
     blob = DensityBlob(200 * zero, zero, size_variation=0, shape_variation=0)
     return NeRF(1, encoding=DenseGrid(4), initial=blob, samples=256, **settings).double()
@@ -298,10 +298,10 @@ def test_mesh_of_a_ball_is_closed_and_of_the_right_size():
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_dtype_follows_the_parameters(dtype):
-    nerf = small(regularisers=(Orientation(), Entropy())).to(dtype)
+    nerf = small(regularizers=(Orientation(), Entropy())).to(dtype)
     nerf.on_progress(0, 0.0, rng())
     sample = nerf(batch(), rng())
-    assert sample.x.dtype == sample.regulariser.dtype == sample.condition.background.dtype == dtype
+    assert sample.x.dtype == sample.regularizer.dtype == sample.condition.background.dtype == dtype
     assert nerf.render(orbit(), 4, 4).normals.dtype == dtype
 
 

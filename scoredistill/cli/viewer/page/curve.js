@@ -1,4 +1,4 @@
-// One curve over the steps, as SVG that the style sheet colours; the mouse or the arrow keys read its values.
+// One curve over the steps, as SVG that the style sheet colors; the mouse or the arrow keys read its values.
 
 const MARGIN = { left: 52, right: 8, top: 8, bottom: 20 };
 

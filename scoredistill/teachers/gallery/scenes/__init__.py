@@ -1,7 +1,7 @@
-"""The nouns: each a procedural scene with several variants, a front that faces +z and a main colour.
+"""The nouns: each a procedural scene with several variants, a front that faces +z and a main color.
 
-A scene is written standing anywhere, in any unit; it is centred and scaled afterwards. A function returns the
-variants of its noun: other proportions, poses and colours, so that a mode is told from the next at a glance.
+A scene is written standing anywhere, in any unit; it is centered and scaled afterwards. A function returns the
+variants of its noun: other proportions, poses and colors, so that a mode is told from the next at a glance.
 """
 
 from collections.abc import Callable

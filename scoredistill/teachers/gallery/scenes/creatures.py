@@ -6,7 +6,7 @@ import math
 
 from scoredistill.teachers.gallery.parts import Part, box, capsule, cone, cylinder, ellipsoid, sphere, torus
 from scoredistill.teachers.gallery.table import Model
-from scoredistill.teachers.gallery.vocabulary import COLOURS
+from scoredistill.teachers.gallery.vocabulary import COLORS
 
 DARK = (0.12, 0.12, 0.14)
 CARROT = (0.95, 0.50, 0.13)
@@ -35,11 +35,11 @@ def snowman() -> tuple[Model, ...]:
         ]
         if middle:
             parts.append(sphere("main", middle).at(0, chest, 0))
-        belly, centre = (middle, chest) if middle else (low, low)
+        belly, center = (middle, chest) if middle else (low, low)
         for angle in (-0.35, 0.1):
-            parts.append(sphere("coal", 0.05).at(0, centre - belly * math.sin(angle), belly * math.cos(angle)))
-        colours = {"main": COLOURS[main], "nose": CARROT, "scarf": COLOURS[scarf], "hat": DARK, "coal": DARK}
-        return Model(tuple(part.turned("z", tilt) for part in parts), colours)
+            parts.append(sphere("coal", 0.05).at(0, center - belly * math.sin(angle), belly * math.cos(angle)))
+        colors = {"main": COLORS[main], "nose": CARROT, "scarf": COLORS[scarf], "hat": DARK, "coal": DARK}
+        return Model(tuple(part.turned("z", tilt) for part in parts), colors)
 
     return (
         one(0.5, 0.36, 0.26, cylinder("hat", 0.19, 0.17).at(0, 0.15, 0), "red", 0),
@@ -65,9 +65,9 @@ def duck() -> tuple[Model, ...]:
         for side in (-1, 1):
             wing = ellipsoid("wing", 0.09, 0.6 * height, 0.55 * length).turned("x", 15)
             parts.append(wing.at(side * 0.38, 0.1 * height, -0.1 * length))
-        r, g, b = COLOURS[main]
+        r, g, b = COLORS[main]
         shade = (0.86 * r, 0.86 * g, 0.80 * b)
-        return Model(tuple(parts), {"main": COLOURS[main], "wing": shade, "bill": COLOURS[bill], "eye": DARK})
+        return Model(tuple(parts), {"main": COLORS[main], "wing": shade, "bill": COLORS[bill], "eye": DARK})
 
     return (
         one(0.6, 0.38, 0.3, 0.22, 0, "yellow", "orange"),
@@ -96,7 +96,7 @@ def bear() -> tuple[Model, ...]:
             parts.append(arm.at(side * 1.0 * belly, 1.35 * belly, 0.15 * belly))
             leg = capsule("main", 0.36 * belly, 0.3 * belly).turned("x", 80)
             parts.append(leg.at(side * 0.6 * belly, 0.3 * belly, 0.8 * belly))
-        return Model(tuple(parts), {"main": COLOURS[main], "light": light, "dark": DARK})
+        return Model(tuple(parts), {"main": COLORS[main], "light": light, "dark": DARK})
 
     cream, pale, sand, snow = (0.93, 0.84, 0.68), (0.90, 0.90, 0.92), (0.80, 0.68, 0.50), (0.98, 0.94, 0.90)
     return (
@@ -127,8 +127,8 @@ def robot() -> tuple[Model, ...]:
             parts.append(arm.at(side * (width + 0.08), top - 0.12, 0))
             parts.append(cylinder("steel", 0.11, legs).at(side * 0.55 * width, legs, 0))
             parts.append(box("main", 0.15, 0.07, 0.2, 0.04).at(side * 0.55 * width, 0.07, 0.06))
-        colours = {"main": COLOURS[main], "panel": COLOURS[second], "steel": STEEL, "glow": GLOW}
-        return Model(tuple(parts), colours)
+        colors = {"main": COLORS[main], "panel": COLORS[second], "steel": STEEL, "glow": GLOW}
+        return Model(tuple(parts), colors)
 
     return (
         one(0.36, 0.38, box("main", 0.28, 0.26, 0.25, 0.06), 12, 0.2, "blue", "white"),

@@ -18,7 +18,7 @@ from scoredistill.teachers.gallery.parts import (
     torus,
 )
 from scoredistill.teachers.gallery.table import Model
-from scoredistill.teachers.gallery.vocabulary import COLOURS
+from scoredistill.teachers.gallery.vocabulary import COLORS
 
 COFFEE = (0.30, 0.18, 0.10)
 DOUGH = (0.86, 0.63, 0.36)
@@ -39,8 +39,8 @@ def mug() -> tuple[Model, ...]:
             torus("main", handle, 0.075).turned("x", 90).at(radius + 0.3 * handle, 0, 0),
             cylinder("band", radius + 0.012, 0.13 * half, 0.012).at(0, -0.35 * half, 0),
         )
-        colours = {"main": COLOURS[main], "coffee": COFFEE, "band": COLOURS[band]}
-        return Model(tuple(part.turned("y", turn) for part in parts), colours)
+        colors = {"main": COLORS[main], "coffee": COFFEE, "band": COLORS[band]}
+        return Model(tuple(part.turned("y", turn) for part in parts), colors)
 
     return (
         one(0.5, 0.55, 0.3, 0, "white", "blue"),
@@ -61,8 +61,8 @@ def donut() -> tuple[Model, ...]:
             spread = radius + tube * 0.35 * (-1) ** i
             height = 0.12 * tube + 0.97 * tube * math.sqrt(1 - 0.36**2)
             parts.append(bead.at(spread * math.sin(angle), height, spread * math.cos(angle)))
-        colours = {"main": COLOURS[main], "dough": DOUGH, "sprinkle": COLOURS[sprinkle]}
-        return Model(tuple(part.turned("x", lean) for part in parts), colours)
+        colors = {"main": COLORS[main], "dough": DOUGH, "sprinkle": COLORS[sprinkle]}
+        return Model(tuple(part.turned("x", lean) for part in parts), colors)
 
     return (
         one(0.5, 0.26, 40, "pink", "blue"),
@@ -86,8 +86,8 @@ def house() -> tuple[Model, ...]:
         for side in (-1, 1):
             parts.append(box("glass", 0.13, 0.13, 0.03).at(side * 0.62 * width, 1.2 * height, front))
             parts.append(box("glass", 0.03, 0.13, 0.16).at(side * (width + 0.005), 1.2 * height, 0))
-        colours = {"main": COLOURS[main], "roof": COLOURS[tiles], "door": COLOURS[door], "glass": GLASS}
-        return Model(tuple(parts), colours)
+        colors = {"main": COLORS[main], "roof": COLORS[tiles], "door": COLORS[door], "glass": GLASS}
+        return Model(tuple(parts), colors)
 
     return (
         one(0.6, 0.35, 0.5, 0.45, "white", "red", "brown"),
@@ -107,7 +107,7 @@ def lamp() -> tuple[Model, ...]:
             shade.at(0, 2 * stem, 0),
             sphere("bulb", 0.12).at(0, 2 * stem - 0.3, 0),
         )
-        return Model(parts, {"main": COLOURS[main], "metal": metal, "bulb": WARM})
+        return Model(parts, {"main": COLORS[main], "metal": metal, "bulb": WARM})
 
     brass, steel = (0.80, 0.62, 0.28), (0.60, 0.62, 0.66)
     return (

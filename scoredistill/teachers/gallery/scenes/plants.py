@@ -6,7 +6,7 @@ import math
 
 from scoredistill.teachers.gallery.parts import Part, capsule, cone, cylinder, dome, ellipsoid, sphere, torus
 from scoredistill.teachers.gallery.table import Model
-from scoredistill.teachers.gallery.vocabulary import COLOURS
+from scoredistill.teachers.gallery.vocabulary import COLORS
 
 CREAM = (0.95, 0.90, 0.78)
 BARK = (0.45, 0.30, 0.19)
@@ -16,7 +16,7 @@ SOIL = (0.28, 0.19, 0.13)
 
 
 def mushroom() -> tuple[Model, ...]:
-    """A stem, a cap in the main colour and light spots on it."""
+    """A stem, a cap in the main color and light spots on it."""
 
     def one(stem: float, half: float, cap: tuple[float, float], lean: float, main: str, spots: str) -> Model:
         width, rise = cap
@@ -30,8 +30,8 @@ def mushroom() -> tuple[Model, ...]:
             a, e = math.radians(turn), math.radians(90 - tip)
             place = width * math.cos(e) * math.sin(a), rise * math.sin(e), width * math.cos(e) * math.cos(a)
             parts.append(sphere("spot", size).at(place[0], 2 * half + place[1], place[2]))
-        colours = {"main": COLOURS[main], "stem": CREAM, "spot": COLOURS[spots]}
-        return Model(tuple(part.turned("z", lean) for part in parts), colours)
+        colors = {"main": COLORS[main], "stem": CREAM, "spot": COLORS[spots]}
+        return Model(tuple(part.turned("z", lean) for part in parts), colors)
 
     return (
         one(0.17, 0.4, (0.62, 0.48), 0, "red", "white"),
@@ -75,10 +75,10 @@ def tree() -> tuple[Model, ...]:
     )
     deep, yellow_green = (0.13, 0.42, 0.30), (0.60, 0.68, 0.22)
     return (
-        Model(fir, {"main": deep, "bark": BARK, "fruit": COLOURS["yellow"]}),
-        Model(round_tree, {"main": LEAF, "bark": BARK, "fruit": COLOURS["red"]}),
+        Model(fir, {"main": deep, "bark": BARK, "fruit": COLORS["yellow"]}),
+        Model(round_tree, {"main": LEAF, "bark": BARK, "fruit": COLORS["red"]}),
         Model(poplar, {"main": yellow_green, "bark": BARK}),
-        Model(cloud, {"main": COLOURS["orange"], "bark": BARK, "fruit": COLOURS["red"]}),
+        Model(cloud, {"main": COLORS["orange"], "bark": BARK, "fruit": COLORS["red"]}),
     )
 
 
@@ -97,7 +97,7 @@ def flower() -> tuple[Model, ...]:
         for side, height in ((-1, 0.5), (1, 0.75)):
             leaf = ellipsoid("stem", 0.28, 0.05, 0.13).turned("z", side * 30)
             parts.append(leaf.at(side * 0.26, height * stem + 0.1, 0))
-        return Model(tuple(parts), {"main": COLOURS[main], "middle": COLOURS[middle], "stem": LEAF})
+        return Model(tuple(parts), {"main": COLORS[main], "middle": COLORS[middle], "stem": LEAF})
 
     return (
         one(8, 0.36, 0.13, 0.2, 0.5, "white", "yellow"),
@@ -126,12 +126,12 @@ def cactus() -> tuple[Model, ...]:
             *arms,
             sphere("blossom", 0.1).at(0, top, 0),
         )
-        pots = {"clay": CLAY} | COLOURS
-        return Model(parts, {"main": main, "pot": pots[pot], "soil": SOIL, "blossom": COLOURS[blossom]})
+        pots = {"clay": CLAY} | COLORS
+        return Model(parts, {"main": main, "pot": pots[pot], "soil": SOIL, "blossom": COLORS[blossom]})
 
     light, bluish = (0.48, 0.68, 0.34), (0.24, 0.52, 0.46)
     return (
-        one(0.19, 0.5, arm(-1, 0.5, 0.38, 0.35) + arm(1, 0.7, 0.36, 0.3), "clay", "pink", COLOURS["green"]),
+        one(0.19, 0.5, arm(-1, 0.5, 0.38, 0.35) + arm(1, 0.7, 0.36, 0.3), "clay", "pink", COLORS["green"]),
         one(0.34, 0.16, [], "blue", "yellow", light),
         one(0.16, 0.6, arm(1, 0.45, 0.36, 0.5), "white", "red", bluish),
         one(0.2, 0.35, arm(-1, 0.4, 0.42, 0.6) + arm(1, 0.35, 0.42, 0.2), "yellow", "purple", LEAF),

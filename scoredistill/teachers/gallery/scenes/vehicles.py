@@ -1,4 +1,4 @@
-"""Vehicles, their bows towards +z."""
+"""Vehicles, their bows toward +z."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from scoredistill.teachers.gallery.parts import (
     torus,
 )
 from scoredistill.teachers.gallery.table import Model
-from scoredistill.teachers.gallery.vocabulary import COLOURS
+from scoredistill.teachers.gallery.vocabulary import COLORS
 
 GLASS = (0.55, 0.78, 0.92)
 RUBBER = (0.13, 0.13, 0.15)
@@ -37,11 +37,11 @@ def car() -> tuple[Model, ...]:
                 parts.append(cylinder("steel", 0.5 * wheel, 0.1).turned("z", 90).at(side * width, wheel, end * length))
             parts.append(sphere("light", 0.075).at(side * 0.65 * width, wheel + 0.14, length - 0.02))
             parts.append(box("brake", 0.08, 0.05, 0.03).at(side * 0.65 * width, wheel + 0.16, -length))
-        colours = {
-            "main": COLOURS[main], "roof": COLOURS[roof], "glass": GLASS, "rubber": RUBBER, "steel": STEEL,
-            "light": LIGHT, "brake": COLOURS["red"],
+        colors = {
+            "main": COLORS[main], "roof": COLORS[roof], "glass": GLASS, "rubber": RUBBER, "steel": STEEL,
+            "light": LIGHT, "brake": COLORS["red"],
         }  # fmt: skip
-        return Model(tuple(parts), colours)
+        return Model(tuple(parts), colors)
 
     def saloon(width: float, length: float, back: float, wheel: float) -> tuple[Part, Part]:
         glass = pyramid("glass", 0.92 * width, length, 0.16, 0.17).at(0, wheel + 0.42, back)
@@ -72,8 +72,8 @@ def rocket() -> tuple[Model, ...]:
         for i in range(fins):
             blade = pyramid("second", fin, 0.045, 0.02, 0.22, 0.015).at(0, 0.05, 0)
             parts.append(blade.at(radius + 0.4 * fin, 0, 0).turned("y", 45 + 360 * i / fins))
-        colours = {"main": COLOURS[main], "second": COLOURS[second], "glass": GLASS, "steel": STEEL, "flame": FLAME}
-        return Model(tuple(parts), colours)
+        colors = {"main": COLORS[main], "second": COLORS[second], "glass": GLASS, "steel": STEEL, "flame": FLAME}
+        return Model(tuple(parts), colors)
 
     return (
         one(0.28, 0.5, cone("second", 0.28, 0.02, 0.26).at(0, 0.22, 0), 4, 0.2, "white", "red"),
@@ -114,8 +114,8 @@ def boat() -> tuple[Model, ...]:
     ketch = [*hull(0.32, 0.7, 0.17), *sail(0.5, 0.36, 0.38, 0.32), *sail(0.4, 0.32, -0.42, 0.32)]
 
     def painted(parts: list[Part], main: str, cloth: str, band: str) -> Model:
-        colours = {"main": COLOURS[main], "sail": COLOURS[cloth], "band": COLOURS[band], "wood": WOOD, "glass": GLASS}
-        return Model(tuple(parts), colours)
+        colors = {"main": COLORS[main], "sail": COLORS[cloth], "band": COLORS[band], "wood": WOOD, "glass": GLASS}
+        return Model(tuple(parts), colors)
 
     return (
         painted(sloop, "red", "white", "yellow"),

@@ -1,4 +1,4 @@
-"""Normalisers of r and h: what they compute, what they remember, and on how many processes."""
+"""Normalizers of r and h: what they compute, what they remember, and on how many processes."""
 
 import math
 from pathlib import Path
@@ -15,17 +15,17 @@ from scoredistill.diffusion import CosineSchedule
 from scoredistill.divergences import ForwardKL
 from scoredistill.generators import ImageParticles
 from scoredistill.losses import FDistill
-from scoredistill.ratios import BatchMeanNormaliser, ClampRatio, ExactRatio, TimeBinNormaliser
+from scoredistill.ratios import BatchMeanNormalizer, ClampRatio, ExactRatio, TimeBinNormalizer
 from scoredistill.teachers import GaussianMixture
-from scoredistill.types import Noised, Sample
+from scoredistill.types import Diffused, Sample
 
 SCHEDULE = CosineSchedule()
 
 
-def at_log_snr(*log_snr: float) -> Noised:
+def at_log_snr(*log_snr: float) -> Diffused:
     t = SCHEDULE.t_at_log_snr(torch.tensor(log_snr))
     x = torch.zeros(len(t), 1)
-    return Noised.diffuse(Sample(x), t, x, SCHEDULE)
+    return Diffused.diffuse(Sample(x), t, x, SCHEDULE)
 
 
 def test_clamp() -> None:
@@ -37,79 +37,79 @@ def test_clamp() -> None:
 
 
 def test_bins_lie_between_their_edges_and_the_outer_ones_take_the_rest() -> None:
-    bins = TimeBinNormaliser(4, edges=[-4.0, 0.0, 4.0]).bin_of(
+    bins = TimeBinNormalizer(4, edges=[-4.0, 0.0, 4.0]).bin_of(
         at_log_snr(-30.0, -7.9, -4.1, -3.9, -0.1, 0.1, 4.1, 7.9, 30.0)
     )
     assert bins.tolist() == [0, 0, 0, 1, 1, 2, 3, 3, 3]
 
 
 def test_forward_is_pure_and_observing_changes_only_the_statistics() -> None:
-    normaliser, at = TimeBinNormaliser(2, edges=[0.0]), at_log_snr(-5.0, 5.0)
+    normalizer, at = TimeBinNormalizer(2, edges=[0.0]), at_log_snr(-5.0, 5.0)
     log_r = torch.tensor([1.0, -2.0], requires_grad=True)
-    assert torch.equal(normaliser(log_r, at), log_r)
-    assert normaliser.count.tolist() == [0, 0]
-    normaliser.observe(log_r, at)
+    assert torch.equal(normalizer(log_r, at), log_r)
+    assert normalizer.count.tolist() == [0, 0]
+    normalizer.observe(log_r, at)
     assert log_r.tolist() == [1.0, -2.0]
-    assert normaliser.count.tolist() == [1, 1]
-    before = {key: value.clone() for key, value in normaliser.state_dict().items()}
-    torch.testing.assert_close(normaliser(log_r, at), torch.zeros(2))
-    assert all(torch.equal(before[key], value) for key, value in normaliser.state_dict().items())
-    assert not normaliser.log_mean.requires_grad
+    assert normalizer.count.tolist() == [1, 1]
+    before = {key: value.clone() for key, value in normalizer.state_dict().items()}
+    torch.testing.assert_close(normalizer(log_r, at), torch.zeros(2))
+    assert all(torch.equal(before[key], value) for key, value in normalizer.state_dict().items())
+    assert not normalizer.log_mean.requires_grad
 
 
 @pytest.mark.parametrize("default", [torch.float32, torch.float64])
 def test_the_average_is_of_r_itself_and_starts_warm(default: torch.dtype) -> None:
     torch.set_default_dtype(default)
-    decay, normaliser = 0.7, TimeBinNormaliser(1, decay=0.7)
+    decay, normalizer = 0.7, TimeBinNormalizer(1, decay=0.7)
     batches = torch.randn(8, 5, dtype=torch.float64)
     expected = torch.tensor(0.0, dtype=torch.float64)
     for i, log_r in enumerate(batches):
         fresh = max(1 / (i + 1), 1 - decay)
         expected = (1 - fresh) * expected + fresh * log_r.exp().mean()
-        normaliser.observe(log_r, at_log_snr(*[0.0] * 5))
-        torch.testing.assert_close(normaliser.log_mean.exp()[0], expected, rtol=1e-12, atol=0)
-    assert normaliser.count.tolist() == [8]
+        normalizer.observe(log_r, at_log_snr(*[0.0] * 5))
+        torch.testing.assert_close(normalizer.log_mean.exp()[0], expected, rtol=1e-12, atol=0)
+    assert normalizer.count.tolist() == [8]
 
 
 def test_a_bin_that_has_seen_nothing_leaves_r_as_it_is() -> None:
-    normaliser = TimeBinNormaliser(4, edges=[-4.0, 0.0, 4.0])
-    normaliser.observe(torch.tensor([3.0, 5.0]), at_log_snr(-5.0, -5.0))
-    out = normaliser(torch.tensor([3.0, 3.0]), at_log_snr(-5.0, 5.0))
+    normalizer = TimeBinNormalizer(4, edges=[-4.0, 0.0, 4.0])
+    normalizer.observe(torch.tensor([3.0, 5.0]), at_log_snr(-5.0, -5.0))
+    out = normalizer(torch.tensor([3.0, 3.0]), at_log_snr(-5.0, 5.0))
     mean = math.log((math.exp(3) + math.exp(5)) / 2)
     torch.testing.assert_close(out, torch.tensor([3.0 - mean, 3.0]))
 
 
 def test_very_large_ratios_stay_finite() -> None:
-    normaliser, at = TimeBinNormaliser(1), at_log_snr(0.0, 0.0)
+    normalizer, at = TimeBinNormalizer(1), at_log_snr(0.0, 0.0)
     for _ in range(3):
-        normaliser.observe(torch.tensor([800.0, 900.0]), at)
-    torch.testing.assert_close(normaliser(torch.tensor([900.0, 0.0]), at), torch.tensor([0.0, -900.0]) + math.log(2))
+        normalizer.observe(torch.tensor([800.0, 900.0]), at)
+    torch.testing.assert_close(normalizer(torch.tensor([900.0, 0.0]), at), torch.tensor([0.0, -900.0]) + math.log(2))
 
 
 def test_statistics_go_into_checkpoints() -> None:
-    first, second, at = *(TimeBinNormaliser(3, edges=[-1.0, 1.0]) for _ in range(2)), at_log_snr(-5.0, 0.0, 5.0)
+    first, second, at = *(TimeBinNormalizer(3, edges=[-1.0, 1.0]) for _ in range(2)), at_log_snr(-5.0, 0.0, 5.0)
     for _ in range(4):
         first.observe(torch.randn(3), at)
     second.load_state_dict(first.state_dict())
     log_r = torch.randn(3)
-    for normaliser in (first, second):
-        normaliser.observe(log_r, at)
+    for normalizer in (first, second):
+        normalizer.observe(log_r, at)
     assert torch.equal(first(log_r, at), second(log_r, at))
 
 
 def test_batch_mean_is_one() -> None:
     h = torch.rand(7) + 0.1
-    out = BatchMeanNormaliser()(h)
+    out = BatchMeanNormalizer()(h)
     assert float(out.mean()) == pytest.approx(1, abs=1e-15)
     torch.testing.assert_close(out / out[0], h / h[0])
-    assert torch.equal(BatchMeanNormaliser()(h[:1]), torch.ones(1))
-    assert torch.equal(BatchMeanNormaliser()(torch.zeros(3)), torch.zeros(3))
+    assert torch.equal(BatchMeanNormalizer()(h[:1]), torch.ones(1))
+    assert torch.equal(BatchMeanNormalizer()(torch.zeros(3)), torch.zeros(3))
 
 
 def gradient(x: Tensor, t: Tensor, epsilon: Tensor) -> Tensor:
     """f-distill's, with the mean of h over the batch divided out."""
     q = ExactCritic(GaussianMixture(torch.tensor([[0.5]], dtype=torch.float64), 0.8))
-    loss = FDistill(ForwardKL(), q, ExactRatio(), weight_normaliser=BatchMeanNormaliser())
+    loss = FDistill(ForwardKL(), q, ExactRatio(), weight_normalizer=BatchMeanNormalizer())
     teacher = GaussianMixture(torch.zeros(1, 1, dtype=torch.float64), 1.0)
     return Distiller(ImageParticles(x), teacher, loss).gradient(x, t=t, epsilon=epsilon)
 

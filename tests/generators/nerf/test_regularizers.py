@@ -1,4 +1,4 @@
-"""Regularisers against values worked out by hand."""
+"""Regularizers against values worked out by hand."""
 
 from dataclasses import replace
 from math import log
@@ -72,6 +72,6 @@ def test_orientation_needs_normals(march):
 
 def test_empty_rays_are_finite(march):
     empty = replace(march, opacity=torch.zeros(2, requires_grad=True), weights=torch.zeros(2))
-    for regulariser in (Sparsity(), Opacity(), Emptiness(), Entropy(), ZVariance()):
-        value = regulariser(empty, FIELD)
+    for regularizer in (Sparsity(), Opacity(), Emptiness(), Entropy(), ZVariance()):
+        value = regularizer(empty, FIELD)
         assert value.isfinite()

@@ -6,46 +6,46 @@ import pytest
 import torch
 
 from scoredistill.data import GalleryImages
-from scoredistill.evaluation import Recogniser
-from scoredistill.evaluation.prompt_classifier import spoilt
+from scoredistill.evaluation import PromptClassifier
+from scoredistill.evaluation.prompt_classifier import corrupt
 
 PROMPTS = ("a red mug", "a mushroom")
 
 
-def small() -> Recogniser:
-    return Recogniser(PROMPTS, resolution=16, pictures=40, steps=80)
+def small() -> PromptClassifier:
+    return PromptClassifier(PROMPTS, resolution=16, pictures=40, steps=80)
 
 
 @pytest.fixture(scope="module")
-def fitted() -> Recogniser:
+def fitted() -> PromptClassifier:
     return small().fit()
 
 
-def test_it_recognises_pictures_that_it_has_not_seen(fitted: Recogniser) -> None:
+def test_it_recognizes_pictures_that_it_has_not_seen(fitted: PromptClassifier) -> None:
     assert min(fitted.accuracy, fitted.accuracy_spoilt) > 0.9
     pictures, labels = GalleryImages(PROMPTS, 48, 16, seed=9).take(torch.arange(16))
-    assert float((fitted.recognise(pictures.double()) == labels).double().mean()) > 0.8
+    assert float((fitted.recognize(pictures.double()) == labels).double().mean()) > 0.8
     assert fitted.features(pictures).shape == (16, 64)
     assert float(fitted.features(pictures).square().mean()) == pytest.approx(1, rel=0.5)
 
 
 def test_training_depends_on_its_seed_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("scoredistill.evaluation.prompt_classifier.CHECKED", 4)
-    first, state = Recogniser(PROMPTS, 16, 8, 3).fit().state_dict(), torch.get_rng_state()
+    first, state = PromptClassifier(PROMPTS, 16, 8, 3).fit().state_dict(), torch.get_rng_state()
     with torch.inference_mode():
-        again = Recogniser(PROMPTS, 16, 8, 3).fit().state_dict()
+        again = PromptClassifier(PROMPTS, 16, 8, 3).fit().state_dict()
     assert torch.equal(state, torch.get_rng_state())
     assert all(torch.equal(value, first[key]) for key, value in again.items())
-    other = Recogniser(PROMPTS, 16, 8, 3, seed=1).fit().state_dict()
+    other = PromptClassifier(PROMPTS, 16, 8, 3, seed=1).fit().state_dict()
     assert not torch.equal(other["head.weight"], first["head.weight"])
 
 
 def test_it_is_kept_and_found_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("scoredistill.evaluation.prompt_classifier.CHECKED", 4)
-    monkeypatch.setattr(Recogniser.__init__, "__defaults__", (16, 8, 2, 0))
-    first = Recogniser.cached(tmp_path / "kept", PROMPTS)
-    monkeypatch.setattr(Recogniser, "fit", lambda self: pytest.fail("it was there already"))
-    second = Recogniser.cached(tmp_path / "kept", PROMPTS)
+    monkeypatch.setattr(PromptClassifier.__init__, "__defaults__", (16, 8, 2, 0))
+    first = PromptClassifier.cached(tmp_path / "kept", PROMPTS)
+    monkeypatch.setattr(PromptClassifier, "fit", lambda self: pytest.fail("it was there already"))
+    second = PromptClassifier.cached(tmp_path / "kept", PROMPTS)
     assert all(torch.equal(value, second.state_dict()[key]) for key, value in first.state_dict().items())
     assert second.accuracy == first.accuracy
     assert not any(parameter.requires_grad for parameter in second.parameters())
@@ -54,7 +54,7 @@ def test_it_is_kept_and_found_again(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 def test_spoilt_pictures_keep_their_range_and_mean() -> None:
     x = GalleryImages(PROMPTS, 16, 8).take(torch.arange(8))[0].double()
-    y = spoilt(x, torch.Generator().manual_seed(0))
+    y = corrupt(x, torch.Generator().manual_seed(0))
     assert (y.shape, y.dtype) == (x.shape, x.dtype)
     assert float(y.abs().max()) <= 1
     assert not torch.allclose(x, y, atol=0.05)
@@ -64,9 +64,9 @@ def test_spoilt_pictures_keep_their_range_and_mean() -> None:
 @pytest.mark.parametrize("prompts", ["a red mug", ["a red mug"], ["a red mug", "a red mug"]])
 def test_it_needs_prompts_that_differ(prompts: list[str]) -> None:
     with pytest.raises(ValueError, match="two or more that differ"):
-        Recogniser(prompts)
+        PromptClassifier(prompts)
 
 
 def test_the_gallery_has_to_know_the_prompts() -> None:
     with pytest.raises(ValueError, match="unknown word 'unicorn'"):
-        Recogniser(["a unicorn", "a red mug"]).fit()
+        PromptClassifier(["a unicorn", "a red mug"]).fit()

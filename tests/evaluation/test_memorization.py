@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from scoredistill.evaluation import Neighbourhood, memorisation_figures
+from scoredistill.evaluation import Neighborhood, memorization_metrics
 
 
 def rng(seed: int = 0) -> torch.Generator:
@@ -16,48 +16,48 @@ DATA = torch.randn(500, 1, 4, 4, generator=rng(), dtype=torch.float64)
 
 
 def test_new_samples_are_about_as_far_as_data_are_from_each_other() -> None:
-    figures = memorisation_figures(torch.randn(500, 1, 4, 4, generator=rng(1)), DATA)
-    assert figures["memorised"] == 0
-    # In many dimensions nearest neighbours are hubs: new samples are nearer to one than it is to its own only seldom.
-    assert 0 < figures["unauthentic"] < 0.5
-    assert figures["nearest_distance"] == pytest.approx(figures["nearest_distance_data"], rel=0.05)
+    metrics = memorization_metrics(torch.randn(500, 1, 4, 4, generator=rng(1)), DATA)
+    assert metrics["memorized"] == 0
+    # In many dimensions nearest neighbors are hubs: new samples are nearer to one than it is to its own only seldom.
+    assert 0 < metrics["unauthentic"] < 0.5
+    assert metrics["nearest_distance"] == pytest.approx(metrics["nearest_distance_data"], rel=0.05)
 
 
 @pytest.mark.parametrize("noise", [0.0, 0.01])
 def test_copies_are_found(noise: float) -> None:
     copies = DATA[:300] + noise * torch.randn(300, 1, 4, 4, generator=rng(1))
     samples = torch.cat([copies, torch.randn(100, 1, 4, 4, generator=rng(2))])
-    figures = memorisation_figures(samples, DATA)
-    assert figures["memorised"] == 0.75
-    assert figures["unauthentic"] >= 0.75
+    metrics = memorization_metrics(samples, DATA)
+    assert metrics["memorized"] == 0.75
+    assert metrics["unauthentic"] >= 0.75
     # The norm of 16 normal numbers has the mean sqrt(2) Gamma(8.5) / Gamma(8), and the variance 16 less its square.
     mean = math.sqrt(2) * math.gamma(8.5) / math.gamma(8)
     error = math.sqrt((16 - mean**2) / 300)
-    found = memorisation_figures(copies, DATA)["nearest_distance"]
+    found = memorization_metrics(copies, DATA)["nearest_distance"]
     assert found == pytest.approx(mean * noise, rel=0, abs=3 * error * noise)
 
 
 def test_by_hand() -> None:
     data = torch.tensor([[0.0], [1.0], [4.0]])
-    near = Neighbourhood.of(data)
+    near = Neighborhood.of(data)
     assert near.spacing.tolist() == [1.0, 1.0, 3.0]
     found = near.look(torch.tensor([[0.2], [0.4], [2.8], [8.0]]))
-    assert found["memorised"].tolist() == [1, 0, 0, 0]
+    assert found["memorized"].tolist() == [1, 0, 0, 0]
     assert found["unauthentic"].tolist() == [1, 1, 1, 0]
     assert found["nearest_distance"].tolist() == pytest.approx([0.2, 0.4, 1.2, 4.0])
 
 
 def test_a_point_that_the_data_hold_twice_can_be_copied() -> None:
     doubled = torch.cat([DATA, DATA])
-    figures = memorisation_figures(DATA[:20], doubled)
-    assert figures["memorised"] == 1
-    assert figures["nearest_distance_data"] == 0
+    metrics = memorization_metrics(DATA[:20], doubled)
+    assert metrics["memorized"] == 1
+    assert metrics["nearest_distance_data"] == 0
 
 
 def test_errors() -> None:
     with pytest.raises(ValueError, match="data: at least 2 rows"):
-        memorisation_figures(DATA, DATA[:1])
+        memorization_metrics(DATA, DATA[:1])
     with pytest.raises(ValueError, match="rows of 4 and of 16"):
-        memorisation_figures(DATA[:, :, 0], DATA)
+        memorization_metrics(DATA[:, :, 0], DATA)
     with pytest.raises(ValueError, match=r"ratio must lie in \(0, 1\]"):
-        memorisation_figures(DATA, DATA, ratio=0.0)
+        memorization_metrics(DATA, DATA, ratio=0.0)

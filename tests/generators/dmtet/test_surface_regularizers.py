@@ -27,11 +27,11 @@ def by_definition(kind: str, grid: Grid) -> torch.Tensor:
         for a, b in zip(face, face[1:] + face[:1], strict=True):
             edges.setdefault((min(a, b), max(a, b)), []).append(f)
     if kind == "laplacian":
-        neighbours: list[list[int]] = [[] for _ in vertices]
+        neighbors: list[list[int]] = [[] for _ in vertices]
         for a, b in edges:
-            neighbours[a].append(b)
-            neighbours[b].append(a)
-        offset = torch.stack([vertices[near].mean(0) - vertices[i] for i, near in enumerate(neighbours)])
+            neighbors[a].append(b)
+            neighbors[b].append(a)
+        offset = torch.stack([vertices[near].mean(0) - vertices[i] for i, near in enumerate(neighbors)])
         return offset.square().sum(1).mean()
     a, b, c = vertices[faces].unbind(1)
     normals = normalize(torch.linalg.cross(b - a, c - a), dim=1)
@@ -91,7 +91,7 @@ def test_descending_smooths(kind):
 def test_the_total_is_weighted_by_progress():
     surface = marching_tetrahedra(Grid(sphere(8)[None], 0.0))
     annealed = Piecewise([Knot(0, 0.0), Knot(1, 2.0)])
-    regularisers = [Laplacian(annealed), SignChange(0.0)]
-    assert total(regularisers, surface, 0.0) is None
-    torch.testing.assert_close(total(regularisers, surface, 0.5), Laplacian()(surface))
+    regularizers = [Laplacian(annealed), SignChange(0.0)]
+    assert total(regularizers, surface, 0.0) is None
+    torch.testing.assert_close(total(regularizers, surface, 0.5), Laplacian()(surface))
     assert total([], surface, 0.0) is None

@@ -7,11 +7,11 @@ from scoredistill.evaluation import chroma, mean_chroma, mean_pair_distance
 
 
 @pytest.mark.parametrize(
-    ("colour", "expected"),
+    ("color", "expected"),
     [((1, -1, -1), 104.55), ((-1, 1, -1), 119.78), ((-1, -1, 1), 133.81), ((1, 1, 1), 0), ((0.1, 0.1, 0.1), 0)],
 )
-def test_chroma_of_srgb_primaries_and_greys(colour: tuple[float, ...], expected: float) -> None:
-    pixels = torch.tensor(colour)[:, None, None].expand(2, 3, 4, 5)
+def test_chroma_of_srgb_primaries_and_grays(color: tuple[float, ...], expected: float) -> None:
+    pixels = torch.tensor(color)[:, None, None].expand(2, 3, 4, 5)
     assert chroma(pixels).shape == (2, 4, 5)
     assert float(chroma(pixels).mean()) == pytest.approx(expected, abs=0.005)  # published with two decimals
 
@@ -23,7 +23,7 @@ def test_chroma_clamps_and_falls_with_saturation() -> None:
 
 
 def test_mean_chroma_is_of_the_foreground() -> None:
-    pictures = torch.stack([torch.tensor([1.0, -1.0, -1.0]), torch.zeros(3)], dim=1)[:, None, :]  # red, grey
+    pictures = torch.stack([torch.tensor([1.0, -1.0, -1.0]), torch.zeros(3)], dim=1)[:, None, :]  # red, gray
     opacity = torch.tensor([[0.9, 0.1]])
     assert float(mean_chroma(pictures, opacity)) == pytest.approx(104.55, abs=0.005)
     assert mean_chroma(pictures, 0 * opacity) is None
