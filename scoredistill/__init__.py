@@ -1,4 +1,4 @@
-"""scoredistill: distil a diffusion model's score into NeRFs, meshes and one-step generators.
+"""scoredistill: distill a diffusion model's score into NeRFs, meshes and one-step generators.
 
 Distiller(generator, teacher, loss)        SDS is VSD is f-distill: g = w(t) h(r) (A - B)
 """

@@ -28,7 +28,7 @@ COMMANDS = {
 HELP = """\
 usage: scoredistill COMMAND [options]
 
-Distil a diffusion model's score into NeRFs, meshes and one-step generators.
+Distill a diffusion model's score into NeRFs, meshes and one-step generators.
 
 commands:
 {commands}

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+from scoredistill.types import Sample, Shard
 
 
 def all_reduce(value: Tensor, operation: dist.ReduceOp.RedOpType = dist.ReduceOp.SUM) -> Tensor:
@@ -49,10 +51,22 @@ def is_distributed() -> bool:
 
 
 @dataclass(frozen=True)
-class ParticleShard:
+class BatchShard(Shard):
+    """One process's own batch, where each of several processes has one: statistics are those of all of them."""
+
+    def sum(self, value: Tensor) -> Tensor:
+        return all_reduce(value.detach().clone())
+
+    def max(self, value: Tensor) -> Tensor:
+        return all_reduce(value.detach().clone(), dist.ReduceOp.MAX)
+
+
+@dataclass(frozen=True)
+class ParticleShard(BatchShard):
     """Particles `first` to `first + held` (exclusive) of n. Every process holds as many, in the order of the processes.
 
     Args:
+        draw_on_device: as of `Shard`.
         process: which one it is, in [0, processes).
         processes: among which the particles are split.
         particles: n, of all processes together.
@@ -61,9 +75,9 @@ class ParticleShard:
         ValueError: if n cannot be split evenly.
     """
 
-    process: int
-    processes: int
-    particles: int
+    process: int = 0
+    processes: int = 1
+    particles: int = 1
 
     def __post_init__(self) -> None:
         if self.particles % self.processes:
@@ -71,6 +85,10 @@ class ParticleShard:
                 f"particles: {self.particles} cannot be split evenly over {self.processes} processes: ask for a "
                 "multiple of them, or for fewer devices"
             )
+
+    @property
+    def parts(self) -> int:
+        return self.processes
 
     @property
     def held(self) -> int:
@@ -82,6 +100,11 @@ class ParticleShard:
         """Index of the first of them among all."""
         return self.process * self.held
 
-    def of(self, whole: Tensor) -> Tensor:
+    def own(self, value: Tensor) -> Tensor:
         """This process's rows of what has rows for all particles, in their order: n of them, or n V."""
-        return whole.tensor_split(self.processes)[self.process]
+        return value.tensor_split(self.processes)[self.process]
+
+    def with_population(self, sample: Sample) -> Sample:
+        views = sample.views
+        everyone = None if views is None else all_gather(views)
+        return replace(sample, population=all_gather(sample.x), population_view_index=everyone)

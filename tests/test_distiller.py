@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 import torch
 from laws.speaking import Speaking
-from laws.zoo import GUIDANCES, LOSSES, discriminator, mlp_critic
+from laws.zoo import GUIDANCES, LOSSES, discriminator, mlp_critic, training_loss
 from torch import Tensor, nn
 
 from scoredistill import Batch, Condition, Distiller, Sample
@@ -74,7 +74,7 @@ def test_a_step_is_a_function_of_its_generator(make: Make) -> None:
 @pytest.mark.parametrize("make", LOSSES.values(), ids=LOSSES.keys())
 def test_the_surrogates_gradient_is_g_over_the_batch(make: Make) -> None:
     ours = distiller(make())
-    step = ours.step(asked(), rng=rng(5))
+    step = ours.evaluate(asked(), rng=rng(5))
     step.loss.backward()
     torch.testing.assert_close(ours.generator.values.grad, step.gradient.g / 6, rtol=1e-14, atol=0)
     assert float(step.loss.detach()) == pytest.approx(float((step.gradient.g**2).sum() / 12))
@@ -86,7 +86,7 @@ def test_the_surrogates_gradient_is_g_over_the_batch(make: Make) -> None:
 def test_the_surrogate_goes_through_the_generator() -> None:
     theta, g = torch.randn(4, requires_grad=True), torch.randn(3, 2)
     jacobian = torch.randn(6, 4)
-    surrogate((jacobian @ theta).view(3, 2), g).backward()
+    surrogate(Sample((jacobian @ theta).view(3, 2)), g).backward()
     torch.testing.assert_close(theta.grad, jacobian.T @ g.flatten() / 3)
 
 
@@ -129,8 +129,8 @@ class TwoCritics(VSD):
 
 def test_every_trained_critic_is_trained_once() -> None:
     ours = distiller(TwoCritics())
-    diffused = ours.step(rng=rng()).diffused
-    first, second = ours.loss.critic.training_loss(diffused), ours.loss.second.training_loss(diffused)
+    diffused = ours.evaluate(rng=rng()).diffused
+    first, second = training_loss(ours.loss.critic, diffused), training_loss(ours.loss.second, diffused)
     assert first != second
     torch.testing.assert_close(ours.critic_loss(diffused=diffused), first + second)
 
@@ -142,7 +142,7 @@ def test_critic_timesteps_are_the_critics_own() -> None:
     )
     critic = ours.loss.critic
     original = critic.training_error
-    critic.training_error = lambda diffused: seen.append(diffused.t) or original(diffused)
+    critic.training_error = lambda diffused, teacher: seen.append(diffused.t) or original(diffused, teacher)
     ours.critic_loss(rng=rng())
     assert 0.9 <= seen[0].min() <= seen[0].max() <= 0.95
     assert Distiller(ours.generator, ours.teacher, ours.loss).critic_timesteps is not ours.critic_timesteps
@@ -153,7 +153,7 @@ def test_timesteps_follow_progress() -> None:
     ours.timesteps = NoiseLevelTimesteps(Piecewise([Knot(0, 10, "geometric"), Knot(1, 0.1)]))
     schedule = ours.teacher.schedule
     for progress, ratio in ((0.0, 10.0), (0.5, 1.0), (1.0, 0.1)):
-        t = ours.step(progress=progress).diffused.t
+        t = ours.evaluate(progress=progress).diffused.t
         torch.testing.assert_close(schedule.sigma(t) / schedule.alpha(t), torch.full((6,), ratio))
 
 
@@ -204,7 +204,7 @@ def test_a_sample_that_says_who_the_population_is_is_believed() -> None:
 def test_some_particles_a_step_still_know_all_the_others() -> None:
     particles = torch.randn(8, 2, generator=rng(1))
     ours = Distiller(ImageParticles(particles, per_step=3), teacher(), VSD(ParticleCritic()))
-    step = ours.step(Batch(), rng=rng())
+    step = ours.evaluate(Batch(), rng=rng())
     assert step.diffused.x_t.shape == (3, 2)
     expected = Empirical(particles)(step.diffused.x_t, step.diffused.t).epsilon
     torch.testing.assert_close(step.gradient.baseline, expected, rtol=1e-9, atol=1e-9)

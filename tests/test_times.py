@@ -24,7 +24,7 @@ def test_a_number_is_a_time_for_all_samples(t: float | Tensor, dtype: torch.dtyp
     g = distiller.gradient(x, t=t, epsilon=epsilon)
     assert g.dtype == dtype
     assert torch.equal(g, expected)
-    steps = [float(distiller.step(t=at, epsilon=epsilon).loss.detach()) for at in (t, torch.full((3,), 0.5).to(x))]
+    steps = [float(distiller.evaluate(t=at, epsilon=epsilon).loss.detach()) for at in (t, torch.full((3,), 0.5).to(x))]
     assert steps[0] == steps[1]
 
 

@@ -104,10 +104,10 @@ def test_a_batch_of_a_size_splits_by_it() -> None:
 
 def test_joined_samples_of_cameras_stay_apart_as_views() -> None:
     seen = Condition(camera=camera(4))
-    first = Sample(torch.zeros(4, 2), seen, particle=torch.tensor([0, 1, 0, 1]), view=torch.tensor([0, 0, 1, 1]))
+    first = Sample(torch.zeros(4, 2), seen, particle=torch.tensor([0, 1, 0, 1]), view_index=torch.tensor([0, 0, 1, 1]))
     second = Sample(torch.ones(2, 2), seen[torch.tensor([0, 0])], particle=torch.tensor([0, 1]))
     joined = Sample.cat([first, second, first])
-    assert joined.view.tolist() == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]
+    assert joined.view_index.tolist() == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]
     assert joined.particle.tolist() == [0, 1, 0, 1, 0, 1, 0, 1, 0, 1]
     assert joined.x.sum() == 4
     assert Sample.cat([first, Sample(torch.ones(1, 2), seen[torch.tensor([0])])]).particle is None
@@ -115,11 +115,13 @@ def test_joined_samples_of_cameras_stay_apart_as_views() -> None:
 
 def test_joined_samples_without_cameras_are_of_one_view_or_of_their_labels() -> None:
     plain, label = Sample(torch.zeros(2, 2)), torch.tensor([3, 1])
-    labeled = Sample(torch.zeros(2, 2), Condition(label=label), population=torch.ones(2, 2), population_view=label)
+    labeled = Sample(
+        torch.zeros(2, 2), Condition(label=label), population=torch.ones(2, 2), population_view_index=label
+    )
     assert Sample.cat([plain, plain]).views is None
     joined = Sample.cat([labeled, labeled])
     assert joined.views.tolist() == [3, 1, 3, 1]
-    assert joined.population_view.tolist() == [3, 1, 3, 1]
+    assert joined.population_view_index.tolist() == [3, 1, 3, 1]
 
 
 def test_noise_does_not_depend_on_how_a_batch_is_split() -> None:
@@ -149,7 +151,7 @@ def test_diffusing_adds_noise_and_cuts_the_graph(schedule) -> None:  # type: ign
         torch.testing.assert_close(diffused.x_t[i], expected.detach())
     assert not diffused.x_t.requires_grad
     assert diffused.sample.x is x
-    assert diffused.sample.epsilon is epsilon
+    assert diffused.epsilon is epsilon
     assert diffused.condition is condition
 
 

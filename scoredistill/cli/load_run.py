@@ -36,7 +36,9 @@ def load_generator(config: Path, checkpoint: Path) -> Generator:
     generator: Generator = _built(Generator, "generator", recipe, config)
     if isinstance(generator, OneStepUNet):
         generator.bind(_built(Teacher, "teacher", recipe, config))
-    stored = read_checkpoint(checkpoint)["state_dict"]
+    content = read_checkpoint(checkpoint)
+    stored = content["state_dict"]
+    generator.progress = content["counters"]["progress"]
     prefix = AVERAGE if any(key.startswith(AVERAGE) for key in stored) else TRAINED
     weights = {key.removeprefix(prefix): value for key, value in stored.items() if key.startswith(prefix)}
     try:

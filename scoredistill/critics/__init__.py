@@ -1,7 +1,7 @@
 """Models of the generator's own score."""
 
 from scoredistill.critics.analytic import DiracCritic, ExactCritic, ParticleCritic
-from scoredistill.critics.critic import Critic
+from scoredistill.critics.critic import Critic, TrainedPart
 from scoredistill.critics.lora import LoRACritic
 from scoredistill.critics.trained import NetworkCritic, TrainedCritic, reuse_forward
 
@@ -13,5 +13,6 @@ __all__ = [
     "NetworkCritic",
     "ParticleCritic",
     "TrainedCritic",
+    "TrainedPart",
     "reuse_forward",
 ]

@@ -14,7 +14,7 @@ from scoredistill.diffusion.prediction import Prediction
 from scoredistill.diffusion.schedule import MORE_NOISE, Schedule, require_noise
 from scoredistill.ranges import require
 from scoredistill.teachers.teacher import Teacher
-from scoredistill.types import Condition, Sample
+from scoredistill.types import Diffused
 
 
 class DiracCritic(Critic):
@@ -25,10 +25,8 @@ class DiracCritic(Critic):
     DreamFusion: Text-to-3D using 2D Diffusion, 2022, arXiv:2209.14988.
     """
 
-    def forward(self, x_t: Tensor, t: Tensor, condition: Condition | None, sample: Sample) -> Prediction:
-        if sample.epsilon is not None:
-            return Prediction(x_t, t, self.schedule, epsilon=sample.epsilon)
-        return Prediction(x_t, t, self.schedule, x0=sample.x.detach())
+    def forward(self, diffused: Diffused) -> Prediction:
+        return Prediction(diffused.x_t, diffused.t, self.schedule, epsilon=diffused.epsilon)
 
 
 class ExactCritic(Critic):
@@ -48,11 +46,11 @@ class ExactCritic(Critic):
         self.distribution = copy(self.distribution)
         self._schedule = self.distribution.schedule = teacher.schedule
 
-    def forward(self, x_t: Tensor, t: Tensor, condition: Condition | None, sample: Sample) -> Prediction:
-        return self.distribution(x_t, t, condition)
+    def forward(self, diffused: Diffused) -> Prediction:
+        return self.distribution(diffused.x_t, diffused.t, diffused.condition)
 
-    def log_prob(self, x_t: Tensor, t: Tensor, condition: Condition | None, sample: Sample) -> Tensor:
-        return self.distribution.log_prob(x_t, t, condition)
+    def log_prob(self, diffused: Diffused) -> Tensor:
+        return self.distribution.log_prob(diffused.x_t, diffused.t, diffused.condition)
 
 
 class ParticleCritic(Critic):
@@ -76,41 +74,49 @@ class ParticleCritic(Critic):
         self.bandwidth = bandwidth
         self._last_call = LastCallCache[MixturePosterior]()
 
-    def forward(self, x_t: Tensor, t: Tensor, condition: Condition | None, sample: Sample) -> Prediction:
-        return Prediction(x_t, t, self.schedule, epsilon=self.posterior(x_t, t, sample).epsilon.view_as(x_t))
+    def forward(self, diffused: Diffused) -> Prediction:
+        epsilon = self.posterior(diffused).epsilon.view_as(diffused.x_t)
+        return Prediction(diffused.x_t, diffused.t, self.schedule, epsilon=epsilon)
 
-    def log_prob(self, x_t: Tensor, t: Tensor, condition: Condition | None, sample: Sample) -> Tensor:
-        return self.posterior(x_t, t, sample).log_prob
+    def log_prob(self, diffused: Diffused) -> Tensor:
+        return self.posterior(diffused).log_prob
 
-    def posterior(self, x_t: Tensor, t: Tensor, sample: Sample) -> MixturePosterior:
+    def posterior(self, diffused: Diffused) -> MixturePosterior:
         """Exact epsilon, log-density and responsibilities p(i | x_t).
 
-        An f-divergence asks for the score and for the density at the same x_t: the second answer is the first.
+        An f-divergence asks for the score and for the density at the same x_t, which is one computation.
 
         Args:
-            x_t: (B, *D).
-            t: (B,).
-            sample: what was diffused; its population, or itself, are the particles.
+            diffused: what was diffused; its sample's population, or the sample itself, are the particles.
         """
+        sample = diffused.sample
         particles = sample.x if sample.population is None else sample.population
-        settings, about = (self.bandwidth, self.schedule), (x_t, t, sample, particles)
-        return self._last_call.of(settings, about, lambda: self._posterior(x_t, t, sample))
+        settings, about = (self.bandwidth, self.schedule), (diffused.x_t, diffused.t, sample, particles)
+        return self._last_call.of(settings, about, lambda: self._posterior(diffused, particles))
 
-    def _posterior(self, x_t: Tensor, t: Tensor, sample: Sample) -> MixturePosterior:
+    def _posterior(self, diffused: Diffused, particles: Tensor) -> MixturePosterior:
+        x_t, t = diffused.x_t, diffused.t
         if self.bandwidth == 0:
             what = "the score of a ParticleCritic whose bandwidth is 0"
             require_noise(t, self.schedule, what, f"{MORE_NOISE}, or give it a bandwidth above 0")
-        population, own = sample.x if sample.population is None else sample.population, sample.views
-        view = own if sample.population is None else sample.population_view
-        same_view = torch.ones(len(x_t), len(population), dtype=torch.bool, device=x_t.device)
-        if own is not None:
-            if view is None:
-                raise ValueError("samples of several views or labels need a population whose views are known too")
-            same_view = own[:, None].to(x_t.device) == view.to(x_t.device)
-            if not bool(same_view.any(1).all()):
-                raise ValueError("the population has no particle under the view or label of a sample")
+        same_view = self._same_view(diffused, len(particles))
         log_weights = torch.zeros_like(same_view, dtype=x_t.dtype).where(same_view, -torch.inf).log_softmax(-1)
-        means = population.detach().flatten(1)
+        means = particles.detach().flatten(1)
         covariance = Covariance(means.new_full((1, 1), self.bandwidth**2))
-        alpha, sigma = self.schedule.alpha(t), self.schedule.sigma(t)
+        alpha, sigma = self.schedule(t)
         return diffused_mixture(x_t.flatten(1), alpha, sigma, means, log_weights, covariance)
+
+    def _same_view(self, diffused: Diffused, count: int) -> Tensor:
+        """Which of the particles were made under a sample's own condition, (B, M)."""
+        sample, device = diffused.sample, diffused.x_t.device
+        own = sample.views
+        same_view = torch.ones(len(diffused.x_t), count, dtype=torch.bool, device=device)
+        if own is None:
+            return same_view
+        view = own if sample.population is None else sample.population_view_index
+        if view is None:
+            raise ValueError("samples of several views or labels need a population whose views are known too")
+        same_view = own[:, None].to(device) == view.to(device)
+        if not bool(same_view.any(1).all()):
+            raise ValueError("the population has no particle under the view or label of a sample")
+        return same_view

@@ -1,4 +1,4 @@
-"""What every critic owes: a prediction of the generator's own distribution."""
+"""The base of critics, and of every part of an objective that is trained beside the generator."""
 
 from __future__ import annotations
 
@@ -11,21 +11,37 @@ from scoredistill.diffusion.prediction import Prediction
 from scoredistill.diffusion.schedule import Schedule
 from scoredistill.networks.denoiser import Denoiser
 from scoredistill.teachers.teacher import Teacher
-from scoredistill.types import Condition, Diffused, Sample
+from scoredistill.types import Diffused
+
+
+class TrainedPart(nn.Module, ABC):
+    """A part of an objective that is trained beside the generator, by an error of its own.
+
+    The `Distiller` finds every such submodule of a loss. Its parameters are trained by the critics' optimizer, in the
+    critics' turns of the update plan.
+    """
+
+    @abstractmethod
+    def training_error(self, diffused: Diffused, teacher: Teacher) -> Tensor:
+        """What each of the generator's diffused samples adds to the error that is minimized, (B,).
+
+        Args:
+            diffused: the generator's samples, without graph, at the critics' times; `diffused.sample.data` holds the
+                batch's real samples.
+            teacher: the model of p.
+        """
 
 
 class Critic(nn.Module, ABC):
     """A model of the score of q_t, the generator's diffused distribution: the baseline B of the one gradient.
 
     A subclass implements `forward`. A critic with a closed-form density also overrides `log_prob`; one that is trained
-    sets `trainable` and overrides `training_error`.
+    is a `TrainedCritic`.
 
     Args:
         schedule: noise schedule; None: the teacher's, filled in by the `Distiller`.
     """
 
-    trainable = False
-    """Whether the critic has parameters of its own and a `training_error`."""
     needs_population = False
     """Whether it looks at the generator's whole population, other processes' particles among it."""
 
@@ -52,9 +68,7 @@ class Critic(nn.Module, ABC):
         """
         own, given = self._schedule, teacher.schedule
         t = torch.linspace(0, 1, 9, dtype=torch.float64)
-        if own is not None and not all(
-            torch.allclose(one(t), other(t)) for one, other in ((own.alpha, given.alpha), (own.sigma, given.sigma))
-        ):
+        if own is not None and not all(torch.allclose(a, b) for a, b in zip(own(t), given(t), strict=True)):
             raise ValueError(
                 f"{type(self).__name__} has {type(own).__name__}, the teacher another {type(given).__name__}; x_t is "
                 "made by the teacher's: leave the critic's out, or use a fresh critic in each Distiller"
@@ -62,17 +76,14 @@ class Critic(nn.Module, ABC):
         self._schedule = given
 
     @abstractmethod
-    def forward(self, x_t: Tensor, t: Tensor, condition: Condition | None, sample: Sample) -> Prediction:
+    def forward(self, diffused: Diffused) -> Prediction:
         """The prediction at x_t.
 
         Args:
-            x_t: (B, *D).
-            t: (B,).
-            condition: B rows, or None.
-            sample: the clean sample that was diffused, with its particles.
+            diffused: the diffused samples; `diffused.sample` is what was diffused, with its particles.
         """
 
-    def log_prob(self, x_t: Tensor, t: Tensor, condition: Condition | None, sample: Sample) -> Tensor:
+    def log_prob(self, diffused: Diffused) -> Tensor:
         """log q_t(x_t), (B,), for critics in closed form.
 
         Raises:
@@ -87,21 +98,9 @@ class Critic(nn.Module, ABC):
         """The critic's own network, whose features a discriminator may look at.
 
         Args:
-            user: who asks, for the message.
+            user: who needs it, for the message.
 
         Raises:
             ValueError: if the critic has none.
         """
         raise ValueError(f"{type(self).__name__} has no network that {user} could look at")
-
-    def training_error(self, diffused: Diffused) -> Tensor:
-        """Denoising score matching on the generator's samples: each sample's error, (B,), for trained critics.
-
-        Raises:
-            TypeError: if there is nothing to train.
-        """
-        raise TypeError(f"{type(self).__name__} is not trained")
-
-    def training_loss(self, diffused: Diffused) -> Tensor:
-        """The mean of `training_error`, a scalar."""
-        return self.training_error(diffused).mean()

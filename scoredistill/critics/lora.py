@@ -76,16 +76,17 @@ class LoRACritic(TrainedCritic):
         self._encode_prompt = owner.encode_prompt if self.plain_text or self._base else None
         self.denoisers.extend(self._adapted(network) for _ in range(self.particles or 1))
 
-    def predict(self, x_t: Tensor, t: Tensor, condition: Condition | None, sample: Sample) -> Prediction:
+    def predict(self, diffused: Diffused) -> Prediction:
         if not len(self.denoisers):
             raise ValueError("LoRACritic has no network yet: put it into a Distiller")
-        asked = self._read(condition, len(x_t))
+        x_t, t = diffused.x_t, diffused.t
+        condition = self._read(diffused.condition, len(x_t))
         if self.particles is None:
-            return self.denoisers[0](x_t, t, asked, self.schedule)
+            return self.denoisers[0](x_t, t, condition, self.schedule)
         parts, rows = [], []
-        for particle, own in self._rows_by_particle(sample):
+        for particle, own in self._rows_by_particle(diffused.sample):
             own = own.to(x_t.device)
-            part = None if asked is None else asked[own]
+            part = None if condition is None else condition[own]
             parts.append(self.denoisers[particle](x_t[own], t[own], part, self.schedule))
             rows.append(own)
         value = torch.cat([part.value for part in parts])[torch.cat(rows).argsort()]

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from scoredistill.cache import LastCallCache
-from scoredistill.critics.critic import Critic
+from scoredistill.critics.critic import Critic, TrainedPart
 from scoredistill.diffusion.prediction import Prediction
 from scoredistill.diffusion.schedule import Schedule
 from scoredistill.networks.backbone import Backbone
@@ -19,17 +19,15 @@ from scoredistill.networks.denoiser import Denoiser, Parameterization
 from scoredistill.networks.eval_mode import eval_mode
 from scoredistill.ranges import require
 from scoredistill.teachers.teacher import Teacher
-from scoredistill.types import Condition, Diffused, Sample
+from scoredistill.types import Diffused
 
 
-class TrainedCritic(Critic):
+class TrainedCritic(Critic, TrainedPart):
     """A critic that is trained by denoising score matching. A subclass implements `predict` and `error`.
 
     Args:
         schedule: noise schedule; None: the teacher's.
     """
-
-    trainable = True
 
     def __init__(self, schedule: Schedule | None = None) -> None:
         super().__init__(schedule)
@@ -37,8 +35,8 @@ class TrainedCritic(Critic):
         self._trained: list[nn.Parameter] = []  # while something is kept
 
     @abstractmethod
-    def predict(self, x_t: Tensor, t: Tensor, condition: Condition | None, sample: Sample) -> Prediction:
-        """The prediction at x_t, by one call of the network; arguments are those of `forward`."""
+    def predict(self, diffused: Diffused) -> Prediction:
+        """The prediction at x_t, by one call of the network."""
 
     @abstractmethod
     def error(self, predicted: Prediction, diffused: Diffused) -> Tensor:
@@ -51,20 +49,20 @@ class TrainedCritic(Critic):
         """
         return set()
 
-    def forward(self, x_t: Tensor, t: Tensor, condition: Condition | None, sample: Sample) -> Prediction:
+    def forward(self, diffused: Diffused) -> Prediction:
         if self._kept is None:
-            return self.predict(x_t, t, condition, sample)
-        about = [x_t, t, sample, *([] if condition is None else [condition]), *self._trained]
+            return self.predict(diffused)
+        about = [diffused.x_t, diffused.t, diffused.sample, *self._trained]
         with torch.enable_grad():  # a loss asks without; the graph is for the critic's own error
-            predicted = self._kept.of(self.training, about, lambda: self.predict(x_t, t, condition, sample))
+            predicted = self._kept.of(self.training, about, lambda: self.predict(diffused))
         return predicted if torch.is_grad_enabled() else predicted.detach()
 
-    def training_error(self, diffused: Diffused) -> Tensor:
-        return self.error(self(diffused.x_t, diffused.t, diffused.condition, diffused.sample), diffused)
+    def training_error(self, diffused: Diffused, teacher: Teacher) -> Tensor:
+        return self.error(self(diffused), diffused)
 
 
 @contextmanager
-def reuse_forward(*critics: Critic) -> Iterator[None]:
+def reuse_forward(*critics: nn.Module) -> Iterator[None]:
     """Inside the `with` block, a trained critic's answer to a loss keeps its graph, and its training error at the very
     same diffused samples is that answer's: the network is called once for both.
 
@@ -124,8 +122,9 @@ class NetworkCritic(TrainedCritic):
         if self.denoiser is None:
             self.denoiser = deepcopy(teacher.denoiser_for("the critic")).requires_grad_(True).train(self.training)
 
-    def predict(self, x_t: Tensor, t: Tensor, condition: Condition | None, sample: Sample) -> Prediction:
-        return self.denoiser_for("the loss")(x_t, t, condition, self.schedule)
+    def predict(self, diffused: Diffused) -> Prediction:
+        denoiser = self.denoiser_for("the loss")
+        return denoiser(diffused.x_t, diffused.t, diffused.condition, self.schedule)
 
     def error(self, predicted: Prediction, diffused: Diffused) -> Tensor:
         return self.denoiser_for("training").error(predicted, diffused)

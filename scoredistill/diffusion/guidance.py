@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from typing import Protocol
 
 from torch import Tensor
@@ -27,27 +28,53 @@ class ConditionalPredictor(Protocol):
 
 
 class Guidance(ABC):
-    """A combination of the teacher's predictions under several conditions."""
+    """How a teacher is asked: under which conditions, and how its predictions combine.
+
+    A subclass implements `conditions` and `combine`. The teacher is asked once for all conditions of one x_t, those of
+    a loss among them.
+    """
 
     @abstractmethod
-    def __call__(
-        self, teacher: ConditionalPredictor, x_t: Tensor, t: Tensor, condition: Condition | None
-    ) -> Prediction:
+    def conditions(
+        self, condition: Condition | None, teacher: ConditionalPredictor, rows: int
+    ) -> Sequence[Condition | None]:
+        """The conditions whose predictions are combined.
+
+        Args:
+            condition: what is asked for, B rows; None: nothing.
+            teacher: who will be asked, for guidance that words prompts of its own.
+            rows: B.
+        """
+
+    @abstractmethod
+    def combine(self, predictions: Sequence[Prediction], condition: Condition | None) -> Prediction:
         """The guided prediction.
 
         Args:
-            teacher: user to ask.
+            predictions: of one x_t, under each of `conditions`, in that order.
+            condition: what is asked for, B rows; None: nothing.
+        """
+
+    def __call__(
+        self, teacher: ConditionalPredictor, x_t: Tensor, t: Tensor, condition: Condition | None
+    ) -> Prediction:
+        """The guided prediction, by one question to the teacher.
+
+        Args:
+            teacher: who is asked.
             x_t: (B, *D).
             t: (B,).
             condition: B rows, or None.
         """
+        predictions = teacher.predict_many(x_t, t, self.conditions(condition, teacher, len(x_t)))
+        return self.combine(predictions, condition)
 
 
 class CFG(Guidance):
     """Classifier-free guidance: epsilon = uncond + s (cond - uncond).
 
     The unconditional branch is the negative prompt's where the condition has one. At s = 1, or without a condition,
-    the teacher is asked once. DreamFusion's 100 is s = 101 here.
+    one prediction is enough. DreamFusion's 100 is s = 101 here.
 
     Classifier-Free Diffusion Guidance, 2022, arXiv:2207.12598.
 
@@ -59,13 +86,16 @@ class CFG(Guidance):
         require(">= 0", scale=scale)
         self.scale = scale
 
-    def __call__(
-        self, teacher: ConditionalPredictor, x_t: Tensor, t: Tensor, condition: Condition | None
-    ) -> Prediction:
-        if condition is None or self.scale == 1:
-            return teacher.predict_many(x_t, t, [condition])[0]
-        cond, uncond = (p.epsilon for p in teacher.predict_many(x_t, t, [condition, condition.negative()]))
-        return Prediction(x_t, t, teacher.schedule, epsilon=uncond + self.scale * (cond - uncond))
+    def conditions(
+        self, condition: Condition | None, teacher: ConditionalPredictor, rows: int
+    ) -> Sequence[Condition | None]:
+        return [condition] if condition is None or self.scale == 1 else [condition, condition.negative()]
+
+    def combine(self, predictions: Sequence[Prediction], condition: Condition | None) -> Prediction:
+        if len(predictions) == 1:
+            return predictions[0]
+        cond, uncond = (prediction.epsilon for prediction in predictions)
+        return predictions[0].with_epsilon(uncond + self.scale * (cond - uncond))
 
 
 class PerpNeg(Guidance):
@@ -92,41 +122,62 @@ class PerpNeg(Guidance):
             raise ValueError(f"PerpNeg weights must be <= 0; {positive[0]!r} has {negatives[positive[0]]}")
         self.scale, self.negatives = scale, dict(negatives)
 
-    def __call__(
-        self, teacher: ConditionalPredictor, x_t: Tensor, t: Tensor, condition: Condition | None
-    ) -> Prediction:
+    def conditions(
+        self, condition: Condition | None, teacher: ConditionalPredictor, rows: int
+    ) -> Sequence[Condition | None]:
         if condition is None:
             raise ValueError("PerpNeg needs a condition with a prompt")
-        negatives = [
-            (condition.with_prompt(prompt), x_t.new_full((len(x_t),), weight))
-            for prompt, weight in self.negatives.items()
-        ]
-        return perp_neg(teacher, x_t, t, self.scale, condition, negatives)
+        return [condition, condition.negative(), *map(condition.with_prompt, self.negatives)]
+
+    def combine(self, predictions: Sequence[Prediction], condition: Condition | None) -> Prediction:
+        rows = predictions[0].x_t
+        weights = [rows.new_full((len(rows),), weight) for weight in self.negatives.values()]
+        return perp_neg(predictions, weights, self.scale)
 
 
-def perp_neg(
-    teacher: ConditionalPredictor,
-    x_t: Tensor,
-    t: Tensor,
-    scale: float,
-    condition: Condition,
-    negatives: Sequence[tuple[Condition, Tensor]],
-) -> Prediction:
+def perp_neg(predictions: Sequence[Prediction], weights: Sequence[Tensor], scale: float) -> Prediction:
     """uncond + s (d_0 + sum_i w_i perp(d_i, d_0)), the formula of `PerpNeg`.
 
     Args:
-        teacher, x_t, t: as for `Guidance`.
+        predictions: under the condition, without it, and under each negative prompt.
+        weights: w_i in every sample, (B,) for each negative prompt.
         scale: s.
-        condition: the positive.
-        negatives: the other conditions, and (B,) the weight of each in every sample.
     """
-    asked = [condition, condition.negative(), *(negative for negative, _ in negatives)]
-    cond, uncond, *others = (p.epsilon for p in teacher.predict_many(x_t, t, asked))
+    cond, uncond, *others = (prediction.epsilon for prediction in predictions)
     d_0 = cond - uncond
     direction = d_0
-    for (_, weight), other in zip(negatives, others, strict=True):
+    for weight, other in zip(weights, others, strict=True):
         direction = direction + right_pad_dims(weight.to(d_0), d_0) * perpendicular(other - uncond, d_0)
-    return Prediction(x_t, t, teacher.schedule, epsilon=uncond + scale * direction)
+    return predictions[0].with_epsilon(uncond + scale * direction)
+
+
+def predict_distinct(
+    teacher: ConditionalPredictor, x_t: Tensor, t: Tensor, conditions: Sequence[Condition | None]
+) -> list[Prediction]:
+    """The predictions under several conditions, in one question, in which equal conditions are asked once.
+
+    Args:
+        teacher: who is asked.
+        x_t: (B, *D).
+        t: (B,).
+        conditions: of B rows each, or None.
+    """
+    distinct: list[Condition | None] = []
+    index = []
+    for condition in conditions:
+        known = next((i for i, other in enumerate(distinct) if same(condition, other)), len(distinct))
+        distinct += [condition] if known == len(distinct) else []
+        index.append(known)
+    predictions = teacher.predict_many(x_t, t, distinct)
+    return [predictions[i] for i in index]
+
+
+def same(a: Condition | None, b: Condition | None) -> bool:
+    """Whether two conditions have the same texts, and as everything else the same objects."""
+    if a is None or b is None:
+        return a is b
+    pairs = ((getattr(a, each.name), getattr(b, each.name)) for each in fields(Condition))
+    return all(one is other or (isinstance(one, str | tuple) and one == other) for one, other in pairs)
 
 
 def perpendicular(a: Tensor, b: Tensor) -> Tensor:

@@ -58,8 +58,8 @@ class Prediction:
         if self.value.shape != x_t.shape:
             raise ValueError(f"{self.kind} has shape {tuple(self.value.shape)}, x_t {tuple(x_t.shape)}")
         self.x_t, self.t, self.schedule = x_t, times_of(t, x_t).to(x_t.device), schedule
-        self._alpha = right_pad_dims(schedule.alpha(self.t), x_t)
-        self._sigma = right_pad_dims(schedule.sigma(self.t), x_t)
+        alpha, sigma = schedule(self.t)
+        self._alpha, self._sigma = right_pad_dims(alpha, x_t), right_pad_dims(sigma, x_t)
 
     @classmethod
     def of(cls, kind: PredictionType, value: Tensor, x_t: Tensor, t: float | Tensor, schedule: Schedule) -> Prediction:
@@ -78,7 +78,7 @@ class Prediction:
             ValueError: if the score has no value at one of the times, where these are on the CPU.
         """
         t = times_of(t, x).to(x.device)
-        alpha, sigma = right_pad_dims(schedule.alpha(t), x), right_pad_dims(schedule.sigma(t), x)
+        alpha, sigma = (right_pad_dims(each, x) for each in schedule(t))
         x_t = alpha * x + sigma * epsilon
         match kind:
             case "epsilon":
@@ -152,6 +152,10 @@ class Prediction:
             return self.value
         require_noise(self.t, self.schedule, "the score", f"{MORE_NOISE}, or read epsilon")
         return -self.epsilon / self._sigma
+
+    def with_epsilon(self, epsilon: Tensor) -> Prediction:
+        """Another prediction of the same x_t, (B, *D)."""
+        return Prediction(self.x_t, self.t, self.schedule, epsilon=epsilon)
 
     def detach(self) -> Prediction:
         """The same prediction without gradient."""

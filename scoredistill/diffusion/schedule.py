@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import weakref
 from abc import ABC, abstractmethod
 
 import torch
@@ -21,6 +22,8 @@ class Schedule(ABC):
     A subclass states `alpha`, `sigma` and the inverse of the log signal-to-noise ratio; everything else follows.
     """
 
+    _latest: tuple[weakref.ref[Tensor], int, tuple[Tensor, Tensor]] | None = None
+
     @abstractmethod
     def alpha(self, t: float | Tensor) -> Tensor:
         """Scale of the clean sample at t in [0, 1]: (B,) -> (B,), or of a number -> () in float64."""
@@ -33,19 +36,34 @@ class Schedule(ABC):
     def t_at_log_snr(self, log_snr: Tensor) -> Tensor:
         """The t in [0, 1] whose log(alpha^2 / sigma^2) is `log_snr`, clamped to the schedule's range; (B,) -> (B,)."""
 
+    def __call__(self, t: float | Tensor) -> tuple[Tensor, Tensor]:
+        """alpha_t and sigma_t together, (B,) each. A step asks for those of one tensor t again and again: they are kept
+        as long as it is the same tensor, unchanged.
+        """
+        if not isinstance(t, Tensor) or t.is_inference() or t.requires_grad:
+            return self.alpha(t), self.sigma(t)
+        latest = self._latest
+        if latest is None or latest[0]() is not t or latest[1] != t._version:
+            self._latest = latest = weakref.ref(t), t._version, (self.alpha(t), self.sigma(t))
+        return latest[2]
+
+    def __getstate__(self) -> dict[str, object]:
+        return {name: value for name, value in vars(self).items() if name != "_latest"}
+
     def log_snr(self, t: float | Tensor) -> Tensor:
         """log(alpha_t^2 / sigma_t^2), (B,) -> (B,); it falls as t grows.
 
         It is finite, as networks need it: where signal or noise vanishes, that of 1e-19 is given, about -87.5 or 87.5.
         """
-        alpha, sigma = self.alpha(t), self.sigma(t)
+        alpha, sigma = self(t)
         return 2 * (_log(alpha) - _log(sigma))
 
     def touches_end(self, t: Tensor) -> bool:
         """Whether noise or signal vanishes at one of the times; False on an accelerator, which is not waited for."""
         if t.device.type != "cpu":
             return False
-        return bool(((self.alpha(t) < VANISHING) | (self.sigma(t) < VANISHING)).any())
+        alpha, sigma = self(t)
+        return bool(((alpha < VANISHING) | (sigma < VANISHING)).any())
 
 
 class CosineSchedule(Schedule):
@@ -217,7 +235,7 @@ def require_noise(t: Tensor, schedule: Schedule, what: str, remedy: str) -> None
     Raises:
         ValueError: if sigma vanishes at one of the times.
     """
-    _require(t, schedule.sigma(t), "noise", schedule, what, remedy)
+    _require(t, schedule(t)[1], "noise", schedule, what, remedy)
 
 
 def require_signal(t: Tensor, schedule: Schedule, what: str, remedy: str) -> None:
@@ -226,7 +244,7 @@ def require_signal(t: Tensor, schedule: Schedule, what: str, remedy: str) -> Non
     Raises:
         ValueError: if alpha vanishes at one of the times.
     """
-    _require(t, schedule.alpha(t), "signal", schedule, what, remedy)
+    _require(t, schedule(t)[0], "signal", schedule, what, remedy)
 
 
 def _require(t: Tensor, value: Tensor, part: str, schedule: Schedule, what: str, remedy: str) -> None:

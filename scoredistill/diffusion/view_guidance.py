@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
@@ -62,13 +63,13 @@ class ViewPerpNeg(Guidance):
         self.scale, self.views = scale, views or ViewPrompts(interpolate=True)
         self.f_fs, self.f_sf, self.f_fsb, self.f_sb = f_fs, f_sf, f_fsb, f_sb
 
-    def __call__(
-        self, teacher: ConditionalPredictor, x_t: Tensor, t: Tensor, condition: Condition | None
-    ) -> Prediction:
+    def conditions(
+        self, condition: Condition | None, teacher: ConditionalPredictor, rows: int
+    ) -> Sequence[Condition | None]:
         if condition is None or not condition.prompt or condition.camera is None:
             raise ValueError("ViewPerpNeg needs a condition with a prompt and cameras; without, use PerpNeg or CFG")
         camera = condition.camera
-        read = self._read(teacher, condition, len(x_t))
+        read = self._read(teacher, condition, rows)
         if read is None:
             positive = condition.with_prompt(self.views.text(condition.prompt, camera))
             others = [condition.with_prompt(text) for text in self.views.texts(condition.prompt)]
@@ -76,8 +77,13 @@ class ViewPerpNeg(Guidance):
             weights = self.views.weights(camera.azimuth, camera.elevation)
             positive = replace(condition, embeddings=blend(read, weights))
             others = [replace(condition, embeddings=view) for view in read]
-        front, side = self.weights(camera.azimuth, camera.elevation).unbind(1)
-        return perp_neg(teacher, x_t, t, self.scale, positive, [(others[FRONT], front), (others[SIDE], side)])
+        return [positive, positive.negative(), others[FRONT], others[SIDE]]
+
+    def combine(self, predictions: Sequence[Prediction], condition: Condition | None) -> Prediction:
+        assert condition is not None
+        assert condition.camera is not None
+        weights = self.weights(condition.camera.azimuth, condition.camera.elevation)
+        return perp_neg(predictions, weights.unbind(1), self.scale)
 
     def weights(self, azimuth: Tensor, elevation: Tensor) -> Tensor:
         """w_front and w_side.

@@ -22,7 +22,8 @@ class SigmaSquaredWeight(TimeWeight):
     """w = sigma^2: DreamFusion's and ProlificDreamer's."""
 
     def __call__(self, t: Tensor, schedule: Schedule) -> Tensor:
-        return schedule.sigma(t) ** 2
+        _, sigma = schedule(t)
+        return sigma**2
 
 
 class UniformWeight(TimeWeight):
@@ -40,7 +41,8 @@ class DivergenceWeight(TimeWeight):
 
     def __call__(self, t: Tensor, schedule: Schedule) -> Tensor:
         require_noise(t, schedule, "DivergenceWeight (alpha / sigma)", f"{MORE_NOISE}, or use SigmaSquaredWeight")
-        return schedule.alpha(t) / schedule.sigma(t)
+        alpha, sigma = schedule(t)
+        return alpha / sigma
 
 
 class X0Weight(TimeWeight):
@@ -51,4 +53,5 @@ class X0Weight(TimeWeight):
 
     def __call__(self, t: Tensor, schedule: Schedule) -> Tensor:
         require_signal(t, schedule, "X0Weight (sigma / alpha)", f"{MORE_SIGNAL}, or use SigmaSquaredWeight")
-        return schedule.sigma(t) / schedule.alpha(t)
+        alpha, sigma = schedule(t)
+        return sigma / alpha

@@ -7,7 +7,6 @@ from abc import ABC, abstractmethod
 import torch
 from torch import nn
 
-from scoredistill.distributed import ParticleShard
 from scoredistill.teachers.teacher import Teacher
 from scoredistill.types import Batch, Sample
 
@@ -19,8 +18,10 @@ class Generator(nn.Module, ABC):
     """
 
     particles: int | None = None
-    share: ParticleShard | None = None
-    """Which of the particles these are, where other processes hold the others; None: all of them."""
+    first_particle: int = 0
+    """Index of the first particle held here, where others are held elsewhere."""
+    progress: float = 0.0
+    """Fraction of training done, as `on_progress` was last told; schedules depend on it."""
 
     @abstractmethod
     def forward(self, batch: Batch, rng: torch.Generator | None = None) -> Sample:
@@ -52,27 +53,28 @@ class Generator(nn.Module, ABC):
             mine, theirs = type(self).__name__, type(other).__name__
             raise ValueError(f"a {mine} cannot start from this {theirs}: {' '.join(str(error).split())}") from error
 
-    def split(self, share: ParticleShard) -> None:
-        """Keep a share of the particles only: one process's of several. Each keeps its memory, in place.
+    def keep_particles(self, first: int, count: int) -> None:
+        """Keep some of the particles only. Each keeps its memory, in place.
 
         Every parameter, and every buffer that is saved, has a leading axis of n particles, scalars excepted.
 
         Args:
-            share: of this generator's particles.
+            first: index of the first particle that is kept.
+            count: how many are kept.
 
         Raises:
             ValueError: if there are no particles, or a tensor has no such axis.
         """
-        if self.particles != share.particles:
-            raise ValueError(f"{type(self).__name__} has no {share.particles} particles to be split over processes")
+        if self.particles is None:
+            raise ValueError(f"{type(self).__name__} has no particles")
         saved = self.state_dict().keys()
         for name, value in (*self.named_parameters(), *self.named_buffers()):
-            if name not in saved or value.ndim == 0 or len(value) == share.held:
+            if name not in saved or value.ndim == 0 or len(value) == count:
                 continue  # what a moving average shares with its network has been cut already
-            if len(value) != share.particles:
+            if len(value) != self.particles:
                 raise ValueError(f"{name} of {type(self).__name__} has no row for each particle, {tuple(value.shape)}")
-            value.data = share.of(value.data).clone()
-        self.particles, self.shard = share.held, share
+            value.data = value.data[first : first + count].clone()
+        self.particles, self.first_particle = count, first
 
     def population(self) -> Sample | None:
         """Every particle, without gradient, where particles are samples themselves; None where they are rendered."""
@@ -86,4 +88,5 @@ class Generator(nn.Module, ABC):
             progress: the same as a fraction of all steps, in [0, 1].
             rng: CPU generator for whatever is random in it.
         """
-        del step, progress, rng
+        del step, rng
+        self.progress = progress

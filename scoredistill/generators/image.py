@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 
 from scoredistill.data.pictures import read_picture
-from scoredistill.distributed import ParticleShard
 from scoredistill.generators.generator import Generator
 from scoredistill.ranges import require
 from scoredistill.types import Batch, Condition, Sample
@@ -103,34 +102,36 @@ class ImageParticles(Generator):
         self.per_step = per_step
         self.register_buffer("labels", None if labels is None else torch.as_tensor(labels))
 
-    def split(self, share: ParticleShard) -> None:
+    def keep_particles(self, first: int, count: int) -> None:
         if self.per_step is not None:
             raise ValueError("per_step: particles that take part by chance cannot be split over processes: set null")
-        super().split(share)
+        super().keep_particles(first, count)
 
     def forward(self, batch: Batch, rng: torch.Generator | None = None) -> Sample:
         n, device = self.particles, self.values.device
-        condition = self._condition(batch.condition)
+        condition = self._condition(batch)
         if self.per_step is None:
-            return Sample(self.values, condition, particle=torch.arange(n, device=device), view=self.labels)
+            particle = self.first_particle + torch.arange(n, device=device)
+            return Sample(self.values, condition, particle=particle, view_index=self.labels)
         chosen = torch.randperm(n, generator=rng)[: self.per_step].to(device)
         return Sample(
             self.values[chosen],
             None if condition is None else condition[chosen],
             particle=chosen,
-            view=None if self.labels is None else self.labels[chosen],
+            view_index=None if self.labels is None else self.labels[chosen],
             population=self.values.detach(),
-            population_view=self.labels,
+            population_view_index=self.labels,
         )
 
     def population(self) -> Sample:
-        return Sample(self.values.detach(), view=self.labels)
+        return Sample(self.values.detach(), view_index=self.labels)
 
-    def _condition(self, condition: Condition | None) -> Condition | None:
-        """One row a particle: a condition of one row is shared by all."""
+    def _condition(self, batch: Batch) -> Condition | None:
+        """One row per particle: a condition of one row is shared by all."""
         n, device = self.particles, self.values.device
-        if self.shard is not None and condition is not None and condition.rows == self.shard.particles:
-            condition = condition[self.shard.of(torch.arange(condition.rows, device=device))]
+        condition, shard = batch.condition, batch.shard
+        if condition is not None and shard.parts > 1 and condition.rows == n * shard.parts:
+            condition = condition[shard.own(torch.arange(condition.rows, device=device))]
         if condition is not None and condition.rows not in (None, n):
             if condition.rows != 1:
                 raise ValueError(f"ImageParticles holds {n} particles; the condition has {condition.rows} rows")

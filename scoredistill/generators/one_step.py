@@ -96,14 +96,14 @@ class OneStepUNet(Generator):
         last = len(self.times)
         if self.training and last > 1:
             last = 1 + int(torch.randint(last, (), generator=rng))
-        x = self._steps(batch, last, rng)
+        x, noise = self._steps(batch, last, rng)
         if not (self.extra and self.training):
-            return Sample(x, batch.condition)
+            return Sample(x, batch.condition, noise=noise)
         with torch.no_grad():
             further = self._further(batch)
-            others = self._steps(further, last, rng)
-        asked = further.condition
-        return Sample(x, batch.condition, population=others, population_view=None if asked is None else asked.views)
+            others, _ = self._steps(further, last, rng)
+        views = None if further.condition is None else further.condition.views
+        return Sample(x, batch.condition, population=others, population_view_index=views, noise=noise)
 
     def _further(self, batch: Batch) -> Batch:
         """The batch that is to give `population` samples; a part of a batch gives its share of them."""
@@ -113,15 +113,17 @@ class OneStepUNet(Generator):
         condition = None if batch.condition is None else batch.condition[index]
         return Batch(condition, end - start, part=(start, self.extra))
 
-    def _steps(self, batch: Batch, last: int, rng: torch.Generator | None) -> Tensor:
-        """x_last; only the last step has a graph."""
+    def _steps(self, batch: Batch, last: int, rng: torch.Generator | None) -> tuple[Tensor, Tensor]:
+        """x_last, of which only the last step has a graph, and the noise z_1."""
         if self.denoiser is None or self.schedule is None:
             raise ValueError("OneStepUNet has no network yet: pass network= and schedule=, or put it into a Distiller")
         x = torch.zeros(batch.rows, *self.shape).to(next(self.denoiser.parameters()))
+        noise = []
         for k, time in enumerate(self.times[:last]):
             t = times_of(time, x).to(x.device)
-            sigma, alpha = (right_pad_dims(each, x) for each in (self.schedule.sigma(t), self.schedule.alpha(t)))
-            x_t = sigma * batch.noise(self.shape, rng).to(x) + (0 if k == 0 else alpha * x)
+            alpha, sigma = (right_pad_dims(each, x) for each in self.schedule(t))
+            noise.append(batch.noise(self.shape, rng, x.device).to(x))
+            x_t = sigma * noise[k] + (0 if k == 0 else alpha * x)
             with torch.set_grad_enabled(torch.is_grad_enabled() and k == last - 1):
                 x = self.denoiser(x_t.to(x.dtype), t, batch.condition, self.schedule).x0.to(x.dtype)
-        return x
+        return x, noise[0]

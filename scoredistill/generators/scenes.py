@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import abstractmethod
 
-import torch
 from torch import Tensor, nn
 
 from scoredistill.annealing import Piecewise, at_progress
@@ -29,7 +28,6 @@ class SceneGenerator(Precise, Generator):
 
     particles: int
     background: nn.Module
-    _progress: Tensor
     latents: int | None = None
     """Channels of an autoencoder's latents that the scenes are made of in place of colors; None: colors."""
     solid_radius: float = 0.0
@@ -39,15 +37,6 @@ class SceneGenerator(Precise, Generator):
         require(">= 1", particles=particles, resolution=resolution)
         super().__init__()
         self.particles, self._resolution = particles, resolution
-        self.register_buffer("_progress", torch.zeros((), dtype=torch.float64))
-
-    def on_progress(self, step: int, progress: float, rng: torch.Generator | None = None) -> None:
-        self._progress.fill_(progress)
-
-    @property
-    def progress(self) -> float:
-        """Fraction of training done, on which schedules depend; a buffer, to be resumed."""
-        return float(self._progress)
 
     @property
     def resolution(self) -> int:

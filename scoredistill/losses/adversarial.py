@@ -1,4 +1,4 @@
-"""The adversarial term, on top of any objective."""
+"""The adversarial term, around any objective."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from torch import Tensor
 from scoredistill.critics.critic import Critic
 from scoredistill.diffusion.guidance import Guidance
 from scoredistill.diffusion.timesteps import TimestepSampler
-from scoredistill.distributed import all_reduce
-from scoredistill.losses.distillation import FDistill, Gradient, Reweighting, ScoreDistillation
+from scoredistill.losses.distillation import FDistill
+from scoredistill.losses.objective import Gradient, Objective
 from scoredistill.networks.eval_mode import eval_mode
 from scoredistill.ranges import require
 from scoredistill.ratios.discriminator import DiscriminatorRatio
@@ -19,12 +19,11 @@ from scoredistill.teachers.teacher import Teacher
 from scoredistill.types import Diffused, right_pad_dims
 
 
-class WithGAN(ScoreDistillation):
+class WithGAN(Objective):
     """g = g_loss + lambda alpha grad l(D(x_t)), with l the generator's adversarial loss, at the same x_t and t.
 
-    It is a gradient with respect to x like every other, so that it composes with any objective. With `balance`, lambda
-    is chosen in each step so that the term's norm over the batch is that share of the objective's own. D is called
-    once: where it is the objective's ratio too, r comes from the same value.
+    With `balance`, lambda is chosen in each step so that the term's norm over the batch is that share of the
+    objective's own. D is called once: where it is the objective's ratio too, r comes from the same value.
 
     Improved Distribution Matching Distillation for Fast Image Synthesis, 2024, arXiv:2405.14867.
 
@@ -40,16 +39,15 @@ class WithGAN(ScoreDistillation):
 
     def __init__(
         self,
-        loss: ScoreDistillation,
+        loss: Objective,
         discriminator: DiscriminatorRatio | None = None,
         gan_weight: float = 1e-3,
         balance: float | None = None,
     ) -> None:
         require(">= 0", gan_weight=gan_weight)
         require("> 0", balance=balance)
-        super().__init__(loss.weight, loss.normalizer)
-        own = loss.ratio if isinstance(loss, FDistill) else None
-        found = discriminator or own
+        super().__init__()
+        found = discriminator or (loss.ratio if isinstance(loss, FDistill) else None)
         if not isinstance(found, DiscriminatorRatio):
             raise ValueError("WithGAN needs a discriminator: give one, or a loss whose ratio is a DiscriminatorRatio")
         self.loss, self.discriminator = loss, found
@@ -64,23 +62,14 @@ class WithGAN(ScoreDistillation):
         self.loss.bind(teacher, timesteps)
         self.discriminator.bind(teacher, self.critic)
 
-    def baseline(self, diffused: Diffused, teacher: Teacher) -> Tensor:
-        return self.loss.baseline(diffused, teacher)
-
-    def guided_baseline(self, diffused: Diffused, teacher: Teacher, guidance: Guidance) -> Tensor:
-        return self.loss.guided_baseline(diffused, teacher, guidance)
-
-    def reweight(self, diffused: Diffused, teacher: Teacher) -> Reweighting:
-        return self.loss.reweight(diffused, teacher)
-
     def gradient(self, diffused: Diffused, teacher: Teacher, guidance: Guidance | None = None) -> Gradient:
         logit, term = self._term(diffused, teacher)
         with self.discriminator.with_logit(diffused, logit):
             objective = self.loss.gradient(diffused, teacher, guidance)
         norms = [each.flatten(1).norm(dim=1).mean() for each in (objective.g, term)]
-        weight = self._weight(objective.g, term)
+        weight = self._weight(objective.g, term, diffused)
         metrics = {"gan/distillation_norm": norms[0], "gan/norm": norms[1], "gan/weight": weight}
-        return replace(objective, g=objective.g + weight * term, metrics=metrics)
+        return replace(objective, g=objective.g + weight * term, metrics={**objective.metrics, **metrics})
 
     def observe(self, diffused: Diffused, gradient: Gradient) -> None:
         self.loss.observe(diffused, gradient)
@@ -90,13 +79,13 @@ class WithGAN(ScoreDistillation):
         quiet = [module for module in (self.discriminator, self.critic) if module is not None]
         with torch.enable_grad(), eval_mode(*quiet):
             x_t = diffused.x_t.detach().requires_grad_()
-            logit = self.discriminator.logit(x_t, diffused, teacher, self.critic)
+            logit = self.discriminator.logit(replace(diffused, x_t=x_t), teacher)
             (slope,) = torch.autograd.grad(self.discriminator.generator_error(logit).sum(), x_t)
-        return logit.detach(), right_pad_dims(diffused.schedule.alpha(diffused.t), slope) * slope
+        return logit.detach(), right_pad_dims(diffused.alpha, slope) * slope
 
-    def _weight(self, objective: Tensor, term: Tensor) -> Tensor:
+    def _weight(self, objective: Tensor, term: Tensor, diffused: Diffused) -> Tensor:
         if self.balance is None:
             return objective.new_tensor(self.gan_weight)
-        squares = all_reduce(torch.stack([objective.square().sum(), term.square().sum()]))
+        squares = diffused.shard.sum(torch.stack([objective.square().sum(), term.square().sum()]))
         tiny = torch.finfo(squares.dtype).tiny
         return self.balance * (squares[0] / squares[1].clamp(min=tiny)).sqrt()

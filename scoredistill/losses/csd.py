@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import Tensor
 
+from scoredistill.diffusion.guidance import Guidance
 from scoredistill.losses.distillation import ScoreDistillation
 from scoredistill.teachers.teacher import Teacher
-from scoredistill.types import Diffused
+from scoredistill.types import Condition, Diffused
 
 
 class CSD(ScoreDistillation):
@@ -22,8 +25,8 @@ class CSD(ScoreDistillation):
         normalizer: rescales each sample's gradient; None: no rescaling.
     """
 
-    def baseline(self, diffused: Diffused, teacher: Teacher) -> Tensor:
-        """The teacher's epsilon without the condition.
+    def conditions(self, diffused: Diffused) -> Sequence[Condition | None]:
+        """The unconditional one.
 
         Raises:
             ValueError: if the condition has neither prompt nor label.
@@ -32,4 +35,7 @@ class CSD(ScoreDistillation):
             raise ValueError(
                 "CSD is what a prompt or a class changes in the teacher's score: set data.init_args.prompt or labels"
             )
-        return teacher.predict_many(diffused.x_t, diffused.t, [diffused.condition.negative()])[0].epsilon
+        return [diffused.condition.negative()]
+
+    def baseline(self, diffused: Diffused, teacher: Teacher, guidance: Guidance) -> Tensor:
+        return diffused.predictions[0].epsilon

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from scoredistill.data.pictures import read_picture
-from scoredistill.diffusion.guidance import CFG, Guidance
+from scoredistill.diffusion.guidance import Guidance
 from scoredistill.diffusion.weights import TimeWeight
 from scoredistill.losses.distillation import GradientNormalizer, ScoreDistillation
 from scoredistill.ranges import require
@@ -55,10 +55,7 @@ class DDS(ScoreDistillation):
         known = read_picture(Path(reference))[None] if isinstance(reference, str) else reference
         self.register_buffer("reference", known.to(torch.get_default_dtype()), persistent=False)
 
-    def baseline(self, diffused: Diffused, teacher: Teacher) -> Tensor:
-        return self.guided_baseline(diffused, teacher, CFG())
-
-    def guided_baseline(self, diffused: Diffused, teacher: Teacher, guidance: Guidance) -> Tensor:
+    def baseline(self, diffused: Diffused, teacher: Teacher, guidance: Guidance) -> Tensor:
         """The guided teacher's epsilon at the reference, diffused as the samples were.
 
         Raises:

@@ -3,176 +3,27 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
 from scoredistill.critics.analytic import DiracCritic
 from scoredistill.critics.critic import Critic
-from scoredistill.diffusion.guidance import CFG, Guidance
+from scoredistill.diffusion.guidance import CFG, Guidance, predict_distinct
 from scoredistill.diffusion.prediction import Prediction
 from scoredistill.diffusion.timesteps import TimestepSampler
 from scoredistill.diffusion.weights import SigmaSquaredWeight, TimeWeight
 from scoredistill.divergences import Divergence, ReverseKL
+from scoredistill.losses.objective import Gradient, Objective, Reweighting
 from scoredistill.networks.eval_mode import eval_mode
 from scoredistill.ranges import require
 from scoredistill.ratios.normalizers import RatioNormalizer, WeightNormalizer
 from scoredistill.ratios.ratio import DensityRatio
 from scoredistill.teachers.teacher import Teacher
-from scoredistill.types import Diffused, right_pad_dims
+from scoredistill.types import Condition, Diffused, right_pad_dims
 from scoredistill.types.checks import require_shape
-
-
-@dataclass(frozen=True)
-class Reweighting:
-    """h(r), and the ratio it came from.
-
-    Args:
-        h: (B,) weight of each sample.
-        log_r: (B,) the raw estimate, before any normalizer; None where h is constant.
-        log_r_used: (B,) after the normalizers.
-    """
-
-    h: Tensor
-    log_r: Tensor | None = None
-    log_r_used: Tensor | None = None
-
-
-@dataclass(frozen=True)
-class Gradient:
-    """The gradient at a batch, and the parts that it is made of.
-
-    Args:
-        g: (B, *D) g = w h (A - B), times the normalizer's factor.
-        target: A, the guided teacher.
-        baseline: B, (B, *D) in epsilon units.
-        reweighting: h and log r.
-        factor: (B,) of the gradient normalizer; 1 without one.
-        metrics: further scalars to report.
-    """
-
-    g: Tensor
-    target: Prediction
-    baseline: Tensor
-    reweighting: Reweighting
-    factor: Tensor
-    metrics: Mapping[str, Tensor] = field(default_factory=dict)
-
-    def report(self) -> dict[str, Tensor]:
-        """What the step did, as scalars: norms, quantiles of log r, share clamped, effective sample size of h."""
-        h = self.reweighting.h
-        report = {
-            "gradient_norm": self.g.flatten(1).norm(dim=1).mean(),
-            "difference_norm": (self.target.epsilon - self.baseline).flatten(1).norm(dim=1).mean(),
-        }
-        if self.reweighting.log_r is not None and self.reweighting.log_r_used is not None:
-            raw, used = self.reweighting.log_r, self.reweighting.log_r_used
-            quantiles = torch.quantile(raw.double(), raw.new_tensor([0.05, 0.5, 0.95]).double())
-            report |= {f"log_r/q{q:02d}": value for q, value in zip((5, 50, 95), quantiles, strict=True)}
-            report["log_r/changed"] = (raw != used).double().mean()
-            report["h/mean"] = h.mean()
-            tiny = torch.finfo(h.dtype).tiny
-            report["h/effective_sample_size"] = h.sum() ** 2 / (len(h) * (h**2).sum()).clamp(min=tiny)
-        return report | dict(self.metrics)
-
-
-class ScoreDistillation(nn.Module, ABC):
-    """g(x; t, epsilon) = w(t) h(r) (A - B), in epsilon units.
-
-    A is the guided teacher's epsilon; a subclass says with `baseline` what B is, and may say with `reweight` what h is.
-    It is a pure function of the diffused sample and the networks: no optimizer, no state, no randomness.
-
-    Args:
-        weight: w(t); None: `SigmaSquaredWeight`.
-        normalizer: rescales each sample's gradient, `DMDNormalizer` for example; None: no rescaling.
-    """
-
-    def __init__(self, weight: TimeWeight | None = None, normalizer: GradientNormalizer | None = None) -> None:
-        super().__init__()
-        self.weight = weight or SigmaSquaredWeight()
-        self.normalizer = normalizer
-
-    def bind(self, teacher: Teacher, timesteps: TimestepSampler) -> None:
-        """Let critics take from the teacher what they were not given. The `Distiller` calls it once."""
-        del timesteps
-        for module in self.modules():
-            if isinstance(module, Critic):
-                module.bind(teacher)
-
-    @abstractmethod
-    def baseline(self, diffused: Diffused, teacher: Teacher) -> Tensor:
-        """B, (B, *D) in epsilon units."""
-
-    def guided_baseline(self, diffused: Diffused, teacher: Teacher, guidance: Guidance) -> Tensor:
-        """B, (B, *D) in epsilon units, for a subclass whose B is the teacher's as well and has to be asked as A is.
-
-        Args:
-            diffused: the diffused samples.
-            teacher: the model of p.
-            guidance: how the teacher was asked for A.
-        """
-        del guidance
-        return self.baseline(diffused, teacher)
-
-    def reweight(self, diffused: Diffused, teacher: Teacher) -> Reweighting:
-        """h(r), (B,); 1 unless a subclass says otherwise."""
-        del teacher
-        return Reweighting(torch.ones_like(diffused.t))
-
-    @torch.no_grad()
-    def gradient(self, diffused: Diffused, teacher: Teacher, guidance: Guidance | None = None) -> Gradient:
-        """The gradient with respect to x at each sample.
-
-        Args:
-            diffused: the diffused samples.
-            teacher: the model of p.
-            guidance: how the teacher is asked; None: CFG of scale 1, the conditional model itself.
-
-        Raises:
-            ValueError: if a part has another shape than it must, or at an end of time the gradient has no value.
-        """
-        guidance = guidance or CFG()
-        target = guidance(teacher, diffused.x_t, diffused.t, diffused.condition)
-        require_shape(target.x_t, diffused.x_t.shape, f"x_t of {type(guidance).__name__}'s prediction")
-        baseline = self.guided_baseline(diffused, teacher, guidance)
-        require_shape(baseline, diffused.x_t.shape, f"the baseline of {type(self).__name__}")
-        reweighting = self.reweight(diffused, teacher)
-        w = self.weight(diffused.t, diffused.schedule)
-        factor = torch.ones_like(diffused.t) if self.normalizer is None else self.normalizer(diffused, target)
-        self._require_rows(len(diffused.t), reweighting, w, factor)
-        g = right_pad_dims(w * reweighting.h * factor, diffused.x_t) * (target.epsilon - baseline)
-        if diffused.at_end:
-            require_finite(g, diffused)
-        return Gradient(g, target, baseline, reweighting, factor)
-
-    def _require_rows(self, rows: int, reweighting: Reweighting, w: Tensor, factor: Tensor) -> None:
-        """One number for each sample, where a column (B, 1) would be broadcast to (B, B)."""
-        own = type(self).__name__
-        parts = {f"log_r of {own}.reweight": reweighting.log_r, f"log_r_used of {own}.reweight": reweighting.log_r_used}
-        parts |= {f"h of {own}.reweight": reweighting.h, f"the weight of {type(self.weight).__name__}": w}
-        parts |= {f"the factor of {type(self.normalizer).__name__}": factor}
-        for what, value in parts.items():
-            if value is not None:
-                require_shape(value, (rows,), what)
-
-    def observe(self, diffused: Diffused, gradient: Gradient) -> None:
-        """Let running statistics take in a finished training step; nothing to do without any."""
-        del diffused, gradient
-
-
-def require_finite(g: Tensor, diffused: Diffused) -> None:
-    """Refuse a gradient that has no value at an end of time.
-
-    Raises:
-        ValueError: if it is not finite.
-    """
-    if not bool(torch.isfinite(g).all()):
-        raise ValueError(
-            f"the gradient has no value at an end of {type(diffused.schedule).__name__}, t = 0 or 1: draw t between "
-            "them (low and high of the timesteps)"
-        )
 
 
 class GradientNormalizer(nn.Module, ABC):
@@ -208,12 +59,115 @@ class DMDNormalizer(GradientNormalizer):
         self.floor = floor
 
     def forward(self, diffused: Diffused, target: Prediction) -> Tensor:
-        alpha, sigma = diffused.schedule.alpha(diffused.t), diffused.schedule.sigma(diffused.t)
+        alpha, sigma = diffused.alpha, diffused.sigma
         # Numerator and denominator times alpha, so that there is a value where alpha is 0: 1 / floor.
         signal = target.signal.flatten(1)
         correction = (right_pad_dims(alpha, signal) * diffused.sample.x.detach().flatten(1) - signal).abs().mean(1)
         scale = (signal**2).mean(1).sqrt() + sigma
         return sigma / correction.maximum(self.floor * scale).clamp(min=torch.finfo(sigma.dtype).tiny)
+
+
+class ScoreDistillation(Objective, ABC):
+    """g(x; t, epsilon) = w(t) h(r) (A - B), in epsilon units.
+
+    A is the guided teacher's epsilon. A subclass says with `baseline` what B is; it may say with `reweight` what h is,
+    with `conditions` what else the teacher is asked at x_t, and with `prepare` where x_t is. All four are called
+    without a graph; one that differentiates through a network does so inside `torch.enable_grad()`.
+
+    Args:
+        weight: w(t); None: `SigmaSquaredWeight`.
+        normalizer: rescales each sample's gradient, `DMDNormalizer` for example; None: no rescaling.
+    """
+
+    def __init__(self, weight: TimeWeight | None = None, normalizer: GradientNormalizer | None = None) -> None:
+        super().__init__()
+        self.weight = weight or SigmaSquaredWeight()
+        self.normalizer = normalizer
+
+    def prepare(self, diffused: Diffused, teacher: Teacher, guidance: Guidance) -> Diffused:
+        """The diffused samples at which the teacher is asked: those of the step, unless a subclass makes its own.
+
+        A subclass returns `diffused` with another x_t, t or epsilon: by inversion, or at a neighboring noise level.
+        """
+        del teacher, guidance
+        return diffused
+
+    def conditions(self, diffused: Diffused) -> Sequence[Condition | None]:
+        """Further conditions of the teacher at x_t, in the same call as guidance's; `diffused.predictions` has them."""
+        del diffused
+        return ()
+
+    @abstractmethod
+    def baseline(self, diffused: Diffused, teacher: Teacher, guidance: Guidance) -> Tensor:
+        """B, (B, *D) in epsilon units.
+
+        Args:
+            diffused: the diffused samples, with the teacher's `predictions` under this objective's `conditions`.
+            teacher: the model of p.
+            guidance: how the teacher was asked for A.
+        """
+
+    def reweight(self, diffused: Diffused, teacher: Teacher) -> Reweighting:
+        """h(r), (B,); 1 unless a subclass says otherwise."""
+        del teacher
+        return Reweighting(torch.ones_like(diffused.t))
+
+    @torch.no_grad()
+    def gradient(self, diffused: Diffused, teacher: Teacher, guidance: Guidance | None = None) -> Gradient:
+        """The gradient with respect to x at each sample.
+
+        Args:
+            diffused: the diffused samples.
+            teacher: the model of p.
+            guidance: how the teacher is asked; None: CFG of scale 1, the conditional model itself.
+
+        Raises:
+            ValueError: if a part has another shape than it must, or at an end of time the gradient has no value.
+        """
+        guidance = guidance or CFG()
+        diffused, target = self._ask(self.prepare(diffused, teacher, guidance), teacher, guidance)
+        baseline = self.baseline(diffused, teacher, guidance)
+        require_shape(baseline, diffused.x_t.shape, f"the baseline of {type(self).__name__}")
+        reweighting = self.reweight(diffused, teacher)
+        w = self.weight(diffused.t, diffused.schedule)
+        factor = torch.ones_like(diffused.t) if self.normalizer is None else self.normalizer(diffused, target)
+        self._require_rows(len(diffused.t), reweighting, w, factor)
+        g = right_pad_dims(w * reweighting.h * factor, diffused.x_t) * (target.epsilon - baseline)
+        if diffused.at_end:
+            require_finite(g, diffused)
+        return Gradient(g, target, baseline, reweighting, factor)
+
+    def _ask(self, diffused: Diffused, teacher: Teacher, guidance: Guidance) -> tuple[Diffused, Prediction]:
+        """The samples with the teacher's predictions under the loss's conditions, and A: one call of the teacher."""
+        x_t, condition = diffused.x_t, diffused.condition
+        guided = guidance.conditions(condition, teacher, len(x_t))
+        predictions = predict_distinct(teacher, x_t, diffused.t, [*guided, *self.conditions(diffused)])
+        target = guidance.combine(predictions[: len(guided)], condition)
+        require_shape(target.x_t, x_t.shape, f"x_t of {type(guidance).__name__}'s prediction")
+        return replace(diffused, predictions=predictions[len(guided) :]), target
+
+    def _require_rows(self, rows: int, reweighting: Reweighting, w: Tensor, factor: Tensor) -> None:
+        """One number for each sample, where a column (B, 1) would be broadcast to (B, B)."""
+        own = type(self).__name__
+        parts = {f"log_r of {own}.reweight": reweighting.log_r, f"log_r_used of {own}.reweight": reweighting.log_r_used}
+        parts |= {f"h of {own}.reweight": reweighting.h, f"the weight of {type(self.weight).__name__}": w}
+        parts |= {f"the factor of {type(self.normalizer).__name__}": factor}
+        for what, value in parts.items():
+            if value is not None:
+                require_shape(value, (rows,), what)
+
+
+def require_finite(g: Tensor, diffused: Diffused) -> None:
+    """Refuse a gradient that has no value at an end of time.
+
+    Raises:
+        ValueError: if it is not finite.
+    """
+    if not bool(torch.isfinite(g).all()):
+        raise ValueError(
+            f"the gradient has no value at an end of {type(diffused.schedule).__name__}, t = 0 or 1: draw t between "
+            "them (low and high of the timesteps)"
+        )
 
 
 class FDistill(ScoreDistillation):
@@ -263,9 +217,9 @@ class FDistill(ScoreDistillation):
         for normalizer in self.ratio_normalizers:
             normalizer.bind(timesteps, teacher.schedule)
 
-    def baseline(self, diffused: Diffused, teacher: Teacher) -> Tensor:
+    def baseline(self, diffused: Diffused, teacher: Teacher, guidance: Guidance) -> Tensor:
         with eval_mode(self.critic):
-            return self.critic(diffused.x_t, diffused.t, diffused.condition, diffused.sample).epsilon
+            return self.critic(diffused).epsilon
 
     def reweight(self, diffused: Diffused, teacher: Teacher) -> Reweighting:
         if self.ratio is None:
@@ -274,7 +228,9 @@ class FDistill(ScoreDistillation):
         for normalizer in self.ratio_normalizers:
             log_r_used = normalizer(log_r_used, diffused)
         h = self.divergence.h_from_log(log_r_used)
-        return Reweighting(h if self.weight_normalizer is None else self.weight_normalizer(h), log_r, log_r_used)
+        if self.weight_normalizer is not None:
+            h = self.weight_normalizer(h, diffused)
+        return Reweighting(h, log_r, log_r_used)
 
     def observe(self, diffused: Diffused, gradient: Gradient) -> None:
         log_r = gradient.reweighting.log_r

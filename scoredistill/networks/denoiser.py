@@ -103,7 +103,7 @@ class Denoiser(nn.Module):
 
     def _scaled(self, x_t: Tensor, t: Tensor, schedule: Schedule) -> Tensor:
         """x_t as the backbone sees it."""
-        alpha, sigma = schedule.alpha(t), schedule.sigma(t)
+        alpha, sigma = schedule(t)
         if self.prediction == "edm":
             # c_in x_t / alpha, with c_in = 1 / sqrt(s^2 + d^2)
             scale = (sigma**2 + (alpha * self.sigma_data) ** 2).rsqrt()
@@ -113,7 +113,7 @@ class Denoiser(nn.Module):
 
     def _preconditioning(self, t: Tensor, like: Tensor, schedule: Schedule) -> tuple[Tensor, Tensor]:
         """Of v: what multiplies x_t, and what multiplies F; each to multiply (B, *D)."""
-        alpha, sigma = (right_pad_dims(each, like) for each in (schedule.alpha(t), schedule.sigma(t)))
+        alpha, sigma = (right_pad_dims(each, like) for each in schedule(t))
         d = self.sigma_data
         q_squared = sigma**2 + (alpha * d) ** 2
         return alpha * sigma * (1 - d * d) / q_squared, -d * (alpha**2 + sigma**2) * q_squared.rsqrt()

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid, relu, softplus
 
-from scoredistill.critics.critic import Critic
+from scoredistill.critics.critic import Critic, TrainedPart
 from scoredistill.networks.backbone import Backbone
 from scoredistill.networks.denoiser import Denoiser
 from scoredistill.networks.eval_mode import eval_mode
@@ -18,12 +19,12 @@ from scoredistill.networks.feature_head import FeatureHead
 from scoredistill.ranges import require
 from scoredistill.ratios.ratio import DensityRatio
 from scoredistill.teachers.teacher import Teacher
-from scoredistill.types import Diffused, right_pad_dims
+from scoredistill.types import Condition, Diffused, Sample, right_pad_dims
 
 Objective = Literal["non_saturating", "hinge", "least_squares"]
 
 
-class DiscriminatorRatio(DensityRatio):
+class DiscriminatorRatio(DensityRatio, TrainedPart):
     """log r from a discriminator D(x_t, t, condition), trained beside the generator on data and its own samples:
 
         non_saturating   min E_p softplus(-D) + E_q softplus(D)      at its optimum D = log r
@@ -50,8 +51,6 @@ class DiscriminatorRatio(DensityRatio):
         ValueError: if a number is out of its range.
     """
 
-    trainable = True
-
     def __init__(
         self,
         features: Literal["teacher", "critic"] | Backbone = "teacher",
@@ -72,28 +71,29 @@ class DiscriminatorRatio(DensityRatio):
         self.source = features if isinstance(features, str) else "own"
         self.own = None if isinstance(features, str) else Denoiser(features, sigma_data=sigma_data)
         self.head = None if self.own is None else self._head_on(self.own.network)
-        self._known: tuple[Diffused, Tensor] | None = None
+        self._critic: tuple[Critic, ...] = ()  # not a submodule: it is the loss's
+        self._known: tuple[Tensor, Tensor] | None = None
 
     def bind(self, teacher: Teacher, critic: Critic | None) -> None:
+        self._critic = () if critic is None else (critic,)
         if self.head is None:
-            self.head = self._head_on(self._denoiser(teacher, critic).network)
+            self.head = self._head_on(self._denoiser(teacher).network)
 
     def forward(self, diffused: Diffused, teacher: Teacher, critic: Critic | None) -> Tensor:
-        if self._known is not None and self._known[0] is diffused:
+        if self._known is not None and self._known[0] is diffused.x_t:
             return self.log_ratio(self._known[1])
-        with eval_mode(self, *([] if critic is None else [critic])):
-            return self.log_ratio(self.logit(diffused.x_t, diffused, teacher, critic))
+        with eval_mode(self, *self._critic):
+            return self.log_ratio(self.logit(diffused, teacher))
 
     @contextmanager
     def with_logit(self, diffused: Diffused, logit: Tensor) -> Iterator[None]:
-        """Inside the `with` block the ratio at these very diffused samples is that of `logit`, without another call of
-        the network.
+        """Inside the `with` block the ratio at these diffused samples comes from `logit`, without another call.
 
         Args:
-            diffused: as an object, not by its values; all others are looked at as usual.
+            diffused: told by the tensor x_t itself, not by its values.
             logit: D there, (B,), in evaluation mode and without gradient.
         """
-        before, self._known = self._known, (diffused, logit)
+        before, self._known = self._known, (diffused.x_t, logit)
         try:
             yield
         finally:
@@ -112,25 +112,36 @@ class DiscriminatorRatio(DensityRatio):
             raise ValueError("a hinge discriminator has no density ratio: use non_saturating or least_squares")
         return logit.clamp(-self.clamp, self.clamp)
 
-    def logit(self, x_t: Tensor, diffused: Diffused, teacher: Teacher, critic: Critic | None) -> Tensor:
-        """D, (B,), at x_t (B, *D) and the time and condition of `diffused`; differentiable in x_t."""
+    def logit(self, diffused: Diffused, teacher: Teacher) -> Tensor:
+        """D, (B,), differentiable in x_t."""
         if self.head is None:
             raise ValueError("the discriminator has no head yet: put it into a Distiller")
-        denoiser = self._denoiser(teacher, critic)
-        return self.head(denoiser.features(x_t, diffused.t, diffused.condition, diffused.schedule))
+        denoiser = self._denoiser(teacher)
+        return self.head(denoiser.features(diffused.x_t, diffused.t, diffused.condition, diffused.schedule))
 
-    def training_error(self, fake: Diffused, real: Diffused, teacher: Teacher, critic: Critic | None) -> Tensor:
-        """Loss of each pair of a generated and a real sample, (B,).
+    def training_error(self, diffused: Diffused, teacher: Teacher) -> Tensor:
+        """`weight` times the loss of each pair of a generated and a real sample, (B,).
+
+        Args:
+            diffused: the generator's diffused samples; its `sample.data` are diffused to the same times.
+            teacher: whose features may be looked at.
+
+        Raises:
+            ValueError: if there are no real samples, or not as many as generated ones.
+        """
+        return self.weight * self.pair_error(diffused, self._real(diffused), teacher)
+
+    def pair_error(self, fake: Diffused, real: Diffused, teacher: Teacher) -> Tensor:
+        """The loss of each pair of a generated and a real sample, (B,).
 
         Args:
             fake: the generator's diffused samples.
             real: diffused data, as many, at the same times.
             teacher: whose features may be looked at.
-            critic: likewise.
         """
-        on_fake = self.logit(fake.x_t, fake, teacher, critic)
-        x_t = real.x_t.detach().requires_grad_(self.r1 > 0 and self.r1_step is None)
-        on_real = self.logit(x_t, real, teacher, critic)
+        on_fake = self.logit(fake, teacher)
+        real = replace(real, x_t=real.x_t.detach().requires_grad_(self.r1 > 0 and self.r1_step is None))
+        on_real = self.logit(real, teacher)
         match self.objective:
             case "non_saturating":
                 loss = softplus(-on_real) + softplus(on_fake)
@@ -138,7 +149,7 @@ class DiscriminatorRatio(DensityRatio):
                 loss = (on_real - 1).square() + on_fake.square()
             case _:
                 loss = relu(1 - on_real) + relu(1 + on_fake)
-        return loss if self.r1 == 0 else loss + self._penalty(on_real, x_t, real, teacher, critic)
+        return loss if self.r1 == 0 else loss + self._penalty(on_real, real, teacher)
 
     def generator_error(self, logit: Tensor) -> Tensor:
         """What the generator lowers to pass for data, (B,), of D at its samples, (B,)."""
@@ -153,19 +164,30 @@ class DiscriminatorRatio(DensityRatio):
     def _head_on(self, network: Backbone) -> FeatureHead:
         return FeatureHead(network.width, self.hidden, network.spatial)
 
-    def _penalty(self, on_real: Tensor, x_t: Tensor, real: Diffused, teacher: Teacher, critic: Critic | None) -> Tensor:
+    def _real(self, fake: Diffused) -> Diffused:
+        """The batch's real samples at the generated ones' times, with noise of their own."""
+        sample = fake.sample
+        if sample.data is None:
+            raise ValueError("a discriminator needs real samples, but the batch has none: use a data module with data")
+        if len(sample.data) != len(fake.t):
+            raise ValueError(f"the batch has {len(fake.t)} generated samples and {len(sample.data)} real ones")
+        condition = fake.condition if sample.data_label is None else Condition(label=sample.data_label)
+        data = Sample(sample.data.to(fake.x_t), condition)
+        return Diffused.diffuse(data, fake.t, fake.shard.noise_like(fake.x_t, fake.rng), fake.schedule)
+
+    def _penalty(self, on_real: Tensor, real: Diffused, teacher: Teacher) -> Tensor:
         if self.r1_step is None:
-            (slope,) = torch.autograd.grad(on_real.sum(), x_t, create_graph=True)
+            (slope,) = torch.autograd.grad(on_real.sum(), real.x_t, create_graph=True)
             return 0.5 * self.r1 * slope.flatten(1).square().sum(1)
-        step = self.r1_step * right_pad_dims(torch.ones_like(real.t), x_t) * torch.randn_like(x_t)
-        moved = self.logit(x_t + step, real, teacher, critic)
+        step = self.r1_step * right_pad_dims(torch.ones_like(real.t), real.x_t) * torch.randn_like(real.x_t)
+        moved = self.logit(replace(real, x_t=real.x_t + step), teacher)
         return 0.5 * self.r1 * ((moved - on_real) / self.r1_step).square()
 
-    def _denoiser(self, teacher: Teacher, critic: Critic | None) -> Denoiser:
+    def _denoiser(self, teacher: Teacher) -> Denoiser:
         if self.own is not None:
             return self.own
         if self.source == "teacher":
             return teacher.denoiser_for("the discriminator")
-        if critic is None:
+        if not self._critic:
             raise ValueError("the discriminator looks at the critic's features, but the loss has no critic")
-        return critic.denoiser_for("the discriminator")
+        return self._critic[0].denoiser_for("the discriminator")

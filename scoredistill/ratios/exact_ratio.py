@@ -28,4 +28,4 @@ class ExactRatio(DensityRatio):
         if q is None:
             raise ValueError("ExactRatio needs an exact critic: give ExactRatio(q=ParticleCritic())")
         log_p = p.log_prob(diffused.x_t, diffused.t, diffused.condition)
-        return log_p - q.log_prob(diffused.x_t, diffused.t, diffused.condition, diffused.sample)
+        return log_p - q.log_prob(diffused)

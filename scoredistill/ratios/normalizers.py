@@ -7,12 +7,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 
 from scoredistill.diffusion.schedule import Schedule
 from scoredistill.diffusion.timesteps import TimeBins, TimestepSampler
-from scoredistill.distributed import all_reduce
 from scoredistill.networks.precise import Precise
 from scoredistill.ranges import require
 from scoredistill.types import Diffused
@@ -101,12 +99,12 @@ class TimeBinNormalizer(RatioNormalizer):
 
     def observe(self, log_r: Tensor, diffused: Diffused) -> None:
         bins, log_r = self.bin_of(diffused), log_r.detach().double()
-        # Sums of r relative to each bin's largest, so that they stay finite, over the processes' whole batch.
+        # Sums of r relative to each bin's largest, so that they stay finite, over the whole batch.
         peak = torch.full_like(self.log_mean, -torch.inf).scatter_reduce(0, bins, log_r, "amax")
-        peak = all_reduce(peak, dist.ReduceOp.MAX)
+        peak = diffused.shard.max(peak)
         mass = torch.zeros_like(self.log_mean).index_add_(0, bins, (log_r - peak[bins]).exp())
         seen_by = torch.bincount(bins, minlength=self.bins).double()
-        mass, seen_by = all_reduce(torch.stack([mass, seen_by]))
+        mass, seen_by = diffused.shard.sum(torch.stack([mass, seen_by]))
         seen = seen_by > 0
         self.count += seen
         fresh = (1 / self.count.double()).clamp(min=1 - self.decay, max=1)
@@ -120,7 +118,7 @@ class WeightNormalizer(nn.Module, ABC):
     """Rescales h over a batch. A subclass implements `forward`."""
 
     @abstractmethod
-    def forward(self, h: Tensor) -> Tensor:
+    def forward(self, h: Tensor, diffused: Diffused) -> Tensor:
         """The normalized h, (B,) -> (B,)."""
 
 
@@ -131,6 +129,6 @@ class BatchMeanNormalizer(WeightNormalizer):
     batch of one has h = 1, that is, reverse KL.
     """
 
-    def forward(self, h: Tensor) -> Tensor:
-        total, count = all_reduce(torch.stack([h.sum(), h.new_tensor(float(len(h)))]))
+    def forward(self, h: Tensor, diffused: Diffused) -> Tensor:
+        total, count = diffused.shard.sum(torch.stack([h.sum(), h.new_tensor(float(len(h)))]))
         return h / (total / count).clamp(min=torch.finfo(h.dtype).tiny)

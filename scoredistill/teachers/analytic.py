@@ -109,7 +109,7 @@ class GaussianMixture(Teacher):
             what = f"the score of a {type(self).__name__} whose std is 0"
             require_noise(t, self.schedule, what, f"{MORE_NOISE}, or give it a std above 0")
         flat, log_weights = x_t.flatten(1), self._log_weights(condition)
-        alpha, sigma = self.schedule.alpha(t), self.schedule.sigma(t)
+        alpha, sigma = self.schedule(t)
         width = 1 if self.covariance.isotropic else flat.shape[1]
         rows = max(1, CHUNK_ELEMENTS // (len(self.means) * width))
         parts = [

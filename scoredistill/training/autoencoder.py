@@ -43,6 +43,8 @@ class AutoencoderTraining(TrainingModule):
         ValueError: if kl_weight is negative, or nothing is measured.
     """
 
+    average: MovingAverage
+
     def __init__(
         self,
         network: Mapping[str, Any],

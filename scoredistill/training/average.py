@@ -6,7 +6,7 @@ from copy import deepcopy
 from typing import Any, cast
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from scoredistill.ranges import require
@@ -27,14 +27,12 @@ class MovingAverage(nn.Module):
         ValueError: if decay is out of its range.
     """
 
-    updates: Tensor
-
     def __init__(self, network: nn.Module, decay: float) -> None:
         require("[0, 1)", ema=decay)
         super().__init__()
         frozen: dict[int, Any] = {id(p): p for p in network.parameters() if not p.requires_grad}
         self.module = deepcopy(network, frozen).requires_grad_(False)
-        self.register_buffer("updates", torch.zeros((), dtype=torch.long))
+        self.updates = 0
         self._average = get_ema_multi_avg_fn(decay)
 
     @torch.no_grad()
@@ -43,7 +41,7 @@ class MovingAverage(nn.Module):
         pairs = zip(self.module.parameters(), network.parameters(), strict=True)
         # Of shards of a network, each process averages its own.
         own, new = zip(*((local(a), local(b.detach())) for a, b in pairs if a is not b), strict=True)
-        if int(self.updates) == 0:
+        if self.updates == 0:
             torch._foreach_copy_(list(own), list(new))
         else:
             self._average(list(own), list(new), cast(Any, self.updates))

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from typing import cast
+from typing import Any, Literal, cast
 
 import torch
 from pytorch_lightning import LightningModule
@@ -14,9 +14,9 @@ from scoredistill.critics.trained import TrainedCritic, reuse_forward
 from scoredistill.diffusion.guidance import Guidance
 from scoredistill.diffusion.timesteps import TimeBins, TimestepSampler
 from scoredistill.distiller import Distiller, Step, surrogate
-from scoredistill.distributed import ParticleShard
+from scoredistill.distributed import BatchShard, ParticleShard, is_distributed
 from scoredistill.generators.generator import Generator
-from scoredistill.losses.distillation import ScoreDistillation
+from scoredistill.losses.objective import Objective
 from scoredistill.ranges import require
 from scoredistill.teachers.teacher import Teacher
 from scoredistill.training.average import MovingAverage
@@ -26,7 +26,7 @@ from scoredistill.training.randomness import generator_at
 from scoredistill.training.strategies.fsdp import FSDP2, shard
 from scoredistill.training.strategies.whole import Whole
 from scoredistill.training.training_module import TrainingModule
-from scoredistill.types import Batch, Diffused, Sample
+from scoredistill.types import Batch, Diffused, Sample, Shard
 
 
 def accumulated(module: Distillation, batch: Batch, rng: torch.Generator) -> Step:
@@ -52,12 +52,18 @@ def accumulated(module: Distillation, batch: Batch, rng: torch.Generator) -> Ste
     whole = whole[order]
     diffused = distiller.diffuse(whole, distiller.timesteps, progress=module.progress, rng=rng)
     gradient = distiller.loss.gradient(diffused, distiller.teacher, distiller.guidance)
-    shares = torch.empty_like(gradient.g).index_copy(0, order, gradient.g)
-    for part, g in zip(parts, shares.split([len(s.x) for s in samples]), strict=True):
+    rows = [len(sample.x) for sample in samples]
+    gradients = (_parts(each, order, rows) for each in (gradient.g, gradient.picture))
+    for part, g, picture in zip(parts, *gradients, strict=True):
         sample = generate(part, generator_at(seed, 0))
         share = module.share_of_batch * len(sample.x) / len(whole.x)
-        module.manual_backward(share * with_regularizer(surrogate(sample.x, g), sample))
-    return Step(surrogate(whole.x, gradient.g), diffused, gradient)
+        module.manual_backward(share * with_regularizer(surrogate(sample, g, picture), sample))
+    return Step(surrogate(whole, gradient.g, gradient.picture), diffused, gradient)
+
+
+def _parts(g: Tensor | None, order: Tensor, rows: Sequence[int]) -> Sequence[Any]:
+    """A gradient's rows, brought back into the order of the micro-batches, as a tensor for each."""
+    return [None] * len(rows) if g is None else torch.empty_like(g).index_copy(0, order, g).split(list(rows))
 
 
 def with_regularizer(loss: Tensor, sample: Sample) -> Tensor:
@@ -104,7 +110,7 @@ LEVELS = 4
 
 
 class Distillation(TrainingModule):
-    """Distils a teacher into a generator.
+    """Distills a teacher into a generator.
 
     All randomness of a tick comes from the seed and the tick's number, so that a run that was killed and resumed ends
     in the same weights, bit for bit, as one that was not. Lightning's global_step and max_steps count generator steps.
@@ -121,10 +127,10 @@ class Distillation(TrainingModule):
         discriminator_optimizer: how discriminators are optimized; null: Adam at its default rate.
         plan: who is updated when.
         ema: decay of an exponential moving average of the generator, used in evaluation, in [0, 1); null: none.
+        noise_on: where noise is drawn: cpu, the same numbers on every device, or device, which is quicker.
         seed: of all randomness in training, in [0, 2^32).
     """
 
-    critic_steps: Tensor
     frozen = "distiller.teacher."
     strategies = (FSDP2,)
 
@@ -132,7 +138,7 @@ class Distillation(TrainingModule):
         self,
         generator: Generator,
         teacher: Teacher,
-        loss: ScoreDistillation,
+        loss: Objective,
         guidance: Guidance | None = None,
         timesteps: TimestepSampler | None = None,
         critic_timesteps: TimestepSampler | None = None,
@@ -141,19 +147,21 @@ class Distillation(TrainingModule):
         discriminator_optimizer: NetworkOptimizer | None = None,
         plan: UpdatePlan | None = None,
         ema: float | None = None,
+        noise_on: Literal["cpu", "device"] = "cpu",
         seed: int = 0,
     ) -> None:
         require("[0, 1)", ema=ema)
         require("[0, 2^32)", seed=seed)
         super().__init__(seed)
         self.distiller = Distiller(generator, teacher, loss, guidance, timesteps, critic_timesteps)
+        self.distiller.shard = Shard(draw_on_device=noise_on == "device")
         self.generator_optimizer = generator_optimizer or NetworkOptimizer()
         self.critic_optimizer = critic_optimizer or NetworkOptimizer()
         self.discriminator_optimizer = discriminator_optimizer or NetworkOptimizer()
         self.levels = TimeBins.quantiles(self.distiller.critic_timesteps, teacher.schedule, LEVELS)
         self.plan = plan or UpdatePlan()
         self.average = None if ema is None else MovingAverage(generator, ema)
-        self.register_buffer("critic_steps", torch.zeros((), dtype=torch.long))
+        self.critic_steps = 0
         self._whole: Whole | None = None
         self._sharded = False
 
@@ -172,25 +180,30 @@ class Distillation(TrainingModule):
         with self._whole.of(self.eval_generator) as shows:
             yield shows
 
-    def split(self, share: ParticleShard) -> None:
-        """Keep one process's share of the particles; the first one can still look at all of them (`gathered`).
+    def split(self, shard: ParticleShard) -> None:
+        """Keep one process's shard of the particles; the first one can still look at all of them (`gathered`).
 
         Args:
-            share: of this process.
+            shard: of this process.
 
         Raises:
             ValueError: if the generator cannot be split.
         """
-        whole = Whole(self.eval_generator, share)
-        self.distiller.generator.split(share)
+        whole = Whole(self.eval_generator, shard.process == 0)
+        self.distiller.generator.keep_particles(shard.first, shard.held)
         if self.average is not None:
-            cast(Generator, self.average.module).split(share)
-        self._whole = whole
+            cast(Generator, self.average.module).keep_particles(shard.first, shard.held)
+        self._whole, self.distiller.shard = whole, shard
 
     @property
     def split_particles(self) -> bool:  # type: ignore[override]
         """Whether this process holds a share of the particles only."""
         return self._whole is not None
+
+    def setup(self, stage: str) -> None:
+        super().setup(stage)
+        if is_distributed() and self._whole is None:
+            self.distiller.shard = BatchShard(self.distiller.shard.draw_on_device)
 
     def configure_model(self) -> None:
         """Shard the networks, where the strategy has a mesh of processes."""
@@ -218,17 +231,25 @@ class Distillation(TrainingModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         """One tick of the update plan."""
-        tick = int(self.ticks)
         rng = self.rng_of_tick()
-        turn = self.plan.turn(tick, bool(self.distiller.critics or self.distiller.discriminators))
+        turn = self.plan.turn(self.ticks, bool(self.distiller.critics or self.distiller.discriminators))
         diffused = None
         with reuse_forward(*self.distiller.critics) if self.plan.shares(turn) else nullcontext():
             if turn.generator:
                 self.distiller.generator.on_progress(self.global_step, self.progress, rng)
+                self.eval_generator.progress = self.progress
                 diffused = self._update_generator(batch, rng)
             if turn.critic:
                 self._update_critics(batch, diffused, rng)
         self.ticks += 1
+
+    def counters(self) -> dict[str, float]:
+        return super().counters() | {"critic_steps": self.critic_steps, "progress": self.distiller.generator.progress}
+
+    def set_counters(self, counters: Mapping[str, float]) -> None:
+        super().set_counters(counters)
+        self.critic_steps = int(counters["critic_steps"])
+        self.distiller.generator.progress = self.eval_generator.progress = counters["progress"]
 
     def _rebuilt(self) -> set[str]:
         """What critics have of frozen networks too, which need not be the teacher's."""
@@ -259,8 +280,7 @@ class Distillation(TrainingModule):
     @property
     def share_of_batch(self) -> float:
         """This process's share of the samples over which the objective is a mean."""
-        share = self.distiller.generator.shard
-        return 1.0 if share is None else 1 / share.processes
+        return 1 / self.distiller.shard.parts
 
     def _update_critics(self, batch: Batch, diffused: Diffused | None, rng: torch.Generator) -> None:
         """A step of critics and discriminators.
@@ -282,7 +302,7 @@ class Distillation(TrainingModule):
         if self.distiller.critics:
             errors["critic"] = self.distiller.critic_error(diffused)
         if self.distiller.discriminators:
-            errors["discriminator"] = self.distiller.discriminator_error(diffused, batch, rng)
+            errors["discriminator"] = self.distiller.discriminator_error(diffused)
         for index in range(1, 1 + len(errors)):
             self.optimizer_at(index).zero_grad()
         # One backward: a discriminator on the critic's features trains these too.
@@ -296,9 +316,9 @@ class Distillation(TrainingModule):
     def _critic_step(self, index: int, name: str) -> Tensor:
         settings = {"critic": self.critic_optimizer, "discriminator": self.discriminator_optimizer}[name]
         optimizer = self.optimizer_at(index).optimizer
-        settings.prepare(optimizer, int(self.critic_steps), self.progress)
+        settings.prepare(optimizer, self.critic_steps, self.progress)
         norm = self.reduce_and_clip(settings, optimizer)
-        self.require_finite(norm, name, int(self.critic_steps))
+        self.require_finite(norm, name, self.critic_steps)
         # Through the strategy and not the wrapped optimizer, which would count this as a generator step.
         self.trainer.strategy.optimizer_step(optimizer, lambda: None)
         return norm

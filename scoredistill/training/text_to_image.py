@@ -58,6 +58,8 @@ class TextToImageTraining(TrainingModule):
 
     frozen = "model.codec"
 
+    average: MovingAverage
+
     def __init__(
         self,
         autoencoder: str,

@@ -20,6 +20,7 @@ from scoredistill.distributed import is_distributed
 from scoredistill.generators.generator import Generator
 from scoredistill.networks.finite import first_not_finite
 from scoredistill.ranges import require
+from scoredistill.training.average import MovingAverage
 from scoredistill.training.checkpoints import LOOKED_AT
 from scoredistill.training.optimizers import NetworkOptimizer, trained
 from scoredistill.training.precision import convert_batches
@@ -34,14 +35,15 @@ REMEDY = "Lower the learning rate, clip the gradient (clip) or the ratio (ClampR
 class TrainingModule(LightningModule, ABC):
     """A module whose every tick is a function of its weights, the seed and the tick's number.
 
-    A subclass implements `eval_generator`, and `training_step` with the numbers of `rng_of_tick`. Parameters whose names
-    begin with `frozen` are rebuilt from the recipe and left out of checkpoints.
+    A subclass implements `eval_generator`, and `training_step` with the numbers of `rng_of_tick`. Parameters whose
+    names begin with `frozen` are rebuilt from the recipe and left out of checkpoints.
 
     Args:
         seed: of all randomness in training, in [0, 2^32).
     """
 
-    ticks: Tensor
+    average: MovingAverage | None
+    """The moving average of what is trained, where there is one."""
     frozen = ""
     """Prefix of the parameters that are never trained."""
     strategies: tuple[type[Strategy], ...] = ()
@@ -55,7 +57,8 @@ class TrainingModule(LightningModule, ABC):
         self.automatic_optimization = False
         self.strict_loading = False  # what is frozen is not in checkpoints; on_load_checkpoint checks the rest
         self.seed = seed
-        self.register_buffer("ticks", torch.zeros((), dtype=torch.long))
+        self.ticks = 0
+        self.average = None
 
     @property
     @abstractmethod
@@ -121,16 +124,16 @@ class TrainingModule(LightningModule, ABC):
             ticks: in which every network has its turn, >= 1.
         """
         every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]  # set by its logger connector
-        return every > 0 and -(int(self.ticks) + 1) % every < ticks
+        return every > 0 and -(self.ticks + 1) % every < ticks
 
     def rng_of_tick(self) -> torch.Generator:
         """The tick's own random numbers; torch's global ones, which dropout in networks draws from, are the process's.
 
         Processes draw different numbers, but where they hold the particles of one batch.
         """
-        own = generator_at(self.seed, int(self.ticks), self.global_rank)
+        own = generator_at(self.seed, self.ticks, self.global_rank)
         torch.manual_seed(own.initial_seed())
-        return generator_at(self.seed, int(self.ticks)) if self.split_particles else own
+        return generator_at(self.seed, self.ticks) if self.split_particles else own
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Nothing: evaluation callbacks look at the whole generator."""
@@ -142,7 +145,7 @@ class TrainingModule(LightningModule, ABC):
         """Samples x of the evaluated generator, as pictures, with their particle and view where it has any."""
         sample = self.eval_generator(self.with_embeddings(batch), generator_at(self.seed, batch_idx, self.global_rank))
         # A plain dictionary: Lightning does not move frozen dataclasses to the CPU.
-        found = {"x": self.decode(sample.x), "particle": sample.particle, "view": sample.view}
+        found = {"x": self.decode(sample.x), "particle": sample.particle, "view": sample.view_index}
         return {name: value for name, value in found.items() if value is not None}
 
     def optimizer_at(self, index: int) -> LightningOptimizer:
@@ -213,10 +216,22 @@ class TrainingModule(LightningModule, ABC):
         Raises:
             FloatingPointError: if a weight, a buffer, an optimizer's state or a loss is not finite.
         """
+        checkpoint["counters"] = self.counters()
         rebuilt = self._rebuilt()
         state = checkpoint["state_dict"]
         checkpoint["state_dict"] = {key: value for key, value in state.items() if key not in rebuilt}
         self._require_not_diverged({key: checkpoint.get(key) for key in LOOKED_AT})
+
+    def counters(self) -> dict[str, float]:
+        """What is counted, as a checkpoint keeps it."""
+        counters: dict[str, float] = {"ticks": self.ticks}
+        return counters if self.average is None else counters | {"updates": self.average.updates}
+
+    def set_counters(self, counters: Mapping[str, float]) -> None:
+        """Go on from what a checkpoint has counted."""
+        self.ticks = int(counters["ticks"])
+        if self.average is not None:
+            self.average.updates = int(counters["updates"])
 
     def on_train_end(self) -> None:
         """Look at the weights, where no checkpoint was written of them either.
@@ -239,7 +254,7 @@ class TrainingModule(LightningModule, ABC):
             )
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse a checkpoint of another network or loss, by name.
+        """Take over the counters, and refuse a checkpoint of another network or loss, by name.
 
         Raises:
             ValueError: if its tensors are not those of this module.
@@ -253,6 +268,7 @@ class TrainingModule(LightningModule, ABC):
                 f"the checkpoint does not fit the recipe: {differing[0]} is {stored.get(differing[0], 'not there')} in "
                 f"the checkpoint and {own.get(differing[0], 'not there')} here (and {len(differing) - 1} more)"
             )
+        self.set_counters(checkpoint["counters"])
 
     def _rebuilt(self) -> set[str]:
         """Names of what the recipe rebuilds: frozen tensors, under all the names of the networks that share them."""

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from scoredistill.ranges import require
 from scoredistill.types.condition import Condition, moved, rows_of
+from scoredistill.types.shard import WHOLE, Shard
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,7 @@ class Batch:
         data_label: (B,) integer class labels of the real samples, which need not be those of the condition.
         part: which rows of a larger batch these are, as the first one's position and the larger batch's rows, so that
             what a generator draws at random does not depend on how a batch was split, each >= 0; None: it is whole.
+        shard: which of all rows these are, where several hold the particles of one batch.
     """
 
     condition: Condition | None = None
@@ -30,6 +32,7 @@ class Batch:
     data: Tensor | None = None
     data_label: Tensor | None = None
     part: tuple[int, int] | None = None
+    shard: Shard = WHOLE
 
     def __post_init__(self) -> None:
         require(">= 1", size=self.size)
@@ -70,17 +73,21 @@ class Batch:
         condition = None if self.condition is None else self.condition[index]
         size = None if self.size is None else len(index)
         data, label = rows_of(self.data, index), rows_of(self.data_label, index)
-        return Batch(condition, size, data, label, (int(index[0]), whole))
+        return Batch(condition, size, data, label, (int(index[0]), whole), self.shard)
 
-    def noise(self, shape: Sequence[int], rng: torch.Generator | None = None) -> Tensor:
-        """Standard normal noise for each row, (B, *shape) on the CPU: the same whether the batch is whole or a part.
+    def noise(
+        self, shape: Sequence[int], rng: torch.Generator | None = None, device: torch.device | None = None
+    ) -> Tensor:
+        """Standard normal noise for each row, (B, *shape): the same whether the batch is whole or a part.
 
         Args:
             shape: *D, the shape of one row.
             rng: CPU generator; None: torch's global one.
+            device: where it will be needed; None: on the CPU.
         """
         first, whole = self.part or (0, self.rows)
-        return torch.randn(whole, *shape, generator=rng)[first : first + self.rows]
+        dtype, device = torch.get_default_dtype(), device or torch.device("cpu")
+        return self.shard.normal((whole, *shape), dtype, device, rng)[first : first + self.rows]
 
     def uniform(self, shape: Sequence[int], rng: torch.Generator | None = None) -> Tensor:
         """Numbers in [0, 1) for each row, as `noise` has normal ones."""
@@ -90,4 +97,4 @@ class Batch:
     def to(self, device: torch.device | str) -> Batch:
         """Move everything to a device."""
         data, label = moved(self.data, device), moved(self.data_label, device)
-        return Batch(moved(self.condition, device), self.size, data, label, self.part)
+        return Batch(moved(self.condition, device), self.size, data, label, self.part, self.shard)

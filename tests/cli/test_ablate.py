@@ -353,7 +353,7 @@ from scoredistill.losses import ScoreDistillation
 
 
 class Mine(ScoreDistillation):
-    def baseline(self, diffused, teacher):
+    def baseline(self, diffused, teacher, guidance):
         return HALF * diffused.epsilon
 """
 

@@ -196,7 +196,7 @@ class Pull(ScoreDistillation):
         super().__init__()
         self.c = c
 
-    def baseline(self, diffused, teacher) -> Tensor:
+    def baseline(self, diffused, teacher, guidance) -> Tensor:
         return self.c * diffused.epsilon
 '''
 

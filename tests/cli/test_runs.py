@@ -176,7 +176,7 @@ model:
     assert cli("fit", *words).code == 0
     stored = torch.load(folder / "runs/points/0/checkpoints/last.ckpt", weights_only=True)
     assert stored["global_step"] == 3
-    assert int(stored["state_dict"]["ticks"]) == 9
+    assert stored["counters"]["ticks"] == 9
 
 
 def test_evaluations_go_into_the_run_folder_of_the_checkpoint(cli, folder):

@@ -74,7 +74,7 @@ def test_the_recipe_runs_predicts_and_exports(cli: Cli, folder: Path, model: str
     assert len(list((folder / "latents").iterdir())) == 1
     stored = torch.load(folder / "out/0/checkpoints/last.ckpt", weights_only=True)
     assert stored["global_step"] == 2
-    assert int(stored["state_dict"]["critic_steps"]) == 20
+    assert stored["counters"]["critic_steps"] == 20
     resolved = yaml.safe_load((folder / "out/0/config.yaml").read_text())
     assert resolved["model"]["guidance"]["init_args"]["scale"] == 1.75
     assert cli("predict", "--ckpt_path", "out/0").code == 0

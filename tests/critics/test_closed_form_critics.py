@@ -1,11 +1,13 @@
 """Critics in closed form: a point mass, a set of particles, a known distribution."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from laws.zoo import SCHEDULES, name
 from torch import Tensor
 
-from scoredistill.critics import Critic, DiracCritic, ExactCritic, ParticleCritic
+from scoredistill.critics import Critic, DiracCritic, ExactCritic, ParticleCritic, TrainedPart
 from scoredistill.diffusion import CosineSchedule, EDMSchedule, FlowSchedule, Schedule
 from scoredistill.diffusion.mixture import MixturePosterior, diffused_mixture
 from scoredistill.teachers import Empirical, GaussianMixture
@@ -21,7 +23,7 @@ def diffused(sample: Sample, schedule: Schedule = SCHEDULE) -> Diffused:
 
 
 def ask(critic: Critic, at: Diffused, sample: Sample | None = None) -> Tensor:
-    return critic(at.x_t, at.t, at.condition, sample or at.sample).epsilon
+    return critic(replace(at, sample=sample or at.sample)).epsilon
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES, ids=name)
@@ -29,11 +31,7 @@ def test_the_dirac_critic_returns_the_injected_noise(schedule: Schedule) -> None
     x = torch.randn(5, 2, 3, requires_grad=True)
     at, critic = diffused(Sample(x), schedule), DiracCritic(schedule)
     assert torch.equal(ask(critic, at), at.epsilon)
-    # A sample that does not know its noise gives the same from x_t and x.
-    recovered = ask(critic, at, Sample(x))
-    torch.testing.assert_close(recovered, at.epsilon, rtol=1e-9, atol=1e-9)
-    assert not recovered.requires_grad
-    assert not critic.trainable
+    assert not isinstance(critic, TrainedPart)
 
 
 @pytest.mark.parametrize("bandwidth", [0.0, 0.3])
@@ -41,7 +39,7 @@ def test_particles_are_a_mixture_over_the_batch(bandwidth: float) -> None:
     at, critic = diffused(Sample(torch.randn(6, 2, 2))), ParticleCritic(bandwidth, SCHEDULE)
     mixture = GaussianMixture(at.sample.x, bandwidth, schedule=SCHEDULE)
     torch.testing.assert_close(ask(critic, at), mixture(at.x_t, at.t).epsilon, rtol=1e-9, atol=1e-9)
-    log_prob = critic.log_prob(at.x_t, at.t, None, at.sample)
+    log_prob = critic.log_prob(at)
     torch.testing.assert_close(log_prob, mixture.log_prob(at.x_t, at.t), rtol=1e-9, atol=1e-9)
 
 
@@ -55,13 +53,13 @@ def test_duplicates_leave_the_mixture_unchanged(copies: int) -> None:
     at, critic = diffused(Sample(torch.randn(6, 3))), ParticleCritic(0.1, SCHEDULE)
     doubled = Sample(at.sample.x, population=at.sample.x.repeat(copies, 1))
     torch.testing.assert_close(ask(critic, at, doubled), ask(critic, at), rtol=1e-10, atol=1e-12)
-    log_probs = [critic.log_prob(at.x_t, at.t, None, sample) for sample in (doubled, at.sample)]
+    log_probs = [critic.log_prob(replace(at, sample=sample)) for sample in (doubled, at.sample)]
     torch.testing.assert_close(*log_probs, rtol=1e-10, atol=1e-12)
 
 
 def test_particles_of_other_views_are_not_seen() -> None:
     view = torch.tensor([0, 1, 0, 1, 0, 2])
-    at, critic = diffused(Sample(torch.randn(6, 3), view=view)), ParticleCritic(schedule=SCHEDULE)
+    at, critic = diffused(Sample(torch.randn(6, 3), view_index=view)), ParticleCritic(schedule=SCHEDULE)
     together = ask(critic, at)
     for v in range(3):
         inside = view == v
@@ -72,11 +70,11 @@ def test_particles_of_other_views_are_not_seen() -> None:
 
 def test_a_population_stands_for_the_whole_distribution() -> None:
     population, of = torch.randn(10, 3), torch.tensor([0, 1] * 5)
-    at, critic = diffused(Sample(population[:4], view=of[:4])), ParticleCritic(schedule=SCHEDULE)
+    at, critic = diffused(Sample(population[:4], view_index=of[:4])), ParticleCritic(schedule=SCHEDULE)
     every = Sample(at.sample.x, population=population)
     expected = Empirical(population, schedule=SCHEDULE)(at.x_t, at.t).epsilon
     torch.testing.assert_close(ask(critic, at, every), expected, rtol=1e-9, atol=1e-9)
-    seen = Sample(at.sample.x, view=of[:4], population=population, population_view=of)
+    seen = Sample(at.sample.x, view_index=of[:4], population=population, population_view_index=of)
     rows = ask(critic, at, seen)[::2]
     expected = Empirical(population[::2], schedule=SCHEDULE)(at.x_t[::2], at.t[::2]).epsilon
     torch.testing.assert_close(rows, expected, rtol=1e-9, atol=1e-9)
@@ -91,7 +89,7 @@ def test_the_exact_critic_is_its_distribution() -> None:
     distribution = GaussianMixture(torch.randn(3, 2), 0.4, schedule=FlowSchedule())
     at, critic = diffused(Sample(torch.randn(5, 2)), FlowSchedule()), ExactCritic(distribution)
     assert torch.equal(ask(critic, at), distribution(at.x_t, at.t).epsilon)
-    assert torch.equal(critic.log_prob(at.x_t, at.t, None, at.sample), distribution.log_prob(at.x_t, at.t))
+    assert torch.equal(critic.log_prob(at), distribution.log_prob(at.x_t, at.t))
     assert critic.schedule is distribution.schedule
 
 
@@ -111,9 +109,7 @@ def test_a_critic_takes_the_teachers_schedule_and_refuses_another() -> None:
 def test_what_a_critic_cannot_do_is_an_error_that_says_so() -> None:
     at = diffused(Sample(torch.randn(2, 2)))
     with pytest.raises(TypeError, match=r"DiracCritic has no closed-form density; .*use ParticleCritic here"):
-        DiracCritic().log_prob(at.x_t, at.t, None, at.sample)
-    with pytest.raises(TypeError, match="ParticleCritic is not trained"):
-        ParticleCritic().training_loss(at)
+        DiracCritic().log_prob(at)
 
 
 def test_score_and_density_of_the_particles_cost_one_evaluation(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -126,10 +122,10 @@ def test_score_and_density_of_the_particles_cost_one_evaluation(monkeypatch: pyt
     monkeypatch.setattr("scoredistill.critics.analytic.diffused_mixture", counted)
     critic = ParticleCritic(schedule=CosineSchedule())
     sample = Sample(torch.randn(8, 2, dtype=torch.float64))
-    x_t, t = torch.randn(8, 2, dtype=torch.float64), torch.full((8,), 0.5, dtype=torch.float64)
-    critic(x_t, t, None, sample)
-    critic.log_prob(x_t, t, None, sample)
+    at = Diffused.diffuse(sample, 0.5, torch.randn(8, 2, dtype=torch.float64), critic.schedule)
+    critic(at)
+    critic.log_prob(at)
     assert len(evaluations) == 1
     critic.bandwidth = 0.1
-    critic.log_prob(x_t, t, None, sample)
+    critic.log_prob(at)
     assert len(evaluations) == 2

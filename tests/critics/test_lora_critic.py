@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from critics.lora_networks import Batched, cameras, condition, diffused, flow_teacher, text_teacher, unet
+from laws.zoo import training_error, training_loss
 from torch import Tensor, nn
 
 from scoredistill import Distiller
@@ -39,7 +40,7 @@ def trained(critic: nn.Module) -> dict[str, nn.Parameter]:
 
 def answer(critic: LoRACritic, at: Diffused, asked: Condition | None = None) -> Tensor:
     with torch.no_grad():
-        return critic.eval()(at.x_t, at.t, asked or at.condition, at.sample).epsilon
+        return critic.eval()(at.under(asked or at.condition)).epsilon
 
 
 def test_it_begins_as_the_teacher_and_vsd_is_the_guidance_alone() -> None:
@@ -48,9 +49,7 @@ def test_it_begins_as_the_teacher_and_vsd_is_the_guidance_alone() -> None:
     at = diffused(teacher.schedule)
     critic.train()
     with torch.no_grad():
-        assert torch.equal(
-            critic(at.x_t, at.t, at.condition, at.sample).value, teacher(at.x_t, at.t, at.condition).value
-        )
+        assert torch.equal(critic(at).value, teacher(at.x_t, at.t, at.condition).value)
         cond, uncond = (p.epsilon for p in teacher.predict_many(at.x_t, at.t, [at.condition, None]))
     gradient = distiller.loss.gradient(at, teacher, distiller.guidance)
     torch.testing.assert_close(gradient.target.epsilon - gradient.baseline, 6.5 * (cond - uncond))
@@ -73,7 +72,7 @@ def test_weights_and_buffers_are_the_teachers_own_and_never_change(particles: in
     optimizer = torch.optim.Adam(trained(critic).values(), lr=0.1)
     for _ in range(3):
         optimizer.zero_grad()
-        critic.training_loss(at).backward()
+        training_loss(critic, at).backward()
         optimizer.step()
     assert (answer(critic, at) - before).abs().max() > 1e-2
     assert torch.equal(teacher(at.x_t, at.t, at.condition).value, before)
@@ -87,17 +86,17 @@ def test_training_reaches_adapters_and_cameras_alone_and_lowers_the_error(transf
     at = diffused(teacher.schedule, pooled=transformer)
     at.sample.x.requires_grad_()
     nn.init.normal_(critic.denoisers[0].network.mlp[2].weight, std=0.1)  # type: ignore[union-attr,operator,index]
-    first, before = critic.training_loss(at), answer(critic, at)
-    critic.train().training_loss(at).backward()
+    first, before = training_loss(critic, at), answer(critic, at)
+    training_loss(critic.train(), at).backward()
     assert {name for name, weight in critic.named_parameters() if weight.grad is not None} == set(trained(critic))
     assert all(bool(w.grad.any()) for name, w in trained(critic).items() if "lora_A" not in name)  # type: ignore[union-attr]
     assert at.sample.x.grad is None
     optimizer = torch.optim.Adam(trained(critic).values(), lr=0.02)
     for _ in range(30):
         optimizer.zero_grad()
-        critic.training_loss(at).backward()
+        training_loss(critic, at).backward()
         optimizer.step()
-    assert float(critic.training_loss(at).detach()) < 0.97 * float(first.detach())
+    assert float(training_loss(critic, at).detach()) < 0.97 * float(first.detach())
     assert (answer(critic, at) - before).abs().max() > 0.02
 
 
@@ -112,14 +111,14 @@ def test_a_v_base_beside_an_epsilon_teacher_is_told_the_right_noise_level(
     assert (same - at.t).abs().max() > 0.02
     theirs = base(at.x_t, same, at.condition)
     with torch.no_grad():
-        ours = critic(at.x_t, at.t, at.condition, at.sample)
+        ours = critic(at)
     assert ours.kind == "v"
     torch.testing.assert_close(ours.epsilon, theirs.epsilon)
     assert (ours.epsilon - teacher(at.x_t, at.t, at.condition).epsilon).abs().max() > 0.1
     assert not {id(weight) for weight in critic.parameters()} & {id(weight) for weight in teacher.parameters()}
     target = teacher.schedule.alpha(at.t).view(-1, 1, 1, 1) * at.epsilon
     target = target - teacher.schedule.sigma(at.t).view(-1, 1, 1, 1) * at.sample.x
-    torch.testing.assert_close(critic.training_loss(at), (ours.v - target).square().mean())
+    torch.testing.assert_close(training_loss(critic, at), (ours.v - target).square().mean())
 
 
 def test_a_base_that_scales_its_input_otherwise_is_refused() -> None:
@@ -165,7 +164,7 @@ def test_each_particle_has_its_own_adapter() -> None:
         one.denoisers[0].load_state_dict(critic.denoisers[particle].state_dict())
         rows = at.sample.particle == particle
         torch.testing.assert_close(answer(critic, at)[rows], answer(one, at)[rows])
-    critic.train().training_error(at)[at.sample.particle == 1].sum().backward()
+    training_error(critic.train(), at)[at.sample.particle == 1].sum().backward()
     reached = [any(w.grad is not None and bool(w.grad.any()) for w in each.parameters()) for each in critic.denoisers]
     assert reached == [False, True, False]
 
@@ -284,7 +283,7 @@ def test_what_cannot_be_is_one_clear_error() -> None:
     with pytest.raises(ValueError, match="camera_dropout must lie in"):
         LoRACritic(camera_dropout=1.5)
     with pytest.raises(ValueError, match="has no network yet"):
-        LoRACritic(schedule=LinearSchedule())(at.x_t, at.t, at.condition, at.sample)
+        LoRACritic(schedule=LinearSchedule())(at)
     with pytest.raises(ValueError, match="has no network yet, to be saved"):
         LoRACritic().save("nowhere")
     with pytest.raises(ValueError, match="GaussianMixture has no network that the critic could start from"):
@@ -297,7 +296,7 @@ def test_what_cannot_be_is_one_clear_error() -> None:
     with pytest.raises(ValueError, match="the batch has no cameras"):
         answer(seeing, at, Condition(embeddings=condition().embeddings))
     with pytest.raises(ValueError, match="the samples do not say theirs"):
-        separate(at.x_t, at.t, at.condition, Sample(at.sample.x))
+        separate(replace(at, sample=Sample(at.sample.x, at.condition)))
     with pytest.raises(ValueError, match="particles: 1, the generator at least 2"):
         answer(separate, at)
     with pytest.raises(ValueError, match="a network for each particle, the discriminator needs one"):
@@ -306,7 +305,7 @@ def test_what_cannot_be_is_one_clear_error() -> None:
 
 def gradients(critic: LoRACritic, at: Diffused) -> list[Tensor]:
     critic.zero_grad()
-    critic.training_loss(at).backward()
+    training_loss(critic, at).backward()
     return [weight.grad.clone() for weight in trained(critic).values() if weight.grad is not None]
 
 
@@ -342,7 +341,7 @@ def test_autocast_gives_full_precision_predictions() -> None:
     teacher = text_teacher().float()
     critic = awake(bound(LoRACritic(camera=True), teacher).float())
     at = diffused(teacher.schedule)
-    at = Diffused(*(value.float() for value in (at.x_t, at.t, at.epsilon)), at.condition, at.sample, at.schedule)
+    at = Diffused(*(value.float() for value in (at.x_t, at.t, at.epsilon)), at.sample, at.schedule)
     exact = answer(critic, at)
     with torch.autocast("cpu", torch.bfloat16):
         rough = answer(critic, at)
@@ -380,12 +379,12 @@ def test_no_answer_is_stale() -> None:
     critic.denoisers[0].register_forward_hook(lambda *call: calls.append(1))
     other = diffused(teacher.schedule, seed=5)
     with reuse_forward(critic):
-        ask = [at, at, other, at, replace(at, condition=replace(at.condition, prompt="a")), at]  # type: ignore[type-var]
+        ask = [at, at, other, at, at.under(replace(at.condition, prompt="a")), at]  # type: ignore[type-var]
         for each in ask:
-            critic.training_error(each)
+            training_error(critic, each)
         assert len(calls) == 5
         with torch.no_grad():
             next(iter(trained(critic).values())).mul_(2)
-        changed = critic.training_error(at)
+        changed = training_error(critic, at)
         assert len(calls) == 6
-    torch.testing.assert_close(changed, critic.training_error(at))
+    torch.testing.assert_close(changed, training_error(critic, at))

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from laws.zoo import SCHEDULES, name
+from laws.zoo import SCHEDULES, name, training_loss
 from torch import Tensor, nn
 
 from scoredistill.critics import NetworkCritic
@@ -60,12 +60,12 @@ def test_the_minimizer_of_the_training_loss_is_the_score_of_q(prediction: Parame
 
     def closure() -> Tensor:
         optimizer.zero_grad()
-        loss = critic.training_loss(diffused)
+        loss = training_loss(critic, diffused)
         loss.backward()
         return loss
 
     optimizer.step(closure)  # type: ignore[arg-type]
-    ours = critic(diffused.x_t, diffused.t, None, diffused.sample).epsilon
+    ours = critic(diffused).epsilon
     torch.testing.assert_close(ours, q(diffused.x_t, diffused.t).epsilon, rtol=1e-7, atol=1e-7)
 
 
@@ -85,13 +85,13 @@ def test_a_trained_mlp_has_the_score_of_q_at_every_noise_level() -> None:
     def error() -> float:
         at = batch(4000)
         with torch.no_grad():
-            ours = critic(at.x_t, at.t, None, at.sample).epsilon
+            ours = critic(at).epsilon
         return float((ours - q(at.x_t, at.t).epsilon).pow(2).mean().sqrt())
 
     assert error() > 0.3
     for _ in range(steps):
         optimizer.zero_grad()
-        critic.training_loss(batch(256)).backward()
+        training_loss(critic, batch(256)).backward()
         optimizer.step()
         decay.step()
     assert error() < 0.08  # epsilon has unit variance; three seeds gave .052 to .056
@@ -137,21 +137,21 @@ def text_unet() -> Backbone:
     return DiffusersBackbone(network)
 
 
-def pictures(n: int = 3) -> tuple[Tensor, Tensor, Sample]:
+def pictures(n: int = 3) -> Diffused:
     x = torch.randn(n, 1, 8, 8)
-    return x, torch.linspace(0.2, 0.8, n), Sample(x)
+    return Diffused(x, torch.linspace(0.2, 0.8, n), torch.zeros_like(x), Sample(x), SCHEDULE)
 
 
 @pytest.mark.parametrize("make", [mlp, unet], ids=["MLP", "UNet2DModel"])
 def test_labels_and_cameras_are_looked_at_row_by_row(make) -> None:  # type: ignore[no-untyped-def]
     critic = NetworkCritic(make(classes=4, camera=True), schedule=SCHEDULE)
-    x, t, sample = pictures()
+    at = pictures()
     same = Condition(label=torch.zeros(3, dtype=torch.long), camera=cameras(1)[torch.zeros(3, dtype=torch.long)])
     label = Condition(label=torch.tensor([0, 2, 0]), camera=same.camera)
     camera = Condition(label=same.label, camera=cameras(2)[torch.tensor([0, 0, 1])])
     with torch.no_grad():
-        plain, *others = (critic(x, t, condition, sample).value for condition in (same, label, camera))
-    assert plain.shape == x.shape
+        plain, *others = (critic(at.under(condition)).value for condition in (same, label, camera))
+    assert plain.shape == at.x_t.shape
     changed = [(other - plain).abs().amax((1, 2, 3)) for other in others]
     assert [(c > 1e-4).tolist() for c in changed] == [[False, True, False], [False, False, True]]
     assert max(float(c[~(c > 1e-4)].max()) for c in changed) < 1e-12
@@ -159,14 +159,14 @@ def test_labels_and_cameras_are_looked_at_row_by_row(make) -> None:  # type: ign
 
 @pytest.mark.parametrize("make", [mlp, unet], ids=["MLP", "UNet2DModel"])
 def test_missing_labels_and_cameras_are_errors(make) -> None:  # type: ignore[no-untyped-def]
-    x, t, sample = pictures()
+    at = pictures()
     labeled, seen = (NetworkCritic(make(**setting), schedule=SCHEDULE) for setting in ({"classes": 4}, {"camera": 1}))
     for condition in (None, Condition("a mug"), Condition(camera=cameras(3))):
         with pytest.raises(ValueError, match="built with classes=, but the batch has no labels"):
-            labeled(x, t, condition, sample)
+            labeled(at.under(condition))
     for condition in (None, Condition(label=torch.zeros(3, dtype=torch.long))):
         with pytest.raises(ValueError, match="built with camera=True, but the batch has no cameras"):
-            seen(x, t, condition, sample)
+            seen(at.under(condition))
 
 
 def test_cameras_are_dropped_at_their_rate_and_only_in_training() -> None:
@@ -180,19 +180,20 @@ def test_cameras_are_dropped_at_their_rate_and_only_in_training() -> None:
 
 def test_text_embeddings_reach_the_cross_attention() -> None:
     critic = NetworkCritic(text_unet(), schedule=SCHEDULE)
-    x, t, sample = pictures()
+    at = pictures()
     embeddings = torch.randn(3, 5, 6)
     other = embeddings.clone()
     other[1] += 1
     with torch.no_grad():
-        first, second = (critic(x, t, Condition(embeddings=e), sample).value for e in (embeddings, other))
+        first, second = (critic(at.under(Condition(embeddings=e))).value for e in (embeddings, other))
     assert (first - second).abs().amax((1, 2, 3)).gt(1e-5).tolist() == [False, True, False]
 
 
 @pytest.mark.parametrize("make", [mlp, unet], ids=["MLP", "UNet2DModel"])
 def test_the_noise_level_is_looked_at(make) -> None:  # type: ignore[no-untyped-def]
     critic = NetworkCritic(make(), schedule=SCHEDULE)
-    x, t, _ = pictures()
+    at = pictures()
+    x, t = at.x_t, at.t
     other = t.clone()
     other[2] += 0.1
     outputs = [critic.denoiser.network(x, SCHEDULE.log_snr(time), None) for time in (t, other)]
@@ -216,7 +217,7 @@ def test_the_network_sees_about_unit_variance(schedule: Schedule) -> None:
 
     n = 2000
     diffused = Diffused.diffuse(Sample(torch.randn(n, 4)), UniformTimesteps()(n, schedule), torch.randn(n, 4), schedule)
-    NetworkCritic(Eye(), schedule=schedule)(diffused.x_t, diffused.t, None, diffused.sample)
+    NetworkCritic(Eye(), schedule=schedule)(diffused)
     assert float(seen[0].var()) == pytest.approx(1, abs=3 * (2 / (4 * n)) ** 0.5)
 
 
@@ -225,6 +226,6 @@ def test_training_reaches_every_parameter_and_no_sample() -> None:
     x = torch.randn(4, 1, 8, 8, requires_grad=True)
     sample = Sample(x, Condition(label=torch.tensor([0, 1, 0, 1]), camera=cameras(4)))
     diffused = Diffused.diffuse(sample, torch.full((4,), 0.5), torch.randn(4, 1, 8, 8), SCHEDULE)
-    critic.training_loss(diffused).backward()
+    training_loss(critic, diffused).backward()
     assert all(bool(parameter.grad.any()) for parameter in critic.parameters())
     assert x.grad is None

@@ -19,7 +19,7 @@ def test_every_particle_is_a_sample_of_its_own_values() -> None:
     assert sample.x is particles.values
     assert particles.values.any()
     assert sample.particle.tolist() == [0, 1, 2, 3, 4]
-    assert (sample.view, sample.population, sample.condition) == (None, None, None)
+    assert (sample.view_index, sample.population, sample.condition) == (None, None, None)
     assert particles.particles == 5
 
 
@@ -39,10 +39,10 @@ def test_some_particles_a_step_are_drawn_without_replacement() -> None:
     assert len(chosen.unique()) == 3
     assert torch.equal(sample.x, particles.values[chosen])
     assert torch.equal(sample.condition.label, chosen)
-    assert torch.equal(sample.view, chosen)
+    assert torch.equal(sample.view_index, chosen)
     assert torch.equal(sample.population, particles.values)
     assert not sample.population.requires_grad
-    assert torch.equal(sample.population_view, torch.arange(7))
+    assert torch.equal(sample.population_view_index, torch.arange(7))
     assert torch.equal(particles(Batch(), rng()).particle, chosen)
     drawn = torch.cat([particles(Batch(), rng(seed)).particle for seed in range(700)])
     counts = torch.bincount(drawn, minlength=7).double()
@@ -55,8 +55,8 @@ def test_labels_are_conditions_and_views() -> None:
     particles = ImageParticles(torch.randn(4, 2), labels=[0, 0, 1, 1])
     sample = particles(Batch(Condition("a digit")))
     assert (sample.condition.prompt, sample.condition.label.tolist()) == ("a digit", [0, 0, 1, 1])
-    assert sample.view.tolist() == [0, 0, 1, 1]
-    assert particles.population().view.tolist() == [0, 0, 1, 1]
+    assert sample.view_index.tolist() == [0, 0, 1, 1]
+    assert particles.population().view_index.tolist() == [0, 0, 1, 1]
 
 
 def test_a_condition_of_one_row_is_shared_by_all() -> None:

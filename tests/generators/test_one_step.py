@@ -13,7 +13,7 @@ from scoredistill.losses import VSD, FDistill
 from scoredistill.networks import Denoiser, DiffusersBackbone, LoRA, MLPBackbone, Parameterization
 from scoredistill.ratios import ExactRatio
 from scoredistill.teachers import GaussianMixture, NetworkTeacher
-from scoredistill.types import Batch, Condition, Sample
+from scoredistill.types import Batch, Condition, Diffused, Sample
 
 
 def mlp(classes: int | None = None) -> MLPBackbone:
@@ -52,7 +52,8 @@ def test_a_student_starts_as_the_teacher_and_leaves_it_alone() -> None:
     assert all(weight.requires_grad for weight in student.parameters())
     assert not any(weight.requires_grad for weight in teacher.parameters())
     critic = distiller.critics[0]
-    assert torch.equal(critic(x_t, t, None, Sample(x_t)).x0, teacher(x_t, t).x0)
+    at = Diffused(x_t, t, torch.zeros_like(x_t), Sample(x_t), teacher.schedule)
+    assert torch.equal(critic(at).x0, teacher(x_t, t).x0)
     ids = [{id(weight) for weight in part.parameters()} for part in (student, teacher, critic)]
     assert not (ids[0] & ids[1] | ids[0] & ids[2] | ids[1] & ids[2])
 
@@ -106,14 +107,14 @@ def test_samples_do_not_depend_on_how_a_batch_is_split() -> None:
     joined = Sample.cat([student(part, rng(4)) for part in batch.split(3)])
     torch.testing.assert_close(joined.x, whole.x)
     assert len(joined.population) == len(whole.population) == 11  # type: ignore[arg-type]
-    assert set(whole.population_view.tolist()) == {0, 1, 2}  # type: ignore[union-attr]
+    assert set(whole.population_view_index.tolist()) == {0, 1, 2}  # type: ignore[union-attr]
 
 
 def test_a_population_stands_for_the_generator_in_an_exact_ratio() -> None:
     student = OneStepUNet((2,), mlp(), population=500)
     loss = FDistill(ForwardKL(), ParticleCritic(0.1), ExactRatio())
     distiller = Distiller(student, GaussianMixture(torch.zeros(1, 2), 1.0, schedule=EDMSchedule(0.05, 10.0)), loss)
-    step = distiller.step(Batch(size=8), rng=rng())
+    step = distiller.evaluate(Batch(size=8), rng=rng())
     assert step.diffused.sample.population.shape == (500, 2)  # type: ignore[union-attr]
     assert not step.diffused.sample.population.requires_grad  # type: ignore[union-attr]
     assert student.eval()(Batch(size=8), rng()).population is None

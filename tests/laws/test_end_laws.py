@@ -10,7 +10,18 @@ import torch
 from torch import Tensor
 
 from laws.speaking import Speaking
-from laws.zoo import CRITICS, LOSSES, SCHEDULES, TIMESTEPS, WEIGHTS, WITHOUT_TERMINAL_SIGNAL, discriminator, mlp, name
+from laws.zoo import (
+    CRITICS,
+    LOSSES,
+    SCHEDULES,
+    TIMESTEPS,
+    WEIGHTS,
+    WITHOUT_TERMINAL_SIGNAL,
+    discriminator,
+    mlp,
+    name,
+    training_loss,
+)
 from scoredistill import Batch, Condition, Distiller
 from scoredistill.critics import NetworkCritic, ParticleCritic
 from scoredistill.diffusion import (
@@ -18,6 +29,7 @@ from scoredistill.diffusion import (
     DivergenceWeight,
     DreamTimeTimesteps,
     FlowSchedule,
+    Guidance,
     Prediction,
     PredictionType,
     Schedule,
@@ -221,10 +233,10 @@ def test_networks_as_teachers_and_critics(kind: Parameterization, schedule: Sche
     for t in ends(dtype).split(1):
         clean, pure = vanishing(schedule, t)
         at = Diffused.diffuse(Sample(x), t, epsilon, schedule)
-        for predicted in (teacher(at.x_t, t), critic(at.x_t, t, None, at.sample)):
+        for predicted in (teacher(at.x_t, t), critic(at)):
             require_finite_or_refused(lambda p=predicted: p.epsilon, clean and kind == "x0", dtype)
             require_finite_or_refused(lambda p=predicted: p.x0, pure and kind in ("epsilon", "score"), dtype)
-        require_finite_or_refused(lambda at=at: critic.training_loss(at), clean and kind == "score", dtype)
+        require_finite_or_refused(lambda at=at: training_loss(critic, at), clean and kind == "score", dtype)
 
 
 @pytest.mark.parametrize("t", [0.0, 1.0])
@@ -278,7 +290,7 @@ def test_a_critic_of_point_masses_is_refused_without_noise(t: float, dtype: torc
         distiller.gradient(x, t=t, epsilon=torch.randn_like(x))
     distiller.timesteps = TIMESTEPS[1]
     with pytest.raises(ValueError, match="bandwidth above 0"):
-        distiller.step()
+        distiller.evaluate()
 
 
 @every_schedule
@@ -329,8 +341,8 @@ def test_sampled_teachers(teacher: Callable[[Schedule], Teacher], schedule: Sche
 class Dividing(SDS):
     """One's own loss whose baseline has no value without signal, and that does not say so."""
 
-    def baseline(self, diffused: Diffused, teacher: Teacher) -> Tensor:
-        return super().baseline(diffused, teacher) / diffused.schedule.alpha(diffused.t)[:, None]
+    def baseline(self, diffused: Diffused, teacher: Teacher, guidance: Guidance) -> Tensor:
+        return super().baseline(diffused, teacher, guidance) / diffused.schedule.alpha(diffused.t)[:, None]
 
 
 def test_a_gradient_of_ones_own_that_is_not_finite_at_an_end_is_refused() -> None:

@@ -11,7 +11,7 @@ from laws.quadrature import expected_gradient, normal, normal_nodes, time_at
 from laws.zoo import DIVERGENCES, name
 from scoredistill import Condition, Distiller
 from scoredistill.critics import DiracCritic, ExactCritic
-from scoredistill.diffusion import CFG, CosineSchedule, Prediction, UniformWeight
+from scoredistill.diffusion import CFG, CosineSchedule, Guidance, Prediction, UniformWeight
 from scoredistill.divergences import (
     Divergence,
     ForwardKL,
@@ -79,7 +79,7 @@ class ScaledNoise(ScoreDistillation):
         super().__init__(UniformWeight())
         self.c = c
 
-    def baseline(self, diffused: Diffused, teacher: Teacher) -> Tensor:
+    def baseline(self, diffused: Diffused, teacher: Teacher, guidance: Guidance) -> Tensor:
         return self.c * diffused.epsilon
 
 

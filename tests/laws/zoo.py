@@ -3,8 +3,17 @@
 from collections.abc import Callable
 
 import torch
+from torch import Tensor
 
-from scoredistill.critics import Critic, DiracCritic, ExactCritic, LoRACritic, NetworkCritic, ParticleCritic
+from scoredistill.critics import (
+    Critic,
+    DiracCritic,
+    ExactCritic,
+    LoRACritic,
+    NetworkCritic,
+    ParticleCritic,
+    TrainedPart,
+)
 from scoredistill.diffusion import (
     CFG,
     CosineSchedule,
@@ -38,10 +47,11 @@ from scoredistill.divergences import (
     SoftenedReverseKL,
     SquaredHellinger,
 )
-from scoredistill.losses import CSD, DDS, SDS, VSD, DMDNormalizer, FDistill, ScoreDistillation, WithGAN
+from scoredistill.losses import CSD, DDS, SDS, VSD, DMDNormalizer, FDistill, Objective, WithGAN
 from scoredistill.networks import LoRA, MLPBackbone
 from scoredistill.ratios import BatchMeanNormalizer, ClampRatio, DiscriminatorRatio, ExactRatio, TimeBinNormalizer
 from scoredistill.teachers import GaussianMixture, NetworkTeacher
+from scoredistill.types import Diffused
 
 DIVERGENCES: list[Divergence] = [
     ReverseKL(),
@@ -114,7 +124,7 @@ def discriminator(shape: tuple[int, ...] = (2,)) -> DiscriminatorRatio:
     return ratio
 
 
-LOSSES: dict[str, Callable[[], ScoreDistillation]] = {
+LOSSES: dict[str, Callable[[], Objective]] = {
     "SDS": SDS,
     "CSD": CSD,
     "DDS": lambda: DDS(torch.tensor([[0.4, -0.2]]), prompt="left"),
@@ -134,7 +144,7 @@ LOSSES: dict[str, Callable[[], ScoreDistillation]] = {
     "GAN-FDistill": lambda: WithGAN(FDistill(ForwardKL(), mlp_critic(), discriminator()), gan_weight=0.3),
 }
 
-BATCH_STATISTICS: dict[str, Callable[[], ScoreDistillation]] = {
+BATCH_STATISTICS: dict[str, Callable[[], Objective]] = {
     "FDistill-batch-mean": lambda: FDistill(
         ForwardKL(), ParticleCritic(0.1), ExactRatio(), weight_normalizer=BatchMeanNormalizer()
     ),
@@ -146,3 +156,13 @@ GUIDANCES: dict[str, Callable[[], Guidance]] = {
     "CFG": lambda: CFG(7.5),
     "PerpNeg": lambda: PerpNeg(7.5, {"left": -0.5, "up": -1.0}),
 }
+
+
+def training_error(critic: TrainedPart, diffused: Diffused) -> Tensor:
+    """A trained part's error, (B,), beside a teacher that it does not ask."""
+    return critic.training_error(diffused, GaussianMixture(torch.zeros(1, 2), 1.0))
+
+
+def training_loss(critic: TrainedPart, diffused: Diffused) -> Tensor:
+    """The mean of that error."""
+    return training_error(critic, diffused).mean()

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from scoredistill import Distiller
 from scoredistill.critics import Critic, DiracCritic, ExactCritic, LoRACritic, ParticleCritic
-from scoredistill.diffusion import CFG, Prediction, Schedule, SigmaSquaredWeight, TimeWeight
+from scoredistill.diffusion import CFG, Guidance, Prediction, Schedule, SigmaSquaredWeight, TimeWeight
 from scoredistill.divergences import JensenShannon
 from scoredistill.generators import Generator, ImageParticles
 from scoredistill.losses import SDS, VSD, FDistill, Reweighting, ScoreDistillation, WithGAN
@@ -139,8 +139,8 @@ class Misshapen(SDS):
         super().__init__(**settings)  # type: ignore[arg-type]
         self.part = part
 
-    def baseline(self, diffused: Diffused, teacher: Teacher) -> Tensor:
-        value = super().baseline(diffused, teacher)
+    def baseline(self, diffused: Diffused, teacher: Teacher, guidance: Guidance) -> Tensor:
+        value = super().baseline(diffused, teacher, guidance)
         return value[:, :1] if self.part == "baseline" else value
 
     def reweight(self, diffused: Diffused, teacher: Teacher) -> Reweighting:
@@ -171,13 +171,15 @@ class ColumnNormalizer(RatioNormalizer):
 
 
 class OneRow(DiracCritic):
-    def forward(self, x_t: Tensor, t: Tensor, condition: Condition | None, sample: Sample) -> Prediction:
-        return Prediction(x_t[:1], t[:1], self.schedule, epsilon=x_t[:1])
+    def forward(self, diffused: Diffused) -> Prediction:
+        x_t, t = diffused.x_t[:1], diffused.t[:1]
+        return Prediction(x_t, t, self.schedule, epsilon=x_t)
 
 
 class OneRowGuidance(CFG):
-    def __call__(self, teacher, x_t, t, condition):  # type: ignore[no-untyped-def]
-        return super().__call__(teacher, x_t[:1], t[:1], condition)
+    def combine(self, predictions, condition):  # type: ignore[no-untyped-def]
+        first = predictions[0]
+        return Prediction(first.x_t[:1], first.t[:1], first.schedule, epsilon=first.epsilon[:1])
 
 
 SHAPES: dict[str, tuple[Callable[[], Distiller], str]] = {
@@ -208,7 +210,7 @@ SHAPES: dict[str, tuple[Callable[[], Distiller], str]] = {
 def test_nothing_is_broadcast(make: Callable[[], Distiller], message: str) -> None:
     made = make()
     with pytest.raises(ValueError, match=rf"{message}; it must be \(4(, 2)?,?\), nothing is broadcast"):
-        made.step()
+        made.evaluate()
 
 
 class ColumnGradient(SDS):
@@ -223,7 +225,7 @@ class ColumnGradient(SDS):
 
 def test_a_gradient_of_another_shape_is_refused() -> None:
     with pytest.raises(ValueError, match=r"the gradient of the loss has shape \(4, 1\); it must be \(4, 2\)"):
-        distiller(ColumnGradient()).step()
+        distiller(ColumnGradient()).evaluate()
 
 
 def test_errors_of_critics_and_discriminators_are_one_number_for_each_sample(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -236,4 +238,4 @@ def test_errors_of_critics_and_discriminators_are_one_number_for_each_sample(mon
         made.critic_error(diffused)
     monkeypatch.setattr(ratio, "training_error", lambda *_: torch.ones(()))
     with pytest.raises(ValueError, match=r"training_error of DiscriminatorRatio has shape \(\); it must be \(4,\)"):
-        made.discriminator_error(diffused, Batch(data=torch.randn(4, 2)))
+        made.discriminator_error(diffused)

@@ -94,9 +94,7 @@ def test_the_gradient_is_made_of_its_parts() -> None:
     expected_h = log_r.exp().clamp(0.5, 2.0) ** 2 / 2
     torch.testing.assert_close(gradient.reweighting.h, expected_h)
     torch.testing.assert_close(gradient.reweighting.log_r, log_r)
-    difference = (
-        teacher(diffused.x_t, diffused.t).epsilon - critic(diffused.x_t, diffused.t, None, diffused.sample).epsilon
-    )
+    difference = teacher(diffused.x_t, diffused.t).epsilon - critic(diffused).epsilon
     sigma_squared = SCHEDULE.sigma(diffused.t) ** 2
     torch.testing.assert_close(gradient.g, (sigma_squared * expected_h)[:, None] * difference)
 

@@ -1,5 +1,7 @@
 """The learned ratio: what it converges to, and what its losses compute."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
@@ -38,7 +40,7 @@ def pair(n: int = 6) -> tuple[Diffused, Diffused, GaussianMixture]:
 
 
 def logits(discriminator: DiscriminatorRatio, at: Diffused, teacher: GaussianMixture) -> Tensor:
-    return discriminator.logit(at.x_t, at, teacher, None)
+    return discriminator.logit(at, teacher)
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
@@ -51,7 +53,7 @@ def test_losses_are_their_equations(objective: Objective) -> None:
         "least_squares": (a - 1) ** 2 + b**2,
         "hinge": (1 - a).clamp(min=0) + (1 + b).clamp(min=0),
     }
-    torch.testing.assert_close(discriminator.training_error(fake, real, teacher, None), expected[objective])
+    torch.testing.assert_close(discriminator.pair_error(fake, real, teacher), expected[objective])
     wanted = {"non_saturating": -torch.log(torch.sigmoid(b)), "least_squares": (b - 1) ** 2, "hinge": -b}
     torch.testing.assert_close(discriminator.generator_error(b), wanted[objective])
 
@@ -72,13 +74,13 @@ def test_exact_r1_is_the_squared_gradient_on_data() -> None:
     fake, real, teacher = pair()
     plain, discriminator = own(), own(r1=0.7)
     discriminator.load_state_dict(plain.state_dict())
-    penalty = discriminator.training_error(fake, real, teacher, None) - plain.training_error(fake, real, teacher, None)
+    penalty = discriminator.pair_error(fake, real, teacher) - plain.pair_error(fake, real, teacher)
     for row in range(len(real.t)):
 
         def at(x_t: Tensor, row: int = row) -> Tensor:
             moved = real.x_t.clone()
             moved[row] = x_t
-            return plain.logit(moved, real, teacher, None)[row]
+            return plain.logit(replace(real, x_t=moved), teacher)[row]
 
         slope = torch.autograd.functional.jacobian(at, real.x_t[row])
         torch.testing.assert_close(penalty[row], 0.35 * slope.square().sum())
@@ -93,9 +95,9 @@ def test_finite_differences_agree_with_exact_r1_on_average() -> None:
     with torch.no_grad():
         base = own()
         base.load_state_dict(exact.state_dict())
-        plain = base.training_error(fake, real, teacher, None)
-        draws = torch.stack([rough.training_error(fake, real, teacher, None) - plain for _ in range(2000)])
-    target = (exact.training_error(fake, real, teacher, None) - plain).detach()
+        plain = base.pair_error(fake, real, teacher)
+        draws = torch.stack([rough.pair_error(fake, real, teacher) - plain for _ in range(2000)])
+    target = (exact.pair_error(fake, real, teacher) - plain).detach()
     standard_error = draws.std(0) / len(draws) ** 0.5
     assert bool(((draws.mean(0) - target).abs() < 3 * standard_error).all())
 
@@ -107,8 +109,8 @@ def test_features_of_the_teacher_stay_frozen_and_those_of_the_critic_learn(sourc
     loss = FDistill(ForwardKL(), NetworkCritic(), discriminator)
     distiller = Distiller(ImageParticles(torch.randn(5, 2)), teacher, loss)
     torch.nn.init.normal_(discriminator.head.out.weight)  # type: ignore[union-attr]
-    diffused = distiller.diffused_sample(rng=rng())
-    distiller.discriminator_error(diffused, Batch(data=torch.randn(5, 2)), rng()).mean().backward()
+    diffused = distiller.diffused_sample(Batch(data=torch.randn(5, 2)), rng=rng())
+    distiller.discriminator_error(diffused).mean().backward()
     assert all(weight.grad is not None for weight in discriminator.parameters())
     learned = [float(p.grad.abs().sum()) for p in distiller.critics[0].parameters() if p.grad is not None]
     assert (sum(learned) > 0) == (source == "critic")
@@ -124,11 +126,10 @@ def test_what_is_missing_is_said() -> None:
     with pytest.raises(ValueError, match="DiracCritic has no network that the discriminator could look at"):
         Distiller(particles, teacher, FDistill(ForwardKL(), critic, DiscriminatorRatio("critic")))
     distiller = Distiller(particles, teacher, FDistill(ForwardKL(), DiracCritic(), own()))
-    diffused = distiller.diffused_sample(rng=rng())
     with pytest.raises(ValueError, match="needs real samples, but the batch has none"):
-        distiller.discriminator_error(diffused, Batch())
-    with pytest.raises(ValueError, match="5 generated samples in a batch and 3 real ones"):
-        distiller.discriminator_error(diffused, Batch(data=torch.zeros(3, 2)))
+        distiller.discriminator_error(distiller.diffused_sample(rng=rng()))
+    with pytest.raises(ValueError, match="the batch has 5 generated samples and 3 real ones"):
+        distiller.discriminator_error(distiller.diffused_sample(Batch(data=torch.zeros(3, 2)), rng=rng()))
     with pytest.raises(ValueError, match="clamp must be above 0, got 0"):
         own(clamp=0.0)
     with pytest.raises(ValueError, match="WithGAN needs a discriminator"):
@@ -152,7 +153,7 @@ def trained(steps: int = 1500, batch: int = 512) -> tuple[DiscriminatorRatio, Di
     for _ in range(steps):
         t = times(batch, SCHEDULE, rng=noise)
         optimizer.zero_grad()
-        discriminator.training_error(draw(Q, t), draw(P, t), P, None).mean().backward()
+        discriminator.pair_error(draw(Q, t), draw(P, t), P).mean().backward()
         optimizer.step()
         decay.step()
     return discriminator.eval(), draw(Q, times(4000, SCHEDULE, rng=noise))
@@ -188,7 +189,7 @@ def test_gan_adds_the_gradient_of_its_term_in_x() -> None:
     Distiller(ImageParticles(fake.sample.x), teacher, alone)
     x = fake.sample.x.clone().requires_grad_()
     x_t = SCHEDULE.alpha(fake.t)[:, None] * x + SCHEDULE.sigma(fake.t)[:, None] * fake.epsilon
-    error = discriminator.generator_error(discriminator.logit(x_t, fake, teacher, None))
+    error = discriminator.generator_error(discriminator.logit(replace(fake, x_t=x_t), teacher))
     (slope,) = torch.autograd.grad(error.sum(), x)
     gradient = both.gradient(fake, teacher)
     torch.testing.assert_close(gradient.g, alone.gradient(fake, teacher).g + 0.3 * slope)
@@ -234,7 +235,7 @@ def test_one_call_of_the_discriminator_gives_ratio_and_term_what_two_would(sourc
     assert rows == [6]
     alone = loss.loss.gradient(diffused, teacher)
     discriminator, x_t = loss.discriminator.eval(), diffused.x_t.clone().requires_grad_()
-    logit = discriminator.logit(x_t, diffused, teacher, loss.critic)
+    logit = discriminator.logit(replace(diffused, x_t=x_t), teacher)
     (slope,) = torch.autograd.grad(discriminator.generator_error(logit).sum(), x_t)
     term = diffused.schedule.alpha(diffused.t)[:, None] * slope
     assert rows == [6, 6, 6]
@@ -251,7 +252,7 @@ def test_what_is_known_of_some_samples_is_not_believed_of_others_or_later() -> N
     with ratio.with_logit(diffused, far):
         assert torch.equal(ratio(diffused, teacher, None), far)
         assert rows == []
-        same = Diffused(diffused.x_t, diffused.t, diffused.epsilon, None, diffused.sample, diffused.schedule)
+        same = Diffused(diffused.x_t.clone(), diffused.t, diffused.epsilon, diffused.sample, diffused.schedule)
         assert not torch.equal(ratio(same, teacher, None), far)
     assert not torch.equal(ratio(diffused, teacher, None), far)
     with pytest.raises(KeyboardInterrupt), ratio.with_logit(diffused, far):

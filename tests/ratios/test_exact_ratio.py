@@ -33,7 +33,7 @@ def test_it_is_asked_under_the_condition() -> None:
     p = GaussianMixture(torch.tensor([[1.0], [-1.0]]), 0.5, labels=torch.tensor([0, 1]))
     at = diffused(condition=Condition(label=torch.tensor([0, 1] * 3)))
     log_r = ExactRatio()(at, p, ParticleCritic(0.2, SCHEDULE))
-    log_q = ParticleCritic(0.2, SCHEDULE).log_prob(at.x_t, at.t, None, at.sample)
+    log_q = ParticleCritic(0.2, SCHEDULE).log_prob(at)
     torch.testing.assert_close(log_r, p.log_prob(at.x_t, at.t, at.condition) - log_q)
     assert (log_r - (p.log_prob(at.x_t, at.t) - log_q)).abs().max() > 1e-3
 

@@ -12,12 +12,14 @@ from torch import Tensor
 from scoredistill import Distiller
 from scoredistill.critics import ExactCritic
 from scoredistill.diffusion import CosineSchedule
+from scoredistill.distributed import BatchShard, is_distributed
 from scoredistill.divergences import ForwardKL
 from scoredistill.generators import ImageParticles
 from scoredistill.losses import FDistill
 from scoredistill.ratios import BatchMeanNormalizer, ClampRatio, ExactRatio, TimeBinNormalizer
 from scoredistill.teachers import GaussianMixture
 from scoredistill.types import Diffused, Sample
+from scoredistill.types.shard import WHOLE
 
 SCHEDULE = CosineSchedule()
 
@@ -99,11 +101,12 @@ def test_statistics_go_into_checkpoints() -> None:
 
 def test_batch_mean_is_one() -> None:
     h = torch.rand(7) + 0.1
-    out = BatchMeanNormalizer()(h)
+    at = Diffused.diffuse(Sample(torch.zeros(7, 1)), 0.5, torch.zeros(7, 1), CosineSchedule())
+    out = BatchMeanNormalizer()(h, at)
     assert float(out.mean()) == pytest.approx(1, abs=1e-15)
     torch.testing.assert_close(out / out[0], h / h[0])
-    assert torch.equal(BatchMeanNormalizer()(h[:1]), torch.ones(1))
-    assert torch.equal(BatchMeanNormalizer()(torch.zeros(3)), torch.zeros(3))
+    assert torch.equal(BatchMeanNormalizer()(h[:1], at), torch.ones(1))
+    assert torch.equal(BatchMeanNormalizer()(torch.zeros(3), at), torch.zeros(3))
 
 
 def gradient(x: Tensor, t: Tensor, epsilon: Tensor) -> Tensor:
@@ -111,7 +114,9 @@ def gradient(x: Tensor, t: Tensor, epsilon: Tensor) -> Tensor:
     q = ExactCritic(GaussianMixture(torch.tensor([[0.5]], dtype=torch.float64), 0.8))
     loss = FDistill(ForwardKL(), q, ExactRatio(), weight_normalizer=BatchMeanNormalizer())
     teacher = GaussianMixture(torch.zeros(1, 1, dtype=torch.float64), 1.0)
-    return Distiller(ImageParticles(x), teacher, loss).gradient(x, t=t, epsilon=epsilon)
+    distiller = Distiller(ImageParticles(x), teacher, loss)
+    distiller.shard = BatchShard() if is_distributed() else WHOLE
+    return distiller.gradient(x, t=t, epsilon=epsilon)
 
 
 def rows() -> tuple[Tensor, Tensor, Tensor]:

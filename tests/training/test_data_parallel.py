@@ -28,8 +28,8 @@ from scoredistill.training import (
     NetworkOptimizer,
     UpdatePlan,
     images,
-    sharding,
 )
+from scoredistill.training.strategies import fsdp
 from scoredistill.training.training_module import TrainingModule
 from scoredistill.types import Batch, Condition
 
@@ -171,16 +171,18 @@ def test_a_sharded_run_goes_on_with_other_numbers_of_processes(tmp_path: Path) -
 
 def test_other_strategies_are_refused() -> None:
     """They would leave the processes' gradients apart."""
-    module, fsdp = student()[0], ModelParallelStrategy()
+    module, sharded = student()[0], ModelParallelStrategy()
     with pytest.raises(ValueError, match="ModelParallelStrategy is not known here; choose ddp, split_particles or"):
-        Distillation.setup(SimpleNamespace(trainer=SimpleNamespace(strategy=fsdp), strategies=module.strategies), "fit")
+        TrainingModule.setup(
+            SimpleNamespace(trainer=SimpleNamespace(strategy=sharded), strategies=module.strategies), "fit"
+        )
 
 
 def test_a_network_that_keeps_its_weights_normalized_cannot_be_sharded() -> None:
     network = EDM2UNet(8, 3, 8, (1, 2), 1, (4,))
     student = OneStepUNet((3, 8, 8), network, schedule=SCHEDULE)
     with pytest.raises(ValueError, match="EDM2UNet cannot be sharded by fsdp2: use ddp"):
-        sharding.shard([student], mixture(), SimpleNamespace(device_type="cuda"))  # type: ignore[arg-type]
+        fsdp.shard([student], mixture(), SimpleNamespace(device_type="cuda"))  # type: ignore[arg-type]
 
 
 def diffusers_unet() -> Backbone:
@@ -206,7 +208,7 @@ BACKBONES: dict[str, Callable[[], Backbone]] = {
 @pytest.mark.parametrize("name", BACKBONES)
 def test_networks_in_blocks(name, tmp_path: Path, monkeypatch) -> None:
     """Every family, cut into its blocks, with a discriminator on the critic's features."""
-    monkeypatch.setattr(sharding, "SMALL", 1)
+    monkeypatch.setattr(fsdp, "SMALL", 1)
 
     def make() -> Made:
         with torch.random.fork_rng():
@@ -216,7 +218,7 @@ def test_networks_in_blocks(name, tmp_path: Path, monkeypatch) -> None:
             module = Distillation(OneStepUNet((3, 8, 8)), teacher, loss, seed=7, ema=0.5)
         return module, Images(TeacherSamples(GaussianMixture(torch.zeros(1, 3, 8, 8), 1.0), 16), batch_size=2)
 
-    assert len(list(sharding.blocks(BACKBONES[name]()))) > 2
+    assert len(list(fsdp.blocks(BACKBONES[name]()))) > 2
     assert_same_checkpoint(
         train(make, tmp_path / "f", 2, "fsdp2", 2), train(make, tmp_path / "d", 2, "ddp", 2), rtol=1e-7, atol=1e-9
     )

@@ -33,8 +33,8 @@ def test_every_generator_step_has_its_critic_steps(k: int, periods: int) -> None
     alternating = sequence(UpdatePlan(k, "alternating"), (k + 1) * periods)
     for turns in (concurrent, alternating):
         assert (turns.count("G"), turns.count("C")) == (periods, k * periods)
-    assert UpdatePlan(k).ticks == k
-    assert UpdatePlan(k, "alternating").ticks == k + 1
+    assert UpdatePlan(k).period == k
+    assert UpdatePlan(k, "alternating").period == k + 1
 
 
 @pytest.mark.parametrize("wrong", [{"critic_steps": 0}, {"accumulate": 0}])

@@ -130,7 +130,7 @@ class DMTet(SceneGenerator):
         one_color = background_color.shape[2] == 1
         background = background_color.flatten(0, 2).to(x.dtype) if one_color else None
         condition = replace(batch.condition[row], background=background)
-        particle = torch.arange(n, device=x.device).repeat_interleave(len(camera))
+        particle = (self.first_particle + torch.arange(n, device=x.device)).repeat_interleave(len(camera))
         return Sample(
             x.flatten(0, 1), condition, particle, row, regularizer=total(self.regularizers, surface, self.progress)
         )

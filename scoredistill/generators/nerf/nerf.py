@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from scoredistill.annealing import Piecewise, at_progress
-from scoredistill.distributed import all_reduce
 from scoredistill.generators.fields.background import Background, RandomBackground
 from scoredistill.generators.fields.encodings import DenseGrid, Encoding
 from scoredistill.generators.fields.heads import DirectHead, Head, MLPHead
@@ -26,7 +25,7 @@ from scoredistill.ranges import require
 from scoredistill.rendering.camera import Camera
 from scoredistill.rendering.mesh import Mesh
 from scoredistill.rendering.picture import Render, composite_over
-from scoredistill.types import Batch, Sample
+from scoredistill.types import Batch, Sample, Shard
 
 
 class NeRF(SceneGenerator):
@@ -151,8 +150,9 @@ class NeRF(SceneGenerator):
         condition = batch.condition[view]
         one_color = background_color.shape[2] == 1
         condition = replace(condition, background=background_color.flatten(0, 2).to(x.dtype) if one_color else None)
-        particle = torch.arange(n, device=x.device).repeat_interleave(views)
-        return Sample(x, condition, particle, view, regularizer=self._regularizer(active, penalties))
+        particle = (self.first_particle + torch.arange(n, device=x.device)).repeat_interleave(views)
+        regularizer = self._regularizer(active, penalties, batch.shard)
+        return Sample(x, condition, particle, view, regularizer=regularizer)
 
     @torch.no_grad()
     def render(self, camera: Camera, height: int, width: int, background: Tensor | None = None) -> Render:
@@ -221,14 +221,11 @@ class NeRF(SceneGenerator):
         origins, directions = origins.to(self._like), directions.to(self._like)
         return Rays(origins.reshape(-1, 3), directions.reshape(-1, 3)), directions.flatten(1, 2)
 
-    def _regularizer(self, active: Sequence[Regularizer], blocks: Sequence[Tensor]) -> Tensor | None:
+    def _regularizer(self, active: Sequence[Regularizer], blocks: Sequence[Tensor], shard: Shard) -> Tensor | None:
         """The weighted sum of the penalties, from every block's `penalties_and_counts`."""
         if not active:
             return None
         penalty, count = torch.stack(list(blocks)).sum(0).unbind(1)
         weights = penalty.new_tensor([at_progress(r.weight, self.progress) for r in active])
-        if self.shard is None:
-            return (weights * penalty / count.clamp(min=1)).sum()
-        # The mean of this over the processes is the penalty over the count of all of them.
-        count = all_reduce(count.detach().clone()).clamp(min=1) / self.shard.processes
-        return (weights * penalty / count).sum()
+        # The mean of this over the shards is the penalty over the count of all of them.
+        return (weights * penalty / (shard.sum(count).clamp(min=1) / shard.parts)).sum()

@@ -253,7 +253,7 @@ class Gallery(Teacher):
         if self.pixel_std == 0:
             what = "the score of a Gallery whose pixel_std is 0"
             require_noise(t, self.schedule, what, f"{MORE_NOISE}, or give it a pixel_std above 0")
-        alpha, sigma = self.schedule.alpha(t).to(x), self.schedule.sigma(t).to(x)
+        alpha, sigma = (each.to(x) for each in self.schedule(t))
         return posterior(x, alpha, sigma, self._mixtures(x, condition), self.pixel_std)
 
     def _scene(self, prompt: str, variant: int, points: Tensor) -> Table:

@@ -45,7 +45,12 @@ class SplitParticles(DDPStrategy):
             raise ValueError("trainer.strategy: split_particles is for generators of particles; use ddp or fsdp2")
         if module.distiller.discriminators:
             raise ValueError("trainer.strategy: split_particles does not go with a discriminator; use ddp")
-        self._shard = ParticleShard(self.global_rank, self.world_size, module.distiller.generator.particles)
+        self._shard = ParticleShard(
+            module.distiller.shard.draw_on_device,
+            process=self.global_rank,
+            processes=self.world_size,
+            particles=module.distiller.generator.particles,
+        )
         module.split(self._shard)
 
     def setup(self, trainer: Trainer) -> None:
@@ -82,9 +87,9 @@ class SplitParticles(DDPStrategy):
             return checkpoint
         state, optimizers = checkpoint["state_dict"], checkpoint["optimizer_states"]
         whole = {name for name, value in state.items() if _is_split(name) and value.ndim}
-        checkpoint["state_dict"] = {n: shard.of(value).clone() if n in whole else value for n, value in state.items()}
+        checkpoint["state_dict"] = {n: shard.own(value).clone() if n in whole else value for n, value in state.items()}
         checkpoint["optimizer_states"] = [
-            converted(optimizers[0], lambda _, value: shard.of(value).clone()),
+            converted(optimizers[0], lambda _, value: shard.own(value).clone()),
             *optimizers[1:],
         ]
         return checkpoint

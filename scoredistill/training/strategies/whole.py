@@ -8,7 +8,7 @@ from copy import deepcopy
 
 import torch
 
-from scoredistill.distributed import ParticleShard, gather_to_rank0
+from scoredistill.distributed import gather_to_rank0
 from scoredistill.generators.generator import Generator
 
 
@@ -19,14 +19,14 @@ class Whole:
 
     Args:
         generator: before it is split.
-        share: of this process.
+        first: whether this is the first process.
     """
 
     shown: Generator | None = None
     """It, while it is looked at."""
 
-    def __init__(self, generator: Generator, share: ParticleShard) -> None:
-        self._generator = deepcopy(generator).requires_grad_(False) if share.process == 0 else None
+    def __init__(self, generator: Generator, first: bool) -> None:
+        self._generator = deepcopy(generator).requires_grad_(False) if first else None
 
     @contextmanager
     def of(self, own: Generator) -> Iterator[bool]:
@@ -45,6 +45,7 @@ class Whole:
             return
         device = next(own.parameters()).device
         whole.to(device).load_state_dict({name: value for name, value in state.items() if value is not None})
+        whole.progress = own.progress
         self.shown = whole
         try:
             yield True

@@ -60,7 +60,7 @@ def test_rows_are_particle_major_with_their_conditions(kind):
     assert sample.x.shape == (6, 3, 12, 12)
     assert sample.x.abs().max() <= 1 + 1e-9
     assert sample.particle.tolist() == [0, 0, 0, 1, 1, 1]
-    assert sample.view.tolist() == [0, 1, 2, 0, 1, 2]
+    assert sample.view_index.tolist() == [0, 1, 2, 0, 1, 2]
     assert sample.condition.prompt == "a ball"
     assert torch.equal(sample.condition.camera.pose, orbit(3).pose.repeat(2, 1, 1))
     background = sample.condition.background

@@ -73,7 +73,7 @@ def test_rows_are_particle_major_with_their_conditions(kind):
     assert sample.x.shape == (6, 3, 12, 12)
     assert sample.x.abs().max() <= 1 + 1e-9
     assert sample.particle.tolist() == [0, 0, 0, 1, 1, 1]
-    assert sample.view.tolist() == [0, 1, 2, 0, 1, 2]
+    assert sample.view_index.tolist() == [0, 1, 2, 0, 1, 2]
     assert sample.condition.prompt == "a ball"
     assert torch.equal(sample.condition.camera.pose, orbit(3).pose.repeat(2, 1, 1))
     background = sample.condition.background
@@ -225,6 +225,7 @@ def test_resuming_continues_bit_by_bit():
     train(nerf, optimizer, range(13))
     resumed = small(seed=9, **settings)
     resumed.load_state_dict(deepcopy(nerf.state_dict()))
+    resumed.progress = nerf.progress
     again = torch.optim.Adam(resumed.parameters(), lr=0.1)
     again.load_state_dict(deepcopy(optimizer.state_dict()))
     assert torch.equal(resumed.render(orbit(), 8, 8).rgb, nerf.render(orbit(), 8, 8).rgb)

@@ -1,0 +1,60 @@
+"""Objectives that are a scalar of a sample, differentiated through the teacher and the critic."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from scoredistill.critics.critic import Critic
+from scoredistill.diffusion.guidance import CFG, Guidance
+from scoredistill.diffusion.prediction import Prediction
+from scoredistill.diffusion.weights import TimeWeight, UniformWeight
+from scoredistill.losses.objective import Gradient, Objective, Reweighting
+from scoredistill.networks.eval_mode import eval_mode
+from scoredistill.teachers.teacher import Teacher
+from scoredistill.types import Diffused, right_pad_dims
+from scoredistill.types.checks import require_shape
+from scoredistill.types.sample import mixed
+
+
+class ScalarDistillation(Objective):
+    """g = w(t) grad_x l(x, A(x_t), B(x_t)),    x_t = alpha x + sigma epsilon
+
+    A subclass implements `scalar`, the l of each sample, in terms of x and of the two predictions. The gradient runs
+    through x, x_t and both networks; what l detaches is taken as a constant.
+
+    Args:
+        critic: the model of the generator's score, which gives B.
+        weight: w(t); None: `UniformWeight`.
+    """
+
+    def __init__(self, critic: Critic, weight: TimeWeight | None = None) -> None:
+        super().__init__()
+        self.critic, self.weight = critic, weight or UniformWeight()
+
+    @abstractmethod
+    def scalar(self, diffused: Diffused, target: Prediction, baseline: Prediction) -> Tensor:
+        """l of each sample, (B,), with graph.
+
+        Args:
+            diffused: the diffused samples; `diffused.sample.x` is x.
+            target: A, the guided teacher's prediction at x_t.
+            baseline: B, the critic's.
+        """
+
+    def gradient(self, diffused: Diffused, teacher: Teacher, guidance: Guidance | None = None) -> Gradient:
+        with torch.enable_grad(), eval_mode(self.critic):
+            x = diffused.sample.x.detach().requires_grad_()
+            x_t = mixed(x, diffused.t, diffused.epsilon, diffused.schedule)
+            diffused = replace(diffused, x_t=x_t, sample=replace(diffused.sample, x=x))
+            target = (guidance or CFG())(teacher, x_t, diffused.t, diffused.condition)
+            baseline = self.critic(diffused)
+            scalar = self.scalar(diffused, target, baseline)
+            require_shape(scalar, diffused.t.shape, f"the scalar of {type(self).__name__}")
+            (slope,) = torch.autograd.grad(scalar.sum(), x)
+        ones = torch.ones_like(diffused.t)
+        g = right_pad_dims(self.weight(diffused.t, diffused.schedule), slope) * slope
+        return Gradient(g, target.detach(), baseline.epsilon.detach(), Reweighting(ones), ones)
