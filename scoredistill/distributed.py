@@ -8,6 +8,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from scoredistill.ranges import require
 from scoredistill.types import Sample, Shard
 
 
@@ -67,9 +68,9 @@ class ParticleShard(BatchShard):
 
     Args:
         draw_on_device: as of `Shard`.
-        process: which one it is, in [0, processes).
-        processes: among which the particles are split.
-        particles: n, of all processes together.
+        process: which one it is, below `processes`, >= 0.
+        processes: among which the particles are split, >= 1.
+        particles: n, of all processes together, >= 1.
 
     Raises:
         ValueError: if n cannot be split evenly.
@@ -80,6 +81,8 @@ class ParticleShard(BatchShard):
     particles: int = 1
 
     def __post_init__(self) -> None:
+        require(">= 0", process=self.process)
+        require(">= 1", processes=self.processes, particles=self.particles)
         if self.particles % self.processes:
             raise ValueError(
                 f"particles: {self.particles} cannot be split evenly over {self.processes} processes: ask for a "

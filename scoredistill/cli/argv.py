@@ -12,6 +12,7 @@ from scoredistill.cli.checking import Source, nested
 from scoredistill.cli.errors import UsageError
 from scoredistill.cli.kinds import Word
 from scoredistill.cli.parsing import shown
+from scoredistill.cli.stored import require_whole
 from scoredistill.training.run_folder import RunFolder
 
 CONFIG = ("--config", "-c")
@@ -126,6 +127,7 @@ def _config_of(checkpoint: str, words: list[str]) -> list[str]:
         raise UsageError(f"there is no checkpoint and no run folder {path}")
     run = RunFolder(path) if path.is_dir() else RunFolder.around(path)
     if run is not None and run.config.is_file():
+        require_whole(run.config)
         return [f"--config={run.config}"]
     if any(word.startswith("--model") for word in words):  # options may say all that a recipe does
         return []

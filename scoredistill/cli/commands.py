@@ -29,6 +29,7 @@ from scoredistill.cli.parsing import register_tensors
 from scoredistill.cli.predictions import write_predictions
 from scoredistill.cli.processes import is_first, run_folder_env
 from scoredistill.cli.provenance import provenance
+from scoredistill.cli.stored import END
 from scoredistill.cli.workspace import Start
 from scoredistill.files import reason, update_json, write_atomically
 from scoredistill.training.callbacks.evaluation import EvaluationError
@@ -196,6 +197,7 @@ def _predict(line: CommandLine, command: list[str]) -> None:
 
 def _write_recipe(run: RunFolder, recipe: str) -> None:
     """Write config.yaml; where a run goes on under a changed recipe, the earlier one is kept beside it."""
+    recipe += END
     if run.config.is_file() and (earlier := run.config.read_text(encoding="utf-8")) != recipe:
         number = len(list(run.path.glob("config.before_*.yaml")))
         write_atomically(run.path / f"config.before_{number}.yaml", lambda file: file.write(earlier.encode()))

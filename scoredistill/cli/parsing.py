@@ -124,8 +124,9 @@ def find_class(name: object, bases: Sequence[type]) -> type:
     if inspect.isabstract(found):
         if found in bases:
             raise UsageError(f"{name} is what {one_of(bases)} have in common: name one of these")
-        missing = ", ".join(sorted(vars(found)["__abstractmethods__"]))
-        raise UsageError(f"{name} lacks {missing}, which every {_or(bases)} has to define")
+        missing = sorted(vars(found)["__abstractmethods__"])
+        owner = next(base for base in found.__mro__ if missing[0] in vars(base))
+        raise UsageError(f"{name} lacks {', '.join(missing)}, which every {owner.__name__} defines")
     return found
 
 

@@ -8,6 +8,22 @@ from typing import Any
 from scoredistill import recipe_library
 from scoredistill.cli.errors import UsageError
 
+END = "...\n"
+"""YAML's end of a document, the last line of a run's config.yaml: without it the file has been cut off."""
+
+
+def require_whole(path: Path) -> None:
+    """Refuse a run's config.yaml that has been cut off, which may still be a recipe, of another run.
+
+    Args:
+        path: of config.yaml.
+
+    Raises:
+        UsageError: if its last line is missing.
+    """
+    if path.is_file() and not path.read_bytes().rstrip().endswith(END.strip().encode()):
+        raise UsageError(f"{path} is damaged: its last line, {END.strip()}, is missing; copy the run again")
+
 
 def read_config(path: Path) -> dict[str, Any]:
     """A run's resolved recipe.
@@ -22,6 +38,7 @@ def read_config(path: Path) -> dict[str, Any]:
         content = recipe_library.read(path)
     except recipe_library.RecipeError as error:
         raise UsageError(str(error)) from error
+    require_whole(path)
     if not isinstance(content, dict) or not isinstance(content.get("model"), dict):
         raise UsageError(f"{path} is damaged: it holds no recipe with `model:`")
     return content

@@ -104,23 +104,23 @@ class LogNormalTimesteps(TimestepSampler):
 
 
 class NoiseLevelTimesteps(TimestepSampler):
-    """sigma / alpha log-uniform in [ratio / spread, ratio * spread], with a ratio that follows a schedule.
+    """sigma / alpha log-uniform in [r / spread, r * spread], with a noise-to-signal ratio r that follows a schedule.
 
     Annealing in log-SNR decides whether VSD differs from SDS: particles tell modes apart, and so repel each other, only
     while sigma / alpha is of the order of the modes' distance, which for pictures is far beyond the usual range of t.
 
     Args:
-        ratio: sigma / alpha, > 0; a constant or a `Piecewise` (geometric segments are natural).
+        noise_to_signal: r = sigma / alpha, > 0; a constant or a `Piecewise` (geometric segments are natural).
         spread: factor >= 1 by which it varies within a step; 1: all samples share one noise level.
     """
 
-    def __init__(self, ratio: Annealed, spread: float = 1.0) -> None:
-        require("> 0", ratio=ratio)
+    def __init__(self, noise_to_signal: Annealed, spread: float = 1.0) -> None:
+        require("> 0", noise_to_signal=noise_to_signal)
         require(">= 1", spread=spread)
-        self.ratio, self.spread = ratio, spread
+        self.noise_to_signal, self.spread = noise_to_signal, spread
 
     def __call__(self, n: int, schedule: Schedule, progress: float = 0.0, rng: torch.Generator | None = None) -> Tensor:
-        log_ratio = math.log(at_progress(self.ratio, progress))
+        log_ratio = math.log(at_progress(self.noise_to_signal, progress))
         jitter = (2 * _uniform(n, rng) - 1) * math.log(self.spread)
         return schedule.t_at_log_snr(-2 * (log_ratio + jitter))
 

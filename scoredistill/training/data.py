@@ -46,7 +46,7 @@ class ConditionDataModule(LightningDataModule):
         prompt: one text for every sample; null: none.
         negative_prompt: what guidance moves away from; null: the unconditional model.
         labels: class labels, one a sample, >= 0; null: none.
-        size: number of samples for generators from noise, >= 1; null: the generator decides.
+        batch_size: number of samples for generators from noise, >= 1; null: the generator decides.
         seed: of the stream, in [0, 2^32).
     """
 
@@ -55,23 +55,23 @@ class ConditionDataModule(LightningDataModule):
         prompt: str | None = None,
         negative_prompt: str | None = None,
         labels: Sequence[int] | None = None,
-        size: int | None = None,
+        batch_size: int | None = None,
         seed: int = 0,
     ) -> None:
         require(">= 0", labels=labels)
-        require(">= 1", size=size)
+        require(">= 1", batch_size=batch_size)
         require("[0, 2^32)", seed=seed)
         super().__init__()
         self.classes: int | None = None
         self.prompt, self.negative_prompt, self.labels = prompt, negative_prompt, labels
-        self.size, self.seed = size, seed
+        self.batch_size, self.seed = batch_size, seed
 
     def batch_at(self, tick: int) -> Batch:
         """The training batch of a tick."""
         label = None if self.labels is None else torch.as_tensor(self.labels)
         empty = self.prompt is None and label is None
         condition = None if empty else Condition(self.prompt, self.negative_prompt, label)
-        return Batch(condition, self.size)
+        return Batch(condition, self.batch_size)
 
     def evaluation_batches(self) -> list[Batch]:
         """The batches of validate, test and predict."""

@@ -26,7 +26,7 @@ class Labels(ConditionDataModule):
 
     Args:
         classes: number of classes, >= 1.
-        size: samples of a batch, on each process, >= 1.
+        batch_size: samples of a batch, on each process, >= 1.
         evaluation_size: samples of validate, test and predict, whose labels take turns from 0 on, >= 1.
         seed: of the stream, in [0, 2^32).
 
@@ -34,12 +34,14 @@ class Labels(ConditionDataModule):
         ValueError: if a number is not positive.
     """
 
-    def __init__(self, classes: int, size: int, evaluation_size: int = 64, seed: int = 0) -> None:
-        require(">= 1", classes=classes, size=size, evaluation_size=evaluation_size)
+    batch_size: int
+
+    def __init__(self, classes: int, batch_size: int, evaluation_size: int = 64, seed: int = 0) -> None:
+        require(">= 1", classes=classes, batch_size=batch_size, evaluation_size=evaluation_size)
         require("[0, 2^32)", seed=seed)
-        super().__init__(size=size, seed=seed)
+        super().__init__(batch_size=batch_size, seed=seed)
         self.classes = self._count = classes
-        self.batch_size, self.evaluation_size = size, evaluation_size
+        self.evaluation_size = evaluation_size
 
     def batch_at(self, tick: int) -> Batch:
         label = _uniform(self._count, self.batch_size, generator_at(self.seed, tick, LABEL_STREAM + rank_of(self)))
@@ -58,7 +60,7 @@ class Images(ConditionDataModule):
     Args:
         source: the pictures, latents or points.
         batch_size: samples of a batch, on each process: as many real ones as are generated, >= 1.
-        labels: what the generator is asked for: `data`, the classes of the batch's real samples; `uniform`, all
+        condition_on: what the generator is asked for: `data`, the classes of the batch's real samples; `uniform`, all
             classes alike and independent of the real samples; `text`, the captions of the real samples, which then
             say all about these too; null: nothing.
         flip: mirror half of the real pictures left to right.
@@ -71,11 +73,13 @@ class Images(ConditionDataModule):
             one whose samples have no left and right.
     """
 
+    batch_size: int
+
     def __init__(
         self,
         source: ImageSource,
         batch_size: int = 64,
-        labels: Literal["data", "uniform", "text"] | None = None,
+        condition_on: Literal["data", "uniform", "text"] | None = None,
         flip: bool = False,
         evaluation_size: int = 64,
         reference_size: int | None = 10_000,
@@ -83,18 +87,18 @@ class Images(ConditionDataModule):
     ) -> None:
         require(">= 1", batch_size=batch_size, evaluation_size=evaluation_size, reference_size=reference_size)
         require("[0, 2^32)", seed=seed)
-        super().__init__(size=batch_size, seed=seed)
+        super().__init__(batch_size=batch_size, seed=seed)
         kind = type(source).__name__
-        if labels in ("data", "uniform") and source.classes is None:
-            raise ValueError(f"data.labels: {kind} has no labels; leave labels null")
-        captions = source.captions if labels == "text" else None
-        if labels == "text" and captions is None:
-            raise ValueError(f"data.labels: {kind} has no captions; choose data, uniform or null")
+        if condition_on in ("data", "uniform") and source.classes is None:
+            raise ValueError(f"data.condition_on: {kind} has no labels; leave it null")
+        captions = source.captions if condition_on == "text" else None
+        if condition_on == "text" and captions is None:
+            raise ValueError(f"data.condition_on: {kind} has no captions; choose data, uniform or null")
         if flip and not source.flippable:
             raise ValueError(f"data.flip: a sample of {kind} cannot be mirrored; leave flip false")
         if reference_size is None and source.endless:
             raise ValueError(f"data.reference_size: {kind} has no end; say how many samples to compare with")
-        self.source, self.batch_size, self.label_kind, self.flip = source, batch_size, labels, flip
+        self.source, self.condition_on, self.flip = source, condition_on, flip
         self.captions, self.evaluation_size, self.reference_size = captions, evaluation_size, reference_size
         self.classes = source.classes
 
@@ -140,9 +144,9 @@ class Images(ConditionDataModule):
         return Batch(condition, size, data, data_label)
 
     def _condition(self, data_label: Tensor | None, size: int, rng: torch.Generator) -> Condition | None:
-        if self.label_kind is None or data_label is None:
+        if self.condition_on is None or data_label is None:
             return None
-        if self.label_kind == "uniform" and self.source.classes is not None:
+        if self.condition_on == "uniform" and self.source.classes is not None:
             return Condition(label=_uniform(self.source.classes, size, rng))
         return Condition(label=data_label)
 
@@ -164,7 +168,7 @@ class PromptFile(ConditionDataModule):
 
     Args:
         file: in UTF-8.
-        size: samples of a batch, on each process, >= 1.
+        batch_size: samples of a batch, on each process, >= 1.
         negative_prompt: what guidance moves away from; null: the unconditional model.
         evaluation_size: samples of validate, test and predict, whose prompts take turns from the first line on, >= 1.
         seed: of the stream, in [0, 2^32).
@@ -174,17 +178,19 @@ class PromptFile(ConditionDataModule):
         ValueError: if it holds no prompt or is not UTF-8, or a number is not positive.
     """
 
+    batch_size: int
+
     def __init__(
         self,
         file: str | Path,
-        size: int,
+        batch_size: int,
         negative_prompt: str | None = None,
         evaluation_size: int = 64,
         seed: int = 0,
     ) -> None:
-        require(">= 1", size=size, evaluation_size=evaluation_size)
+        require(">= 1", batch_size=batch_size, evaluation_size=evaluation_size)
         require("[0, 2^32)", seed=seed)
-        super().__init__(negative_prompt=negative_prompt, size=size, seed=seed)
+        super().__init__(negative_prompt=negative_prompt, batch_size=batch_size, seed=seed)
         if not Path(file).is_file():
             raise FileNotFoundError(f"data.file: there is no {file}; give a text file with one prompt a line")
         try:
@@ -194,7 +200,7 @@ class PromptFile(ConditionDataModule):
         self.prompts = tuple(line.strip() for line in lines if line.strip())
         if not self.prompts:
             raise ValueError(f"data.file: {file} holds no prompt; write one a line")
-        self.batch_size, self.evaluation_size = size, evaluation_size
+        self.evaluation_size = evaluation_size
 
     def batch_at(self, tick: int) -> Batch:
         rng = generator_at(self.seed, tick, LABEL_STREAM + rank_of(self))

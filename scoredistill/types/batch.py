@@ -52,7 +52,7 @@ class Batch:
             ValueError: if neither the condition nor `size` says it.
         """
         if self.count is None:
-            raise ValueError("a generator from noise needs to be told how many samples: set data.init_args.size")
+            raise ValueError("a generator from noise needs to be told how many samples: set data.init_args.batch_size")
         return self.count
 
     def split(self, parts: int) -> list[Batch]:
@@ -65,7 +65,8 @@ class Batch:
         if rows is None or rows < parts:
             raise ValueError(
                 f"plan.accumulate: a batch of {rows or 'no'} rows cannot be split into {parts} micro-batches; it needs "
-                "as many cameras, labels or data.init_args.size (a generator that makes all particles at once has none)"
+                "as many cameras, labels or data.init_args.batch_size (a generator that makes all particles at once "
+                "has none)"
             )
         return [self._rows(index, rows) for index in torch.arange(rows).tensor_split(parts)]
 

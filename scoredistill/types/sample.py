@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from scoredistill.ranges import require
 from scoredistill.types.checks import require_times, times_of
 from scoredistill.types.condition import Condition, rows_of
 from scoredistill.types.shard import WHOLE, Shard
@@ -117,6 +118,9 @@ class Diffused:
     shard: Shard = WHOLE
     predictions: Sequence[Prediction] = ()
     at_end: bool = False
+
+    def __post_init__(self) -> None:
+        require("[0, 1]", progress=self.progress)
 
     @property
     def condition(self) -> Condition | None:

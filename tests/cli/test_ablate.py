@@ -211,7 +211,7 @@ def test_a_folder_that_cannot_be_made(cli, folder, study):
     ("change", "said"),
     [
         (("{model.loss: SDS}", "{model.los: SDS}"), "model.los: model has no key 'los'. Did you mean 'loss'"),
-        (("{model.loss: SDS}", "{model.loss: SDD}"), "there is no ScoreDistillation called 'SDD'"),
+        (("{model.loss: SDS}", "{model.loss: SDD}"), "there is no Objective called 'SDD'"),
         (("{model.loss: SDS}", "nowhere.yaml"), "'nowhere.yaml' is neither a file nor a shipped recipe"),
         (("inline.Inline", "LocalProcess"), "no Launcher called 'LocalProcess'. Did you mean 'LocalProcesses'"),
         (("inline.Inline", "{class_path: LocalProcesses, init_args: {processes: 0}}"), "processes must be at least 1"),

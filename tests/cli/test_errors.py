@@ -10,7 +10,7 @@ import torch
 RECIPES = {
     "misspelt_key.yaml": "model: {losss: SDS}\n",
     "misspelt_top.yaml": "modle: {loss: SDS}\n",
-    "misspelt_option.yaml": "model: {timesteps: {class_path: NoiseLevelTimesteps, init_args: {ratioo: 2}}}\n",
+    "misspelt_option.yaml": "model: {timesteps: {class_path: NoiseLevelTimesteps, init_args: {noise_to_signall: 2}}}\n",
     "misspelt_plan.yaml": "model: {plan: {critic_step: 2}}\n",
     "misspelt_deep.yaml": (
         "model: {generator: {class_path: ImageParticles, init_args: {init: {class_path: GaussianInit, "
@@ -35,7 +35,7 @@ RECIPES = {
         ("--config misspelt_top.yaml", ["modle", "Did you mean 'model'?"]),
         (
             "--config misspelt_option.yaml",
-            ["model.timesteps: NoiseLevelTimesteps", "'ratioo'", "Did you mean 'ratio'?"],
+            ["model.timesteps: NoiseLevelTimesteps", "'noise_to_signall'", "Did you mean"],
         ),
         ("--config misspelt_plan.yaml", ["model.plan: UpdatePlan", "Did you mean 'critic_steps'?"]),
         ("--config misspelt_deep.yaml", ["model.generator.init: GaussianInit", "Did you mean 'particles'?"]),
@@ -50,9 +50,9 @@ RECIPES = {
         ("--config", ["--config needs a value"]),
         ("--model.losss SDS", ["model.losss", "Did you mean 'loss'?"]),
         ("--trainer.max_stepz=3", ["trainer.max_stepz", "'max_steps'"]),
-        ("--model.loss VSDD", ["model.loss: there is no ScoreDistillation called 'VSDD'", "'VSD'"]),
+        ("--model.loss VSDD", ["model.loss: there is no Objective called 'VSDD'", "'VSD'"]),
         ("--model.loss my_losses.Mine", ["model.loss: there is no module 'my_losses'"]),
-        ("--model.loss torch.nn.Linear", ["model.loss: torch.nn.Linear is not a ScoreDistillation"]),
+        ("--model.loss torch.nn.Linear", ["model.loss: torch.nn.Linear is not an Objective"]),
         ("--model.loss.critic ParticleCritic", ["model.loss: SDS has no option 'critic'"]),
         ("--model.generator.init [[0,1],[1]]", ["model.generator.init: expected a list of numbers", "equal length"]),
         ("--model.generator.per_step 9", ["per_step must be between 1 and the 2 particles, got 9"]),
@@ -228,7 +228,7 @@ def test_a_recipe_that_includes_itself_is_refused(cli, folder):
         ("model: {guidance: {clas_path: CFG}}\n", "Did you mean 'class_path'?"),
         ("model: {guidance: {class_path: CFG, init_arg: {scale: 2}}}\n", "Did you mean 'init_args'?"),
         ("model: {guidance: {class_path: CFG, scale: 2}}\n", "Arguments of the class belong under init_args"),
-        ("model: {guidance: SDS}\n", "SDS is a ScoreDistillation and not a Guidance"),
+        ("model: {guidance: SDS}\n", "SDS is an Objective and not a Guidance"),
         ("model: {timesteps: [1, 2]}\n", "model.timesteps: expected one of UniformTimesteps,"),
         ("trainer: true\n", "trainer: expected keys with values, got true"),
         ("model: {generator_optimizer: {optimizer: {class_path: Adam, init_args: {lr: fast}}}}\n",

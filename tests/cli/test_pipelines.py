@@ -73,7 +73,7 @@ class Given(Batch):
 
     known: list[Tensor]
 
-    def noise(self, shape: Any, rng: torch.Generator | None = None) -> Tensor:
+    def noise(self, shape: Any, rng: Any = None, device: Any = None) -> Tensor:
         return self.known.pop(0)
 
 

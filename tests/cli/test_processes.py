@@ -84,7 +84,7 @@ model:
   generator: {class_path: OneStepUNet, init_args: {shape: [2], network: {class_path: MLPBackbone, init_args: {shape: [2]}}}}
   teacher: {class_path: GaussianMixture, init_args: {means: [[0.0, 1.0]], stds: 0.1}}
   loss: SDS
-data: {class_path: ConditionDataModule, init_args: {size: 4}}
+data: {class_path: ConditionDataModule, init_args: {batch_size: 4}}
 trainer: {max_steps: 2, accelerator: cpu}
 """  # noqa: E501
 

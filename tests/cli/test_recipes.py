@@ -76,7 +76,7 @@ def test_dataclasses_schedules_and_optimizers(folder, resolved):
 model:
   timesteps:
     class_path: NoiseLevelTimesteps
-    init_args: {ratio: {knots: [{at: 0, value: 60, then: geometric}, {at: 1, value: .1}]}}
+    init_args: {noise_to_signal: {knots: [{at: 0, value: 60, then: geometric}, {at: 1, value: .1}]}}
   plan: {critic_steps: 2, mode: alternating}
   generator_optimizer:
     optimizer: {class_path: Adam, init_args: {lr: .01}}
@@ -86,7 +86,11 @@ model:
     )
     model = resolved("--config", "more.yaml", "--model.plan.critic_steps", "3")["model"]
     assert model["plan"] == {"critic_steps": 3, "mode": "alternating", "accumulate": 1, "noise": "fresh"}
-    assert model["timesteps"]["init_args"]["ratio"]["knots"][0] == {"at": 0.0, "value": 60.0, "then": "geometric"}
+    assert model["timesteps"]["init_args"]["noise_to_signal"]["knots"][0] == {
+        "at": 0.0,
+        "value": 60.0,
+        "then": "geometric",
+    }
     optimizer = model["generator_optimizer"]["init_args"]
     assert optimizer["optimizer"]["class_path"] == "torch.optim.Adam"
     assert optimizer["optimizer"]["init_args"]["lr"] == 0.01

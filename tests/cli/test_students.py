@@ -14,7 +14,7 @@ output: teachers
 model:
   network: {class_path: MLPBackbone, init_args: {shape: [1, 8, 8], hidden: 16, layers: 1, classes: 10}}
   shape: [1, 8, 8]
-data: {class_path: Images, init_args: {source: DigitImages, batch_size: 8, labels: data}}
+data: {class_path: Images, init_args: {source: DigitImages, batch_size: 8, condition_on: data}}
 trainer: {max_steps: 3, accelerator: cpu, callbacks: [{class_path: ParticleGrid, init_args: {every: 0, samples: 20}}]}
 """
 STUDENT = """\
@@ -29,7 +29,7 @@ model:
         class_path: FDistill
         init_args: {divergence: JensenShannon, critic: NetworkCritic, ratio: DiscriminatorRatio}
   ema: 0.5
-data: {class_path: Images, init_args: {source: DigitImages, batch_size: 8, labels: data, evaluation_size: 20}}
+data: {class_path: Images, init_args: {source: DigitImages, batch_size: 8, condition_on: data, evaluation_size: 20}}
 trainer:
   max_steps: 2
   accelerator: cpu

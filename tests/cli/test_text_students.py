@@ -100,7 +100,7 @@ def test_prompts_of_a_file_train_a_student_of_several_steps_without_data(cli: Cl
         },
         "loss": {"class_path": "VSD", "init_args": {"critic": "NetworkCritic"}},
     }
-    data = {"class_path": "PromptFile", "init_args": {"file": "prompts.txt", "size": 2, "evaluation_size": 3}}
+    data = {"class_path": "PromptFile", "init_args": {"file": "prompts.txt", "batch_size": 2, "evaluation_size": 3}}
     trainer = {"max_steps": 2, "accelerator": "cpu", "enable_progress_bar": False}
     (folder / "student.yaml").write_text(json.dumps({"model": made, "data": data, "trainer": trainer}))
     result = cli("fit", "--config", "student.yaml", "--output", "out")

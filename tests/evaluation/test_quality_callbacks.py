@@ -40,7 +40,7 @@ class Data(ConditionDataModule):
     """Conditions with real data."""
 
     def __init__(self, teacher: GaussianMixture, labels: list[int] | None = None, known: bool = True) -> None:
-        super().__init__(labels=labels, size=8)
+        super().__init__(labels=labels, batch_size=8)
         x, component = teacher.sample(300, rng=torch.Generator().manual_seed(9))
         self.pair = x, (CLASSES[component] if known else None)
 
@@ -155,7 +155,9 @@ def test_what_cannot_be_judged_is_told() -> None:
 @pytest.mark.parametrize("labels", [None, [3]])
 def test_ideal_samples_of_a_mixture(labels: list[int] | None) -> None:
     module, generator = distillation()
-    metrics = MixtureQuality(300, resamples=8).evaluate(module, ConditionDataModule(labels=labels, size=4), final=True)
+    metrics = MixtureQuality(300, resamples=8).evaluate(
+        module, ConditionDataModule(labels=labels, batch_size=4), final=True
+    )
     assert (generator.asked[0][1] is None) == (labels is None)
     assert metrics["modes_covered"] == 3
     assert metrics["within_3_std"] > 0.98
@@ -167,7 +169,7 @@ def test_ideal_samples_of_a_mixture(labels: list[int] | None) -> None:
 def test_a_generator_that_drops_a_mode() -> None:
     module, generator = distillation()
     generator.mixture = GaussianMixture(MEANS[:2], 0.1)
-    metrics = MixtureQuality(1000, resamples=0).evaluate(module, ConditionDataModule(size=4), final=True)
+    metrics = MixtureQuality(1000, resamples=0).evaluate(module, ConditionDataModule(batch_size=4), final=True)
     assert metrics["modes_covered"] == 2
     # The third mode's quarter is missing, and two even modes in place of .5 and .25 add what the first has too few.
     assert 0.25 - 1e-12 <= metrics["mode_total_variation"] <= 0.25 + 3 * (0.25 / 1000) ** 0.5

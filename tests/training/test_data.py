@@ -177,7 +177,7 @@ def test_evaluation_cameras_are_fixed_and_evenly_spaced() -> None:
 
 def test_conditions_without_cameras() -> None:
     assert ConditionDataModule().batch_at(3).condition is None
-    assert ConditionDataModule(size=4).batch_at(0).size == 4
+    assert ConditionDataModule(batch_size=4).batch_at(0).size == 4
     batch = ConditionDataModule("a digit", labels=[3, 1]).batch_at(0)
     assert (batch.condition.prompt, batch.condition.label.tolist()) == ("a digit", [3, 1])
 

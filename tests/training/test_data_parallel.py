@@ -70,7 +70,7 @@ def student() -> Made:
     plan = UpdatePlan(noise="shared")
     settings = {f"{name}_optimizer": sgd() for name in ("generator", "critic", "discriminator")}
     module = Distillation(one_step, mixture(), loss, ema=0.5, seed=7, plan=plan, **settings)
-    return module, Images(TeacherSamples(mixture(), 64), batch_size=8, labels="data")
+    return module, Images(TeacherSamples(mixture(), 64), batch_size=8, condition_on="data")
 
 
 class Texts(Labels):
@@ -120,7 +120,7 @@ def teacher() -> Made:
     """A teacher that learns the score from data."""
     with torch.random.fork_rng():
         module = DenoiserTraining(perceptron(0), (2,), optimizer=sgd(), ema=0.5, seed=7)
-    return module, Images(TeacherSamples(mixture(), 64), batch_size=8, labels="data")
+    return module, Images(TeacherSamples(mixture(), 64), batch_size=8, condition_on="data")
 
 
 @pytest.mark.slow

@@ -27,7 +27,7 @@ def made(ema: float | None = 0.9, lr: float = 3e-3) -> DenoiserTraining:
 
 
 def data() -> Images:
-    return Images(TeacherSamples(gaussian()), 128, labels="data")
+    return Images(TeacherSamples(gaussian()), 128, condition_on="data")
 
 
 @pytest.fixture
@@ -75,7 +75,7 @@ def test_training_is_a_function_of_its_seed() -> None:
 def test_a_teacher_needs_data_and_finite_gradients(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ValueError, match="a teacher is trained on data"):
-        fit(made(), 1, data=ConditionDataModule(size=4))
+        fit(made(), 1, data=ConditionDataModule(batch_size=4))
     with pytest.raises(FloatingPointError, match="the network's gradient is not finite at step"):
         fit(made(lr=1e30), 5, data=data())
     assert not (tmp_path / "teacher").exists()

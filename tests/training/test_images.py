@@ -66,8 +66,8 @@ def test_labels_of_the_data_are_those_of_its_rows() -> None:
 
 def test_captions_of_the_data_are_those_of_its_rows() -> None:
     source = GalleryImages(["a red mug", "a tree, side view"], resolution=8, count=8)
-    batch = Images(source, batch_size=6, labels="text").batch_at(3)
-    plain = Images(source, batch_size=6, labels="data").batch_at(3)
+    batch = Images(source, batch_size=6, condition_on="text").batch_at(3)
+    plain = Images(source, batch_size=6, condition_on="data").batch_at(3)
     assert torch.equal(batch.data, plain.data)
     assert batch.condition.prompt == tuple(source.prompts[label] for label in plain.data_label.tolist())
     assert (batch.condition.label, batch.data_label) == (None, None)  # the texts say what the pictures are
@@ -155,9 +155,9 @@ def test_a_source_prepares_before_the_run(tmp_path) -> None:
 
 
 def test_what_a_source_cannot_give_is_an_error(tmp_path) -> None:
-    with pytest.raises(ValueError, match=r"data\.labels: Bare has no labels; leave labels null"):
+    with pytest.raises(ValueError, match=r"data\.condition_on: Bare has no labels; leave it null"):
         Images(Bare(), 4, "data")
-    with pytest.raises(ValueError, match=r"data\.labels: DigitImages has no captions"):
+    with pytest.raises(ValueError, match=r"data\.condition_on: DigitImages has no captions"):
         Images(DigitImages(), 4, "text")
     with pytest.raises(ValueError, match=r"data\.flip: a sample of TeacherSamples cannot be mirrored"):
         Images(TeacherSamples(mixture()), 4, flip=True)

@@ -278,7 +278,7 @@ def test_a_gradient_that_is_not_finite_stops_the_run_and_names_the_step() -> Non
 def test_a_critic_that_is_not_finite_stops_the_run_too() -> None:
     critic = mlp_critic()
 
-    def infinite(diffused: Diffused, teacher: Teacher) -> Tensor:
+    def infinite(diffused: Diffused, teacher: Any) -> Tensor:
         return (sum(p.sum() for p in critic.parameters()) * float("inf")).expand(len(diffused.t))
 
     critic.training_error = infinite  # type: ignore[method-assign]

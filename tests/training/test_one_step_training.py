@@ -64,7 +64,7 @@ def module(objective: WithGAN | None = None, **settings: Any) -> Distillation:
 
 
 def data(size: int = 8) -> Images:
-    return Images(TeacherSamples(mixture()), size, labels="uniform")
+    return Images(TeacherSamples(mixture()), size, condition_on="uniform")
 
 
 def weights(model: Distillation) -> dict[str, Tensor]:
@@ -177,7 +177,7 @@ def test_a_lora_students_checkpoint_and_average_hold_its_adapters_alone(tmp_path
     teacher = NetworkTeacher(network(0))
     student = OneStepUNet((2,), lora=LoRA(2, targets=["layers.1"]))
     made = Distillation(student, teacher, VSD(ParticleCritic()), ema=0.5)
-    fit(made, 2, Stop(2, tmp_path / "end.ckpt"), data=Labels(classes=3, size=4))
+    fit(made, 2, Stop(2, tmp_path / "end.ckpt"), data=Labels(classes=3, batch_size=4))
     stored = torch.load(tmp_path / "end.ckpt", weights_only=True)["state_dict"]
     assert not [key for key in stored if key.endswith((".weight", ".bias")) and "lora_" not in key]
     assert any("lora_" in key and key.startswith("average.") for key in stored)

@@ -59,7 +59,7 @@ def made(**settings) -> TextToImageTraining:
 
 
 def data() -> Images:
-    return Images(GalleryImages(PROMPTS, 16, 16, view_words=["front"]), 8, labels="text")
+    return Images(GalleryImages(PROMPTS, 16, 16, view_words=["front"]), 8, condition_on="text")
 
 
 @pytest.mark.usefixtures("folder")
