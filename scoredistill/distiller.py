@@ -1,4 +1,4 @@
-"""Generator + teacher + loss: the one place where they meet."""
+"""The distiller: generator, teacher and loss together."""
 
 from __future__ import annotations
 
@@ -39,28 +39,28 @@ class Step:
 class Distiller(nn.Module):
     """Distills a teacher's score into a generator under a loss.
 
-    It owns no optimizer and changes no state: given t, epsilon or a `torch.Generator`, every result is determined.
+    It owns no optimizer and changes no state. Given t and epsilon, or a `torch.Generator`, results are deterministic.
 
     Args:
-        generator: what is trained.
-        teacher: the frozen model of p; its parameters never get gradients, and its dropout is off.
+        generator: the model that is trained.
+        teacher: the frozen model of p, in evaluation mode.
         loss: the objective.
-        guidance: how the teacher is asked; None: CFG of scale 1.
+        guidance: of the teacher; None: CFG of scale 1.
         timesteps: distribution of t; None: U(.02, .98).
         critic_timesteps: distribution of t for training the critic; None: as `timesteps`.
 
     Raises:
-        ValueError: if something trainable of the loss would never be trained, or modules lie in plain containers.
+        ValueError: if a trainable parameter of the loss belongs to no trained part, or modules are in plain containers.
     """
 
     critics: list[TrainedPart]
-    """The loss's trained parts but for discriminators: critics, and whatever else has a training error."""
+    """Trained parts of the loss other than discriminators."""
 
     discriminators: list[DiscriminatorRatio]
-    """The loss's discriminators."""
+    """Discriminators of the loss."""
 
     shard: Shard = WHOLE
-    """Which rows of every batch are held here."""
+    """The rows of each batch held by this process."""
 
     def __init__(
         self,
@@ -78,7 +78,7 @@ class Distiller(nn.Module):
         self.critic_timesteps = critic_timesteps or self.timesteps
         generator.bind(teacher)
         loss.bind(teacher, self.timesteps)
-        # Found once: to look through the thousands of modules of a large network takes longer than a small step may.
+        # Collected once: iterating over the modules of a large network takes longer than a small step.
         modules = list(loss.modules())
         self.discriminators = [m for m in modules if isinstance(m, DiscriminatorRatio)]
         self.critics = [m for m in modules if isinstance(m, TrainedPart) and not isinstance(m, DiscriminatorRatio)]
@@ -106,14 +106,14 @@ class Distiller(nn.Module):
             t: in [0, 1]: a number, or (B,).
             epsilon: (B, *D) noise.
             condition: B rows; None: unconditional.
-            sample: particle and view index or a population for the critic, where x alone does not say it. By default
-                x is the population if it has a row for every particle, else the generator's own particles are.
+            sample: particle and view index or population for the critic. By default the population is x if it has a
+                row for every particle, otherwise the generator's particles.
 
         Returns:
             (B, *D).
 
         Raises:
-            ValueError: if t lies outside [0, 1], or the gradient has no value there.
+            ValueError: if t lies outside [0, 1], or the gradient is undefined there.
         """
         condition = self.teacher.encode_prompt(condition, len(x))
         sample = replace(sample or self._as_sample(x, condition), x=x, condition=condition)
@@ -121,7 +121,7 @@ class Distiller(nn.Module):
         return self.loss.gradient(diffused, self.teacher, self.guidance).g
 
     def generate(self, batch: Batch | None = None, rng: torch.Generator | None = None) -> Sample:
-        """What the generator makes, where the teacher lives: prompts as embeddings, pictures encoded.
+        """Samples of the generator in the teacher's space: pictures are encoded, prompts embedded.
 
         Args:
             batch: what to generate; None: an unconditional batch.
@@ -143,7 +143,7 @@ class Distiller(nn.Module):
         )
 
     def with_embeddings(self, batch: Batch) -> Batch:
-        """The batch with its prompts as embeddings, for generators that read them."""
+        """The batch with the prompts' embeddings, for generators that use them."""
         return replace(batch, condition=self.teacher.encode_prompt(batch.condition, batch.count))
 
     def evaluate(
@@ -158,7 +158,7 @@ class Distiller(nn.Module):
         """Generate, diffuse and evaluate the objective.
 
         Args:
-            batch: what to generate, or samples that are there already; None: an unconditional batch.
+            batch: what to generate, or existing samples; None: an unconditional batch.
             t: in [0, 1]: a number, or (B,); None: drawn from `timesteps`.
             epsilon: (B, *D); None: drawn.
             progress: fraction of training done, for annealed timesteps.
@@ -196,7 +196,7 @@ class Distiller(nn.Module):
 
         Args:
             batch: what to generate; None: an unconditional batch.
-            diffused: diffused samples to train on in place of fresh ones, those of a generator step for example.
+            diffused: diffused samples to use instead of new ones, for example those of a generator step.
             progress: fraction of training done.
             rng: generator of random numbers; None: torch's global one.
 
@@ -211,7 +211,7 @@ class Distiller(nn.Module):
         """The trained critics' error on each diffused sample, (B,).
 
         Raises:
-            ValueError: if a critic gives anything but one number for each sample.
+            ValueError: if a critic does not return one number per sample.
         """
         return self._training_error(self.critics, diffused)
 
@@ -219,11 +219,11 @@ class Distiller(nn.Module):
         """The discriminators' error on each pair of a generated and a real sample, (B,).
 
         Args:
-            diffused: the generator's diffused samples; the real ones in `diffused.sample` are diffused as they are.
+            diffused: the generator's diffused samples, with real samples in `diffused.sample.data`.
 
         Raises:
-            ValueError: if there are no real samples, or not as many as there are generated ones, or a discriminator
-                gives anything but one number for each.
+            ValueError: if the numbers of real and generated samples differ, or a discriminator does not return one
+                number per sample.
         """
         return self._training_error(self.discriminators, diffused)
 
@@ -237,7 +237,7 @@ class Distiller(nn.Module):
     def diffused_sample(
         self, batch: Batch | None = None, progress: float = 0.0, rng: torch.Generator | None = None
     ) -> Diffused:
-        """Samples without graph, diffused to the critics' times."""
+        """Detached samples, diffused to the critics' times."""
         with torch.no_grad():
             sample = self.generate(batch, rng)
         return self.diffuse(sample, self.critic_timesteps, None, None, progress, rng)
@@ -251,7 +251,7 @@ class Distiller(nn.Module):
         progress: float = 0.0,
         rng: torch.Generator | None = None,
     ) -> Diffused:
-        """x_t = alpha_t x + sigma_t epsilon, with t and epsilon drawn where they are not given."""
+        """x_t = alpha_t x + sigma_t epsilon, with t and epsilon drawn unless given."""
         x, schedule, shard = sample.x, self.teacher.schedule, self.shard
         if self._needs_population and sample.population is None:
             sample = shard.with_population(sample)
@@ -279,7 +279,7 @@ def surrogate(sample: Sample, g: Tensor, picture: Tensor | None = None) -> Tenso
     Args:
         sample: whose x, (B, *D), is differentiable.
         g: (B, *D), taken as a constant.
-        picture: the same for the rendered picture, (B, 3, H, W), on top; None: none.
+        picture: the gradient with respect to the rendered picture, (B, 3, H, W), or None.
 
     Raises:
         ValueError: if the shapes differ.

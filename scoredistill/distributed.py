@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -106,6 +107,12 @@ class ParticleShard(BatchShard):
     def own(self, value: Tensor) -> Tensor:
         """This process's rows of what has rows for all particles, in their order: n of them, or n V."""
         return value.tensor_split(self.processes)[self.process]
+
+    def draw(self, draw: Callable[[int], Tensor], rows: int) -> Tensor:
+        return self.own(draw(rows * self.processes))
+
+    def noise_like(self, x: Tensor, rng: torch.Generator | None = None) -> Tensor:
+        return self.draw(lambda rows: self.normal((rows, *x.shape[1:]), x.dtype, x.device, rng), len(x))
 
     def with_population(self, sample: Sample) -> Sample:
         views = sample.views

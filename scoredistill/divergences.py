@@ -1,7 +1,7 @@
 """f-divergences between teacher p and generator q: D_f(p || q) = E_q[f(r)], r = p / q.
 
 Distillation needs only h(r) = r^2 f''(r), the factor by which a divergence reweights the score difference. It is
-computed from log r, the quantity that ratios and discriminators give, so that it stays finite for very large ratios.
+computed from log r, the output of ratios and discriminators, so that it stays finite for very large ratios.
 
 One-step Diffusion Models with f-Divergence Distribution Matching, 2025, arXiv:2502.15681.
 """
@@ -127,7 +127,7 @@ class Alpha(Divergence):
         alpha: any real number except 0 and 1, finite.
 
     Raises:
-        ValueError: for alpha 0 or 1, whose limits are classes of their own.
+        ValueError: for alpha 0 or 1; `ReverseKL` and `ForwardKL` are these limits.
     """
 
     def __init__(self, alpha: float) -> None:

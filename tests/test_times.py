@@ -44,7 +44,7 @@ def test_teachers_take_a_number(make: Callable[[], Teacher]) -> None:
         (1.5, r"t must lie in \[0, 1\], got 1.5"),
         (torch.tensor([0.5, -0.1, 0.5]), r"got -0.1"),
         (float("nan"), "got nan"),
-        (torch.ones(3, 1), r"t must be a number or \(3,\), one time for each sample; got \(3, 1\)"),
+        (torch.ones(3, 1), r"t must be a number or \(3,\), one time per sample; got \(3, 1\)"),
         (torch.ones(2), r"got \(2,\)"),
     ],
     ids=str,

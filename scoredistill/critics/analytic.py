@@ -30,12 +30,12 @@ class DiracCritic(Critic):
 
 
 class ExactCritic(Critic):
-    """q_t is given as an exact teacher: the generator's distribution where it is known, as in the laws.
+    """q is a given distribution, represented by an exact teacher; for generators whose distribution is known.
 
-    In a `Distiller` it is diffused by the teacher's schedule, whatever its own.
+    A `Distiller` replaces its schedule by the teacher's.
 
     Args:
-        distribution: any teacher; with a closed form it also serves an exact ratio.
+        distribution: any teacher; if it has a closed form, an exact ratio can use it.
     """
 
     def __init__(self, distribution: Teacher) -> None:
@@ -54,12 +54,12 @@ class ExactCritic(Critic):
 
 
 class ParticleCritic(Critic):
-    """q = 1/n sum_i N(x_i, bandwidth^2 I), the mixture over the particles' own renders from the same view; exact.
+    """q = 1/n sum_i N(x_i, bandwidth^2 I), the exact mixture over the particles' renders from the same view.
 
         q_t(x_t) = 1/n sum_i N(x_t; alpha x_i, (sigma^2 + alpha^2 bandwidth^2) I)
 
-    The particles are those of the batch, or the sample's `population` where the batch does not hold them all. With one
-    particle and no bandwidth it is the `DiracCritic`.
+    The particles are those of the batch, or the sample's `population` if there is one. With one particle and bandwidth
+    0 it is the `DiracCritic`.
 
     Args:
         bandwidth: standard deviation of the kernel on clean samples, >= 0; 0: Diracs.
@@ -84,10 +84,10 @@ class ParticleCritic(Critic):
     def posterior(self, diffused: Diffused) -> MixturePosterior:
         """Exact epsilon, log-density and responsibilities p(i | x_t).
 
-        An f-divergence asks for the score and for the density at the same x_t, which is one computation.
+        The latest result is cached: an f-divergence uses score and density at the same x_t.
 
         Args:
-            diffused: what was diffused; its sample's population, or the sample itself, are the particles.
+            diffused: the diffused samples.
         """
         sample = diffused.sample
         particles = sample.x if sample.population is None else sample.population
@@ -107,7 +107,7 @@ class ParticleCritic(Critic):
         return diffused_mixture(x_t.flatten(1), alpha, sigma, means, log_weights, covariance)
 
     def _same_view(self, diffused: Diffused, count: int) -> Tensor:
-        """Which of the particles were made under a sample's own condition, (B, M)."""
+        """Mask of the particles that share each sample's view, (B, M)."""
         sample, device = diffused.sample, diffused.x_t.device
         own = sample.views
         same_view = torch.ones(len(diffused.x_t), count, dtype=torch.bool, device=device)

@@ -15,19 +15,19 @@ from scoredistill.types import Diffused
 
 
 class TrainedPart(nn.Module, ABC):
-    """A part of an objective that is trained beside the generator, by an error of its own.
+    """A part of an objective with a training error of its own, trained beside the generator.
 
-    The `Distiller` finds every such submodule of a loss. Its parameters are trained by the critics' optimizer, in the
+    The `Distiller` collects every such submodule of a loss. The critics' optimizer updates its parameters in the
     critics' turns of the update plan.
     """
 
     @abstractmethod
     def training_error(self, diffused: Diffused, teacher: Teacher) -> Tensor:
-        """What each of the generator's diffused samples adds to the error that is minimized, (B,).
+        """The error that is minimized, one value per sample, (B,).
 
         Args:
-            diffused: the generator's samples, without graph, at the critics' times; `diffused.sample.data` holds the
-                batch's real samples.
+            diffused: the generator's samples, detached, at the critics' times; `diffused.sample.data` are the batch's
+                real samples.
             teacher: the model of p.
         """
 
@@ -43,7 +43,7 @@ class Critic(nn.Module, ABC):
     """
 
     needs_population = False
-    """Whether it looks at the generator's whole population, other processes' particles among it."""
+    """Whether it uses all of the generator's particles, including those of other processes."""
 
     def __init__(self, schedule: Schedule | None = None) -> None:
         super().__init__()
@@ -61,10 +61,10 @@ class Critic(nn.Module, ABC):
         return self._schedule
 
     def bind(self, teacher: Teacher) -> None:
-        """Take from the teacher what was not given: the schedule, and in a subclass more. The `Distiller` calls it.
+        """Take the schedule, and in subclasses the network, from the teacher if not given. Called by the `Distiller`.
 
         Raises:
-            ValueError: if the critic has another schedule than the one by which x_t will be made.
+            ValueError: if the critic's schedule differs from the teacher's.
         """
         own, given = self._schedule, teacher.schedule
         t = torch.linspace(0, 1, 9, dtype=torch.float64)
@@ -80,7 +80,7 @@ class Critic(nn.Module, ABC):
         """The prediction at x_t.
 
         Args:
-            diffused: the diffused samples; `diffused.sample` is what was diffused, with its particles.
+            diffused: the diffused samples.
         """
 
     def log_prob(self, diffused: Diffused) -> Tensor:
@@ -95,12 +95,12 @@ class Critic(nn.Module, ABC):
         )
 
     def denoiser_for(self, user: str) -> Denoiser:
-        """The critic's own network, whose features a discriminator may look at.
+        """The critic's network, whose features a discriminator may use.
 
         Args:
-            user: who needs it, for the message.
+            user: the component that uses it, for the message.
 
         Raises:
             ValueError: if the critic has none.
         """
-        raise ValueError(f"{type(self).__name__} has no network that {user} could look at")
+        raise ValueError(f"{type(self).__name__} has no network that {user} could use")

@@ -1,4 +1,4 @@
-"""The critic that is a LoRA over a frozen text-to-image network."""
+"""A critic that is a LoRA over a frozen text-to-image network."""
 
 from __future__ import annotations
 
@@ -27,20 +27,20 @@ class LoRACritic(TrainedCritic):
 
         min_phi E ||y_{base + LoRA_phi}(x_t, t, condition, camera) - y||^2
 
-    with y in the base's own parameterization. It begins as the base, whose weights it shares and never changes; the
-    adapters and the camera's MLP alone are trained and saved.
+    with y in the base's parameterization. It starts as the base and shares its frozen weights; only the adapters and
+    the camera's MLP are trained and saved.
 
     ProlificDreamer: High-Fidelity and Diverse Text-to-3D Generation with VSD, 2023, arXiv:2305.16213.
 
     Args:
-        lora: rank, scale and targets; null: rank 4 on every attention's projections.
-        base: another model than the teacher over the same space, a v model beside an epsilon teacher for example; null:
-            the teacher. Its network is told the noise level of x_t, whatever its own schedule.
+        lora: rank, scale and targets; None: rank 4 on all attention projections.
+        base: a model over the same space as the teacher, for example a v model beside an epsilon teacher; None: the
+            teacher. Its network is conditioned on the noise level of x_t, whatever its own schedule.
         camera: add an embedding of the camera to the network's time embedding.
-        camera_dropout: probability with which a sample's camera is hidden in training, in [0, 1].
-        particles: adapters, one for each particle of the generator, >= 1; null: one for all.
-        plain_text: prompts are read without view words: those are for the teacher, the critic has the camera.
-        schedule: noise schedule; null: the teacher's.
+        camera_dropout: probability of dropping a sample's camera in training, in [0, 1].
+        particles: number of adapters, one per particle of the generator, >= 1; None: one shared adapter.
+        plain_text: encode prompts without view texts, which the critic does not need beside the camera.
+        schedule: noise schedule; None: the teacher's.
 
     Raises:
         ValueError: if a number is out of its range.
@@ -61,7 +61,7 @@ class LoRACritic(TrainedCritic):
         super().__init__(schedule)
         self.lora, self.particles, self.plain_text = lora or LoRA(rank=4), particles, plain_text
         self.camera, self.camera_dropout = camera, camera_dropout
-        # In a tuple and not as a submodule: the critic wants a base's network on its device, and nothing else of it.
+        # In a tuple so that it is no submodule: only the base's network belongs on the critic's device.
         self._base: tuple[Teacher, ...] = () if base is None else (base,)
         self._encode_prompt: Callable[[Condition | None, int | None], Condition | None] | None = None
         self.denoisers = nn.ModuleList()
@@ -103,13 +103,12 @@ class LoRACritic(TrainedCritic):
 
     def denoiser_for(self, user: str) -> Denoiser:
         if len(self.denoisers) != 1:
-            have = "a network for each particle" if len(self.denoisers) else "no network yet"
+            have = "one network per particle" if len(self.denoisers) else "no network yet"
             raise ValueError(f"LoRACritic has {have}, {user} needs one: put it into a Distiller, with particles: null")
         return cast(Denoiser, self.denoisers[0])
 
     def save(self, folder: str | Path) -> None:
-        """Write the adapters as diffusers' LoRA files, and the camera's MLP beside; those of several particles into
-        folders 0, 1, ... of their own.
+        """Write the adapters as diffusers' LoRA files beside the camera's MLP; one folder 0, 1, ... per particle.
 
         Args:
             folder: the destination.
@@ -120,13 +119,13 @@ class LoRACritic(TrainedCritic):
                 denoiser.network.save(place)
 
     def load(self, folder: str | Path) -> None:
-        """Read what `save` has written.
+        """Load what `save` wrote.
 
         Args:
-            folder: where it is.
+            folder: the source.
 
         Raises:
-            ValueError: if something is missing, or of another rank, target or network.
+            ValueError: if a file is missing, or its rank, targets or network differ.
         """
         for denoiser, place in self._places(folder):
             load_lora(denoiser, place)
@@ -134,7 +133,7 @@ class LoRACritic(TrainedCritic):
                 denoiser.network.load(place)
 
     def _adapted(self, network: Denoiser) -> Denoiser:
-        """The network again, its weights shared, with adapters of its own."""
+        """A copy of the network that shares its weights and has its own adapters."""
         adapted = sharing_copy(network)
         add_lora(adapted, self.lora)
         if self.camera:
@@ -142,7 +141,7 @@ class LoRACritic(TrainedCritic):
         return adapted.train(self.training)  # a teacher is in evaluation mode, and so is its copy
 
     def _read(self, condition: Condition | None, rows: int) -> Condition | None:
-        """The condition, its prompt read by the base's own text encoder and without view words where these are off."""
+        """The condition with its prompt encoded by the base's text encoder, without view texts if `plain_text`."""
         if condition is None or condition.prompt is None or self._encode_prompt is None:
             return condition
         camera = None if self.plain_text else condition.camera
@@ -152,9 +151,11 @@ class LoRACritic(TrainedCritic):
         return replace(condition, embeddings=read.embeddings)
 
     def _rows_by_particle(self, sample: Sample) -> list[tuple[int, Tensor]]:
-        """Each particle of a batch, with the rows that it made."""
+        """Each particle of a batch with its rows."""
         if sample.particle is None:
-            raise ValueError("LoRACritic has an adapter for each particle, but the samples do not say theirs: set null")
+            raise ValueError(
+                "LoRACritic has one adapter per particle, but the samples have no particle index: set null"
+            )
         found = sample.particle.unique().tolist()
         if found[-1] >= len(self.denoisers):
             raise ValueError(f"LoRACritic has particles: {len(self.denoisers)}, the generator at least {found[-1] + 1}")
@@ -162,13 +163,13 @@ class LoRACritic(TrainedCritic):
 
     def _places(self, folder: str | Path) -> list[tuple[Denoiser, Path]]:
         if not len(self.denoisers):
-            raise ValueError("LoRACritic has no network yet, to be saved or loaded: put it into a Distiller")
+            raise ValueError("LoRACritic has no network to save or load yet: put it into a Distiller")
         own = [Path(folder) if self.particles is None else Path(folder) / str(i) for i in range(len(self.denoisers))]
         return [(cast(Denoiser, denoiser), place) for denoiser, place in zip(self.denoisers, own, strict=True)]
 
 
 def _require_same_scale(network: Denoiser, own: Schedule, given: Schedule) -> None:
-    """Refuse an x_t that is not scaled as in the network's training, for outputs whose meaning depends on the scale.
+    """Raise an error if x_t is scaled unlike in the network's training and its output depends on the scale.
 
     Raises:
         ValueError: if alpha at one signal-to-noise ratio differs between the schedules.

@@ -36,24 +36,22 @@ class TrainedCritic(Critic, TrainedPart):
 
     @abstractmethod
     def predict(self, diffused: Diffused) -> Prediction:
-        """The prediction at x_t, by one call of the network."""
+        """The prediction at x_t, from one call of the network."""
 
     @abstractmethod
     def error(self, predicted: Prediction, diffused: Diffused) -> Tensor:
-        """Each sample's error, (B,), of a prediction at the diffused samples, in the units of the network's output."""
+        """Error of a prediction at each sample, (B,), in the units of the network's output."""
 
     @property
     def frozen(self) -> set[str]:
-        """Names of parameters and buffers that are another network's: the recipe rebuilds them, checkpoints need not
-        hold them.
-        """
+        """Names of parameters and buffers shared with another network, which are left out of checkpoints."""
         return set()
 
     def forward(self, diffused: Diffused) -> Prediction:
         if self._kept is None:
             return self.predict(diffused)
         about = [diffused.x_t, diffused.t, diffused.sample, *self._trained]
-        with torch.enable_grad():  # a loss asks without; the graph is for the critic's own error
+        with torch.enable_grad():  # a loss calls it under no_grad; the critic's error needs the graph
             predicted = self._kept.of(self.training, about, lambda: self.predict(diffused))
         return predicted if torch.is_grad_enabled() else predicted.detach()
 
@@ -63,19 +61,19 @@ class TrainedCritic(Critic, TrainedPart):
 
 @contextmanager
 def reuse_forward(*critics: nn.Module) -> Iterator[None]:
-    """Inside the `with` block, a trained critic's answer to a loss keeps its graph, and its training error at the very
-    same diffused samples is that answer's: the network is called once for both.
+    """Inside the `with` block, a trained critic is called once for the loss and for its own training error.
 
-    The answer serves a loss, and so the critics are in evaluation mode, without dropout, until the block ends; the
-    backward pass belongs into the block, because gradient checkpointing repeats the forward pass there. What is kept is
-    forgotten when the samples, the condition or the weights are others, and when the block ends.
+    The prediction for the loss keeps its graph, and `training_error` at the same diffused samples reuses it. The
+    critics are in evaluation mode, without dropout, until the block ends. The backward pass belongs inside the block,
+    because gradient checkpointing repeats the forward pass. The prediction is dropped when samples, condition or
+    weights change and at the end of the block.
 
         with reuse_forward(*distiller.critics):
             step = distiller.step(batch)
             (step.loss + distiller.critic_error(step.diffused).mean()).backward()
 
     Args:
-        critics: any; it changes nothing for those that are not a `TrainedCritic`.
+        critics: modules; those that are not a `TrainedCritic` are ignored.
     """
     trained = [critic for critic in critics if isinstance(critic, TrainedCritic)]
     with eval_mode(*trained):
@@ -94,12 +92,12 @@ class NetworkCritic(TrainedCritic):
 
         min_phi E ||y_phi(x_t, t, condition) - y||^2
 
-    with y the true value of its parameterization (see `Denoiser`). Its minimum is the score of q_t.
+    with y the target of its parameterization (see `Denoiser`). The minimizer is the score of q_t.
 
     ProlificDreamer: High-Fidelity and Diverse Text-to-3D Generation with VSD, 2023, arXiv:2305.16213.
 
     Args:
-        network: the backbone; None: it starts as a copy of the teacher's network, parameterized as the teacher.
+        network: the backbone; None: a copy of the teacher's network with its parameterization.
         prediction: what the backbone outputs: edm, epsilon, x0, v, flow or score. edm is well-scaled at every
             noise level under any schedule, v where alpha^2 + sigma^2 = 1.
         sigma_data: the data's standard deviation, for edm only, > 0.

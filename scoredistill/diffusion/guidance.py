@@ -1,4 +1,4 @@
-"""How the teacher is asked: one convention, uncond + s (cond - uncond), everywhere."""
+"""Guidance: combinations of conditional predictions, with one convention, uncond + s (cond - uncond)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from scoredistill.types import Condition, right_pad_dims
 
 
 class ConditionalPredictor(Protocol):
-    """What guidance needs of a teacher."""
+    """The interface of a teacher that guidance uses."""
 
     schedule: Schedule
 
@@ -24,14 +24,14 @@ class ConditionalPredictor(Protocol):
         """Predictions of the same x_t under several conditions."""
 
     def encode_prompt(self, condition: Condition | None, rows: int | None) -> Condition | None:
-        """The condition with its prompt as embeddings too, where the teacher has text embedded."""
+        """Add the prompt's embeddings to a condition, if the teacher uses embeddings."""
 
 
 class Guidance(ABC):
-    """How a teacher is asked: under which conditions, and how its predictions combine.
+    """A combination of the teacher's predictions at one x_t under several conditions.
 
-    A subclass implements `conditions` and `combine`. The teacher is asked once for all conditions of one x_t, those of
-    a loss among them.
+    A subclass implements `conditions` and `combine`. The teacher is called once for all conditions, including those of
+    a loss.
     """
 
     @abstractmethod
@@ -41,8 +41,8 @@ class Guidance(ABC):
         """The conditions whose predictions are combined.
 
         Args:
-            condition: what is asked for, B rows; None: nothing.
-            teacher: who will be asked, for guidance that words prompts of its own.
+            condition: the samples' condition, B rows, or None.
+            teacher: used to encode prompts that the guidance adds.
             rows: B.
         """
 
@@ -52,16 +52,16 @@ class Guidance(ABC):
 
         Args:
             predictions: of one x_t, under each of `conditions`, in that order.
-            condition: what is asked for, B rows; None: nothing.
+            condition: the samples' condition, B rows, or None.
         """
 
     def __call__(
         self, teacher: ConditionalPredictor, x_t: Tensor, t: Tensor, condition: Condition | None
     ) -> Prediction:
-        """The guided prediction, by one question to the teacher.
+        """The guided prediction, from one call of the teacher.
 
         Args:
-            teacher: who is asked.
+            teacher: the model of p.
             x_t: (B, *D).
             t: (B,).
             condition: B rows, or None.
@@ -73,8 +73,8 @@ class Guidance(ABC):
 class CFG(Guidance):
     """Classifier-free guidance: epsilon = uncond + s (cond - uncond).
 
-    The unconditional branch is the negative prompt's where the condition has one. At s = 1, or without a condition,
-    one prediction is enough. DreamFusion's 100 is s = 101 here.
+    The negative prompt, if any, replaces the unconditional branch. At s = 1, or without a condition, one prediction
+    suffices. DreamFusion's 100 is s = 101 here.
 
     Classifier-Free Diffusion Guidance, 2022, arXiv:2207.12598.
 
@@ -103,8 +103,8 @@ class PerpNeg(Guidance):
 
         epsilon = uncond + s (d_0 + sum_i w_i perp(d_i, d_0)),    d_i = epsilon_i - uncond,  w_i <= 0
 
-    with perp(a, b) = a - (a.b / b.b) b taken sample by sample, so that a negative prompt never weakens what the prompt
-    asks for.
+    with perp(a, b) = a - (a.b / b.b) b taken sample by sample, so that a negative prompt never weakens the
+    positive one.
 
     Re-imagine the Negative Prompt Algorithm: Transform 2D Diffusion into 3D, alleviate Janus problem and Beyond, 2023,
     arXiv:2304.04968.
@@ -154,10 +154,10 @@ def perp_neg(predictions: Sequence[Prediction], weights: Sequence[Tensor], scale
 def predict_distinct(
     teacher: ConditionalPredictor, x_t: Tensor, t: Tensor, conditions: Sequence[Condition | None]
 ) -> list[Prediction]:
-    """The predictions under several conditions, in one question, in which equal conditions are asked once.
+    """Predictions under several conditions from one call, in which equal conditions appear once.
 
     Args:
-        teacher: who is asked.
+        teacher: the model of p.
         x_t: (B, *D).
         t: (B,).
         conditions: of B rows each, or None.
@@ -173,7 +173,7 @@ def predict_distinct(
 
 
 def same(a: Condition | None, b: Condition | None) -> bool:
-    """Whether two conditions have the same texts, and as everything else the same objects."""
+    """Whether two conditions have equal texts and identical tensors and cameras."""
     if a is None or b is None:
         return a is b
     pairs = ((getattr(a, each.name), getattr(b, each.name)) for each in fields(Condition))

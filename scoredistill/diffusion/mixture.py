@@ -16,11 +16,11 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Covariance:
-    """Sigma_k = diag(variance_k) + U_k^T diag(spread_k) U_k, one a component.
+    """Sigma_k = diag(variance_k) + U_k^T diag(spread_k) U_k, one per component.
 
     Args:
         variance: (..., K, 1) isotropic or (..., K, D) diagonal part, >= 0; K may be 1, for all components the same.
-        basis: (..., K, R, D) with orthonormal rows U_k, or None. Needs an isotropic `variance`.
+        basis: (..., K, R, D) with orthonormal rows U_k, or None; requires an isotropic `variance`.
         spread: (..., K, R) variance along each row of the basis, on top of the isotropic part.
     """
 
@@ -34,7 +34,7 @@ class Covariance:
         values, vectors = torch.linalg.eigh(matrices)
         if values.min() < -1e-6 * values.abs().max():
             raise ValueError(f"covariances must be positive semi-definite; an eigenvalue is {values.min():.3g}")
-        # The smallest eigenvalue as the isotropic part: C is inverted by it, without noise too.
+        # The smallest eigenvalue is the isotropic part, which C is inverted by even without noise.
         values = values.clamp(min=0)
         least = values[..., :1]
         return cls(least, vectors.transpose(-1, -2), values - least)
@@ -42,7 +42,7 @@ class Covariance:
     @classmethod
     def low_rank(cls, variance: Tensor, factors: Tensor) -> Covariance:
         """variance_k I + F_k^T F_k, from variance (..., K, 1) and factors F (..., K, R, D), R <= D."""
-        # The R x R Gram matrix is cheaper to diagonalize than F itself; directions of no variance get no row.
+        # The R x R Gram matrix is cheaper to diagonalize than F itself; directions without variance get no row.
         values, vectors = torch.linalg.eigh(factors @ factors.transpose(-1, -2))
         floor = values.amax(-1, keepdim=True).clamp(min=1e-30) * 1e-6
         kept = values > floor
@@ -57,11 +57,11 @@ class Covariance:
 
     @property
     def least(self) -> Tensor:
-        """The smallest variance of all components, a scalar: where it is 0 there are no densities without noise."""
+        """The smallest variance of all components, a scalar; densities without noise exist only if it is positive."""
         return self.variance.min()
 
     def to(self, dtype: torch.dtype) -> Covariance:
-        """In another floating-point type."""
+        """Convert to another floating-point type."""
         parts = (None if part is None else part.to(dtype) for part in (self.basis, self.spread))
         return Covariance(self.variance.to(dtype), *parts)
 
@@ -90,7 +90,7 @@ class Covariance:
 
 @dataclass(frozen=True)
 class MixturePosterior:
-    """What a diffused mixture says of x_t.
+    """Score, density and responsibilities of a diffused mixture at x_t.
 
     Args:
         epsilon: (B, D).
@@ -104,7 +104,7 @@ class MixturePosterior:
 
     @classmethod
     def cat(cls, parts: Sequence[MixturePosterior]) -> MixturePosterior:
-        """Join the rows of several batches."""
+        """Concatenate along the batch."""
         if len(parts) == 1:
             return parts[0]
         return cls(*(torch.cat([getattr(p, f.name) for p in parts]) for f in fields(cls)))
@@ -118,14 +118,14 @@ def diffused_mixture(
     Args:
         x_t: (B, D).
         alpha, sigma: (B,), the diffused covariances must be positive definite.
-        means: (K, D), or (B, K, D) where they differ from sample to sample.
-        log_weights: (K,) or (B, K), normalized; -inf leaves a component out.
+        means: (K, D), or (B, K, D) if they differ between samples.
+        log_weights: (K,) or (B, K), normalized; -inf excludes a component.
         covariance: of the undiffused components.
 
     Returns:
-        in the type of x_t, or in float32 where that is half precision.
+        in the type of x_t, at least float32.
     """
-    # Exactness is the point: no half precision in products, whatever the networks around are trained in.
+    # No half precision in products, whatever precision the networks are trained in.
     dtype = torch.promote_types(x_t.dtype, torch.float32)
     x_t, means, log_weights, covariance = x_t.to(dtype), means.to(dtype), log_weights.to(dtype), covariance.to(dtype)
     with torch.autocast(x_t.device.type, enabled=False):
@@ -149,11 +149,11 @@ def _general(
 def _shared_isotropic(
     x_t: Tensor, alpha: Tensor, sigma: Tensor, means: Tensor, log_weights: Tensor, variance: Tensor
 ) -> MixturePosterior:
-    """One matrix product serves all distances. In float64, for ||x||^2 - 2 x.mu + ||mu||^2 cancels at small sigma."""
+    """All distances by one matrix product, in float64 because ||x||^2 - 2 x.mu + ||mu||^2 cancels at small sigma."""
     dims, dtype = x_t.shape[-1], x_t.dtype
     x, mu, a, s = x_t.double(), means.double(), alpha.double()[:, None], sigma.double()[:, None]
-    base = a**2 * variance.double() + s**2  # (B, K), or (B, 1) where all components have one variance
-    # One product with two columns more gives -||x - a mu||^2 / 2: passes over B x K numbers are what costs.
+    base = a**2 * variance.double() + s**2  # (B, K), or (B, 1) if all components share one variance
+    # Two further columns give -||x - a mu||^2 / 2 in the same product: passes over B x K numbers dominate the cost.
     rows = torch.cat([a * x, -0.5 * a**2, -0.5 * (x * x).sum(-1, keepdim=True)], 1)
     columns = torch.cat([mu, (mu * mu).sum(-1, keepdim=True), torch.ones_like(mu[:, :1])], 1)
     log_joint = (rows @ columns.T) / base + (log_weights - 0.5 * dims * (2 * math.pi * base).log())

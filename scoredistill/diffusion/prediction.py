@@ -1,4 +1,4 @@
-"""One prediction of a denoiser, readable as epsilon, x0, v, flow velocity or score."""
+"""A denoiser's prediction, convertible between epsilon, x0, v, flow velocity and score."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PredictionType = Literal["epsilon", "x0", "v", "flow", "score"]
 
 
 class Prediction:
-    """What a model says of x_t = alpha x0 + sigma epsilon, whichever of these it was trained to output:
+    """A model's prediction at x_t = alpha x0 + sigma epsilon, as any of
 
         epsilon      the noise
         x0           the clean sample
@@ -23,9 +23,9 @@ class Prediction:
         flow         epsilon - x0, the velocity d x_t / dt of the straight path
         score        grad log p_t(x_t) = -epsilon / sigma
 
-    Exactly one is given, the others are converted from it. All conversions hold for any alpha and sigma, not only for
-    variance-preserving ones; the v and flow forms never divide by alpha or sigma alone, and so have a value at both
-    ends of time. The noise of a clean x_t cannot be told from x0, nor the clean sample from pure noise and epsilon.
+    It is constructed from exactly one of them and converted to the others. The conversions hold for any alpha and
+    sigma, not only for variance-preserving ones. The v and flow forms never divide by alpha or sigma alone and are
+    defined at both ends of time; epsilon from x0 is undefined without noise, and x0 from epsilon without signal.
 
     Args:
         x_t: (B, *D) the diffused sample.
@@ -34,8 +34,8 @@ class Prediction:
         epsilon, x0, v, flow, score: (B, *D), exactly one of them.
 
     Raises:
-        ValueError: if not exactly one is given, or its shape is not that of x_t. When it is read: if what is asked has
-            no value at one of the times, where these are on the CPU.
+        ValueError: if not exactly one is given, or its shape is not that of x_t; on access, if the quantity is
+            undefined at one of the times (checked on the CPU only).
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class Prediction:
 
     @classmethod
     def of(cls, kind: PredictionType, value: Tensor, x_t: Tensor, t: float | Tensor, schedule: Schedule) -> Prediction:
-        """The prediction whose type is known by name only at run time."""
+        """Construct a prediction from the name of its type."""
         if kind not in get_args(PredictionType):
             raise ValueError(f"unknown prediction type {kind!r}; choose from {', '.join(get_args(PredictionType))}")
         return cls(x_t, t, schedule, **{kind: value})
@@ -72,10 +72,10 @@ class Prediction:
     def truth(
         cls, kind: PredictionType, x: Tensor, epsilon: Tensor, t: float | Tensor, schedule: Schedule
     ) -> Prediction:
-        """What a perfect denoiser of a known x and epsilon, (B, *D) each, would output: the target of training.
+        """The training target for known x and epsilon, (B, *D) each.
 
         Raises:
-            ValueError: if the score has no value at one of the times, where these are on the CPU.
+            ValueError: if the score is undefined at one of the times (checked on the CPU only).
         """
         t = times_of(t, x).to(x.device)
         alpha, sigma = (right_pad_dims(each, x) for each in schedule(t))
@@ -130,7 +130,7 @@ class Prediction:
 
     @property
     def signal(self) -> Tensor:
-        """alpha x0, the part of x_t that is not noise, (B, *D); it has a value at every time, whatever is predicted."""
+        """alpha x0, the noise-free part of x_t, (B, *D); defined at every time."""
         if self.kind in ("epsilon", "score"):
             return self.x_t - self._sigma * self.epsilon
         return self._alpha * self.x0
@@ -158,7 +158,7 @@ class Prediction:
         return Prediction(self.x_t, self.t, self.schedule, epsilon=epsilon)
 
     def detach(self) -> Prediction:
-        """The same prediction without gradient."""
+        """The same prediction, detached."""
         return Prediction.of(self.kind, self.value.detach(), self.x_t, self.t, self.schedule)  # type: ignore[arg-type]
 
     def __repr__(self) -> str:
@@ -166,7 +166,7 @@ class Prediction:
 
 
 def noise_like(x: Tensor, rng: torch.Generator | None = None) -> Tensor:
-    """Standard normal noise shaped as x, drawn on the CPU so that every device sees the same numbers.
+    """Standard normal noise of the shape of x, drawn on the CPU so that all devices use the same numbers.
 
     Args:
         x: (B, *D).

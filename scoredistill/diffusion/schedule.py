@@ -19,7 +19,7 @@ VANISHING = 1e-19
 class Schedule(ABC):
     """alpha_t and sigma_t of a diffusion process.
 
-    A subclass states `alpha`, `sigma` and the inverse of the log signal-to-noise ratio; everything else follows.
+    A subclass implements `alpha`, `sigma` and `t_at_log_snr`, the inverse of the log signal-to-noise ratio.
     """
 
     _latest: tuple[weakref.ref[Tensor], int, tuple[Tensor, Tensor]] | None = None
@@ -37,8 +37,8 @@ class Schedule(ABC):
         """The t in [0, 1] whose log(alpha^2 / sigma^2) is `log_snr`, clamped to the schedule's range; (B,) -> (B,)."""
 
     def __call__(self, t: float | Tensor) -> tuple[Tensor, Tensor]:
-        """alpha_t and sigma_t together, (B,) each. A step asks for those of one tensor t again and again: they are kept
-        as long as it is the same tensor, unchanged.
+        """alpha_t and sigma_t, (B,) each. The result for the latest tensor t is cached while that tensor is unchanged,
+        since a training step uses one t many times.
         """
         if not isinstance(t, Tensor) or t.is_inference() or t.requires_grad:
             return self.alpha(t), self.sigma(t)
@@ -53,13 +53,13 @@ class Schedule(ABC):
     def log_snr(self, t: float | Tensor) -> Tensor:
         """log(alpha_t^2 / sigma_t^2), (B,) -> (B,); it falls as t grows.
 
-        It is finite, as networks need it: where signal or noise vanishes, that of 1e-19 is given, about -87.5 or 87.5.
+        It is always finite, as networks need it: vanishing signal or noise counts as 1e-19, about -87.5 or 87.5.
         """
         alpha, sigma = self(t)
         return 2 * (_log(alpha) - _log(sigma))
 
     def touches_end(self, t: Tensor) -> bool:
-        """Whether noise or signal vanishes at one of the times; False on an accelerator, which is not waited for."""
+        """Whether noise or signal vanishes at one of the times; always False on an accelerator, to avoid a sync."""
         if t.device.type != "cpu":
             return False
         alpha, sigma = self(t)
@@ -74,7 +74,7 @@ class CosineSchedule(Schedule):
 
     def alpha(self, t: float | Tensor) -> Tensor:
         t = as_tensor(t)
-        # pi / 2 is rounded, and its cosine is not zero: below zero in float32.
+        # The cosine of the rounded pi / 2 is not zero, and negative in float32.
         return torch.cos(0.5 * math.pi * t).where(t < 1, 0.0)
 
     def sigma(self, t: float | Tensor) -> Tensor:
@@ -89,8 +89,8 @@ class DiscreteSchedule(Schedule):
 
         alpha_t^2 = prod_{i <= t N} (1 - beta_i)
 
-    exact at the steps (index i is t = (i + 1) / N) and linear in log alpha_t between them. A last step without any
-    signal, of a zero terminal signal-to-noise ratio, keeps alpha^2 = 2^-24, so that the log-SNR stays finite.
+    exact at the steps (index i is t = (i + 1) / N) and linear in log alpha_t between them. With zero terminal SNR the
+    last step has alpha^2 = 2^-24, so that the log-SNR stays finite.
 
     Denoising Diffusion Probabilistic Models, 2020, arXiv:2006.11239.
     Common Diffusion Noise Schedules and Sample Steps are Flawed, 2023, arXiv:2305.08891.
@@ -161,7 +161,7 @@ class LinearSchedule(DiscreteSchedule):
 class EDMSchedule(Schedule):
     """Variance exploding: alpha_t = 1, sigma_t = (a + t (b - a))^rho, a = sigma_min^(1/rho), b = sigma_max^(1/rho).
 
-    `rho = inf` is the geometric VE schedule of score-based SDEs (arXiv:2011.13456). At t = 0 sigma_min is left.
+    `rho = inf` is the geometric VE schedule of score-based SDEs (arXiv:2011.13456). At t = 0 sigma is sigma_min.
 
     Elucidating the Design Space of Diffusion-Based Generative Models, 2022, arXiv:2206.00364.
 
@@ -215,7 +215,7 @@ class FlowSchedule(Schedule):
 
 
 def _log(value: Tensor) -> Tensor:
-    """The logarithm of what is at least 0, kept finite in every floating-point type."""
+    """The logarithm of a nonnegative value, finite in every floating-point type."""
     return value.clamp(min=max(VANISHING, torch.finfo(value.dtype).tiny)).log()
 
 
@@ -224,13 +224,13 @@ MORE_SIGNAL = "draw t below 1 (high of the timesteps)"
 
 
 def require_noise(t: Tensor, schedule: Schedule, what: str, remedy: str) -> None:
-    """Refuse what has no value where sigma vanishes.
+    """Raise an error for a quantity that is undefined where sigma vanishes.
 
     Args:
         t: (B,).
-        schedule: whose sigma counts.
+        schedule: alpha and sigma.
         what: the quantity, for the message.
-        remedy: what to do, for the message.
+        remedy: what to change, for the message.
 
     Raises:
         ValueError: if sigma vanishes at one of the times.
@@ -239,7 +239,7 @@ def require_noise(t: Tensor, schedule: Schedule, what: str, remedy: str) -> None
 
 
 def require_signal(t: Tensor, schedule: Schedule, what: str, remedy: str) -> None:
-    """Refuse what has no value where alpha vanishes; arguments are those of `require_noise`.
+    """Raise an error for a quantity that is undefined where alpha vanishes. Arguments as in `require_noise`.
 
     Raises:
         ValueError: if alpha vanishes at one of the times.

@@ -1,4 +1,4 @@
-"""Which noise times a training step looks at, and bins of them."""
+"""Distributions of the noise time t, and bins of noise levels."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class TimestepSampler(ABC):
         """Draw n times.
 
         Args:
-            n: how many.
-            schedule: alpha and sigma, for samplers that think in noise levels.
+            n: number of times.
+            schedule: alpha and sigma, for samplers defined in terms of noise levels.
             progress: fraction of training done, in [0, 1].
             rng: CPU generator; None: torch's global one.
 
@@ -37,7 +37,7 @@ def _uniform(n: int, rng: torch.Generator | None) -> Tensor:
 
 
 class UniformTimesteps(TimestepSampler):
-    """t ~ U(low, high), where both ends may follow a schedule.
+    """t ~ U(low, high), where both ends may change with progress.
 
     Args:
         low: smallest t, a constant or a `Piecewise` over progress, in [0, 1].
@@ -104,10 +104,10 @@ class LogNormalTimesteps(TimestepSampler):
 
 
 class NoiseLevelTimesteps(TimestepSampler):
-    """sigma / alpha log-uniform in [r / spread, r * spread], with a noise-to-signal ratio r that follows a schedule.
+    """sigma / alpha log-uniform in [r / spread, r * spread]; the noise-to-signal ratio r may change with progress.
 
-    Annealing in log-SNR decides whether VSD differs from SDS: particles tell modes apart, and so repel each other, only
-    while sigma / alpha is of the order of the modes' distance, which for pictures is far beyond the usual range of t.
+    Annealing in log-SNR decides whether VSD differs from SDS: particles repel each other only while sigma / alpha is of
+    the order of the distance between modes, which for pictures is far beyond the usual range of t.
 
     Args:
         noise_to_signal: r = sigma / alpha, > 0; a constant or a `Piecewise` (geometric segments are natural).
@@ -126,22 +126,22 @@ class NoiseLevelTimesteps(TimestepSampler):
 
 
 class DreamTimeTimesteps(TimestepSampler):
-    """One t a step, falling monotonically: t(progress) solves int_t^1 W = progress, with
+    """One t per step, decreasing monotonically: t(progress) solves int_t^1 W = progress, with
 
         W(t) ∝ sqrt((1 - abar_t) / abar_t) exp(-(t - mean)^2 / (2 std^2)),    abar = alpha^2 / (alpha^2 + sigma^2)
 
-    so that training dwells on the times where W is large.
+    so that training spends most steps where W is large.
 
     DreamTime: An Improved Optimization Strategy for Diffusion-Guided 3D Generation, 2023, arXiv:2306.12422.
 
     Args:
         mean: center of the prior, in (0, 1).
         std: width of the prior, > 0.
-        low, high: ends of the range of t, in [0, 1], low < high; high < 1 where the schedule ends without signal, up to
-            which W has no integral.
+        low, high: ends of the range of t, in [0, 1], low < high; high < 1 if the schedule ends without signal, where W
+            is not integrable.
 
     Raises:
-        ValueError: if a number is out of its range; when t is drawn, if W has no integral.
+        ValueError: if a number is out of its range; when drawing t, if W is not integrable.
     """
 
     def __init__(self, mean: float = 0.5, std: float = 0.125, low: float = 0.02, high: float = 0.98) -> None:
@@ -167,7 +167,7 @@ DRAWS, STAGES = 1024, 17
 
 
 class TimeBins:
-    """Bins in log(alpha^2 / sigma^2), the first being the noisiest.
+    """Bins in log(alpha^2 / sigma^2); the first is the noisiest.
 
     Args:
         edges: the rising log-SNR between the bins, one fewer than bins.
@@ -181,12 +181,12 @@ class TimeBins:
 
     @classmethod
     def quantiles(cls, timesteps: TimestepSampler, schedule: Schedule, bins: int) -> TimeBins:
-        """Bins that the times of a whole training fall into equally often.
+        """Bins that the times of a complete training fall into equally often.
 
         Args:
-            timesteps: the distribution of t, over all of its annealing.
+            timesteps: the distribution of t; all of its annealing is covered.
             schedule: alpha and sigma.
-            bins: how many, >= 1.
+            bins: number of bins, >= 1.
         """
         rng = torch.Generator().manual_seed(0)
         stages = torch.linspace(0, 1, STAGES).tolist()
@@ -199,6 +199,6 @@ class TimeBins:
         return torch.bucketize(schedule.log_snr(t.double()), self.edges.to(t.device))
 
     def means(self, values: Tensor, t: Tensor, schedule: Schedule) -> dict[int, Tensor]:
-        """The mean of (B,) values in each bin that has any."""
+        """The mean of (B,) values in each nonempty bin."""
         index = self(t, schedule)
         return {k: values[index == k].mean() for k in index.unique().tolist()}

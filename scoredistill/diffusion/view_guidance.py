@@ -1,4 +1,4 @@
-"""Perp-Neg by the camera: each picture is driven away from the views that it does not show."""
+"""Perp-Neg by the camera: each picture moves away from the views that it does not show."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ class ViewPerpNeg(Guidance):
     with the shares of `ViewPrompts`, sample by sample, and no negatives from overhead. A view's weight falls to f(1),
     about 0, where the positive is that view. The back is never a negative: it is the view that models show least.
 
-    A teacher that has text embedded is given the blended embeddings, one that reads texts itself the nearest view's.
-    Embeddings that the condition has are those of its prompt without a view, and are made anew.
+    A teacher that uses embeddings gets the blended embeddings; any other gets the text of the nearest view. Embeddings
+    in the condition are replaced, since they are those of the prompt without a view.
 
     Re-imagine the Negative Prompt Algorithm: Transform 2D Diffusion into 3D, alleviate Janus problem and Beyond, 2023,
     arXiv:2304.04968.
 
     Args:
         scale: s of `CFG`, >= 0.
-        views: the words; null: the usual ones, interpolated.
+        views: the texts; None: the defaults, interpolated.
         f_fs, f_sf, f_fsb, f_sb: a, b and c of the four weights, finite; a, b >= 0 and f(1) >= 0.
 
     Raises:
@@ -102,17 +102,17 @@ class ViewPerpNeg(Guidance):
         return -torch.stack([w_front, w_side], 1).masked_fill(overhead, 0)
 
     def _read(self, teacher: ConditionalPredictor, condition: Condition, rows: int) -> list[TextEmbeddings] | None:
-        """Each view's embeddings, B rows; None where the teacher reads texts itself.
+        """Embeddings of each view, B rows; None if the teacher does not use embeddings.
 
-        All views are embedded in one call, so that text encoders are loaded once, and without a camera, because the
-        words about the view are there already.
+        All views are encoded in one call, so that text encoders are loaded once, and without a camera, because the
+        texts already name the view.
         """
         worded = self.views.texts(condition.prompt or "")
         flat = [text for view in worded for text in ([view] if isinstance(view, str) else view)]
         found = teacher.encode_prompt(Condition(flat), len(flat))
         if found is None or found.embeddings is None:
             return None
-        own = len(flat) // len(worded)  # texts a view: one for all rows, or one for each
+        own = len(flat) // len(worded)  # texts per view: one for all rows, or one per row
         index = torch.arange(rows) % own
         return [TextEmbeddings.of(found.embeddings)[index + own * view] for view in range(len(worded))]
 

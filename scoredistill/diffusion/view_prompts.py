@@ -1,4 +1,4 @@
-"""Prompts that say from where the object is seen."""
+"""Prompts that name the view of the object."""
 
 from __future__ import annotations
 
@@ -17,30 +17,30 @@ if TYPE_CHECKING:
     from scoredistill.rendering.camera import Camera
 
 FRONT, SIDE, BACK, OVERHEAD = range(4)
-"""The views' columns."""
+"""Indices of the views."""
 
 
 @dataclass(frozen=True)
 class ViewPrompts:
-    """A prompt's words about the view, chosen or blended by each row's camera.
+    """View texts appended to a prompt, chosen or blended by each row's camera.
 
     With a = the azimuth's angle from the front in degrees, 0 to 180 on both sides of the object:
 
         chosen:         front  a <= front_threshold     back  180 - a <= back_threshold     side  otherwise
         interpolated:   front  max(0, 1 - a / 90)       back  max(0, a / 90 - 1)            side  1 - front - back
 
-    and overhead alone where the elevation is at least overhead_threshold. The interpolated weights blend the texts'
-    embeddings; they sum to 1, are continuous in the azimuth, and one text's alone at 0, 90 and 180 degrees.
+    Above overhead_threshold only overhead is used. The interpolated weights blend the texts'
+    embeddings; they sum to 1, are continuous in the azimuth, and select a single text at 0, 90 and 180 degrees.
 
     DreamFusion: Text-to-3D using 2D Diffusion, 2022, arXiv:2209.14988 (chosen); Re-imagine the Negative Prompt
     Algorithm, 2023, arXiv:2304.04968 (interpolated).
 
     Args:
-        front, side, back, overhead: what is appended to a prompt that is not empty.
+        front, side, back, overhead: text appended to a prompt that is not empty.
         front_threshold: degrees to either side of azimuth 0, in (0, 180).
         back_threshold: degrees to either side of azimuth 180, in (0, 180); both together at most 180.
         overhead_threshold: elevation in degrees, in (0, 90].
-        interpolate: whether embeddings are blended; teachers that read texts themselves are given the chosen one.
+        interpolate: whether embeddings are blended; teachers without embeddings get the chosen text.
 
     Raises:
         ValueError: for a threshold outside its range.
@@ -65,13 +65,13 @@ class ViewPrompts:
             )
 
     def texts(self, prompt: Prompt) -> list[Prompt]:
-        """The prompt as front, side, back and overhead word it, four of what it is: a text or a sequence of texts."""
+        """The prompt with the front, side, back and overhead text: four texts, or four sequences of texts."""
         if isinstance(prompt, str):
             return [*self._worded(prompt)]
         return [*zip(*map(self._worded, prompt), strict=True)]
 
     def text(self, prompt: Prompt, camera: Camera) -> tuple[str, ...]:
-        """The prompt in the words that are chosen for each of B cameras; B texts."""
+        """The prompt with the text chosen for each of B cameras, B texts."""
         views = self.chosen(camera.azimuth, camera.elevation).tolist()
         prompts = [prompt] * len(views) if isinstance(prompt, str) else prompt
         return tuple(self._worded(text)[view] for text, view in zip(prompts, views, strict=True))
@@ -80,7 +80,7 @@ class ViewPrompts:
         return [text + words if text else "" for words in (self.front, self.side, self.back, self.overhead)]
 
     def chosen(self, azimuth: Tensor, elevation: Tensor) -> Tensor:
-        """The one view of each camera.
+        """The chosen view of each camera.
 
         Args:
             azimuth, elevation: (B,) degrees.
@@ -109,14 +109,14 @@ def from_front(azimuth: Tensor) -> Tensor:
 
 
 def shares(azimuth: Tensor) -> Tensor:
-    """How much of front, side and back an azimuth shows: linear between 0, 90 and 180 degrees; (B,) -> (B, 3)."""
+    """Weights of front, side and back, linear between 0, 90 and 180 degrees; (B,) -> (B, 3)."""
     quarter = from_front(azimuth) / 90
     front, back = (1 - quarter).clamp(min=0), (quarter - 1).clamp(min=0)
     return torch.stack([front, 1 - front - back, back], 1)
 
 
 def blend(parts: Sequence[TextEmbeddings], weights: Tensor) -> TextEmbeddings:
-    """The weighted sum of several embeddings, row by row; a token counts where it does in any part that has weight.
+    """The weighted sum of several embeddings, row by row. A token is unmasked if it is in any part of nonzero weight.
 
     Args:
         parts: K embeddings of B rows and equal shapes.
@@ -134,7 +134,7 @@ def blend(parts: Sequence[TextEmbeddings], weights: Tensor) -> TextEmbeddings:
 
 
 def _weighted(parts: Sequence[Tensor], weights: Tensor) -> Tensor:
-    """sum_k w_k part_k, at least in float32: half precision would not let weights sum to 1."""
+    """sum_k w_k part_k, at least in float32: in half precision the weights would not sum to 1."""
     weights = weights.to(torch.promote_types(parts[0].dtype, torch.float32))
     total = weights[:, 0] * parts[0]
     for k in range(1, len(parts)):

@@ -27,7 +27,7 @@ class SigmaSquaredWeight(TimeWeight):
 
 
 class UniformWeight(TimeWeight):
-    """w = 1: the difference of epsilons as it is."""
+    """w = 1."""
 
     def __call__(self, t: Tensor, schedule: Schedule) -> Tensor:
         return torch.ones_like(t)
@@ -36,7 +36,7 @@ class UniformWeight(TimeWeight):
 class DivergenceWeight(TimeWeight):
     """w = alpha / sigma: E[g] is the exact gradient of the divergence between the diffused p_t and q_t.
 
-    It has no value where there is no noise, and is refused there.
+    It is undefined where sigma is 0 and raises an error there.
     """
 
     def __call__(self, t: Tensor, schedule: Schedule) -> Tensor:
@@ -48,7 +48,7 @@ class DivergenceWeight(TimeWeight):
 class X0Weight(TimeWeight):
     """w = sigma / alpha: g is the difference of the clean predictions x0, of one scale at every noise level.
 
-    It has no value where there is no signal, and is refused there.
+    It is undefined where alpha is 0 and raises an error there.
     """
 
     def __call__(self, t: Tensor, schedule: Schedule) -> Tensor:

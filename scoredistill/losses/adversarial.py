@@ -1,4 +1,4 @@
-"""The adversarial term, around any objective."""
+"""An adversarial term added to any objective."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ from scoredistill.types import Diffused, right_pad_dims
 class WithGAN(Objective):
     """g = g_loss + lambda alpha grad l(D(x_t)), with l the generator's adversarial loss, at the same x_t and t.
 
-    With `balance`, lambda is chosen in each step so that the term's norm over the batch is that share of the
-    objective's own. D is called once: where it is the objective's ratio too, r comes from the same value.
+    With `balance`, lambda is chosen in each step so that the norm of the term over the batch is that fraction of the
+    objective's norm. D is evaluated once per step, also if it is the objective's ratio.
 
     Improved Distribution Matching Distillation for Fast Image Synthesis, 2024, arXiv:2405.14867.
 
     Args:
         loss: the objective that the term is added to.
-        discriminator: D; null: the loss's own learned ratio.
-        gan_weight: lambda, >= 0; with 0 the discriminator is trained, and the generator does not see it but in r.
-        balance: share of the objective's gradient norm, which replaces lambda, > 0; null: lambda as given.
+        discriminator: D; None: the learned ratio of the loss.
+        gan_weight: lambda, >= 0; with 0 the discriminator is trained and affects the generator only through r.
+        balance: fraction of the objective's gradient norm, > 0, which replaces lambda; None: lambda is constant.
 
     Raises:
         ValueError: if there is no discriminator.

@@ -26,14 +26,14 @@ class CSD(ScoreDistillation):
     """
 
     def conditions(self, diffused: Diffused) -> Sequence[Condition | None]:
-        """The unconditional one.
+        """The unconditional branch.
 
         Raises:
             ValueError: if the condition has neither prompt nor label.
         """
         if diffused.condition is None or not diffused.condition.has_prompt_or_label:
             raise ValueError(
-                "CSD is what a prompt or a class changes in the teacher's score: set data.init_args.prompt or labels"
+                "CSD compares a prompt or class with the unconditional model: set data.init_args.prompt or labels"
             )
         return [diffused.condition.negative()]
 

@@ -1,4 +1,4 @@
-"""Delta denoising score: what changes between two prompts, without what does not."""
+"""Delta denoising score: the difference between two prompts, at a sample and at its reference."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ from scoredistill.types import Condition, Diffused, Sample
 class DDS(ScoreDistillation):
     """g = w(t) (epsilon_teacher(x_t; y) - epsilon_teacher(r_t; y_r)),    r_t = alpha_t r + sigma_t epsilon
 
-    with the same t, epsilon and guidance in both, and r a reference that shows what y_r says. What of the noise, and of
-    the teacher's own errors, is in both cancels, so that x leaves r only by what y and y_r differ in.
+    with the same t, epsilon and guidance in both, and r a reference that shows y_r. The noise and the teacher's errors
+    that both terms share cancel, so that x moves away from r only where y and y_r differ.
 
     Delta Denoising Score, 2023, arXiv:2304.07090.
 
     Args:
-        reference: r: (n, *D), one for each particle or one for all of them, or the path of a picture, as it is, in
-            place of one of them. Pictures are encoded as the samples are where the teacher lives among latents.
+        reference: r: (n, *D), one per particle or one for all, or the path of a picture. Pictures are encoded as the
+            samples are if the teacher works on latents.
         prompt: y_r as a text.
         label: y_r as a class, >= 0.
         weight: w(t); None: `SigmaSquaredWeight`.
         normalizer: rescales each sample's gradient; None: no rescaling.
 
     Raises:
-        ValueError: if neither prompt nor label says what the reference shows, or the picture cannot be read.
+        ValueError: if neither prompt nor label is given, or the picture cannot be read.
     """
 
     reference: Tensor
@@ -59,7 +59,7 @@ class DDS(ScoreDistillation):
         """The guided teacher's epsilon at the reference, diffused as the samples were.
 
         Raises:
-            ValueError: if the condition has neither prompt nor label, or no reference belongs to a sample.
+            ValueError: if the condition has neither prompt nor label, or a sample has no reference.
         """
         if diffused.condition is None or not diffused.condition.has_prompt_or_label:
             raise ValueError("DDS needs what the edit should show: set data.init_args.prompt or labels")
@@ -68,12 +68,12 @@ class DDS(ScoreDistillation):
         return guidance(teacher, shown.x_t, shown.t, shown.condition).epsilon
 
     def _of_each(self, diffused: Diffused, teacher: Teacher) -> Tensor:
-        """The reference of each sample, (B, *D). Encoded here, where the samples just were: by the same arithmetic."""
+        """The reference of each sample, (B, *D), encoded by the same arithmetic as the samples."""
         x, particle = diffused.x_t, diffused.sample.particle
         r = teacher.encode(self.reference.to(x.device)).to(x)
         if r.shape[1:] != x.shape[1:]:
             raise ValueError(
-                f"DDS: model.loss.init_args.reference is {tuple(r.shape[1:])} where the teacher lives, and a sample "
+                f"DDS: model.loss.init_args.reference is {tuple(r.shape[1:])} in the teacher's space, a sample "
                 f"{tuple(x.shape[1:])}: give a reference of the samples' size"
             )
         if len(r) == 1:
@@ -82,9 +82,9 @@ class DDS(ScoreDistillation):
             return r[particle]
         if particle is None and len(r) == len(x):
             return r
-        raise ValueError(f"DDS: {len(r)} references for other particles: give one, or one for each particle")
+        raise ValueError(f"DDS: there are {len(r)} references: give one, or one per particle")
 
     def _shown(self, condition: Condition, teacher: Teacher, rows: int) -> Condition | None:
-        """y_r, and whatever else the samples are asked."""
+        """The samples' condition with y_r in place of y."""
         label = None if self.label is None else torch.full((rows,), self.label, device=self.reference.device)
         return teacher.encode_prompt(replace(condition.with_prompt(self.prompt), label=label), rows)

@@ -27,7 +27,7 @@ from scoredistill.types.checks import require_shape
 
 
 class GradientNormalizer(nn.Module, ABC):
-    """A positive factor for each sample's gradient. A subclass implements `forward`."""
+    """A positive factor of each sample's gradient. A subclass implements `forward`."""
 
     @abstractmethod
     def forward(self, diffused: Diffused, target: Prediction) -> Tensor:
@@ -42,9 +42,9 @@ class GradientNormalizer(nn.Module, ABC):
 class DMDNormalizer(GradientNormalizer):
     """(sigma / alpha) / mean|x - x0|, with x0 the teacher's clean prediction and the mean over a sample's dimensions.
 
-    Times A - B this is the difference of clean predictions over the teacher's own correction, so that every noise level
-    pushes equally hard; it does not change when x, the data and sigma are scaled together. The denominator is kept
-    above `floor` times (rms(x0) + sigma / alpha), so that x = x0 gives a finite gradient. DMD itself is this with
+    Multiplied by A - B this is the difference of the clean predictions over the teacher's correction, so that all noise
+    levels contribute equally. It is invariant to scaling x, the data and sigma together. The denominator is at least
+    `floor` times (rms(x0) + sigma / alpha), so that the gradient is finite at x = x0. DMD uses it with
     `UniformWeight`.
 
     One-step Diffusion with Distribution Matching Distillation, 2023, arXiv:2311.18828, equation 8.
@@ -60,7 +60,7 @@ class DMDNormalizer(GradientNormalizer):
 
     def forward(self, diffused: Diffused, target: Prediction) -> Tensor:
         alpha, sigma = diffused.alpha, diffused.sigma
-        # Numerator and denominator times alpha, so that there is a value where alpha is 0: 1 / floor.
+        # Numerator and denominator are multiplied by alpha, so that the factor is defined at alpha = 0: 1 / floor.
         signal = target.signal.flatten(1)
         correction = (right_pad_dims(alpha, signal) * diffused.sample.x.detach().flatten(1) - signal).abs().mean(1)
         scale = (signal**2).mean(1).sqrt() + sigma
@@ -70,9 +70,9 @@ class DMDNormalizer(GradientNormalizer):
 class ScoreDistillation(Objective, ABC):
     """g(x; t, epsilon) = w(t) h(r) (A - B), in epsilon units.
 
-    A is the guided teacher's epsilon. A subclass says with `baseline` what B is; it may say with `reweight` what h is,
-    with `conditions` what else the teacher is asked at x_t, and with `prepare` where x_t is. All four are called
-    without a graph; one that differentiates through a network does so inside `torch.enable_grad()`.
+    A is the guided teacher's epsilon. A subclass implements `baseline`, which returns B. It may override `reweight`
+    (h), `conditions` (further conditions of the teacher at x_t) and `prepare` (another x_t). All four run under
+    `torch.no_grad()`; code that differentiates through a network uses `torch.enable_grad()`.
 
     Args:
         weight: w(t); None: `SigmaSquaredWeight`.
@@ -85,15 +85,16 @@ class ScoreDistillation(Objective, ABC):
         self.normalizer = normalizer
 
     def prepare(self, diffused: Diffused, teacher: Teacher, guidance: Guidance) -> Diffused:
-        """The diffused samples at which the teacher is asked: those of the step, unless a subclass makes its own.
+        """The diffused samples at which A and B are evaluated; the default returns them unchanged.
 
-        A subclass returns `diffused` with another x_t, t or epsilon: by inversion, or at a neighboring noise level.
+        A subclass may return `diffused` with another x_t, t and epsilon, for example from DDIM inversion or at another
+        noise level.
         """
         del teacher, guidance
         return diffused
 
     def conditions(self, diffused: Diffused) -> Sequence[Condition | None]:
-        """Further conditions of the teacher at x_t, in the same call as guidance's; `diffused.predictions` has them."""
+        """Further conditions to evaluate the teacher under, in the same call; see `diffused.predictions`."""
         del diffused
         return ()
 
@@ -104,11 +105,11 @@ class ScoreDistillation(Objective, ABC):
         Args:
             diffused: the diffused samples, with the teacher's `predictions` under this objective's `conditions`.
             teacher: the model of p.
-            guidance: how the teacher was asked for A.
+            guidance: the guidance of A.
         """
 
     def reweight(self, diffused: Diffused, teacher: Teacher) -> Reweighting:
-        """h(r), (B,); 1 unless a subclass says otherwise."""
+        """h(r), (B,); the default is 1."""
         del teacher
         return Reweighting(torch.ones_like(diffused.t))
 
@@ -119,10 +120,10 @@ class ScoreDistillation(Objective, ABC):
         Args:
             diffused: the diffused samples.
             teacher: the model of p.
-            guidance: how the teacher is asked; None: CFG of scale 1, the conditional model itself.
+            guidance: of the teacher; None: CFG of scale 1, the conditional model.
 
         Raises:
-            ValueError: if a part has another shape than it must, or at an end of time the gradient has no value.
+            ValueError: if a part has the wrong shape, or the gradient is undefined at an end of time.
         """
         guidance = guidance or CFG()
         diffused, target = self._ask(self.prepare(diffused, teacher, guidance), teacher, guidance)
@@ -138,7 +139,7 @@ class ScoreDistillation(Objective, ABC):
         return Gradient(g, target, baseline, reweighting, factor)
 
     def _ask(self, diffused: Diffused, teacher: Teacher, guidance: Guidance) -> tuple[Diffused, Prediction]:
-        """The samples with the teacher's predictions under the loss's conditions, and A: one call of the teacher."""
+        """The samples with `predictions`, and A, from one call of the teacher."""
         x_t, condition = diffused.x_t, diffused.condition
         guided = guidance.conditions(condition, teacher, len(x_t))
         predictions = predict_distinct(teacher, x_t, diffused.t, [*guided, *self.conditions(diffused)])
@@ -147,18 +148,18 @@ class ScoreDistillation(Objective, ABC):
         return replace(diffused, predictions=predictions[len(guided) :]), target
 
     def _require_rows(self, rows: int, reweighting: Reweighting, w: Tensor, factor: Tensor) -> None:
-        """One number for each sample, where a column (B, 1) would be broadcast to (B, B)."""
+        """Check that there is one number per sample: a column (B, 1) would broadcast to (B, B)."""
         own = type(self).__name__
         parts = {f"log_r of {own}.reweight": reweighting.log_r, f"log_r_used of {own}.reweight": reweighting.log_r_used}
         parts |= {f"h of {own}.reweight": reweighting.h, f"the weight of {type(self.weight).__name__}": w}
         parts |= {f"the factor of {type(self.normalizer).__name__}": factor}
         for what, value in parts.items():
-            if value is not None:
+            if value is not None and value.shape != (rows,):
                 require_shape(value, (rows,), what)
 
 
 def require_finite(g: Tensor, diffused: Diffused) -> None:
-    """Refuse a gradient that has no value at an end of time.
+    """Raise an error if the gradient at an end of time is not finite.
 
     Raises:
         ValueError: if it is not finite.
@@ -178,16 +179,16 @@ class FDistill(ScoreDistillation):
     One-step Diffusion Models with f-Divergence Distribution Matching, 2025, arXiv:2502.15681.
 
     Args:
-        divergence: which f.
+        divergence: f.
         critic: the model of the generator's score.
-        ratio: the model of r; needed unless the divergence's h is constant.
+        ratio: the model of r; required unless h is constant.
         ratio_normalizers: applied to log r in order, `ClampRatio` or `TimeBinNormalizer` for example.
-        weight_normalizer: applied to h, `BatchMeanNormalizer` for example; None: h as it is.
+        weight_normalizer: applied to h, `BatchMeanNormalizer` for example; None: no normalization.
         weight: w(t); None: `SigmaSquaredWeight`.
         normalizer: rescales each sample's gradient; None: no rescaling.
 
     Raises:
-        ValueError: if the divergence needs a ratio and none is given.
+        ValueError: if the divergence requires a ratio and none is given.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""The base of every objective, and what it returns: a gradient with respect to the generator's samples."""
+"""The base of all objectives, and the gradient that they return."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from scoredistill.types import Diffused
 
 @dataclass(frozen=True)
 class Reweighting:
-    """h(r), and the ratio it came from.
+    """h(r) and the density ratio.
 
     Args:
         h: (B,) weight of each sample.
-        log_r: (B,) the raw estimate, before any normalizer; None where h is constant.
-        log_r_used: (B,) after the normalizers.
+        log_r: (B,) the estimate before normalizers; None if h is constant.
+        log_r_used: (B,) the estimate after normalizers.
     """
 
     h: Tensor
@@ -34,7 +34,7 @@ class Reweighting:
 
 @dataclass(frozen=True)
 class Gradient:
-    """The gradient at a batch, and the parts that it is made of.
+    """The gradient at a batch and its parts.
 
     Args:
         g: (B, *D) gradient with respect to each sample x.
@@ -42,7 +42,7 @@ class Gradient:
         baseline: B, (B, *D) in epsilon units.
         reweighting: h and log r.
         factor: (B,) of the gradient normalizer; 1 without one.
-        picture: (B, 3, H, W) gradient with respect to the rendered picture, on top of g; None: none.
+        picture: (B, 3, H, W) gradient with respect to the rendered picture, in addition to g, or None.
         metrics: further scalars to report.
     """
 
@@ -55,7 +55,7 @@ class Gradient:
     metrics: Mapping[str, Tensor] = field(default_factory=dict)
 
     def report(self) -> dict[str, Tensor]:
-        """What the step did, as scalars: norms, quantiles of log r, share clamped, effective sample size of h."""
+        """Scalars to log: norms, quantiles of log r, the share that was clamped, the effective sample size of h."""
         h = self.reweighting.h
         report = {
             "gradient_norm": self.g.flatten(1).norm(dim=1).mean(),
@@ -73,15 +73,15 @@ class Gradient:
 
 
 class Objective(nn.Module, ABC):
-    """What a `Distiller` drives: a gradient with respect to the generator's samples. A subclass implements `gradient`.
+    """A gradient with respect to the generator's samples, used by `Distiller`. A subclass implements `gradient`.
 
-    An objective is a pure function of the diffused samples and the networks: it owns no optimizer and keeps no state
-    but what `observe` takes in. Its submodules that are a `TrainedPart` (critics, discriminators) are trained with the
-    generator. An objective that adds a term to another one holds it and calls its methods.
+    An objective is a pure function of the diffused samples and the networks. It owns no optimizer, and only `observe`
+    changes its state. Its submodules that are a `TrainedPart` (critics, discriminators) are trained with the
+    generator. An objective that adds a term to another wraps it and calls its methods.
     """
 
     def bind(self, teacher: Teacher, timesteps: TimestepSampler) -> None:
-        """Give the parts what they take from the teacher and from the times. The `Distiller` calls it once."""
+        """Bind the critics to the teacher. The `Distiller` calls it once."""
         del timesteps
         for module in self.modules():
             if isinstance(module, Critic):
@@ -94,9 +94,9 @@ class Objective(nn.Module, ABC):
         Args:
             diffused: the diffused samples.
             teacher: the model of p.
-            guidance: how the teacher is asked; None: CFG of scale 1, the conditional model itself.
+            guidance: of the teacher; None: CFG of scale 1, the conditional model.
         """
 
     def observe(self, diffused: Diffused, gradient: Gradient) -> None:
-        """Let running statistics take in a finished training step; nothing to do without any."""
+        """Update running statistics after a training step. The default does nothing."""
         del diffused, gradient

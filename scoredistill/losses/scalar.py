@@ -1,4 +1,4 @@
-"""Objectives that are a scalar of a sample, differentiated through the teacher and the critic."""
+"""Objectives defined by a scalar per sample, differentiated through the teacher and the critic."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from scoredistill.types.sample import mixed
 class ScalarDistillation(Objective):
     """g = w(t) grad_x l(x, A(x_t), B(x_t)),    x_t = alpha x + sigma epsilon
 
-    A subclass implements `scalar`, the l of each sample, in terms of x and of the two predictions. The gradient runs
-    through x, x_t and both networks; what l detaches is taken as a constant.
+    A subclass implements `scalar`, which returns l of each sample from x and the two predictions. The gradient flows
+    through x, x_t and both networks, except through tensors that `scalar` detaches.
 
     Args:
-        critic: the model of the generator's score, which gives B.
+        critic: the model of the generator's score, whose prediction is B.
         weight: w(t); None: `UniformWeight`.
     """
 
@@ -37,10 +37,10 @@ class ScalarDistillation(Objective):
 
     @abstractmethod
     def scalar(self, diffused: Diffused, target: Prediction, baseline: Prediction) -> Tensor:
-        """l of each sample, (B,), with graph.
+        """l of each sample, (B,), differentiable. Called with gradients enabled.
 
         Args:
-            diffused: the diffused samples; `diffused.sample.x` is x.
+            diffused: the diffused samples; `diffused.sample.x` is x, a leaf that requires a gradient.
             target: A, the guided teacher's prediction at x_t.
             baseline: B, the critic's.
         """

@@ -1,4 +1,4 @@
-"""Refusals of trainable parts that no optimizer would ever see."""
+"""Checks that every trainable parameter of an objective is trained."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from scoredistill.divergences import Divergence
 from scoredistill.ratios.ratio import DensityRatio
 
 PLAIN = (TimeWeight, Divergence, Guidance, TimestepSampler)
-"""Parts that are no modules, whose attributes are looked through as well."""
+"""Parts that are not modules and whose attributes are searched for modules."""
 
 
 def require_trained(loss: nn.Module, trained: Iterable[nn.Module]) -> None:
-    """Refuse parameters of a loss that belong to nothing that is trained.
+    """Raise an error for parameters that require a gradient and belong to no `TrainedPart`.
 
     Args:
-        loss: the objective, whose critics have their networks.
-        trained: its trained critics and discriminators.
+        loss: the objective, after `bind`.
+        trained: its trained parts.
 
     Raises:
         ValueError: if a parameter requires a gradient and is in none of them.
@@ -31,16 +31,16 @@ def require_trained(loss: nn.Module, trained: Iterable[nn.Module]) -> None:
     for name, parameter in loss.named_parameters():
         if parameter.requires_grad and id(parameter) not in known:
             raise ValueError(
-                f"{type(loss).__name__}: {name} would never be trained, only critics and discriminators are: make it "
-                "part of a Critic with trainable = True and a training_error, or of a DiscriminatorRatio, or freeze it "
-                "by requires_grad_(False)"
+                f"{type(loss).__name__}: {name} would never be trained: put it into a TrainedPart, whose "
+                "training_error(diffused, teacher) is minimized beside the generator, or freeze it by "
+                "requires_grad_(False)"
             )
 
 
 def require_registered(owner: object) -> None:
-    """Refuse modules that lie in a plain list, tuple or dictionary, where PyTorch does not find them.
+    """Raise an error for modules in a plain list, tuple or dictionary, which PyTorch does not register.
 
-    Frozen modules may lie there: that keeps them out of checkpoints.
+    Frozen modules are allowed there, which keeps them out of checkpoints.
 
     Args:
         owner: a module, or a weight, divergence, guidance or sampler of times.
@@ -58,8 +58,8 @@ def require_registered(owner: object) -> None:
             trainable = (p for p in hidden.parameters() if p.requires_grad and id(p) not in found)
             if isinstance(hidden, (Critic, DensityRatio)) or next(trainable, None) is not None:
                 raise ValueError(
-                    f"{type(holder).__name__}.{name} holds a {type(hidden).__name__} where it is not found, neither "
-                    "trained nor saved nor moved to a device: assign it as an attribute of a module, or use "
+                    f"{type(holder).__name__}.{name} holds a {type(hidden).__name__} that is not registered, and so "
+                    "neither trained nor saved nor moved to a device: assign it as an attribute of a module, or use "
                     "torch.nn.ModuleList or torch.nn.ModuleDict"
                 )
 

@@ -1,4 +1,4 @@
-"""The density ratio learned by telling the generator's samples from data."""
+"""The density ratio of a discriminator between the generator's samples and data."""
 
 from __future__ import annotations
 
@@ -31,21 +31,21 @@ class DiscriminatorRatio(DensityRatio, TrainedPart):
         least_squares    min E_p (D - 1)^2 + E_q D^2                 D = p / (p + q), log r = log(D / (1 - D))
         hinge            min E_p relu(1 - D) + E_q relu(1 + D)       D = sign(p - q): no ratio, for `WithGAN` alone
 
-    D looks at x_t through the bottleneck of the frozen teacher, of the trained critic (whose network then learns from
-    both), or of a network of its own. R1 adds gamma / 2 E_p ||grad D||^2, or its finite-difference form
+    D is a head on the bottleneck features of the frozen teacher, of the trained critic (whose network then learns from
+    both errors), or of its own backbone. R1 adds gamma / 2 E_p ||grad D||^2, or its finite-difference form
     gamma / (2 step^2) E_p (D(x_t + step z) - D(x_t))^2, which needs no second derivative.
 
     Which Training Methods for GANs do actually Converge?, 2018, arXiv:1801.04406; f-distill, 2025, arXiv:2502.15681.
 
     Args:
-        features: teacher, critic, or a backbone of its own.
+        features: teacher, critic, or a backbone.
         objective: non_saturating, least_squares or hinge.
         hidden: width of the head, >= 1.
-        sigma_data: the data's standard deviation, by which a backbone of its own scales its input, > 0.
+        sigma_data: the data's standard deviation, by which its own backbone scales its input, > 0.
         clamp: largest |log r|, > 0.
         r1: gamma, >= 0; 0: no penalty.
-        r1_step: step of the difference quotient, > 0; null: exact gradients.
-        weight: of its loss where it shares its features with the critic, > 0.
+        r1_step: step of the difference quotient, > 0; None: exact gradients.
+        weight: of its training error, > 0.
 
     Raises:
         ValueError: if a number is out of its range.
@@ -71,7 +71,7 @@ class DiscriminatorRatio(DensityRatio, TrainedPart):
         self.source = features if isinstance(features, str) else "own"
         self.own = None if isinstance(features, str) else Denoiser(features, sigma_data=sigma_data)
         self.head = None if self.own is None else self._head_on(self.own.network)
-        self._critic: tuple[Critic, ...] = ()  # not a submodule: it is the loss's
+        self._critic: tuple[Critic, ...] = ()  # no submodule, since the loss registers it
         self._known: tuple[Tensor, Tensor] | None = None
 
     def bind(self, teacher: Teacher, critic: Critic | None) -> None:
@@ -90,7 +90,7 @@ class DiscriminatorRatio(DensityRatio, TrainedPart):
         """Inside the `with` block the ratio at these diffused samples comes from `logit`, without another call.
 
         Args:
-            diffused: told by the tensor x_t itself, not by its values.
+            diffused: identified by the tensor x_t itself, not by its values.
             logit: D there, (B,), in evaluation mode and without gradient.
         """
         before, self._known = self._known, (diffused.x_t, logit)
@@ -120,14 +120,14 @@ class DiscriminatorRatio(DensityRatio, TrainedPart):
         return self.head(denoiser.features(diffused.x_t, diffused.t, diffused.condition, diffused.schedule))
 
     def training_error(self, diffused: Diffused, teacher: Teacher) -> Tensor:
-        """`weight` times the loss of each pair of a generated and a real sample, (B,).
+        """`weight` times `pair_error` with the batch's real samples, (B,).
 
         Args:
-            diffused: the generator's diffused samples; its `sample.data` are diffused to the same times.
-            teacher: whose features may be looked at.
+            diffused: the generator's diffused samples; `diffused.sample.data` are diffused to the same times.
+            teacher: the model of p.
 
         Raises:
-            ValueError: if there are no real samples, or not as many as generated ones.
+            ValueError: if the numbers of real and generated samples differ.
         """
         return self.weight * self.pair_error(diffused, self._real(diffused), teacher)
 
@@ -136,8 +136,8 @@ class DiscriminatorRatio(DensityRatio, TrainedPart):
 
         Args:
             fake: the generator's diffused samples.
-            real: diffused data, as many, at the same times.
-            teacher: whose features may be looked at.
+            real: as many diffused real samples, at the same times.
+            teacher: the model of p.
         """
         on_fake = self.logit(fake, teacher)
         real = replace(real, x_t=real.x_t.detach().requires_grad_(self.r1 > 0 and self.r1_step is None))
@@ -152,7 +152,7 @@ class DiscriminatorRatio(DensityRatio, TrainedPart):
         return loss if self.r1 == 0 else loss + self._penalty(on_real, real, teacher)
 
     def generator_error(self, logit: Tensor) -> Tensor:
-        """What the generator lowers to pass for data, (B,), of D at its samples, (B,)."""
+        """The generator's adversarial loss, (B,), from D at its samples, (B,)."""
         match self.objective:
             case "non_saturating":
                 return -logsigmoid(logit)
@@ -165,7 +165,7 @@ class DiscriminatorRatio(DensityRatio, TrainedPart):
         return FeatureHead(network.width, self.hidden, network.spatial)
 
     def _real(self, fake: Diffused) -> Diffused:
-        """The batch's real samples at the generated ones' times, with noise of their own."""
+        """The batch's real samples, diffused to the same times with independent noise."""
         sample = fake.sample
         if sample.data is None:
             raise ValueError("a discriminator needs real samples, but the batch has none: use a data module with data")
@@ -189,5 +189,5 @@ class DiscriminatorRatio(DensityRatio, TrainedPart):
         if self.source == "teacher":
             return teacher.denoiser_for("the discriminator")
         if not self._critic:
-            raise ValueError("the discriminator looks at the critic's features, but the loss has no critic")
+            raise ValueError("the discriminator uses the critic's features, but the loss has no critic")
         return self._critic[0].denoiser_for("the discriminator")

@@ -1,4 +1,4 @@
-"""Normalizers of the ratio and of its weight. Each changes the objective (law 9), so each is an object of its own."""
+"""Normalizers of the density ratio and of its weight. Each one changes the objective (law 9)."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ class RatioNormalizer(Precise, ABC):
 
     @abstractmethod
     def forward(self, log_r: Tensor, diffused: Diffused) -> Tensor:
-        """The normalized log r, (B,); a pure function of its arguments and of the statistics so far."""
+        """The normalized log r, (B,), a pure function of the arguments and the current statistics."""
 
     def bind(self, timesteps: TimestepSampler, schedule: Schedule) -> None:
-        """Know the times that will be asked for; nothing to do for most. The loss calls it once."""
+        """Take the distribution of times. The loss calls it once; the default does nothing."""
         del timesteps, schedule
 
     def observe(self, log_r: Tensor, diffused: Diffused) -> None:
-        """Take in the raw log r of a generator step. Called in training only, after the step's gradient."""
+        """Update statistics with the raw log r of a generator step. Called in training, after the step's gradient."""
 
 
 class ClampRatio(RatioNormalizer):
-    """r clamped to [low, high], which bounds the variance of h where r is estimated badly or is very large.
+    """r clamped to [low, high], which bounds the variance of h.
 
     Args:
         low: smallest r, > 0.
@@ -51,19 +51,19 @@ class ClampRatio(RatioNormalizer):
 
 
 class TimeBinNormalizer(RatioNormalizer):
-    """Divides r by a running mean of its time bin, so that E_q[r] = 1 holds in each bin for a biased estimate too.
+    """Divides r by a running mean over its time bin, so that E_q[r] = 1 in each bin even for a biased estimate.
 
-    Bins are quantiles of log(alpha^2 / sigma^2), so that all of them fill equally fast. The mean is the exponential
-    moving average of each bin's batch mean, warm-started: the n-th observation has weight max(1/n, 1 - decay), and an
-    empty bin leaves r as it is.
+    Bins are quantiles of log(alpha^2 / sigma^2), so that they fill equally fast. The mean is an exponential moving
+    average of each bin's batch mean with a warm start: the n-th observation has weight max(1/n, 1 - decay). An empty
+    bin leaves r unchanged.
 
     Args:
         bins: number of bins, >= 1.
         decay: of the moving average, in [0, 1).
-        edges: rising log-SNR between the bins, finite; null: quantiles of the timesteps that the distiller draws.
+        edges: increasing log-SNR between the bins, finite; None: quantiles of the distiller's timesteps.
 
     Raises:
-        ValueError: if the number of edges is not one below that of the bins.
+        ValueError: if there are not `bins` - 1 edges.
     """
 
     log_mean: Tensor
@@ -99,7 +99,7 @@ class TimeBinNormalizer(RatioNormalizer):
 
     def observe(self, log_r: Tensor, diffused: Diffused) -> None:
         bins, log_r = self.bin_of(diffused), log_r.detach().double()
-        # Sums of r relative to each bin's largest, so that they stay finite, over the whole batch.
+        # Sums of r relative to the largest of each bin, which stay finite, over the complete batch.
         peak = torch.full_like(self.log_mean, -torch.inf).scatter_reduce(0, bins, log_r, "amax")
         peak = diffused.shard.max(peak)
         mass = torch.zeros_like(self.log_mean).index_add_(0, bins, (log_r - peak[bins]).exp())
@@ -109,7 +109,7 @@ class TimeBinNormalizer(RatioNormalizer):
         self.count += seen
         fresh = (1 / self.count.double()).clamp(min=1 - self.decay, max=1)
         batch_mean = peak + (mass / seen_by).log()
-        # The average of r itself, in logarithms; the first observation has weight 1, and log1p(-1) = -inf is right.
+        # The average of r in logarithms; the first observation has weight 1, where log1p(-1) = -inf is correct.
         average = torch.logaddexp(self.log_mean + torch.log1p(-fresh), batch_mean + fresh.log())
         self.log_mean.copy_(torch.where(seen, average, self.log_mean))
 
@@ -123,10 +123,10 @@ class WeightNormalizer(nn.Module, ABC):
 
 
 class BatchMeanNormalizer(WeightNormalizer):
-    """h / mean(h), over the whole effective batch: on several processes the mean is taken over all of them.
+    """h / mean(h), with the mean over the complete batch of all processes.
 
-    For the alpha family this turns the divergence's gradient into the Rényi divergence's (up to the factor alpha). A
-    batch of one has h = 1, that is, reverse KL.
+    For the alpha family this gives the gradient of the Rényi divergence, up to the factor alpha. With a batch of one,
+    h = 1, which is reverse KL.
     """
 
     def forward(self, h: Tensor, diffused: Diffused) -> Tensor:

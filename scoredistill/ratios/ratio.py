@@ -1,4 +1,4 @@
-"""What every density ratio owes: log r = log p_t(x_t) - log q_t(x_t)."""
+"""The base of density ratios: log r = log p_t(x_t) - log q_t(x_t)."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from scoredistill.types import Diffused
 
 
 class DensityRatio(nn.Module, ABC):
-    """An estimate of r = p_t / q_t, teacher over generator, in logarithm. A subclass implements `forward`."""
+    """An estimate of log r, r = p_t / q_t, teacher over generator. A subclass implements `forward`."""
 
     @abstractmethod
     def forward(self, diffused: Diffused, teacher: Teacher, critic: Critic | None) -> Tensor:
         """log r at each x_t, (B,).
 
         Args:
-            diffused: where to estimate it.
+            diffused: the diffused samples.
             teacher: the model of p.
-            critic: the model of q; None where the loss has none.
+            critic: the model of q, or None.
         """
 
     def bind(self, teacher: Teacher, critic: Critic | None) -> None:
-        """Take from teacher and critic what was not given; nothing for most. The loss calls it once."""
+        """Take networks from teacher and critic if not given. The loss calls it once; the default does nothing."""
         del teacher, critic

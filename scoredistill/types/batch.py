@@ -1,4 +1,4 @@
-"""What one update works on."""
+"""The input of one training step."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from scoredistill.types.shard import WHOLE, Shard
 
 @dataclass(frozen=True)
 class Batch:
-    """What a data module hands to one update.
+    """The input of one training step, as a data module yields it.
 
     Args:
-        condition: what to generate; for 3D generators its camera has V rows, each seen by every particle.
+        condition: what to generate; for 3D generators its camera has V rows, and every particle is rendered from each.
         size: number of samples to generate, for generators from noise, >= 1.
-        data: (B, *D) real samples, for objectives that look at data.
+        data: (B, *D) real samples, for objectives that use data.
         data_label: (B,) integer class labels of the real samples, which need not be those of the condition.
-        part: which rows of a larger batch these are, as the first one's position and the larger batch's rows, so that
-            what a generator draws at random does not depend on how a batch was split, each >= 0; None: it is whole.
-        shard: which of all rows these are, where several hold the particles of one batch.
+        part: position of the first row in a larger batch and the number of rows of that batch, each >= 0, so that
+            random numbers do not depend on how a batch is split; None: the batch is complete.
+        shard: the rows held here, where the particles of one batch are spread over several processes.
     """
 
     condition: Condition | None = None
@@ -35,24 +35,26 @@ class Batch:
     shard: Shard = WHOLE
 
     def __post_init__(self) -> None:
-        require(">= 1", size=self.size)
-        require(">= 0", part=self.part)
+        if self.size is not None:
+            require(">= 1", size=self.size)
+        if self.part is not None:
+            require(">= 0", part=self.part)
 
     @property
     def count(self) -> int | None:
-        """Number of samples that are asked for, or None where neither the condition nor `size` says it."""
+        """Number of requested samples, or None if neither the condition nor `size` determines it."""
         rows = None if self.condition is None else self.condition.rows
         return self.size if rows is None else rows
 
     @property
     def rows(self) -> int:
-        """Number of samples that are asked for.
+        """Number of requested samples.
 
         Raises:
-            ValueError: if neither the condition nor `size` says it.
+            ValueError: if neither the condition nor `size` determines it.
         """
         if self.count is None:
-            raise ValueError("a generator from noise needs to be told how many samples: set data.init_args.batch_size")
+            raise ValueError("a generator from noise needs the number of samples: set data.init_args.batch_size")
         return self.count
 
     def split(self, parts: int) -> list[Batch]:
@@ -79,19 +81,19 @@ class Batch:
     def noise(
         self, shape: Sequence[int], rng: torch.Generator | None = None, device: torch.device | None = None
     ) -> Tensor:
-        """Standard normal noise for each row, (B, *shape): the same whether the batch is whole or a part.
+        """Standard normal noise for each row, (B, *shape). A micro-batch gets its rows of the complete batch's noise.
 
         Args:
             shape: *D, the shape of one row.
             rng: CPU generator; None: torch's global one.
-            device: where it will be needed; None: on the CPU.
+            device: of the result; None: the CPU.
         """
         first, whole = self.part or (0, self.rows)
         dtype, device = torch.get_default_dtype(), device or torch.device("cpu")
         return self.shard.normal((whole, *shape), dtype, device, rng)[first : first + self.rows]
 
     def uniform(self, shape: Sequence[int], rng: torch.Generator | None = None) -> Tensor:
-        """Numbers in [0, 1) for each row, as `noise` has normal ones."""
+        """Uniform numbers in [0, 1) for each row, (B, *shape); otherwise as `noise`."""
         first, whole = self.part or (0, self.rows)
         return torch.rand(whole, *shape, generator=rng)[first : first + self.rows]
 

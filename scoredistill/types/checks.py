@@ -1,4 +1,4 @@
-"""Noise times and shapes, checked where they come in."""
+"""Checks of noise times and tensor shapes."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from torch import Tensor
 
 
 def time_type(like: Tensor) -> torch.dtype:
-    """The floating-point type of times: the samples', but not half precision, in which noise levels run together."""
+    """The floating-point type of times, at least float32: half precision does not resolve noise levels."""
     return torch.promote_types(like.dtype, torch.float32)
 
 
 def times_of(t: float | Tensor, like: Tensor) -> Tensor:
-    """One time for each sample, (B,); where t is a number it is on the CPU and of `time_type`.
+    """One time per sample, (B,). A number becomes a CPU tensor of `time_type`.
 
     Args:
-        t: a number or a tensor of no dimension, for all samples; or (B,), which stays as it is.
+        t: a number or a 0-dimensional tensor for all samples, or (B,), which is returned unchanged.
         like: (B, *D) the samples.
 
     Raises:
@@ -28,15 +28,15 @@ def times_of(t: float | Tensor, like: Tensor) -> Tensor:
     if t.ndim == 0:
         return t.to(time_type(like)).expand(len(like))
     if t.shape != like.shape[:1]:
-        raise ValueError(f"t must be a number or ({len(like)},), one time for each sample; got {tuple(t.shape)}")
+        raise ValueError(f"t must be a number or ({len(like)},), one time per sample; got {tuple(t.shape)}")
     return t
 
 
 def require_times(t: Tensor) -> Tensor:
-    """The times, (B,), if they lie in [0, 1]. On an accelerator they are not checked: that would wait for the device.
+    """Return the times, (B,), after checking that they lie in [0, 1]. Not checked on an accelerator, to avoid a sync.
 
     Raises:
-        ValueError: if one does not.
+        ValueError: if a time lies outside.
     """
     if t.device.type == "cpu":
         outside = ~((t >= 0) & (t <= 1))
@@ -46,20 +46,20 @@ def require_times(t: Tensor) -> Tensor:
 
 
 def as_tensor(t: float | Tensor) -> Tensor:
-    """A time as a tensor; a plain number becomes float64 without dimensions."""
+    """Convert a time to a tensor; a number becomes a 0-dimensional float64 tensor."""
     return t if isinstance(t, Tensor) else torch.tensor(t, dtype=torch.float64)
 
 
 def require_shape(value: Tensor, shape: Sequence[int], what: str) -> Tensor:
-    """The tensor itself, if it has the shape.
+    """Return a tensor after checking its shape.
 
     Args:
         value: any tensor.
-        shape: what is expected.
-        what: who made it and what it is, for the message.
+        shape: the expected shape.
+        what: description of the tensor, for the message.
 
     Raises:
-        ValueError: if it has another shape.
+        ValueError: if the shape differs.
     """
     if value.shape != tuple(shape):
         raise ValueError(f"{what} has shape {tuple(value.shape)}; it must be {tuple(shape)}, nothing is broadcast")

@@ -1,4 +1,4 @@
-"""What a sample is asked to be, and prompts as a text encoder has read them."""
+"""Conditions of samples: prompts and their embeddings, class labels, cameras."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TextEmbeddings:
-    """What a text encoder makes of B prompts.
+    """The text encoder's output for B prompts.
 
     Args:
-        tokens: (B, L, E) one vector a token.
-        pooled: (B, P) one vector a prompt, for the networks that take one (SDXL, SD3, FLUX); None: none.
-        mask: (B, L) 1 where a token counts, for the networks that take one (PixArt); None: all count.
+        tokens: (B, L, E) one vector per token.
+        pooled: (B, P) one vector per prompt, for networks that take one (SDXL, SD3, FLUX), or None.
+        mask: (B, L) 1 for tokens that are attended to, for networks that take a mask (PixArt); None: all tokens.
     """
 
     tokens: Tensor
@@ -29,27 +29,27 @@ class TextEmbeddings:
 
     @classmethod
     def of(cls, value: TextEmbeddings | Tensor) -> TextEmbeddings:
-        """Plain tokens (B, L, E), or embeddings as they are."""
+        """Wrap plain tokens (B, L, E); return embeddings unchanged."""
         return cls(value) if isinstance(value, Tensor) else value
 
     def __len__(self) -> int:
         return len(self.tokens)
 
     def __getitem__(self, index: Tensor) -> TextEmbeddings:
-        """Rows, by an index tensor of any length."""
+        """Select rows by an index tensor of any length."""
         pooled, mask = (None if part is None else part[index] for part in (self.pooled, self.mask))
         return TextEmbeddings(self.tokens[index], pooled, mask)
 
     @classmethod
     def cat(cls, parts: Sequence[TextEmbeddings]) -> TextEmbeddings:
-        """Join the rows of several."""
+        """Concatenate along the batch."""
         pooled = [part.pooled for part in parts if part.pooled is not None]
         mask = [part.mask for part in parts if part.mask is not None]
         tokens = torch.cat([part.tokens for part in parts])
         return cls(tokens, torch.cat(pooled) if pooled else None, torch.cat(mask) if mask else None)
 
     def to(self, target: torch.device | str | torch.dtype) -> TextEmbeddings:
-        """On another device or in another floating-point type; the mask keeps its type."""
+        """Move to a device or convert to a floating-point type; the mask keeps its type."""
         mask = self.mask if isinstance(target, torch.dtype) or self.mask is None else self.mask.to(target)
         return TextEmbeddings(self.tokens.to(target), None if self.pooled is None else self.pooled.to(target), mask)
 
@@ -67,7 +67,7 @@ def rows_of(value: Any, index: Tensor) -> Any:
 
 
 def moved(value: Any, device: torch.device | str) -> Any:
-    """A tensor or camera on another device; anything else as it is."""
+    """Move a tensor or camera to a device; return anything else unchanged."""
     return value.to(device) if hasattr(value, "to") else value
 
 
@@ -83,15 +83,15 @@ def joined(values: Sequence[Any]) -> Any:
 
 @dataclass(frozen=True)
 class Condition:
-    """What a sample is asked to be. Every field is optional; a field left out is not conditioned on.
+    """What a sample is conditioned on. Every field is optional.
 
     Args:
         prompt: one text for the whole batch, or a sequence of B texts.
-        negative_prompt: what guidance moves away from, in place of the unconditional model; str or B texts.
+        negative_prompt: text that guidance moves away from, in place of the unconditional model; str or B texts.
         label: (B,) integer class labels; -1 (`networks.NO_LABEL`) in rows without one.
         camera: B cameras from which the samples are seen.
-        background: (B, 3) color in [-1, 1] behind the object, for teachers that are told it.
-        embeddings: of the prompt, B rows, or only their tokens (B, L, E); a teacher that reads text fills them in.
+        background: (B, 3) color in [-1, 1] behind the object, for teachers that are conditioned on it.
+        embeddings: of the prompt, B rows, or only their tokens (B, L, E); filled in by `Teacher.encode_prompt`.
     """
 
     prompt: Prompt | None = None
@@ -103,7 +103,7 @@ class Condition:
 
     @property
     def rows(self) -> int | None:
-        """Number of rows, or None where nothing in the condition is given row by row."""
+        """Number of rows, or None if no field has one row per sample."""
         for value in (self.label, self.camera, self.background, self.embeddings):
             if value is not None:
                 return len(value)
@@ -112,7 +112,7 @@ class Condition:
 
     @property
     def views(self) -> Tensor | None:
-        """(B,) rows that ask for the same thing (camera, class label) have the same number; None: all do."""
+        """(B,) index of each row's camera and class label: rows with equal ones share it. None: all rows are alike."""
         if self.camera is None:
             return self.label
         rows = torch.cat([self.camera.pose.flatten(1), self.camera.fov[:, None]], 1)
@@ -122,24 +122,24 @@ class Condition:
 
     @property
     def has_prompt_or_label(self) -> bool:
-        """Whether it says what to make, by a prompt or a class; a camera alone does not."""
+        """Whether there is a prompt or a class label; a camera alone does not count."""
         return self.prompt is not None or self.label is not None
 
     def negative(self) -> Condition:
-        """The condition of guidance's other branch: same camera and background, negative prompt or none."""
+        """The unconditional branch of guidance: the same camera and background, with the negative prompt if any."""
         return Condition(prompt=self.negative_prompt, camera=self.camera, background=self.background)
 
     def with_prompt(self, prompt: Prompt | None) -> Condition:
-        """The same condition under another prompt, which has no embeddings yet."""
+        """The same condition with another prompt, without embeddings."""
         return replace(self, prompt=prompt, embeddings=None)
 
     def __getitem__(self, index: Tensor) -> Condition:
-        """Rows of the batch, by an index tensor of any length."""
+        """Select rows by an index tensor of any length."""
         return Condition(**{f.name: rows_of(getattr(self, f.name), index) for f in fields(self)})
 
     @classmethod
     def cat(cls, parts: Sequence[Condition | None]) -> Condition | None:
-        """Join the rows of several conditions that have the same fields; texts for a whole batch must agree."""
+        """Concatenate conditions that have the same fields; a text for the whole batch must be the same in all."""
         given = [part for part in parts if part is not None]
         if len(given) != len(parts):
             return None

@@ -1,4 +1,4 @@
-"""What a generator made, clean and diffused."""
+"""Generated samples, clean and diffused."""
 
 from __future__ import annotations
 
@@ -30,20 +30,19 @@ ROWS = ("x", "condition", "particle", "view_index", "picture", "noise", "data", 
 
 @dataclass(frozen=True)
 class Sample:
-    """What a generator made.
+    """Samples from a generator.
 
     Args:
         x: (B, *D) clean samples, differentiable in the generator's parameters.
-        condition: what each of the B samples was asked to be, row by row.
-        particle: (B,) index of the particle that made each sample, or None.
-        view_index: (B,) samples of equal index were made under one condition (one camera, one label) and differ only in
-            the particle; None: as the condition's rows say.
-        population: (M, *D) samples that stand for the generator's whole distribution, with `population_view_index`
-            (M,), where the batch itself does not hold every particle; None: the batch is the population.
-        regularizer: scalar penalty that the generator puts on itself, or None.
-        picture: (B, 3, H, W) the rendered pictures, with graph, where the teacher lives among latents and x is what
-            they were encoded to; None: x is the picture.
-        noise: (B, ...) what a generator from noise started from, or None.
+        condition: the condition of each sample, B rows.
+        particle: (B,) index of each sample's particle, or None.
+        view_index: (B,) samples with equal index share camera and label and differ only in the particle; None: derived
+            from the condition.
+        population: (M, *D) samples of the generator's distribution, with `population_view_index` (M,), if the batch
+            does not contain every particle; None: the batch is the population.
+        regularizer: scalar penalty of the generator, or None.
+        picture: (B, 3, H, W) rendered pictures, differentiable, if x are their latents; None: x are the pictures.
+        noise: (B, ...) input noise of a one-step generator, or None.
         data: (B, ...) the batch's real samples, with `data_label` (B,), or None.
     """
 
@@ -61,11 +60,11 @@ class Sample:
 
     @property
     def views(self) -> Tensor | None:
-        """(B,) `view_index`, or what the condition's rows say; None: all samples are of one view."""
+        """(B,) `view_index`, or the condition's; None: all samples share one view."""
         return self.view_index if self.view_index is not None or self.condition is None else self.condition.views
 
     def __getitem__(self, index: Tensor) -> Sample:
-        """Rows of the samples, by an index tensor of any length; the population stays whole."""
+        """Select rows by an index tensor of any length; the population is kept."""
         names = [name for name in ROWS if not name.startswith("data") or self._is_paired]
         return replace(self, **{name: rows_of(getattr(self, name), index) for name in names})
 
@@ -76,7 +75,7 @@ class Sample:
 
     @classmethod
     def cat(cls, parts: Sequence[Sample]) -> Sample:
-        """Join samples of several micro-batches. Views of different cameras stay apart; labels are the same for all."""
+        """Concatenate micro-batches. Cameras of different micro-batches are different views; labels are shared."""
         joined = {name: _joined_where_all([getattr(part, name) for part in parts]) for name in sorted(PLAIN)}
         penalties = [part.regularizer * len(part.x) for part in parts if part.regularizer is not None]
         return cls(
@@ -93,19 +92,19 @@ PLAIN = {*ROWS, "population", "population_view_index"} - {"condition", "view_ind
 
 @dataclass(frozen=True)
 class Diffused:
-    """A sample diffused to time t: x_t = alpha_t x + sigma_t epsilon. All that a loss may look at.
+    """Samples diffused to time t: x_t = alpha_t x + sigma_t epsilon. The input of every loss.
 
     Args:
         x_t: (B, *D).
         t: (B,) in [0, 1].
         epsilon: (B, *D), the noise in x_t.
-        sample: the clean sample it came from.
+        sample: the clean samples.
         schedule: alpha and sigma.
         progress: fraction of training done, in [0, 1].
-        rng: of whatever a loss draws beside epsilon; None: torch's global one.
-        shard: which rows of the batch these are; statistics of the batch are asked of it.
-        predictions: the teacher's at x_t, under the conditions that the loss named in `conditions`.
-        at_end: whether noise or signal vanishes at one of the times, as far as was seen without waiting for a device.
+        rng: for further random numbers of a loss; None: torch's global one.
+        shard: the rows held here; it computes statistics of the complete batch.
+        predictions: the teacher's predictions under the conditions of `ScoreDistillation.conditions`.
+        at_end: whether noise or signal vanishes at one of the times; always False on an accelerator.
     """
 
     x_t: Tensor
@@ -120,11 +119,12 @@ class Diffused:
     at_end: bool = False
 
     def __post_init__(self) -> None:
-        require("[0, 1]", progress=self.progress)
+        if not 0 <= self.progress <= 1:  # compared here because it runs several times per step
+            require("[0, 1]", progress=self.progress)
 
     @property
     def condition(self) -> Condition | None:
-        """What the teacher is asked, B rows, or None."""
+        """The samples' condition, B rows, or None."""
         return self.sample.condition
 
     @property
@@ -151,14 +151,14 @@ class Diffused:
         """x_t = alpha_t x + sigma_t epsilon, detached from the generator.
 
         Args:
-            sample: what the generator made.
+            sample: clean samples.
             t: in [0, 1]: a number, or (B,).
             epsilon: (B, *D) noise.
             schedule: alpha and sigma.
-            progress, rng, shard: as of the class.
+            progress, rng, shard: as in the class.
 
         Raises:
-            ValueError: if t has another shape, or one that is on the CPU lies outside [0, 1].
+            ValueError: if t has another shape, or lies outside [0, 1] (checked on the CPU only).
         """
         x = sample.x.detach()
         t = require_times(times_of(t, x))
@@ -168,18 +168,18 @@ class Diffused:
         return cls(x_t, t, epsilon, sample, schedule, progress, rng, shard, at_end=at_end)
 
     def at(self, t: Tensor, epsilon: Tensor | None = None) -> Diffused:
-        """The same samples at other times, (B,), with the same noise or another, (B, *D)."""
+        """The same samples at other times, (B,), with the same or other noise, (B, *D)."""
         epsilon = self.epsilon if epsilon is None else epsilon
         x_t = mixed(self.sample.x.detach(), t, epsilon, self.schedule)
         return replace(self, x_t=x_t, t=t, epsilon=epsilon, predictions=(), at_end=self.schedule.touches_end(t))
 
     def under(self, condition: Condition | None) -> Diffused:
-        """The same x_t under another condition, of B rows."""
+        """The same x_t under another condition, B rows or None."""
         return replace(self, sample=replace(self.sample, condition=condition), predictions=())
 
 
 def mixed(x: Tensor, t: Tensor, epsilon: Tensor, schedule: Schedule) -> Tensor:
-    """alpha_t x + sigma_t epsilon, (B, *D), in the samples' type: times are finer than samples in half precision."""
+    """alpha_t x + sigma_t epsilon, (B, *D), in the type of the samples: times may be finer than half precision."""
     alpha, sigma = schedule(t)
     x_t = right_pad_dims(alpha, x) * x + right_pad_dims(sigma, x) * epsilon
     return x_t.to(torch.result_type(x, epsilon))
@@ -191,7 +191,7 @@ def _joined_where_all(values: Sequence[Tensor | None]) -> Tensor | None:
 
 
 def _view_indices(parts: Sequence[Sample]) -> list[Tensor | None]:
-    """Each part's view indices, counted on where they are those of its own cameras."""
+    """View index of each part, offset so that cameras of different parts differ."""
     if any(part.condition is None or part.condition.camera is None for part in parts):
         return [part.view_index for part in parts]
     indices: list[Tensor | None] = []

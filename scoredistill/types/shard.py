@@ -1,4 +1,4 @@
-"""Which rows of a batch are held here, and where their random numbers come from."""
+"""The rows of a batch that a process holds, and their random numbers."""
 
 from __future__ import annotations
 
@@ -15,49 +15,49 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Shard:
-    """The rows of a batch that are held here: this class holds all of them, and nothing is exchanged.
+    """The rows of a batch held by this process. This class holds all rows; subclasses exchange data.
 
-    Noise is drawn for the whole batch, and statistics of a batch are taken over all of its rows. A loss, a generator or
-    a distiller asks the shard for both, and so gives the same result wherever the other rows are.
+    Losses, generators and the distiller draw noise and compute batch statistics through the shard, so their results do
+    not depend on how a batch is distributed.
 
     Args:
-        draw_on_device: draw noise where the samples are, which is quicker on an accelerator; otherwise on the CPU, so
-            that every device sees the same numbers.
+        draw_on_device: draw noise on the samples' device, which is faster on an accelerator; otherwise on the CPU, so
+            that all devices use the same numbers.
     """
 
     draw_on_device: bool = False
 
     @property
     def parts(self) -> int:
-        """Shards of the batch."""
+        """Number of shards of the batch."""
         return 1
 
     def own(self, value: Tensor) -> Tensor:
-        """The rows held here of a tensor with the whole batch's rows."""
+        """Select the local rows of a tensor that has the rows of the complete batch."""
         return value
 
     def draw(self, draw: Callable[[int], Tensor], rows: int) -> Tensor:
-        """Random numbers for the rows held here, the same as if the batch were whole.
+        """Random numbers for the local rows, equal to those of the complete batch.
 
         Args:
-            draw: makes numbers for that many rows, from a random generator that is in the same state everywhere.
-            rows: held here.
+            draw: draws numbers for a given number of rows, from a generator with the same state in every process.
+            rows: number of local rows.
         """
-        return self.own(draw(rows * self.parts))
+        return draw(rows)
 
     def noise_like(self, x: Tensor, rng: torch.Generator | None = None) -> Tensor:
-        """Standard normal noise for the rows held here.
+        """Standard normal noise for the local rows.
 
         Args:
-            x: (B, *D) whose shape, type and device count.
+            x: (B, *D), which gives shape, type and device.
             rng: CPU generator; None: torch's global one.
         """
-        return self.draw(lambda rows: self.normal((rows, *x.shape[1:]), x.dtype, x.device, rng), len(x))
+        return self.normal(x.shape, x.dtype, x.device, rng)
 
     def normal(
         self, shape: Sequence[int], dtype: torch.dtype, device: torch.device, rng: torch.Generator | None = None
     ) -> Tensor:
-        """Standard normal noise, for as many rows as are asked for.
+        """Standard normal noise of a given shape.
 
         Args:
             shape: of the result.
@@ -70,7 +70,7 @@ class Shard:
         return torch.randn(*shape, dtype=dtype, device=device, generator=own)
 
     def with_population(self, sample: Sample) -> Sample:
-        """The samples with those of the other shards as their population; as they are where there are none."""
+        """Set the samples of all shards as the population; samples are returned unchanged if there is one shard."""
         return sample
 
     def sum(self, value: Tensor) -> Tensor:
@@ -83,4 +83,4 @@ class Shard:
 
 
 WHOLE = Shard()
-"""All rows are here."""
+"""The shard of a single process."""

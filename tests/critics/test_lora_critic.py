@@ -284,7 +284,7 @@ def test_what_cannot_be_is_one_clear_error() -> None:
         LoRACritic(camera_dropout=1.5)
     with pytest.raises(ValueError, match="has no network yet"):
         LoRACritic(schedule=LinearSchedule())(at)
-    with pytest.raises(ValueError, match="has no network yet, to be saved"):
+    with pytest.raises(ValueError, match="has no network to save or load yet"):
         LoRACritic().save("nowhere")
     with pytest.raises(ValueError, match="GaussianMixture has no network that the critic could start from"):
         bound(LoRACritic(), GaussianMixture(torch.zeros(1, 2, 8, 8), 1.0))
@@ -295,11 +295,11 @@ def test_what_cannot_be_is_one_clear_error() -> None:
     seeing, separate = bound(LoRACritic(camera=True)), bound(LoRACritic(particles=1))
     with pytest.raises(ValueError, match="the batch has no cameras"):
         answer(seeing, at, Condition(embeddings=condition().embeddings))
-    with pytest.raises(ValueError, match="the samples do not say theirs"):
+    with pytest.raises(ValueError, match="the samples have no particle index"):
         separate(replace(at, sample=Sample(at.sample.x, at.condition)))
     with pytest.raises(ValueError, match="particles: 1, the generator at least 2"):
         answer(separate, at)
-    with pytest.raises(ValueError, match="a network for each particle, the discriminator needs one"):
+    with pytest.raises(ValueError, match="one network per particle, the discriminator needs one"):
         bound(LoRACritic(particles=2)).denoiser_for("the discriminator")
 
 

@@ -94,8 +94,8 @@ def test_a_picture_is_where_editing_starts(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("reference", "message"),
     [
-        (torch.zeros(1, 3), r"reference is \(3,\) where the teacher lives, and a sample \(2,\)"),
-        (torch.zeros(2, 2), "2 references for other particles"),
+        (torch.zeros(1, 3), r"reference is \(3,\) in the teacher's space, a sample \(2,\)"),
+        (torch.zeros(2, 2), "there are 2 references"),
     ],
 )
 def test_a_reference_that_does_not_fit_is_one_clear_error(reference: Tensor, message: str) -> None:

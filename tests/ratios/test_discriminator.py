@@ -123,7 +123,7 @@ def test_what_is_missing_is_said() -> None:
     particles = ImageParticles(torch.randn(5, 2))
     with pytest.raises(ValueError, match="GaussianMixture has no network that the discriminator could start from"):
         Distiller(particles, teacher, FDistill(ForwardKL(), critic, DiscriminatorRatio()))
-    with pytest.raises(ValueError, match="DiracCritic has no network that the discriminator could look at"):
+    with pytest.raises(ValueError, match="DiracCritic has no network that the discriminator could use"):
         Distiller(particles, teacher, FDistill(ForwardKL(), critic, DiscriminatorRatio("critic")))
     distiller = Distiller(particles, teacher, FDistill(ForwardKL(), DiracCritic(), own()))
     with pytest.raises(ValueError, match="needs real samples, but the batch has none"):
