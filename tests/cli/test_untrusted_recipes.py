@@ -5,6 +5,7 @@ import sys
 
 import pytest
 import yaml
+from cli.test_export import NERF
 
 from scoredistill.cli.command_line import TASKS
 from scoredistill.cli.kinds import parameters
@@ -103,4 +104,22 @@ def test_no_file_of_the_working_directory_stands_for_a_library(folder, command, 
     words = {"fit": ["--config", "points.yaml"], "recipes": ["list"]}.get(command, ["nowhere"])
     done = subprocess.run([sys.executable, *start, command, *words], capture_output=True, text=True, timeout=100)
     assert done.returncode == (0 if command in ("fit", "recipes") else 2), done.stderr
+    assert not (folder / "imported").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("entry", ["module", "script"])
+def test_a_run_is_exported_without_the_files_beside_it(cli, folder, entry):
+    teacher = "  teacher: {class_path: Gallery, init_args: {supersample: 1}}\n"
+    lines = NERF.splitlines(keepends=True)
+    (folder / "nerf.yaml").write_text("".join(teacher if "GaussianMixture" in line else line for line in lines))
+    assert cli("fit", "--config", "nerf.yaml").code == 0
+    for place in (folder, folder / "runs/nerf/0"):
+        for name in ("scipy", "trimesh", "skimage", "xatlas", "imageio", "PIL"):
+            (place / f"{name}.py").write_text(SPY)
+    main = "import sys; from scoredistill.__main__ import main; sys.exit(main())"
+    start = ["-m", "scoredistill"] if entry == "module" else ["-P", "-c", main]
+    words = ["export", "runs/nerf/0", "--format", "glb", "--turntable", "gif", "--resolution", "16", "--frames", "2"]
+    done = subprocess.run([sys.executable, *start, *words], capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0, done.stderr
     assert not (folder / "imported").exists()

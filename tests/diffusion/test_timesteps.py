@@ -131,7 +131,10 @@ def test_dreamtime_falls_and_solves_its_equation() -> None:
     ("said", "made"),
     [
         ("noise_to_signal must be above 0, got 0", lambda: NoiseLevelTimesteps(0)),
-        ("noise_to_signal must be above 0, got -1", lambda: NoiseLevelTimesteps(Piecewise([Knot(0, 3.0), Knot(1, -1.0)]))),
+        (
+            "noise_to_signal must be above 0, got -1",
+            lambda: NoiseLevelTimesteps(Piecewise([Knot(0, 3.0), Knot(1, -1.0)])),
+        ),
         ("spread must be at least 1, got nan", lambda: NoiseLevelTimesteps(1, math.nan)),
         ("std must be above 0, got 0", lambda: LogNormalTimesteps(std=0)),
         ("std must be above 0, got -2", lambda: DreamTimeTimesteps(std=-2)),
