@@ -1,7 +1,14 @@
 """What looks at a run: metrics, pictures, progress."""
 
 from scoredistill.training.callbacks.cost import Cost
-from scoredistill.training.callbacks.evaluation import Evaluation, merge_metrics, run_folder
+from scoredistill.training.callbacks.evaluation import (
+    Evaluation,
+    EvaluationError,
+    EvaluationFailures,
+    Look,
+    merge_metrics,
+    run_folder,
+)
 from scoredistill.training.callbacks.gallery import GalleryFidelity
 from scoredistill.training.callbacks.pictures import MeshExport, ParticleGrid, Turntable
 from scoredistill.training.callbacks.progress import RunProgress
@@ -13,7 +20,10 @@ from scoredistill.training.callbacks.summary import Summary
 __all__ = [
     "Cost",
     "Evaluation",
+    "EvaluationError",
+    "EvaluationFailures",
     "GalleryFidelity",
+    "Look",
     "MeshExport",
     "MixtureQuality",
     "ModeStatistics",
