@@ -73,10 +73,10 @@ def skip_member(app, what, name, obj, skip, options):
 
 
 def process_signature(app, what, name, obj, options, signature, return_annotation):
-    """Leave out the signature of a class that has none of its own."""
+    """Leave out the signature of a class that has none of its own, and defaults that a dataclass makes anew."""
     if what == "class" and re.fullmatch(r"\(\*args(: \S+)?, \*\*kwargs(: \S+)?\)", signature or ""):
         return "", None
-    return None
+    return signature and signature.replace("<factory>", "..."), return_annotation
 
 
 @cache
