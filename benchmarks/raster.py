@@ -20,8 +20,8 @@ import trimesh
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from scoredistill.rendering import Backend, Scene, antialias, interpolate, project, rasterize
 from scoredistill.rendering.camera import Camera
-from scoredistill.rendering.raster import Backend, Scene, antialias, interpolate, project, rasterize
 from scoredistill.rendering.turntable import turntable_cameras
 
 

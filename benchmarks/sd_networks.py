@@ -10,7 +10,8 @@ from typing import Literal
 import torch
 from torch.nn import Module
 
-from scoredistill.generators.nerf import DenseGrid, NeRF
+from scoredistill.generators.fields import DenseGrid
+from scoredistill.generators.nerf import NeRF
 from scoredistill.teachers import DiffusersTeacher
 from scoredistill.teachers.diffusers.loading import quietly
 from scoredistill.teachers.diffusers.prompts import PromptEmbedder, PromptSettings

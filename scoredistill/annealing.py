@@ -8,6 +8,8 @@ from typing import Literal
 
 from scoredistill.ranges import require
 
+__all__ = ["Annealed", "Knot", "Piecewise", "at_progress"]
+
 
 @dataclass(frozen=True)
 class Knot:

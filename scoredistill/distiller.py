@@ -20,6 +20,8 @@ from scoredistill.types import Batch, Condition, Diffused, Sample, Shard
 from scoredistill.types.checks import require_shape, time_type
 from scoredistill.types.shard import WHOLE
 
+__all__ = ["Distiller", "Step", "surrogate"]
+
 
 @dataclass(frozen=True)
 class Step:

@@ -12,6 +12,8 @@ from torch import Tensor
 from scoredistill.ranges import require
 from scoredistill.types import Sample, Shard
 
+__all__ = ["BatchShard", "ParticleShard", "all_gather", "all_reduce", "gather_to_rank0", "is_distributed"]
+
 
 def all_reduce(value: Tensor, operation: dist.ReduceOp.RedOpType = dist.ReduceOp.SUM) -> Tensor:
     """Reduce a tensor over all processes, in place.

@@ -15,6 +15,19 @@ from torch import Tensor
 
 from scoredistill.ranges import require
 
+__all__ = [
+    "Alpha",
+    "Divergence",
+    "ForwardKL",
+    "Jeffreys",
+    "JensenShannon",
+    "Neyman",
+    "Pearson",
+    "ReverseKL",
+    "SoftenedReverseKL",
+    "SquaredHellinger",
+]
+
 
 class Divergence(ABC):
     """An f-divergence: convex f with f(1) = 0."""

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
+__all__ = ["Range", "RangeError", "require", "require_rising"]
+
 NUMBER = r"-?(?:inf|\d+(?:\.\d+)?(?:e-?\d+)?(?:[/^]\d+)?)"
 BOUND = re.compile(rf"(>=|>|<=|<) ({NUMBER})")
 INTERVAL = re.compile(rf"([\[(])({NUMBER}), ({NUMBER})([\])])")

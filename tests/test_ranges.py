@@ -17,9 +17,11 @@ import pytest
 from exported import exported_classes
 
 from scoredistill.annealing import Knot, Piecewise
-from scoredistill.diffusion import Prediction
+from scoredistill.diffusion import Prediction, TimeBins
+from scoredistill.generators.dmtet import Surface
 from scoredistill.ranges import BOUND, INTERVAL, Range, require, require_rising
-from scoredistill.rendering.camera import Camera
+from scoredistill.rendering import Camera
+from scoredistill.training import MovingAverage
 
 STATED = re.compile(rf"{BOUND.pattern}|in (?P<interval>{INTERVAL.pattern})(?!\^)|\b(?P<finite>finite)\b")
 """How an entry under Args states a range; "in [-1, 1]^3" says where points lie."""
@@ -85,11 +87,14 @@ def stated(kind: type, name: str) -> str | None:
     return found and (found["interval"] or found["finite"] or found[0])
 
 
+RECEIVED = {MovingAverage, Prediction, Range, Surface, TimeBins}
+"""Classes that the package constructs: users receive them and set none of their numbers."""
+
 SETTINGS = {
     f"{kind.__name__}-{name}": (kind, name)
     for kind in public_classes()
     for name, annotation in own_parameters(kind).items()
-    if numeric(annotation) and kind is not Prediction  # whose t is a sample's, and no setting
+    if numeric(annotation) and kind not in RECEIVED
 }
 
 

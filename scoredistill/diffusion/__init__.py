@@ -1,6 +1,7 @@
 """Noise schedules, predictions, timesteps and guidance."""
 
-from scoredistill.diffusion.guidance import CFG, Guidance, PerpNeg
+from scoredistill.diffusion.guidance import CFG, ConditionalPredictor, Guidance, PerpNeg, perp_neg, predict_distinct
+from scoredistill.diffusion.mixture import Covariance, MixturePosterior, diffused_mixture
 from scoredistill.diffusion.prediction import Prediction, PredictionType, noise_like
 from scoredistill.diffusion.schedule import (
     CosineSchedule,
@@ -14,6 +15,7 @@ from scoredistill.diffusion.timesteps import (
     DreamTimeTimesteps,
     LogNormalTimesteps,
     NoiseLevelTimesteps,
+    TimeBins,
     TimestepSampler,
     TwoStageTimesteps,
     UniformTimesteps,
@@ -24,7 +26,9 @@ from scoredistill.diffusion.weights import DivergenceWeight, SigmaSquaredWeight,
 
 __all__ = [
     "CFG",
+    "ConditionalPredictor",
     "CosineSchedule",
+    "Covariance",
     "DiscreteSchedule",
     "DivergenceWeight",
     "DreamTimeTimesteps",
@@ -33,12 +37,14 @@ __all__ = [
     "Guidance",
     "LinearSchedule",
     "LogNormalTimesteps",
+    "MixturePosterior",
     "NoiseLevelTimesteps",
     "PerpNeg",
     "Prediction",
     "PredictionType",
     "Schedule",
     "SigmaSquaredWeight",
+    "TimeBins",
     "TimeWeight",
     "TimestepSampler",
     "TwoStageTimesteps",
@@ -47,5 +53,8 @@ __all__ = [
     "ViewPerpNeg",
     "ViewPrompts",
     "X0Weight",
+    "diffused_mixture",
     "noise_like",
+    "perp_neg",
+    "predict_distinct",
 ]

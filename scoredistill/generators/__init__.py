@@ -6,6 +6,7 @@ from scoredistill.generators.image import GaussianInit, ImageParticles, Particle
 from scoredistill.generators.nerf import NeRF
 from scoredistill.generators.one_step import OneStepUNet
 from scoredistill.generators.sampler import SampledTeacher
+from scoredistill.generators.scenes import SceneGenerator
 
 __all__ = [
     "DMTet",
@@ -17,4 +18,5 @@ __all__ = [
     "ParticleInit",
     "PictureInit",
     "SampledTeacher",
+    "SceneGenerator",
 ]

@@ -1,13 +1,17 @@
 """Networks that teachers, critics, students and discriminators are made of."""
 
 from scoredistill.networks.backbone import NO_LABEL, Backbone
+from scoredistill.networks.camera_embedding import CameraConditioned
 from scoredistill.networks.denoiser import Denoiser, Parameterization
 from scoredistill.networks.diffusers import DiffusersBackbone
 from scoredistill.networks.edm import EDMUNet
 from scoredistill.networks.edm2 import EDM2UNet
 from scoredistill.networks.embedding import ConditionEmbedding
-from scoredistill.networks.lora import LoRA
+from scoredistill.networks.eval_mode import eval_mode
+from scoredistill.networks.feature_head import FeatureHead
+from scoredistill.networks.lora import LoRA, add_lora, load_lora, save_lora
 from scoredistill.networks.mlp import MLPBackbone
+from scoredistill.networks.precise import Precise
 from scoredistill.networks.published import load_published, read_tensors
 from scoredistill.networks.storage import load_denoiser, save_denoiser
 from scoredistill.networks.text_to_image import (
@@ -17,25 +21,35 @@ from scoredistill.networks.text_to_image import (
     SD3Backbone,
     SDXLBackbone,
 )
+from scoredistill.networks.unet import Stage, StagedUNet
 
 __all__ = [
     "NO_LABEL",
     "Backbone",
+    "CameraConditioned",
     "ConditionEmbedding",
     "Denoiser",
     "DiffusersBackbone",
     "EDM2UNet",
     "EDMUNet",
+    "FeatureHead",
     "FluxBackbone",
     "LoRA",
     "MLPBackbone",
     "MultiViewBackbone",
     "Parameterization",
     "PixArtBackbone",
+    "Precise",
     "SD3Backbone",
     "SDXLBackbone",
+    "Stage",
+    "StagedUNet",
+    "add_lora",
+    "eval_mode",
     "load_denoiser",
+    "load_lora",
     "load_published",
     "read_tensors",
     "save_denoiser",
+    "save_lora",
 ]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from scoredistill.ranges import require
+
 
 class FeatureHead(nn.Module):
     """One number from features, the mean over their positions.
@@ -12,12 +14,16 @@ class FeatureHead(nn.Module):
     and tokens (B, L, width) through two linear layers.
 
     Args:
-        width: channels of the features.
-        hidden: channels within.
+        width: channels of the features, >= 1.
+        hidden: channels of the hidden layers, >= 1.
         spatial: whether the features are a map.
+
+    Raises:
+        ValueError: if a number is out of its range.
     """
 
     def __init__(self, width: int, hidden: int, spatial: bool) -> None:
+        require(">= 1", width=width, hidden=hidden)
         super().__init__()
         self.spatial = spatial
         if spatial:

@@ -19,12 +19,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from scoredistill.rendering.antialias import antialias
-from scoredistill.rendering.fragments import Fragments, interpolate, shade
-from scoredistill.rendering.scene import Scene, project, to_pixels
+from scoredistill.rendering.fragments import Fragments, shade
+from scoredistill.rendering.scene import Scene, to_pixels
 from scoredistill.rendering.visibility import boxes, nearest_faces
-
-__all__ = ["Backend", "Fragments", "Scene", "antialias", "interpolate", "project", "rasterize"]
 
 Backend = Literal["auto", "torch", "warp"]
 

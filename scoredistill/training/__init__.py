@@ -2,16 +2,21 @@
 
 from pytorch_lightning.strategies import StrategyRegistry
 
-from scoredistill.training.autoencoder import AutoencoderTraining
+from scoredistill.training.autoencoder import AutoencoderTraining, Reconstruction
+from scoredistill.training.average import MovingAverage
+from scoredistill.training.checkpoints import read_checkpoint
+from scoredistill.training.curves import read_curves
 from scoredistill.training.data import ConditionDataModule, PromptAndCameras
 from scoredistill.training.denoising import DenoiserTraining
 from scoredistill.training.images import Images, Labels, PromptFile
 from scoredistill.training.module import Distillation
 from scoredistill.training.optimizers import NetworkOptimizer
-from scoredistill.training.plan import UpdatePlan
+from scoredistill.training.plan import Turn, UpdatePlan
+from scoredistill.training.run_folder import RunFolder
 from scoredistill.training.strategies.fsdp import FSDP2
 from scoredistill.training.strategies.split import SplitParticles
 from scoredistill.training.text_to_image import TextToImageTraining
+from scoredistill.training.training_module import TrainingModule
 
 for strategy in (FSDP2, SplitParticles):
     strategy.register_strategies(StrategyRegistry)
@@ -24,10 +29,17 @@ __all__ = [
     "Distillation",
     "Images",
     "Labels",
+    "MovingAverage",
     "NetworkOptimizer",
     "PromptAndCameras",
     "PromptFile",
+    "Reconstruction",
+    "RunFolder",
     "SplitParticles",
     "TextToImageTraining",
+    "TrainingModule",
+    "Turn",
     "UpdatePlan",
+    "read_checkpoint",
+    "read_curves",
 ]

@@ -8,10 +8,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from scoredistill.files import write_atomically, write_json_atomically
-
-__all__ = ["RunFolder", "make_folder", "numbered", "numbered_folder", "write_atomically", "write_json_atomically"]
-
 
 @dataclass(frozen=True)
 class RunFolder:

@@ -114,7 +114,7 @@ def test_turntables_of_latents_are_refused():
     from scoredistill.cli.errors import UsageError
     from scoredistill.cli.export import _checked
     from scoredistill.generators import NeRF
-    from scoredistill.generators.nerf import DenseGrid, LearnedBackground
+    from scoredistill.generators.fields import DenseGrid, LearnedBackground
 
     scenes = NeRF(1, DenseGrid(4, 5), background=LearnedBackground(), latents=4)
     with pytest.raises(UsageError, match="--turntable: the scenes are made of latents"):

@@ -11,7 +11,7 @@ from scoredistill.cli.errors import UsageError
 from scoredistill.cli.export import _parser
 from scoredistill.cli.meshes import MeshFiles
 from scoredistill.generators import NeRF
-from scoredistill.generators.nerf import DenseGrid, LearnedBackground
+from scoredistill.generators.fields import DenseGrid, LearnedBackground
 from scoredistill.generators.scenes import SceneGenerator
 from scoredistill.rendering.camera import Camera
 from scoredistill.rendering.mesh import Mesh, NoSurfaceError

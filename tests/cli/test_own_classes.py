@@ -99,8 +99,9 @@ def test_an_argument_without_a_type_keeps_its_default(cli, folder):
 
 
 def test_every_class_of_ours_says_what_its_arguments_are():
-    # What SplitParticles hands on to torch's DistributedDataParallel is torch's to annotate.
+    # What SplitParticles hands on to torch's DistributedDataParallel is torch's to annotate. Errors are not configured.
     ours = [kind for name, kind in exported_classes().items() if name != "SplitParticles"]
+    ours = [kind for kind in ours if not issubclass(kind, Exception)]
     assert len(ours) > 150
     bare = [f"{kind.__name__}.{name}" for kind in ours for name, each in parameters(kind).items() if not each.typed]
     assert not bare

@@ -4,8 +4,8 @@ import torch
 import trimesh
 from torch import Tensor
 
+from scoredistill.rendering import Scene, project
 from scoredistill.rendering.camera import Camera
-from scoredistill.rendering.raster import Scene, project
 
 Surface = tuple[Tensor, Tensor]
 

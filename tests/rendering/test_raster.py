@@ -9,8 +9,8 @@ from rendering.shapes import cast, orbit, seen, surface
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from scoredistill.rendering import Scene, antialias, interpolate, project, rasterize
 from scoredistill.rendering.camera import Camera
-from scoredistill.rendering.raster import Scene, antialias, interpolate, project, rasterize
 from scoredistill.rendering.scene import to_pixels
 
 HEIGHT, WIDTH = 40, 56

@@ -5,8 +5,8 @@ import torch
 from rendering.shapes import Surface, orbit, seen, surface
 from torch import Tensor
 
+from scoredistill.rendering import Scene, antialias, interpolate, project, rasterize
 from scoredistill.rendering.camera import Camera
-from scoredistill.rendering.raster import Scene, antialias, interpolate, project, rasterize
 
 SIZE, FINE = 160, 640  # pixels: antialiased, and of the reference, counted without antialiasing
 STEP = 0.02  # of the reference's central differences

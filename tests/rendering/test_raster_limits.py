@@ -4,8 +4,8 @@ import pytest
 import torch
 from rendering.shapes import cast, orbit, seen, surface
 
+from scoredistill.rendering import Fragments, Scene, antialias, interpolate, project, rasterize
 from scoredistill.rendering.camera import Camera
-from scoredistill.rendering.raster import Fragments, Scene, antialias, interpolate, project, rasterize
 from scoredistill.rendering.scene import to_pixels
 from scoredistill.rendering.visibility import CANDIDATES, boxes, nearest_faces
 

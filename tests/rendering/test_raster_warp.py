@@ -8,8 +8,8 @@ import torch
 from rendering.shapes import orbit, seen, surface
 from torch import Tensor
 
+from scoredistill.rendering import Backend, Scene, antialias, interpolate, rasterize
 from scoredistill.rendering.camera import Camera
-from scoredistill.rendering.raster import Backend, Scene, antialias, interpolate, rasterize
 
 pytest.importorskip("warp")
 NO_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
@@ -73,7 +73,7 @@ def test_an_empty_scene() -> None:
 def test_auto_takes_torch_on_a_cpu_and_warp_keeps_quiet() -> None:
     scene = (
         "import sys, torch\n"
-        "from scoredistill.rendering.raster import Scene, rasterize\n"
+        "from scoredistill.rendering import Scene, rasterize\n"
         "z = torch.zeros\n"
         "scene = Scene(z(3, 4), z(1, 3, dtype=torch.int64), z(1, dtype=torch.int64), 1)\n"
         "rasterize(scene, 4, 4)\n"

@@ -12,7 +12,8 @@ from training.test_module import fit, trainer
 
 from scoredistill.critics import ParticleCritic
 from scoredistill.diffusion import NoiseLevelTimesteps
-from scoredistill.generators.nerf import DenseGrid, NeRF, Occupancy, RandomBackground
+from scoredistill.generators.fields import DenseGrid, RandomBackground
+from scoredistill.generators.nerf import NeRF, Occupancy
 from scoredistill.losses import VSD
 from scoredistill.rendering.mesh import Mesh
 from scoredistill.teachers import Gallery

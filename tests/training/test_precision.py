@@ -14,7 +14,7 @@ from scoredistill.critics import LoRACritic, NetworkCritic, ParticleCritic
 from scoredistill.diffusion import LogNormalTimesteps
 from scoredistill.divergences import JensenShannon
 from scoredistill.generators import DMTet, ImageParticles, NeRF, OneStepUNet
-from scoredistill.generators.nerf import DenseGrid
+from scoredistill.generators.fields import DenseGrid
 from scoredistill.losses import SDS, VSD, DMDNormalizer, FDistill, WithGAN
 from scoredistill.networks import LoRA, MLPBackbone
 from scoredistill.ratios import ExactRatio, TimeBinNormalizer

@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from scoredistill.evaluation import PromptClassifier
 from scoredistill.generators import ImageParticles
-from scoredistill.generators.nerf import DenseGrid, LearnedBackground, NeRF
+from scoredistill.generators.fields import DenseGrid, LearnedBackground
+from scoredistill.generators.nerf import NeRF
 from scoredistill.losses import SDS
 from scoredistill.rendering.camera import Camera
 from scoredistill.teachers import Gallery

@@ -12,16 +12,8 @@ from scoredistill.diffusion import NoiseLevelTimesteps
 from scoredistill.divergences import JensenShannon
 from scoredistill.generators import DMTet, ImageParticles, NeRF
 from scoredistill.generators.dmtet import Laplacian, NormalConsistency, SignChange
-from scoredistill.generators.nerf import (
-    DenseGrid,
-    HashGrid,
-    LearnedBackground,
-    MLPHead,
-    Occupancy,
-    Opacity,
-    TotalVariation,
-    ZVariance,
-)
+from scoredistill.generators.fields import DenseGrid, HashGrid, LearnedBackground, MLPHead
+from scoredistill.generators.nerf import Occupancy, Opacity, TotalVariation, ZVariance
 from scoredistill.losses import SDS, VSD, FDistill
 from scoredistill.networks import MLPBackbone
 from scoredistill.ratios import BatchMeanNormalizer, ClampRatio, ExactRatio, TimeBinNormalizer

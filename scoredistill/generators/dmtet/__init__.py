@@ -3,6 +3,7 @@
 from scoredistill.generators.dmtet.dmtet import DMTet
 from scoredistill.generators.dmtet.initial import Ellipsoid, InitialShape, MeshShape
 from scoredistill.generators.dmtet.regularizers import Laplacian, NormalConsistency, SignChange, SurfaceRegularizer
+from scoredistill.generators.dmtet.surface import Surface
 
 __all__ = [
     "DMTet",
@@ -12,5 +13,6 @@ __all__ = [
     "MeshShape",
     "NormalConsistency",
     "SignChange",
+    "Surface",
     "SurfaceRegularizer",
 ]

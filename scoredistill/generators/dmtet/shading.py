@@ -11,9 +11,9 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from scoredistill.generators.dmtet.surface import Surface
+from scoredistill.rendering import Fragments, Scene, antialias, interpolate, project, rasterize
 from scoredistill.rendering.camera import Camera
 from scoredistill.rendering.picture import composite_over
-from scoredistill.rendering.raster import Fragments, Scene, antialias, interpolate, project, rasterize
 
 Trained = Literal["both", "geometry", "texture"]
 """Which parameters are trained; a generator's others are fixed."""

@@ -14,13 +14,17 @@ class ParticleLinear(nn.Module):
     """A linear layer per particle, as one batched product.
 
     Args:
-        particles: n.
-        inputs: features in.
-        outputs: features out.
+        particles: n, >= 1.
+        inputs: features in, >= 1.
+        outputs: features out, >= 1.
         rng: CPU generator for the weights, uniform within 1 / sqrt(inputs) as in `torch.nn.Linear`.
+
+    Raises:
+        ValueError: if a number is out of its range.
     """
 
     def __init__(self, particles: int, inputs: int, outputs: int, rng: torch.Generator) -> None:
+        require(">= 1", particles=particles, inputs=inputs, outputs=outputs)
         super().__init__()
         bound = inputs**-0.5
         self.weight = nn.Parameter((2 * torch.rand(particles, inputs, outputs, generator=rng) - 1) * bound)

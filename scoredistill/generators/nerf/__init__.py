@@ -1,9 +1,8 @@
 """Neural radiance fields: n particles, rendered in one batched call."""
 
-from scoredistill.generators.fields.background import Background, LearnedBackground, RandomBackground, SolidBackground
-from scoredistill.generators.fields.encodings import DenseGrid, Encoding, Frequency, HashGrid
-from scoredistill.generators.fields.heads import DirectHead, Head, MLPHead
+from scoredistill.generators.nerf.field import Field
 from scoredistill.generators.nerf.initial import DensityBlob, HollowSphere, Initial
+from scoredistill.generators.nerf.march import March
 from scoredistill.generators.nerf.nerf import NeRF
 from scoredistill.generators.nerf.occupancy import Occupancy
 from scoredistill.generators.nerf.regularizers import (
@@ -16,29 +15,22 @@ from scoredistill.generators.nerf.regularizers import (
     TotalVariation,
     ZVariance,
 )
+from scoredistill.generators.nerf.sampling import RaySamples
 
 __all__ = [
-    "Background",
-    "DenseGrid",
     "DensityBlob",
-    "DirectHead",
     "Emptiness",
-    "Encoding",
     "Entropy",
-    "Frequency",
-    "HashGrid",
-    "Head",
+    "Field",
     "HollowSphere",
     "Initial",
-    "LearnedBackground",
-    "MLPHead",
+    "March",
     "NeRF",
     "Occupancy",
     "Opacity",
     "Orientation",
-    "RandomBackground",
+    "RaySamples",
     "Regularizer",
-    "SolidBackground",
     "Sparsity",
     "TotalVariation",
     "ZVariance",

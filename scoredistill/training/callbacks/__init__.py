@@ -1,19 +1,30 @@
 """What looks at a run: metrics, pictures, progress."""
 
+from scoredistill.evaluation import mode_statistics
 from scoredistill.training.callbacks.cost import Cost
-from scoredistill.training.callbacks.evaluation import Evaluation, merge_metrics, run_folder
+from scoredistill.training.callbacks.evaluation import (
+    Evaluation,
+    EvaluationError,
+    EvaluationFailures,
+    Look,
+    merge_metrics,
+    run_folder,
+)
 from scoredistill.training.callbacks.gallery import GalleryFidelity
 from scoredistill.training.callbacks.pictures import MeshExport, ParticleGrid, Turntable
 from scoredistill.training.callbacks.progress import RunProgress
 from scoredistill.training.callbacks.prompt import PromptFidelity, PromptSamples
-from scoredistill.training.callbacks.quality import MixtureQuality, ModeStatistics, SampleQuality, mode_statistics
+from scoredistill.training.callbacks.quality import MixtureQuality, ModeStatistics, SampleQuality
 from scoredistill.training.callbacks.reconstruction import ReconstructionQuality
 from scoredistill.training.callbacks.summary import Summary
 
 __all__ = [
     "Cost",
     "Evaluation",
+    "EvaluationError",
+    "EvaluationFailures",
     "GalleryFidelity",
+    "Look",
     "MeshExport",
     "MixtureQuality",
     "ModeStatistics",

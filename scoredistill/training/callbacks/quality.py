@@ -284,9 +284,6 @@ class MixtureQuality(Evaluation):
         return metrics | with_errors(transport, matched, self.resamples, rng)
 
 
-__all__ = ["ModeStatistics", "mode_statistics"]
-
-
 class ModeStatistics(Evaluation):
     """Coverage, mode weights and spread of image particles under a Gaussian mixture or a data set.
 

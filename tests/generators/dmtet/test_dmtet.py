@@ -15,7 +15,8 @@ from scoredistill.divergences import JensenShannon
 from scoredistill.generators import DMTet, ImageParticles, NeRF
 from scoredistill.generators.dmtet import Ellipsoid, Laplacian, NormalConsistency, SignChange
 from scoredistill.generators.dmtet.density import occupancy_threshold
-from scoredistill.generators.nerf import DenseGrid, DensityBlob, HashGrid, LearnedBackground, MLPHead, SolidBackground
+from scoredistill.generators.fields import DenseGrid, HashGrid, LearnedBackground, MLPHead, SolidBackground
+from scoredistill.generators.nerf import DensityBlob
 from scoredistill.losses import SDS, VSD, FDistill
 from scoredistill.ratios import ClampRatio, ExactRatio
 from scoredistill.rendering.camera import Camera

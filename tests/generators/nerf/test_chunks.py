@@ -8,16 +8,8 @@ import pytest
 import torch
 from generators.nerf.test_nerf import batch, count_points, orbit, rng, small
 
-from scoredistill.generators.nerf import (
-    DenseGrid,
-    Entropy,
-    NeRF,
-    Opacity,
-    Orientation,
-    Sparsity,
-    TotalVariation,
-    ZVariance,
-)
+from scoredistill.generators.fields import DenseGrid
+from scoredistill.generators.nerf import Entropy, NeRF, Opacity, Orientation, Sparsity, TotalVariation, ZVariance
 
 ALL = (Orientation(0.1), Entropy(0.1), ZVariance(0.1), Sparsity(0.1), Opacity(0.1), TotalVariation(0.1))
 
@@ -79,7 +71,8 @@ def test_what_a_graph_keeps_is_a_picture_and_not_its_samples():
 def test_memory_of_a_picture_follows_the_chunk():
     program = """
 import resource, sys, torch
-from scoredistill.generators.nerf import DenseGrid, NeRF
+from scoredistill.generators.fields import DenseGrid
+from scoredistill.generators.nerf import NeRF
 from scoredistill.rendering.camera import Camera
 torch.set_num_threads(1)
 one = torch.ones(1)

@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch.autograd import gradcheck, gradgradcheck
 
+from scoredistill.generators.fields import DenseGrid, Encoding, Frequency, HashGrid
 from scoredistill.generators.fields.encodings import hashed
 from scoredistill.generators.fields.interpolation import CORNERS, weighted_gather
-from scoredistill.generators.nerf import DenseGrid, Encoding, Frequency, HashGrid
 
 ENCODINGS = [
     DenseGrid(resolution=3, channels=4, std=1.0),

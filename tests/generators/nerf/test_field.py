@@ -4,16 +4,15 @@ import pytest
 import torch
 from torch.autograd import gradcheck
 
-from scoredistill.generators.nerf import (
+from scoredistill.generators.fields import (
     DenseGrid,
-    DensityBlob,
     DirectHead,
-    HollowSphere,
     LearnedBackground,
     MLPHead,
     RandomBackground,
     SolidBackground,
 )
+from scoredistill.generators.nerf import DensityBlob, HollowSphere
 from scoredistill.generators.nerf.field import Field
 
 RNG = torch.Generator()

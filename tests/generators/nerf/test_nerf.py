@@ -7,18 +7,14 @@ import pytest
 import torch
 
 from scoredistill.annealing import Knot, Piecewise
+from scoredistill.generators.fields import DenseGrid, HashGrid, LearnedBackground, MLPHead, SolidBackground
 from scoredistill.generators.nerf import (
-    DenseGrid,
     DensityBlob,
     Entropy,
-    HashGrid,
     HollowSphere,
-    LearnedBackground,
-    MLPHead,
     NeRF,
     Occupancy,
     Orientation,
-    SolidBackground,
     TotalVariation,
 )
 from scoredistill.generators.nerf.sampling import Rays, RaySampler

@@ -6,13 +6,11 @@ from math import log
 import pytest
 import torch
 
+from scoredistill.generators.fields import DenseGrid, DirectHead, Frequency
 from scoredistill.generators.nerf import (
-    DenseGrid,
     DensityBlob,
-    DirectHead,
     Emptiness,
     Entropy,
-    Frequency,
     Opacity,
     Orientation,
     Sparsity,

@@ -3,17 +3,8 @@
 import pytest
 
 from scoredistill.annealing import Knot, Piecewise
-from scoredistill.generators.nerf import (
-    DenseGrid,
-    DensityBlob,
-    Frequency,
-    HashGrid,
-    HollowSphere,
-    LearnedBackground,
-    MLPHead,
-    NeRF,
-    Occupancy,
-)
+from scoredistill.generators.fields import DenseGrid, Frequency, HashGrid, LearnedBackground, MLPHead
+from scoredistill.generators.nerf import DensityBlob, HollowSphere, NeRF, Occupancy
 
 REFUSED = {
     "particles must be at least 1, got 0": lambda: NeRF(0),

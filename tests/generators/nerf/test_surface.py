@@ -4,7 +4,8 @@ import pytest
 import torch
 from generators.nerf.test_nerf import small
 
-from scoredistill.generators.nerf import DenseGrid, DensityBlob
+from scoredistill.generators.fields import DenseGrid
+from scoredistill.generators.nerf import DensityBlob
 from scoredistill.rendering.mesh import NoSurfaceError
 
 
