@@ -1,4 +1,4 @@
-"""Neural radiance fields: n particles, rendered in one batched call."""
+"""Neural radiance fields."""
 
 from scoredistill.generators.fields.background import Background, LearnedBackground, RandomBackground, SolidBackground
 from scoredistill.generators.fields.encodings import DenseGrid, Encoding, Frequency, HashGrid
