@@ -1,1 +1,1 @@
-"""Cameras, volume rendering and meshes."""
+"""Cameras, volume rendering, rasterization and meshes."""

@@ -309,9 +309,9 @@ REFUSED = {
     "grid must be at least 2, got 1": {"grid": 1},
     "resolution must be at least 1, got 0": {"resolution": 0},
     "color_variation must be at least 0": {"color_variation": -1},
-    "train is one of both, geometry, texture": {"train": "nothing"},
-    "with shading: normals set train: geometry, got both": {"shading": "normals"},
-    "regularizers are of the geometry.*leave them out": {"train": "texture", "regularizers": (Laplacian(),)},
+    "train: choose both, geometry, texture; got nothing": {"train": "nothing"},
+    "shading: normals does not render the texture: set train: geometry, got both": {"shading": "normals"},
+    "regularizers act on the geometry.*leave them out": {"train": "texture", "regularizers": (Laplacian(),)},
 }
 
 
