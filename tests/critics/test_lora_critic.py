@@ -286,7 +286,7 @@ def test_what_cannot_be_is_one_clear_error() -> None:
         LoRACritic(schedule=LinearSchedule())(at)
     with pytest.raises(ValueError, match="has no network yet, to be saved"):
         LoRACritic().save("nowhere")
-    with pytest.raises(ValueError, match="GaussianMixture has no network that the critic could start from"):
+    with pytest.raises(ValueError, match="GaussianMixture has no network to initialize the critic"):
         bound(LoRACritic(), GaussianMixture(torch.zeros(1, 2, 8, 8), 1.0))
     with pytest.raises(ValueError, match="no layer of Denoiser ends in nothing"):
         bound(LoRACritic(LoRA(targets=("nothing",))))

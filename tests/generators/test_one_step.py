@@ -60,9 +60,9 @@ def test_a_student_starts_as_the_teacher_and_leaves_it_alone() -> None:
 
 def test_a_teacher_without_network_is_a_clear_error() -> None:
     teacher = GaussianMixture(torch.zeros(1, 2), 1.0)
-    with pytest.raises(ValueError, match="GaussianMixture has no network that the student could start from"):
+    with pytest.raises(ValueError, match="GaussianMixture has no network to initialize the student"):
         Distiller(OneStepUNet((2,)), teacher, VSD(ParticleCritic()))
-    with pytest.raises(ValueError, match="the critic could start from"):
+    with pytest.raises(ValueError, match="to initialize the critic"):
         Distiller(OneStepUNet((2,), mlp()), teacher, VSD(NetworkCritic()))
 
 

@@ -178,7 +178,7 @@ def test_a_folder_that_cannot_be_written_is_a_warning_and_is_still_read(
     monkeypatch.setattr(cache_module, "write_atomically", refuse)  # the superuser may write into any folder
     encoder = Encoder()
     prompts = PromptEmbedder(encoder, settings)
-    with pytest.warns(UserWarning, match=r"prompts.cache: cannot write to .* name another folder, or null"):
+    with pytest.warns(UserWarning, match=r"prompts.cache: cannot write to .* set another folder, or null"):
         prompts.texts(["a", "b", "c"])
     prompts.texts(["d"])  # it has been said
     assert encoder.read == [["b", "c"], ["d"]]
@@ -259,7 +259,7 @@ def test_what_has_embeddings_or_no_rows_stays_as_it_is() -> None:
 
 def test_prompts_are_one_or_one_a_row() -> None:
     prompts = PromptEmbedder(Encoder(), MEMORY)
-    with pytest.raises(ValueError, match="there are 2 prompts for 3 rows: give one text, or one for each row"):
+    with pytest.raises(ValueError, match="there are 2 prompts for 3 rows: use one prompt, or one per row"):
         prompts.encode_prompt(Condition(["a", "b"], camera=orbit(0.0, 0.0, 0.0)), None)
 
 

@@ -87,8 +87,6 @@ class Gallery(Teacher):
         ValueError: for a value outside its range, or for a spread of colors where normals are shown.
     """
 
-    exact = True
-
     def __init__(
         self,
         schedule: Schedule | None = None,
