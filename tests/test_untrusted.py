@@ -154,7 +154,7 @@ def test_a_pipeline_imports_no_other_module(tmp_path, monkeypatch):
     (tmp_path / "evil.py").write_text("import pathlib\npathlib.Path('ran').touch()\nclass Scheduler: pass\n")
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(ValueError, match=r"the scheduler from 'evil'; only classes of diffusers and transformers"):
+    with pytest.raises(ValueError, match=r"the scheduler is from 'evil'; only classes of diffusers and transformers"):
         pipeline(tmp_path, "evil", "Scheduler").read("scheduler")
     assert not (tmp_path / "ran").exists()
 

@@ -43,7 +43,12 @@ def broken(model: str) -> str:
 
 WRONG: dict[str, tuple[str, Callable[[str], str], dict[str, Any], str]] = {
     "folder": ("sd", broken, {}, "has no model_index.json"),
-    "class": ("sd", lambda model: rewritten(model, _class_name="KandinskyPipeline"), {}, "a KandinskyPipeline; known"),
+    "class": (
+        "sd",
+        lambda model: rewritten(model, _class_name="KandinskyPipeline"),
+        {},
+        "KandinskyPipeline; supp",
+    ),
     "part": ("sd", lambda model: rewritten(model, unet=[None, None]), {}, "has no unet"),
     "schedule": ("sd", edm, {}, "the schedule of a EDMEulerScheduler is not supported"),
     "prediction": ("sd", lambda model: with_scheduler(model, prediction_type="noise"), {}, "prediction_type 'noise'"),
@@ -54,7 +59,7 @@ WRONG: dict[str, tuple[str, Callable[[str], str], dict[str, Any], str]] = {
     "schnell": ("flux", str, {"guidance_embedding": 3.5}, "guidance_embedding: this FLUX is not"),
     "resolution": ("sd", str, {"resolution": 15}, "resolution must be a multiple of 2, got 15"),
     "attention": ("flux", str, {"attention": "fast"}, "attention: "),
-    "unet": ("sd", str, {"attention": "native"}, "attention: a UNet2DConditionModel of diffusers has no attention backends"),
+    "unet": ("sd", str, {"attention": "native"}, "a UNet2DConditionModel of diffusers has no attention backends"),
     "dtype": ("sd", str, {"dtype": "int8"}, "dtype: choose float32, float16 or bfloat16"),
 }
 

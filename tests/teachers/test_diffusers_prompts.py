@@ -276,7 +276,7 @@ def test_truncated_prompts_are_shown_once_also_when_they_come_from_disk(tmp_path
     for _ in range(2):
         prompts = PromptEmbedder(Encoder(), settings)
         with pytest.warns(
-            UserWarning, match="'a mug that is far too long' is too long .* 'a mug that i' and not"
+            UserWarning, match="'a mug that is far too long' is too long .* 'a mug that i' and cuts"
         ) as all_:
             prompts.encode_prompt(Condition(text), 2)
         assert len(all_) == 1

@@ -1,4 +1,4 @@
-"""Creatures, with a face that tells front from back."""
+"""Scenes of creatures, whose faces distinguish front and back."""
 
 from __future__ import annotations
 
