@@ -84,5 +84,5 @@ def test_sizes_are_told_in_pixels(tmp_path: Path) -> None:
 
 def test_a_camera_has_sixteen_numbers() -> None:
     network = unet(class_embed_type="simple_projection", projection_class_embeddings_input_dim=12)
-    with pytest.raises(ValueError, match="takes 12 numbers"):
+    with pytest.raises(ValueError, match="has 12 inputs"):
         MultiViewBackbone(network)

@@ -120,7 +120,7 @@ def test_a_network_that_was_never_asked_without_labels_says_so_in_any_row(name: 
     networks = {"mlp": MLPBackbone((3, 8, 8), 16, 2, CLASSES)}
     networks["diffusers"] = DiffusersBackbone(unet(num_class_embeds=CLASSES), CLASSES)
     made, (x_t, t) = NetworkTeacher(networks[name]).eval(), noisy()
-    with pytest.raises(ValueError, match="the batch has no labels; a network that is to be asked without them needs"):
+    with pytest.raises(ValueError, match="the batch has no labels; calls without labels need"):
         CFG(2.0)(made, x_t, t, Condition(label=torch.tensor([2, 0, 3])))
 
 
