@@ -43,7 +43,9 @@ class GaussianInit(ParticleInit):
         require(">= 0", std=std)
         require("[0, 2^32)", seed=seed)
         self.particles, self.shape = particles, tuple(shape)
-        self.mean, self.std, self.seed = mean, std, seed
+        self.mean = mean
+        self.std = std
+        self.seed = seed
 
     def draw(self) -> Tensor:
         rng = torch.Generator().manual_seed(self.seed)

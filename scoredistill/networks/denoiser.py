@@ -96,7 +96,8 @@ class Denoiser(nn.Module):
             predicted: result of `forward` at the diffused samples.
             diffused: the samples.
         """
-        x, schedule, t = diffused.sample.x.detach(), diffused.schedule, diffused.t
+        x = diffused.sample.x.detach()
+        schedule, t = diffused.schedule, diffused.t
         kind: PredictionType = "v" if self.prediction == "edm" else self.prediction
         error = getattr(predicted, kind) - Prediction.truth(kind, x, diffused.epsilon, t, schedule).value
         if self.prediction == "edm":

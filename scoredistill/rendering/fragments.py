@@ -41,8 +41,8 @@ def shade(scene: Scene, face: Tensor) -> Fragments:
     """
     height, width = face.shape[1:]
     pixel = (face >= 0).flatten().nonzero()[:, 0]
-    seen = face.flatten().index_select(0, pixel)
-    corners = scene.clip.index_select(0, scene.faces.index_select(0, seen).flatten()).view(-1, 3, 4)
+    visible = face.flatten().index_select(0, pixel)
+    corners = scene.clip.index_select(0, scene.faces.index_select(0, visible).flatten()).view(-1, 3, 4)
     e = torch.stack(edge_functions(to_pixels(corners, height, width), pixel % width, pixel // width % height), dim=1)
     b = e / e.sum(dim=1, keepdim=True)
     values = torch.cat([b, (b * corners[..., 3]).sum(dim=1, keepdim=True)], dim=1)
@@ -64,9 +64,9 @@ def interpolate(fragments: Fragments, scene_faces: Tensor, attributes: Tensor) -
     """
     face = fragments.face
     pixel = (face >= 0).flatten().nonzero()[:, 0]
-    seen = scene_faces.index_select(0, face.flatten().index_select(0, pixel))
+    rows = scene_faces.index_select(0, face.flatten().index_select(0, pixel))
     b = fragments.barycentric.reshape(-1, 3).index_select(0, pixel)
-    corners = attributes.index_select(0, seen.flatten()).view(len(pixel), 3, attributes.shape[1])
+    corners = attributes.index_select(0, rows.flatten()).view(len(pixel), 3, attributes.shape[1])
     values = (b[..., None] * corners).sum(dim=1)
     picture = values.new_zeros(face.numel(), values.shape[1]).index_copy(0, pixel, values)
     return picture.view(*face.shape, attributes.shape[1]).movedim(-1, 1)

@@ -43,7 +43,7 @@ def read_triangles(path: Path, kind: str) -> tuple[Tensor, Tensor, Tensor | None
     first = torch.tensor([0, *map(len, corners)]).cumsum(0)
     faces = torch.cat([torch.tensor(part.faces).long() + first[i] for i, (_, part) in enumerate(parts)])
     vertices, place = torch.cat(corners).unique(dim=0, return_inverse=True)
-    colors = [found for _, part in parts if (found := _colors(part.visual)) is not None]
+    colors = [color for _, part in parts if (color := _colors(part.visual)) is not None]
     if len(colors) < len(parts):
         return vertices, place[faces], None
     merged = torch.empty_like(vertices).index_copy(0, place, torch.cat(colors))

@@ -28,8 +28,8 @@ class NetworkTeacher(Teacher):
 
     Args:
         network: the backbone; None: it is loaded from `folder`.
-        folder: a denoiser's folder, or the output folder of the recipe that trains it, of which the newest finished run
-            is used.
+        folder: a denoiser's folder, or the output folder of the recipe that trains it, whose newest finished run is
+            used.
         trained_by: the recipe that trains the network; `scoredistill fit` runs it first if `folder` has no network.
         prediction: edm, or what the backbone outputs; a folder stores its own value.
         sigma_data: the data's standard deviation, for edm only, > 0; a folder stores its own value.

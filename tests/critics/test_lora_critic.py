@@ -266,7 +266,9 @@ def test_files_that_do_not_fit_are_clear_errors(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"no pytorch_lora_weights.safetensors in .*: give the folder"):
         critic.load(tmp_path)
     critic.save(tmp_path)
-    with pytest.raises(ValueError, match=r"lora_A.weight is \(4, 8\) in the file and \(2, 8\) here; check rank"):
+    with pytest.raises(
+        ValueError, match=r"lora_A.weight is \(4, 8\) in the file and \(2, 8\) in the network; check rank"
+    ):
         bound(LoRACritic(LoRA(rank=2))).load(tmp_path)
     with pytest.raises(ValueError, match=r"no camera_embedding\.safetensors"):
         bound(LoRACritic(camera=True)).load(tmp_path)

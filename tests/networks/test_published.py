@@ -213,7 +213,7 @@ def test_globals_outside_the_list_are_named(tmp_path, name):
     module, _, function = name.rpartition(".")
     path = tmp_path / "network.pkl"
     path.write_bytes(f"c{module}\n{function}\n.".encode())
-    with pytest.raises(ValueError, match=rf"asks for {name}, which"):
+    with pytest.raises(ValueError, match=rf"uses {name}, which"):
         read_tensors(path)
 
 

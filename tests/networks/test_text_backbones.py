@@ -63,7 +63,7 @@ def test_what_is_missing_is_said(name: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"no embeddings|no camera"):
         network(x, torch.zeros(2), Condition(camera=whole.camera))
     if pooled:
-        with pytest.raises(ValueError, match="pooled embeddings"):
+        with pytest.raises(ValueError, match="pooled text embeddings"):
             network(x, torch.zeros(2), Condition(embeddings=torch.zeros(2, 5, tokens)))
 
 

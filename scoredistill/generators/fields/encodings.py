@@ -62,7 +62,9 @@ class DenseGrid(Encoding):
         require(">= 1", channels=channels)
         require(">= 0", std=std)
         super().__init__()
-        self.resolution, self.features, self.std = resolution, channels, std
+        self.resolution = resolution
+        self.features = channels
+        self.std = std
 
     def allocate(self, particles: int, rng: torch.Generator) -> None:
         r = self.resolution

@@ -32,8 +32,11 @@ class Field(nn.Module):
         self, encoding: Encoding, head: Head, initial: Initial, activation: Activation, latent: bool = False
     ) -> None:
         super().__init__()
-        self.encoding, self.head, self.initial = encoding, head, initial
-        self.activation, self.latent = activation, latent
+        self.encoding = encoding
+        self.head = head
+        self.initial = initial
+        self.activation = activation
+        self.latent = latent
 
     def forward(self, points: Tensor, particle: Tensor) -> tuple[Tensor, Tensor]:
         """Evaluate density and color.

@@ -32,7 +32,7 @@ class DiffusersTeacher(Teacher):
     new prompts. All conditions that guidance needs at one x_t are evaluated in one call of the network.
 
     Args:
-        model: id on the hub, the folder of a pipeline, or the output folder of the recipe that trains one, of which the
+        model: id on the hub, the folder of a pipeline, or the output folder of the recipe that trains one, whose
             newest finished run is used.
         revision: branch, tag or commit of a hub repository; None: its main branch.
         variant: variant of the weight files, for example fp16; None: the default files.
