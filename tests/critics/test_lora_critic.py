@@ -263,7 +263,7 @@ def test_adapters_of_several_particles_have_folders_of_their_own(tmp_path: Path)
 
 def test_files_that_do_not_fit_are_clear_errors(tmp_path: Path) -> None:
     critic = bound(LoRACritic())
-    with pytest.raises(ValueError, match=r"no pytorch_lora_weights.safetensors in .*: give the folder"):
+    with pytest.raises(ValueError, match=r"no pytorch_lora_weights.safetensors in .*: use the folder"):
         critic.load(tmp_path)
     critic.save(tmp_path)
     with pytest.raises(
