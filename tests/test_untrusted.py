@@ -154,7 +154,7 @@ def test_a_pipeline_imports_no_other_module(tmp_path, monkeypatch):
     (tmp_path / "evil.py").write_text("import pathlib\npathlib.Path('ran').touch()\nclass Scheduler: pass\n")
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(ValueError, match=r"the scheduler from 'evil'; only classes of diffusers and transformers"):
+    with pytest.raises(ValueError, match=r"the scheduler is from 'evil'; only classes of diffusers and transformers"):
         pipeline(tmp_path, "evil", "Scheduler").read("scheduler")
     assert not (tmp_path / "ran").exists()
 
@@ -164,7 +164,7 @@ def test_a_pipeline_imports_no_other_module(tmp_path, monkeypatch):
     [("diffusers", "FooScheduler"), ("transformers", "pipeline"), ("diffusers", "os"), ("transformers", "__name__")],
 )
 def test_a_class_that_a_library_lacks_is_named_with_its_version(tmp_path, library, kind):
-    with pytest.raises(ValueError, match=rf"has a {kind} as its scheduler, and {library} \d.* has no such class"):
+    with pytest.raises(ValueError, match=rf"the scheduler is a {kind}, and {library} \d.* has no such class"):
         pipeline(tmp_path, library, kind).read("scheduler")
 
 

@@ -22,7 +22,9 @@ def require_whole(path: Path) -> None:
         UsageError: if its last line is missing.
     """
     if path.is_file() and not path.read_bytes().rstrip().endswith(END.strip().encode()):
-        raise UsageError(f"{path} is damaged: its last line, {END.strip()}, is missing: copy the run again, or add it to a complete file")
+        raise UsageError(
+            f"{path} is damaged: its last line, {END.strip()}, is missing: copy the run again, or add it to a complete file"
+        )
 
 
 def read_config(path: Path) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What is trained: particles, NeRFs, meshes, one-step networks."""
+"""Generators: image particles, NeRFs, meshes, one-step networks and a teacher's samples."""
 
 from scoredistill.generators.dmtet import DMTet
 from scoredistill.generators.generator import Generator

@@ -1,4 +1,4 @@
-"""What every generator owes: samples that are differentiable in its parameters."""
+"""The base class of generators."""
 
 from __future__ import annotations
 
@@ -12,81 +12,83 @@ from scoredistill.types import Batch, Sample
 
 
 class Generator(nn.Module, ABC):
-    """x = g(theta, z, condition). A subclass implements `forward`.
-
-    A generator of particles states how many it holds in `particles`; one that samples from noise leaves it None.
-    """
+    """x = g(theta, z, condition), differentiable in the parameters theta. A subclass implements `forward`."""
 
     particles: int | None = None
+    """Number of particles; None for a generator that samples from noise."""
     first_particle: int = 0
-    """Index of the first particle held here, where others are held elsewhere."""
+    """Index of this process's first particle, if the particles are split over processes."""
     progress: float = 0.0
-    """Fraction of training done, as `on_progress` was last told; schedules depend on it."""
+    """Fraction of training done, set by `on_progress`; annealed settings depend on it."""
 
     @abstractmethod
     def forward(self, batch: Batch, rng: torch.Generator | None = None) -> Sample:
-        """Make samples.
+        """Generate samples.
 
         Args:
-            batch: conditions (for 3D generators, V cameras) or the number of samples asked for.
-            rng: CPU generator from which all randomness is drawn; None: torch's global one.
+            batch: conditions (V cameras for 3D generators) or the number of samples.
+            rng: CPU generator for all random numbers; None: torch's global one.
         """
 
     def bind(self, teacher: Teacher) -> None:
-        """Take from the teacher what was not given; nothing for most. The `Distiller` calls it once."""
+        """Complete the settings that depend on the teacher. Does nothing by default. The `Distiller` calls it once.
+
+        Args:
+            teacher: the model of p.
+        """
         del teacher
 
     def start_from(self, other: Generator) -> None:
-        """Take over what another generator has learned, before training: a later stage starts from a former one's.
+        """Initialize from a trained generator, for example from an earlier stage.
 
-        Here its parameters and buffers as they are.
+        By default this copies the parameters and buffers.
 
         Args:
-            other: of the same class and sizes; what else a generator can start from, it says itself.
+            other: of the same class and sizes. A subclass may accept more.
 
         Raises:
-            ValueError: if it cannot start from that one.
+            ValueError: if `other` does not fit.
         """
         try:
             self.load_state_dict(other.state_dict())
         except RuntimeError as error:
-            mine, theirs = type(self).__name__, type(other).__name__
-            raise ValueError(f"a {mine} cannot start from this {theirs}: {' '.join(str(error).split())}") from error
+            kinds = f"a {type(self).__name__} cannot start from this {type(other).__name__}"
+            raise ValueError(f"{kinds}: {' '.join(str(error).split())}") from error
 
     def keep_particles(self, first: int, count: int) -> None:
-        """Keep some of the particles only. Each keeps its memory, in place.
+        """Keep only a range of particles, in place.
 
-        Every parameter, and every buffer that is saved, has a leading axis of n particles, scalars excepted.
+        Every parameter and every persistent buffer must have a leading particle axis, except scalars.
 
         Args:
-            first: index of the first particle that is kept.
-            count: how many are kept.
+            first: index of the first particle to keep.
+            count: number of particles to keep.
 
         Raises:
-            ValueError: if there are no particles, or a tensor has no such axis.
+            ValueError: if the generator has no particles, or a tensor has no particle axis.
         """
         if self.particles is None:
             raise ValueError(f"{type(self).__name__} has no particles")
         saved = self.state_dict().keys()
         for name, value in (*self.named_parameters(), *self.named_buffers()):
             if name not in saved or value.ndim == 0 or len(value) == count:
-                continue  # what a moving average shares with its network has been cut already
+                continue  # a tensor that a moving average shares with its network is already cut
             if len(value) != self.particles:
                 raise ValueError(f"{name} of {type(self).__name__} has no row for each particle, {tuple(value.shape)}")
             value.data = value.data[first : first + count].clone()
         self.particles, self.first_particle = count, first
 
     def population(self) -> Sample | None:
-        """Every particle, without gradient, where particles are samples themselves; None where they are rendered."""
+        """All particles as samples, without gradient; None if particles have to be rendered."""
         return None
 
     def on_progress(self, step: int, progress: float, rng: torch.Generator | None = None) -> None:
-        """Told before each update how far training is: the place for resolution schedules and occupancy grids.
+        """Hook that runs before each update, for resolution schedules and occupancy grids.
 
         Args:
             step: generator steps done so far.
-            progress: the same as a fraction of all steps, in [0, 1].
-            rng: CPU generator for whatever is random in it.
+            progress: fraction of all steps done, in [0, 1].
+            rng: CPU generator for random numbers.
         """
         del step, rng
         self.progress = progress

@@ -1,4 +1,4 @@
-"""Particles that are samples themselves: points, pictures or latents."""
+"""Image particles: each particle is one sample, a point, a picture or a latent."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from scoredistill.types import Batch, Condition, Sample
 
 
 class ParticleInit(ABC):
-    """Where image particles start. A subclass implements `draw`."""
+    """Initial values of image particles. A subclass implements `draw`."""
 
     @abstractmethod
     def draw(self) -> Tensor:
@@ -28,11 +28,11 @@ class GaussianInit(ParticleInit):
     """Particles drawn from N(mean, std^2 I).
 
     Args:
-        particles: how many, >= 1.
-        shape: *D, the shape of one, >= 1.
-        mean: of every coordinate, finite.
-        std: of every coordinate, >= 0; 0: all start alike.
-        seed: of the draw, in [0, 2^32).
+        particles: number of particles, >= 1.
+        shape: *D, the shape of one particle, >= 1.
+        mean: mean of every coordinate, finite.
+        std: standard deviation of every coordinate, >= 0; 0: all particles start equal.
+        seed: random seed, in [0, 2^32).
     """
 
     def __init__(
@@ -43,7 +43,9 @@ class GaussianInit(ParticleInit):
         require(">= 0", std=std)
         require("[0, 2^32)", seed=seed)
         self.particles, self.shape = particles, tuple(shape)
-        self.mean, self.std, self.seed = mean, std, seed
+        self.mean = mean
+        self.std = std
+        self.seed = seed
 
     def draw(self) -> Tensor:
         rng = torch.Generator().manual_seed(self.seed)
@@ -51,13 +53,13 @@ class GaussianInit(ParticleInit):
 
 
 class PictureInit(ParticleInit):
-    """Particles that start as pictures in [-1, 1], whole and in their own size, as editing begins.
+    """Particles that start as pictures in [-1, 1], for editing. Pictures are neither cropped nor resized.
 
     Args:
-        files: a picture for each particle, all of one size.
+        files: one picture per particle, all of the same size.
 
     Raises:
-        ValueError: if there is none, one cannot be read, or they differ in size.
+        ValueError: if there is no file, a file cannot be read, or the sizes differ.
     """
 
     def __init__(self, files: Sequence[str]) -> None:
@@ -70,16 +72,23 @@ class PictureInit(ParticleInit):
         for file, picture in zip(self.files, pictures, strict=True):
             if picture.shape != pictures[0].shape:
                 sizes = [f"{p.shape[2]} x {p.shape[1]}" for p in (pictures[0], picture)]
-                raise ValueError(f"{file} is {sizes[1]} pixels, {self.files[0]} {sizes[0]}: make them of one size")
+                raise ValueError(
+                    f"{file} has {sizes[1]} pixels and {self.files[0]} has {sizes[0]}: resize them to the same size"
+                )
         return torch.stack(pictures)
 
 
 class ImageParticles(Generator):
-    """x_i = theta_i: each particle is a sample. The 2D experiments of the VSD paper; the identity as a generator.
+    """Each particle is one sample; the identity as a generator:
+
+        x_i = theta_i
+
+    "ProlificDreamer: High-Fidelity and Diverse Text-to-3D Generation with Variational Score Distillation" (2023),
+    arXiv:2305.16213, the 2D experiments.
 
     Args:
-        init: (n, *D) initial particles, or how to draw them.
-        per_step: particles that take part in one step, drawn without replacement, >= 1; None: all of them.
+        init: (n, *D) initial particles, or a `ParticleInit` that draws them.
+        per_step: number of particles in one step, drawn without replacement, >= 1; None: all particles.
         labels: class label of each particle, n integers, >= 0; None: unconditional.
     """
 
@@ -98,13 +107,13 @@ class ImageParticles(Generator):
         if per_step is not None and not 1 <= per_step <= self.particles:
             raise ValueError(f"per_step must be between 1 and the {self.particles} particles, got {per_step}")
         if labels is not None and len(labels) != self.particles:
-            raise ValueError(f"labels must be {self.particles} integers, one a particle; got {len(labels)}")
+            raise ValueError(f"labels must be {self.particles} integers, one per particle; got {len(labels)}")
         self.per_step = per_step
         self.register_buffer("labels", None if labels is None else torch.as_tensor(labels))
 
     def keep_particles(self, first: int, count: int) -> None:
         if self.per_step is not None:
-            raise ValueError("per_step: particles that take part by chance cannot be split over processes: set null")
+            raise ValueError("per_step: randomly chosen particles cannot be split over processes; set per_step: null")
         super().keep_particles(first, count)
 
     def forward(self, batch: Batch, rng: torch.Generator | None = None) -> Sample:
@@ -127,7 +136,7 @@ class ImageParticles(Generator):
         return Sample(self.values.detach(), view_index=self.labels)
 
     def _condition(self, batch: Batch) -> Condition | None:
-        """One row per particle: a condition of one row is shared by all."""
+        """The condition of each particle, n rows; a condition of one row is expanded."""
         n, device = self.particles, self.values.device
         condition, shard = batch.condition, batch.shard
         if condition is not None and shard.parts > 1 and condition.rows == n * shard.parts:

@@ -1,4 +1,4 @@
-"""Generators from noise: a denoiser asked once, or a few times."""
+"""Generators from noise: a denoiser in one step or a few steps."""
 
 from __future__ import annotations
 
@@ -25,30 +25,29 @@ class OneStepUNet(Generator):
 
         x = x0(sigma_1 z, t_1),    z ~ N(0, I)
 
-    or, with further times, from its own samples diffused again:
+    With several times, each step diffuses the last sample again:
 
         x_k = x0(alpha_k x_{k-1} + sigma_k z_k, t_k),    t_1 > t_2 > ...
 
-    In training a step k is drawn for each batch, its input comes from the student's own former steps without gradient
-    (backward simulation), and x_k is the sample; in evaluation all steps are taken.
+    In training, a step k is drawn for each batch and x_k is the sample. Its input comes from the student's previous
+    steps, without gradient (backward simulation). In evaluation, all steps are taken.
 
-    Improved Distribution Matching Distillation for Fast Image Synthesis, 2024, arXiv:2405.14867.
+    "Improved Distribution Matching Distillation for Fast Image Synthesis" (2024), arXiv:2405.14867.
 
     Args:
         shape: *D, the shape of one sample, >= 1.
-        network: the backbone; null: it starts as a copy of the teacher's network, parameterized as the teacher.
+        network: the backbone; None: a copy of the teacher's network, with the teacher's parameterization.
         prediction: edm, or what the backbone outputs.
         sigma_data: the data's standard deviation, for edm only, > 0.
-        times: t_1 > t_2 > ... in (0, 1], at which the denoiser is asked.
-        lora: trains adapters over the teacher's frozen weights, which are shared with it, in place of a copy.
-        population: fresh samples that stand for the whole distribution, for a `ParticleCritic` as exact q, >= 0; 0:
+        times: decreasing times t_1 > t_2 > ... of the steps, in (0, 1].
+        lora: train adapters over the teacher's frozen weights, which are shared with the teacher; None: train a copy.
+        population: number of additional samples that represent the distribution q for a `ParticleCritic`, >= 0; 0:
             none.
-        schedule: noise schedule; null: the teacher's.
+        schedule: noise schedule; None: the teacher's.
 
     Raises:
-        ValueError: if the times do not fall or leave (0, 1], or LoRA is asked for together with a network; in a
-            `Distiller`, if the network predicts epsilon or the score at a time without signal, where they say nothing
-            of x0.
+        ValueError: if the times do not decrease or leave (0, 1], or both `lora` and `network` are set; in a
+            `Distiller`, if the network predicts epsilon or the score at a time without signal, where x0 is undefined.
     """
 
     def __init__(
@@ -68,24 +67,27 @@ class OneStepUNet(Generator):
         require(">= 0", population=population)
         super().__init__()
         if not times or any(a <= b for a, b in pairwise(times)):
-            raise ValueError(f"times must fall within (0, 1], got {list(times)}")
+            raise ValueError(f"times must decrease within (0, 1], got {list(times)}")
         if lora is not None and network is not None:
             raise ValueError("lora adapts the teacher's network: leave network out")
-        self.shape, self.times, self.lora, self.extra = tuple(shape), tuple(times), lora, population
+        self.shape = tuple(shape)
+        self.times = tuple(times)
+        self.lora = lora
+        self.extra = population
         self.schedule = schedule
         self.denoiser = None if network is None else Denoiser(network, prediction, sigma_data)
 
     def bind(self, teacher: Teacher) -> None:
         self.schedule = self.schedule or teacher.schedule
         if self.denoiser is None:
-            self.denoiser = self._taught(teacher.denoiser_for("the student"))
+            self.denoiser = self._initialized(teacher.denoiser_for("the student"))
         if self.denoiser.prediction in ("epsilon", "score"):
             first = torch.tensor(self.times[:1], dtype=torch.float64)
             what = f"OneStepUNet: x0 of a network that predicts {self.denoiser.prediction}"
             require_signal(first, self.schedule, what, "choose times below 1, or let it predict edm, v, x0 or flow")
 
-    def _taught(self, network: Denoiser) -> Denoiser:
-        """The network to begin with: a copy of the teacher's, or adapters over its weights."""
+    def _initialized(self, network: Denoiser) -> Denoiser:
+        """The initial network: a copy of the teacher's, or adapters over its weights."""
         if self.lora is None:
             return deepcopy(network).requires_grad_(True).train(self.training)
         shared = sharing_copy(network).train(self.training)
@@ -100,23 +102,23 @@ class OneStepUNet(Generator):
         if not (self.extra and self.training):
             return Sample(x, batch.condition, noise=noise)
         with torch.no_grad():
-            further = self._further(batch)
-            others, _ = self._steps(further, last, rng)
-        views = None if further.condition is None else further.condition.views
-        return Sample(x, batch.condition, population=others, population_view_index=views, noise=noise)
+            extra = self._extra_batch(batch)
+            population, _ = self._steps(extra, last, rng)
+        views = None if extra.condition is None else extra.condition.views
+        return Sample(x, batch.condition, population=population, population_view_index=views, noise=noise)
 
-    def _further(self, batch: Batch) -> Batch:
-        """The batch that is to give `population` samples; a part of a batch gives its share of them."""
-        first, whole = batch.part or (0, batch.rows)
-        start, end = first * self.extra // whole, (first + batch.rows) * self.extra // whole
+    def _extra_batch(self, batch: Batch) -> Batch:
+        """The batch of the population's samples; a micro-batch generates its share of them."""
+        first, total = batch.part or (0, batch.rows)
+        start, end = first * self.extra // total, (first + batch.rows) * self.extra // total
         index = torch.arange(end - start) % batch.rows
         condition = None if batch.condition is None else batch.condition[index]
         return Batch(condition, end - start, part=(start, self.extra))
 
     def _steps(self, batch: Batch, last: int, rng: torch.Generator | None) -> tuple[Tensor, Tensor]:
-        """x_last, of which only the last step has a graph, and the noise z_1."""
+        """x_last, with a graph of the last step only, and the noise z_1."""
         if self.denoiser is None or self.schedule is None:
-            raise ValueError("OneStepUNet has no network yet: pass network= and schedule=, or put it into a Distiller")
+            raise ValueError("OneStepUNet has no network yet: pass network= and schedule=, or use it in a Distiller")
         x = torch.zeros(batch.rows, *self.shape).to(next(self.denoiser.parameters()))
         noise = []
         for k, time in enumerate(self.times[:last]):

@@ -15,16 +15,16 @@ from scoredistill.types import Batch, Sample
 
 
 class SampledTeacher(Generator):
-    """x from the probability flow of a teacher: what a student is to be held against. It has no gradient.
+    """x from the probability flow of a teacher, the reference for a one-step student. It has no gradient.
 
-    Latents are decoded.
+    Latents are decoded to pictures.
 
     Args:
         teacher: the model of p.
         shape: *D, the shape of one sample, >= 1.
         steps: noise levels of Heun's method, >= 1.
-        guidance: how the teacher is asked; null: the conditional model itself.
-        churn: noise added in every step; null: deterministic.
+        guidance: guidance of the teacher; None: the conditional model without guidance.
+        churn: noise added in every step; None: deterministic.
     """
 
     def __init__(
@@ -37,7 +37,11 @@ class SampledTeacher(Generator):
     ) -> None:
         require(">= 1", shape=shape, steps=steps)
         super().__init__()
-        self.teacher, self.shape, self.steps, self.guidance, self.churn = teacher, tuple(shape), steps, guidance, churn
+        self.teacher = teacher
+        self.shape = tuple(shape)
+        self.steps = steps
+        self.guidance = guidance
+        self.churn = churn
 
     def forward(self, batch: Batch, rng: torch.Generator | None = None) -> Sample:
         settings = {"steps": self.steps, "guidance": self.guidance, "churn": self.churn}

@@ -1,9 +1,11 @@
-"""What generators of 3D scenes have in common."""
+"""The base class of generators of 3D scenes."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
+from dataclasses import replace
 
+import torch
 from torch import Tensor, nn
 
 from scoredistill.annealing import Piecewise, at_progress
@@ -13,25 +15,26 @@ from scoredistill.ranges import require
 from scoredistill.rendering.camera import Camera
 from scoredistill.rendering.mesh import Mesh
 from scoredistill.rendering.picture import Render
+from scoredistill.types import Batch, Condition, Sample
 
 
 class SceneGenerator(Precise, Generator):
-    """n scenes in [-1, 1]^3 that cameras look at: radiance fields or meshes.
+    """n 3D scenes in [-1, 1]^3, rendered from cameras: radiance fields or meshes.
 
     The rows of a batch are particle-major: row = particle · V + view. A subclass implements `forward`, `render`, `mesh`
     and `color`, and has a `background`.
 
     Args:
         particles: number of scenes n, >= 1.
-        resolution: height and width of the training pictures, >= 1, constant or over training.
+        resolution: height and width of the training pictures, >= 1, constant or annealed.
     """
 
     particles: int
     background: nn.Module
     latents: int | None = None
-    """Channels of an autoencoder's latents that the scenes are made of in place of colors; None: colors."""
+    """Number of latent channels, for scenes of an autoencoder's latents; None: scenes of colors."""
     solid_radius: float = 0.0
-    """Radius of the ball around the origin that begins solid, in which no camera belongs; 0: there is none."""
+    """Radius of the ball around the origin that is solid at first, where no camera may be; 0: none."""
 
     def __init__(self, particles: int, resolution: int | Piecewise) -> None:
         require(">= 1", particles=particles, resolution=resolution)
@@ -40,37 +43,72 @@ class SceneGenerator(Precise, Generator):
 
     @property
     def resolution(self) -> int:
-        """Height and width of the training pictures at present."""
+        """Current height and width of the training pictures."""
         return round(at_progress(self._resolution, self.progress))
 
-    def _background(self, directions: Tensor, drawn: Tensor | None, given: Tensor | None) -> Tensor:
-        """(n, V, 1 or HW, C) colors of the background, or of the one that is given, (V, 3)."""
-        if given is not None:
-            return given.to(directions)[None, :, None].expand(self.particles, -1, 1, 3)
+    def _view(self, batch: Batch) -> tuple[Condition, Camera]:
+        """The batch's condition and its V cameras.
+
+        Raises:
+            ValueError: if there is no camera.
+        """
+        if batch.condition is None or batch.condition.camera is None:
+            raise ValueError(f"{type(self).__name__} needs a batch whose condition has a camera")
+        return batch.condition, batch.condition.camera
+
+    def _background(self, directions: Tensor, drawn: Tensor | None, color: Tensor | None) -> Tensor:
+        """Background colors, (n, V, 1 or H W, C).
+
+        Args:
+            directions: (V, H W, 3) unit directions of the rays.
+            drawn: (V, 4) uniform random numbers; None: deterministic.
+            color: (V, 3) replaces the generator's background; None: it does not.
+        """
+        if color is not None:
+            return color.to(directions)[None, :, None].expand(self.particles, -1, 1, 3)
         background_color: Tensor = self.background(directions, self.particles, drawn)
         return background_color
 
+    def _as_sample(
+        self, x: Tensor, condition: Condition, background_color: Tensor, regularizer: Tensor | None
+    ) -> Sample:
+        """Rendered pictures as a sample with one row per particle and view.
+
+        Args:
+            x: (n, V, C, H, W).
+            condition: V rows.
+            background_color: (n, V, 1 or H W, C). If each view has one color, it becomes the condition's background.
+            regularizer: scalar penalty, or None.
+        """
+        n, views = x.shape[:2]
+        view_index = torch.arange(views, device=x.device).repeat(n)
+        one_color = background_color.shape[2] == 1
+        background = background_color.flatten(0, 2).to(x.dtype) if one_color else None
+        particle = (self.first_particle + torch.arange(n, device=x.device)).repeat_interleave(views)
+        condition = replace(condition[view_index], background=background)
+        return Sample(x.flatten(0, 1), condition, particle, view_index, regularizer=regularizer)
+
     @abstractmethod
     def render(self, camera: Camera, height: int, width: int, background: Tensor | None = None) -> Render:
-        """Pictures without randomness and without gradient: the background's fixed color.
+        """Render pictures without randomness and without gradient. Random backgrounds have their fixed color.
 
         Args:
             camera: V views.
-            height, width: of the pictures.
-            background: (3,) or (V, 3) color in [-1, 1] in place of the generator's background.
+            height, width: size of the pictures in pixels.
+            background: (3,) or (V, 3) color in [-1, 1] that replaces the generator's background; None: it does not.
         """
 
     @abstractmethod
     def mesh(self, particle: int, resolution: int | None = None, threshold: float | None = None) -> Mesh:
-        """One particle's surface, colored at its vertices.
+        """Extract one particle's surface, with colors at its vertices.
 
         Args:
-            particle: its index.
-            resolution: lattice points along each axis, >= 2; None: the generator's own choice.
-            threshold: value of the generator's field at the surface; None: its own choice.
+            particle: index of the particle.
+            resolution: lattice points along each axis, >= 2; None: the generator chooses.
+            threshold: value of the generator's field at the surface; None: the generator chooses.
 
         Raises:
-            NoSurfaceError: if there is none, the scene being empty for example.
+            NoSurfaceError: if there is no surface, for example in an empty scene.
         """
 
     @abstractmethod
@@ -79,7 +117,7 @@ class SceneGenerator(Precise, Generator):
 
         Args:
             points: (P, 3) in world units.
-            particle: its index.
+            particle: index of the particle.
 
         Returns:
             (P, 3) in [-1, 1].

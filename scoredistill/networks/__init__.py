@@ -1,4 +1,4 @@
-"""Networks that teachers, critics, students and discriminators are made of."""
+"""Networks of teachers, critics, students and discriminators."""
 
 from scoredistill.networks.backbone import NO_LABEL, Backbone
 from scoredistill.networks.camera_embedding import CameraConditioned

@@ -1,4 +1,4 @@
-"""What every network owes, whoever uses it: teacher, critic, student or discriminator."""
+"""The base class of networks."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from torch import Tensor, nn
 from scoredistill.types import Condition
 
 NO_LABEL = -1
-"""The class label of a row that is asked without one, beside rows that have one."""
+"""Class label of an unconditional row in a batch with labels."""
 
 
 class Backbone(nn.Module, ABC):
-    """A network of (x_t, noise level, condition). A subclass implements `forward`; one that can be looked into, as a
-    discriminator does, also `bottleneck` and `width`.
+    """A network of (x_t, noise level, condition). A subclass implements `forward`, and for discriminators on its
+    features also `bottleneck` and `width`.
     """
 
     shardable = True
-    """Whether its weights may be cut over processes: not where its forward pass changes them."""
+    """Whether weights may be sharded over processes; False if the forward pass changes them."""
 
     @abstractmethod
     def forward(self, x: Tensor, log_snr: Tensor, condition: Condition | None) -> Tensor:
@@ -29,7 +29,7 @@ class Backbone(nn.Module, ABC):
         Args:
             x: (B, *D), scaled to about unit variance.
             log_snr: (B,) log(alpha^2 / sigma^2).
-            condition: B rows, or None. A row whose label is `NO_LABEL` is answered as if there were no labels.
+            condition: B rows, or None. A row with the label `NO_LABEL` is unconditional.
 
         Returns:
             (B, *D).
@@ -37,12 +37,12 @@ class Backbone(nn.Module, ABC):
 
     @property
     def bottleneck(self) -> nn.Module:
-        """The layer whose output is the network's deepest description of its input.
+        """The layer whose output is the network's deepest representation of its input.
 
         Raises:
-            TypeError: if the network does not name one.
+            TypeError: if the network does not define one.
         """
-        raise TypeError(f"{type(self).__name__} names no bottleneck, which a discriminator on its features needs")
+        raise TypeError(f"{type(self).__name__} defines no bottleneck, which a discriminator on its features needs")
 
     @property
     def spatial(self) -> bool:
@@ -54,17 +54,17 @@ class Backbone(nn.Module, ABC):
         """Channels of the bottleneck's output, which is (B, width), (B, width, H, W) or (B, L, width).
 
         Raises:
-            TypeError: if the network does not name one.
+            TypeError: if the network does not define a bottleneck.
         """
-        raise TypeError(f"{type(self).__name__} names no bottleneck, which a discriminator on its features needs")
+        raise TypeError(f"{type(self).__name__} defines no bottleneck, which a discriminator on its features needs")
 
     def features(self, x: Tensor, log_snr: Tensor, condition: Condition | None) -> Tensor:
-        """The bottleneck's output, (B, width), (B, width, H, W) or (B, L, width). What lies behind it is not computed.
+        """The bottleneck's output, (B, width), (B, width, H, W) or (B, L, width). Later layers are not computed.
 
         Arguments are those of `forward`.
 
         Raises:
-            TypeError: if the network names no bottleneck.
+            TypeError: if the network does not define a bottleneck.
         """
         with self._stopping_at(self.bottleneck):
             try:
@@ -87,7 +87,7 @@ class Backbone(nn.Module, ABC):
 
 
 class _Reached(Exception):
-    """Leaves a forward pass with what was wanted of it: no architecture offers its first half alone."""
+    """Leaves a forward pass with the bottleneck's output, because architectures cannot run only their first half."""
 
     def __init__(self, output: Tensor) -> None:
         super().__init__()

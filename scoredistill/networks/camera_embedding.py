@@ -1,4 +1,4 @@
-"""Cameras for a network of diffusers that was trained without them."""
+"""Camera conditioning for a network of diffusers that was trained without cameras."""
 
 from __future__ import annotations
 
@@ -19,21 +19,22 @@ from scoredistill.types import Condition
 FILE = "camera_embedding.safetensors"
 
 TIME_LAYERS = ("time_embedding", "time_text_embed", "adaln_single.emb")
-"""Ends of the names under which networks of diffusers embed the noise level, (B, width), once for all their blocks."""
+"""Last parts of the names of the layers in which networks of diffusers embed the noise level, (B, width)."""
 
 
 class CameraConditioned(Backbone):
-    """A backbone F that is told the camera too:
+    """A backbone F that is also conditioned on the camera:
 
         F(x, emb(t) + W_2 silu(W_1 pose + b_1) + b_2)
 
-    with the flattened 4 x 4 pose, camera to world. W_2 and b_2 begin at zero, so that at first nothing changes.
+    with the flattened 4 x 4 pose, camera to world. W_2 and b_2 are zero at first, so the initial output is unchanged.
 
-    ProlificDreamer: High-Fidelity and Diverse Text-to-3D Generation with VSD, 2023, arXiv:2305.16213.
+    "ProlificDreamer: High-Fidelity and Diverse Text-to-3D Generation with Variational Score Distillation" (2023),
+    arXiv:2305.16213.
 
     Args:
-        backbone: F, which embeds the noise level in a layer of diffusers' usual names.
-        dropout: probability with which a sample's camera is hidden in training, in [0, 1]: zero is added then.
+        backbone: F, which embeds the noise level in a layer with one of diffusers' names.
+        dropout: probability of dropping a sample's camera in training, in [0, 1], that is, of adding zero.
 
     Raises:
         ValueError: if there is no such layer, or dropout is out of range.
@@ -55,10 +56,10 @@ class CameraConditioned(Backbone):
             return self.backbone(x, log_snr, condition)
 
     def embedding(self, condition: Condition | None) -> Tensor:
-        """What is added to the time embedding, (B, width), zero for what is hidden.
+        """The term that is added to the time embedding, (B, width), zero for dropped cameras.
 
         Args:
-            condition: with B cameras.
+            condition: a condition with B cameras.
 
         Raises:
             ValueError: if there are no cameras.
@@ -71,17 +72,24 @@ class CameraConditioned(Backbone):
         return embedding * (torch.rand(len(embedding), 1) >= self.dropout).to(embedding)
 
     def save(self, folder: str | Path) -> None:
-        """Write the camera's MLP into a folder."""
+        """Write the camera's MLP into a folder.
+
+        Args:
+            folder: the destination.
+        """
         from safetensors.torch import save
 
         content = save({name: value.detach() for name, value in self.mlp.named_parameters()})
         write_atomically(Path(folder) / FILE, lambda file: file.write(content))
 
     def load(self, folder: str | Path) -> None:
-        """Read what `save` has written.
+        """Load an MLP that `save` has written.
+
+        Args:
+            folder: the folder of `save`.
 
         Raises:
-            ValueError: if it is not there, or of another width.
+            ValueError: if there is no file, or its width is different.
         """
         copy_tensors(dict(self.mlp.named_parameters()), Path(folder) / FILE)
 
@@ -100,17 +108,17 @@ class CameraConditioned(Backbone):
     @property
     def _time_layer(self) -> nn.Module:
         ends, named = tuple(f".{name}" for name in TIME_LAYERS), self.backbone.named_modules()
-        found = next((module for name, module in named if f".{name}".endswith(ends)), None)
-        if found is None:
+        layer = next((module for name, module in named if f".{name}".endswith(ends)), None)
+        if layer is None:
             raise ValueError(
-                f"camera: {type(self.backbone).__name__}'s network has none of {', '.join(TIME_LAYERS)}, to which a "
+                f"camera: {type(self.backbone).__name__}'s network has none of {', '.join(TIME_LAYERS)}, to which the "
                 "camera's embedding is added: set camera: false"
             )
-        return found
+        return layer
 
     @staticmethod
     def _last_linear(layer: nn.Module) -> nn.Linear:
-        """The layer whose output is as wide as the time embedding."""
+        """The last linear layer of the time embedding, whose output has the embedding's width."""
         return cast(nn.Linear, getattr(layer, "timestep_embedder", layer).linear_2)
 
     @contextmanager

@@ -1,4 +1,4 @@
-"""A network with a parameterization: what turns its raw output into a prediction, and what it is trained on."""
+"""A network with a parameterization, which converts its raw output to a prediction and defines its training error."""
 
 from __future__ import annotations
 
@@ -18,32 +18,32 @@ Parameterization = Literal["edm", "epsilon", "x0", "v", "flow", "score"]
 
 
 class Denoiser(nn.Module):
-    """A backbone F as a denoiser under any schedule.
+    """A backbone F as a denoiser, with any noise schedule.
 
-    As epsilon, x0, v, flow or score the output is that quantity, of an input scaled to about unit variance, or of x_t
-    itself:
+    With prediction epsilon, x0, v, flow or score, the output is that quantity y, and the input is scaled to about unit
+    variance (or is x_t, without `scale_input`):
 
         y(x_t, t) = F(x_t / sqrt(alpha^2 + sigma^2), t)
 
-    As edm it is EDM's preconditioning, with s = sigma / alpha and d the data's standard deviation:
+    With prediction edm, it uses EDM's preconditioning, where s = sigma / alpha and d is the data's standard deviation:
 
         x0(x_t, t) = c_skip x_t / alpha + c_out F(c_in x_t / alpha, t)
         c_skip = d^2 / (s^2 + d^2),   c_out = s d / sqrt(s^2 + d^2),   c_in = 1 / sqrt(s^2 + d^2)
 
-    and with q^2 = sigma^2 + alpha^2 d^2 the same as v, which has a value at both ends of time:
+    With q^2 = sigma^2 + alpha^2 d^2 this is, as v, which is finite at both ends of time,
 
         v(x_t, t) = (alpha sigma (1 - d^2) x_t - d q (alpha^2 + sigma^2) F) / q^2
 
-    It is trained in the units of F. For edm that is the loss on x0 under EDM's weight 1 / s^2 + 1 / d^2, which is also
-    DMD2's for its critic; for v it is the weight 1 / s^2 + 1.
+    The training error is in the units of F. For edm it is the error of x0 with EDM's weight 1 / s^2 + 1 / d^2, which
+    DMD2 also uses for its critic; for v it is the error of x0 with the weight 1 / s^2 + 1.
 
-    Elucidating the Design Space of Diffusion-Based Generative Models, 2022, arXiv:2206.00364.
+    "Elucidating the Design Space of Diffusion-Based Generative Models" (2022), arXiv:2206.00364.
 
     Args:
         network: F.
         prediction: edm, or what F outputs.
         sigma_data: d, for edm only, > 0.
-        scale_input: False: F sees x_t itself, as published flow transformers do; edm always scales.
+        scale_input: whether the input is scaled; False for published flow transformers. edm always scales.
 
     Raises:
         ValueError: if the parameterization is unknown or sigma_data is not positive.
@@ -60,7 +60,9 @@ class Denoiser(nn.Module):
         super().__init__()
         if prediction not in get_args(Parameterization):
             raise ValueError(f"unknown parameterization {prediction!r}; choose {', '.join(get_args(Parameterization))}")
-        self.network, self.prediction, self.sigma_data = network, prediction, sigma_data
+        self.network = network
+        self.prediction = prediction
+        self.sigma_data = sigma_data
         self.scale_input = scale_input
 
     def forward(self, x_t: Tensor, t: float | Tensor, condition: Condition | None, schedule: Schedule) -> Prediction:
@@ -84,17 +86,18 @@ class Denoiser(nn.Module):
         return self.network.features(self._scaled(x_t, t, schedule), schedule.log_snr(t), condition)
 
     def training_error(self, diffused: Diffused) -> Tensor:
-        """The `error` of the network's own prediction at the diffused samples, (B,)."""
+        """The `error` of the network's prediction at the diffused samples, (B,)."""
         return self.error(self(diffused.x_t, diffused.t, diffused.condition, diffused.schedule), diffused)
 
     def error(self, predicted: Prediction, diffused: Diffused) -> Tensor:
-        """Squared error of each sample in the units of F, the mean over its dimensions, (B,).
+        """Squared error of each sample in the units of F, averaged over its dimensions, (B,).
 
         Args:
-            predicted: what `forward` said at the diffused samples.
+            predicted: result of `forward` at the diffused samples.
             diffused: the samples.
         """
-        x, schedule, t = diffused.sample.x.detach(), diffused.schedule, diffused.t
+        x = diffused.sample.x.detach()
+        schedule, t = diffused.schedule, diffused.t
         kind: PredictionType = "v" if self.prediction == "edm" else self.prediction
         error = getattr(predicted, kind) - Prediction.truth(kind, x, diffused.epsilon, t, schedule).value
         if self.prediction == "edm":
@@ -102,7 +105,7 @@ class Denoiser(nn.Module):
         return error.flatten(1).square().mean(1)
 
     def _scaled(self, x_t: Tensor, t: Tensor, schedule: Schedule) -> Tensor:
-        """x_t as the backbone sees it."""
+        """The backbone's input at x_t."""
         alpha, sigma = schedule(t)
         if self.prediction == "edm":
             # c_in x_t / alpha, with c_in = 1 / sqrt(s^2 + d^2)
@@ -112,7 +115,7 @@ class Denoiser(nn.Module):
         return x_t * right_pad_dims(scale, x_t).to(x_t.dtype)
 
     def _preconditioning(self, t: Tensor, like: Tensor, schedule: Schedule) -> tuple[Tensor, Tensor]:
-        """Of v: what multiplies x_t, and what multiplies F; each to multiply (B, *D)."""
+        """The coefficients of x_t and of F in v, each of a shape that multiplies (B, *D)."""
         alpha, sigma = (right_pad_dims(each, like) for each in schedule(t))
         d = self.sigma_data
         q_squared = sigma**2 + (alpha * d) ** 2

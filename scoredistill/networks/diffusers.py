@@ -1,4 +1,4 @@
-"""Any UNet or transformer of diffusers as a backbone."""
+"""UNets and transformers of diffusers as backbones."""
 
 from __future__ import annotations
 
@@ -20,28 +20,28 @@ TimeInput = Literal["edm", "flow", "discrete"]
 class DiffusersBackbone(Backbone):
     """UNet2DModel, UNet2DConditionModel or a transformer of diffusers.
 
-    The noise level reaches the network in the convention that it was trained with:
+    The noise level is passed in the convention that the network was trained with:
 
         edm         250 log(sigma / alpha), four orders of magnitude apart for EDM's range
         flow        1000 sigma / (alpha + sigma)
-        discrete    the index 0 ... N - 1 of a discrete schedule, Stable Diffusion's for example
+        discrete    the index 0 ... N - 1 of a discrete schedule, for example Stable Diffusion's
 
-    Class labels go to the network itself where it has an embedding of them (num_class_embeds, one more than there are
-    classes if it can also be asked without). Cameras, or labels of a network without, are embedded here and added to
-    the time embedding; the network must then be built with class_embed_type="identity".
+    If the network embeds class labels (num_class_embeds, with an additional embedding for no label), labels are passed
+    to it. Otherwise labels, and cameras in all cases, are embedded here and added to the time embedding; the network
+    must then be built with class_embed_type="identity".
 
     Args:
         network: the model of diffusers.
         classes: number of class labels, >= 1; None: labels are ignored.
-        camera: whether it is conditioned on cameras.
-        label_dropout: probability with which a label is hidden in training, in [0, 1].
-        camera_dropout: likewise for the camera, in [0, 1].
+        camera: whether the network is conditioned on cameras.
+        label_dropout: probability of dropping a label in training, in [0, 1].
+        camera_dropout: probability of dropping a camera in training, in [0, 1].
         time: the convention of the noise level.
-        schedule: of `discrete`; None: Stable Diffusion's.
-        gradient_checkpointing: compute activations again in the backward pass instead of keeping them.
+        schedule: schedule of the convention `discrete`; None: Stable Diffusion's.
+        gradient_checkpointing: recompute activations in the backward pass instead of storing them.
 
     Raises:
-        ValueError: if labels or cameras are asked for and the network cannot take them.
+        ValueError: if the network does not support labels or cameras, and they are requested.
     """
 
     def __init__(
@@ -58,7 +58,9 @@ class DiffusersBackbone(Backbone):
         require(">= 1", classes=classes)
         require("[0, 1]", label_dropout=label_dropout, camera_dropout=camera_dropout)
         super().__init__()
-        self.network, self.classes, self.label_dropout = network, classes, label_dropout
+        self.network = network
+        self.classes = classes
+        self.label_dropout = label_dropout
         self.time: TimeInput = time
         self.schedule = schedule or LinearSchedule()
         self.settings: dict[str, Any] = {"classes": classes, "camera": camera, "label_dropout": label_dropout}
@@ -69,7 +71,9 @@ class DiffusersBackbone(Backbone):
         self.own_labels = classes is not None and not camera and rows >= classes
         self.null_label = rows - 1 if self.own_labels and classes is not None and rows > classes else None
         if self.own_labels and label_dropout > 0 and self.null_label is None:
-            raise ValueError(f"label_dropout needs a network with num_class_embeds {rows + 1}, one for no label")
+            raise ValueError(
+                f"label_dropout needs a network with num_class_embeds {rows + 1}, with an embedding for no label"
+            )
         embedded = None if self.own_labels else classes
         width = 4 * config.get("block_out_channels", [0])[0]
         self.condition = ConditionEmbedding(width, embedded, camera, label_dropout, camera_dropout)
@@ -83,10 +87,10 @@ class DiffusersBackbone(Backbone):
     def forward(self, x: Tensor, log_snr: Tensor, condition: Condition | None) -> Tensor:
         x = x.to(self.dtype)
         output = self.network(x, **self.inputs(x, log_snr, condition), return_dict=False)[0]
-        return output[:, : x.shape[1]]  # some networks predict a variance in further channels
+        return output[:, : x.shape[1]]  # some networks predict a variance in additional channels
 
     def inputs(self, x: Tensor, log_snr: Tensor, condition: Condition | None) -> dict[str, Any]:
-        """What the network is told beside x; a subclass adds what its architecture wants to know."""
+        """The network's inputs other than x. A subclass adds the inputs of its architecture."""
         inputs: dict[str, Any] = {"timestep": self._timestep(log_snr)}
         if self.own_labels:
             inputs["class_labels"] = self._labels(condition, len(x), x.device)
@@ -98,7 +102,7 @@ class DiffusersBackbone(Backbone):
 
     @staticmethod
     def text(condition: Condition | None) -> TextEmbeddings:
-        """The condition's embeddings.
+        """The condition's text embeddings.
 
         Raises:
             ValueError: if it has none.
@@ -109,19 +113,19 @@ class DiffusersBackbone(Backbone):
 
     @classmethod
     def pooled(cls, condition: Condition | None) -> Tensor:
-        """The condition's embeddings of whole prompts, (B, P).
+        """The condition's pooled text embeddings, (B, P).
 
         Raises:
             ValueError: if it has none.
         """
         pooled = cls.text(condition).pooled
         if pooled is None:
-            raise ValueError("the network wants pooled embeddings of the prompt too: TextEmbeddings(tokens, pooled)")
+            raise ValueError("the network needs pooled text embeddings: TextEmbeddings(tokens, pooled)")
         return pooled
 
     @property
     def dtype(self) -> torch.dtype:
-        """What the network's weights are kept in, and its input is given in."""
+        """Dtype of the network's weights and input."""
         return next(self.network.parameters()).dtype
 
     @property
@@ -133,7 +137,7 @@ class DiffusersBackbone(Backbone):
         if blocks is None:
             return super().bottleneck
         block = blocks[len(blocks) // 2]
-        # Blocks that attend to text and picture jointly return the text first: the picture is what this layer reads.
+        # Blocks with joint attention to text and picture return the text first; the input of this layer is the picture.
         return block.norm1 if hasattr(block, "norm1_context") else block
 
     @property
@@ -158,14 +162,14 @@ class DiffusersBackbone(Backbone):
                 return (steps * self.schedule.t_at_log_snr(log_snr) - 1).clamp(min=0)
 
     def _labels(self, condition: Condition | None, n: int, device: torch.device) -> Tensor:
-        """The class of each sample, or the row for no class."""
-        given = None if condition is None else condition.label
-        label = torch.full((n,), NO_LABEL, device=device) if given is None else given.to(device)
+        """The class of each sample, or the index of the embedding for no label."""
+        labels = None if condition is None else condition.label
+        label = torch.full((n,), NO_LABEL, device=device) if labels is None else labels.to(device)
         if self.null_label is None:
-            if given is None or bool((label == NO_LABEL).any()):
+            if labels is None or bool((label == NO_LABEL).any()):
                 raise ValueError(
-                    "the network was built with classes=, but the batch has no labels; a network that is to be asked "
-                    "without them needs one more class embedding and label_dropout above 0"
+                    "the network was built with classes=, but the batch has no labels; calls without labels need a "
+                    "network with one more class embedding and label_dropout above 0"
                 )
             return label
         label = label.masked_fill(label == NO_LABEL, self.null_label)

@@ -1,4 +1,4 @@
-"""EDM's two U-Nets, with the names and shapes of the published weights."""
+"""EDM's U-Nets, with the names and shapes of the published weights."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ Architecture = Literal["ddpm++", "adm"]
 
 @dataclass(frozen=True)
 class _Kind:
-    """In what the blocks of the two architectures differ."""
+    """Differences between the blocks of the two architectures."""
 
     eps: float
-    scale: float  # of each residual sum
-    adaptive: bool  # whether the embedding scales as well as shifts
+    scale: float  # factor of each residual sum
+    adaptive: bool  # whether the embedding scales in addition to shifting
     projected: bool  # whether the shortcut of a resampling block has a convolution
     head: int | None  # channels of an attention head; None: one head
 
@@ -56,7 +56,7 @@ def _norm(channels: int, eps: float) -> nn.GroupNorm:
 
 
 class _Block(nn.Module):
-    """A residual block with the noise level's embedding, then perhaps self-attention."""
+    """A residual block with the noise level's embedding, followed by self-attention in some stages."""
 
     def __init__(self, stage: Stage, embedding: int, kind: _Kind, dropout: float) -> None:
         super().__init__()
@@ -100,28 +100,28 @@ class _Block(nn.Module):
 class EDMUNet(StagedUNet):
     """The U-Nets of EDM, F of its preconditioning: Denoiser(EDMUNet(...), "edm", sigma_data=0.5).
 
-    The noise level enters as c_noise = log(sigma / alpha) / 4, the class as a one-hot row, zeros if there is none.
+    The noise level enters as c_noise = log(sigma / alpha) / 4, the class as a one-hot row, or zeros without a class.
     Parameters and buffers have the names and shapes of the published tensors under `model.`:
 
         ddpm++      CIFAR-10, FFHQ and AFHQ (the "vp" files)
         adm         ImageNet at 64 x 64
 
-    Elucidating the Design Space of Diffusion-Based Generative Models, 2022, arXiv:2206.00364.
+    "Elucidating the Design Space of Diffusion-Based Generative Models" (2022), arXiv:2206.00364.
 
     Args:
         architecture: ddpm++ or adm.
         resolution: H = W, >= 1.
         in_channels: channels of the input and of the output, >= 1.
-        channels: channels that the multipliers multiply, >= 1.
-        multipliers: of the channels at each resolution, the finest first, >= 1.
+        channels: base number of channels, >= 1.
+        multipliers: factor of `channels` at each resolution, finest first, >= 1.
         blocks: residual blocks at each resolution of the encoder, >= 1.
         attention: resolutions with self-attention, >= 1.
         classes: number of class labels, >= 1; None: labels are ignored.
-        augmentations: inputs of `map_augment`, a layer of published CIFAR-10 weights (9) that only training under
-            augmentation uses, >= 0. It is never used here and needs no place: 0 leaves it out.
-        dropout: in the blocks, in [0, 1).
-        label_dropout: probability with which a label is hidden in training, in [0, 1].
-        weights: file of published weights (.pkl as published, .safetensors or a torch file); None: random ones.
+        augmentations: inputs of `map_augment`, a layer of the published CIFAR-10 weights (9) that is only used in
+            training with augmentation, >= 0. It is not used here; 0: leave it out.
+        dropout: dropout probability in the blocks, in [0, 1).
+        label_dropout: probability of dropping a label in training, in [0, 1].
+        weights: file of published weights (.pkl as published, .safetensors or a torch file); None: random weights.
 
     Raises:
         ValueError: if the architecture is unknown, the resolution cannot be halved often enough, or weights do not fit.
@@ -158,7 +158,9 @@ class EDMUNet(StagedUNet):
         super().__init__()
         if architecture not in KINDS:
             raise ValueError(f"unknown architecture {architecture!r}; choose {', '.join(get_args(Architecture))}")
-        self.simple, self.classes, self.label_dropout = architecture == "ddpm++", classes, label_dropout
+        self.simple = architecture == "ddpm++"
+        self.classes = classes
+        self.label_dropout = label_dropout
         self.settings: dict[str, Any] = {"architecture": architecture, "resolution": resolution}
         self.settings |= {"in_channels": in_channels, "channels": channels, "multipliers": tuple(multipliers)}
         self.settings |= {"blocks": blocks, "attention": tuple(attention), "classes": classes}
@@ -178,7 +180,7 @@ class EDMUNet(StagedUNet):
 
         Args:
             classes: 10, or None for the unconditional model.
-            weights: file of published weights, edm-cifar10-32x32-cond-vp.pkl for example.
+            weights: file of published weights, for example edm-cifar10-32x32-cond-vp.pkl.
 
         Raises:
             ValueError: if the weights do not fit.
@@ -190,7 +192,7 @@ class EDMUNet(StagedUNet):
         """The ADM of ImageNet at 64 x 64, 295.9 million parameters.
 
         Args:
-            weights: file of published weights, edm-imagenet-64x64-cond-adm.pkl for example.
+            weights: file of published weights, for example edm-imagenet-64x64-cond-adm.pkl.
 
         Raises:
             ValueError: if the weights do not fit.
@@ -243,7 +245,7 @@ class EDMUNet(StagedUNet):
             self.set_submodule(name, module)
 
     def _initialize(self) -> None:
-        """As published: what ends a residual branch, and the last layer, at or next to nothing."""
+        """Initialize as published: the last layers of residual branches and of the network are zero or almost zero."""
         for name, module in self.named_modules():
             if not isinstance(module, nn.Linear | nn.Conv2d | ResampledConv):
                 continue

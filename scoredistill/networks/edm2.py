@@ -25,13 +25,13 @@ LARGEST_ACTIVATION = 256.0
 
 
 def normalized(x: Tensor, dims: Sequence[int]) -> Tensor:
-    """x / (eps + rms(x)) over the given dimensions, eps = 1e-4: every such slice gets magnitude 1 (equation 47).
+    """x / (eps + rms(x)) over some dimensions, with eps = 1e-4: each slice gets magnitude 1 (equation 47).
 
-    Analyzing and Improving the Training Dynamics of Diffusion Models, 2023, arXiv:2312.02696.
+    "Analyzing and Improving the Training Dynamics of Diffusion Models" (2023), arXiv:2312.02696.
 
     Args:
         x: any shape.
-        dims: over which the root mean square is taken.
+        dims: dimensions of the root mean square.
     """
     precision = torch.promote_types(x.dtype, torch.float32)
     norm = torch.linalg.vector_norm(x, dim=list(dims), keepdim=True, dtype=precision)
@@ -49,35 +49,35 @@ def mp_silu(x: Tensor) -> Tensor:
 
 
 def mp_sum(a: Tensor, b: Tensor, t: float) -> Tensor:
-    """((1 - t) a + t b) / sqrt((1 - t)^2 + t^2), of magnitude 1 if a and b are so and uncorrelated (equation 88 of
-    arXiv:2312.02696).
+    """((1 - t) a + t b) / sqrt((1 - t)^2 + t^2), of magnitude 1 if a and b have magnitude 1 and are uncorrelated
+    (equation 88 of arXiv:2312.02696).
 
     Args:
         a: any shape.
-        b: likewise.
+        b: the same shape.
         t: share of b, in [0, 1].
     """
     return torch.lerp(a, b, t) / math.hypot(1 - t, t)
 
 
 def mp_cat(a: Tensor, b: Tensor, t: float) -> Tensor:
-    """Channels of a and b, each scaled so that t is b's share however many channels it has, and the whole keeps
-    magnitude 1 (equation 103 of arXiv:2312.02696).
+    """Channels of a and b, scaled so that b's share is t for any number of channels, and the result has magnitude 1
+    (equation 103 of arXiv:2312.02696).
 
     Args:
         a: (B, C_a, H, W).
         b: (B, C_b, H, W).
         t: share of b, in [0, 1].
     """
-    whole = math.sqrt(a.shape[1] + b.shape[1]) / math.hypot(1 - t, t)
-    return torch.cat([a * (whole * (1 - t) / math.sqrt(a.shape[1])), b * (whole * t / math.sqrt(b.shape[1]))], 1)
+    scale = math.sqrt(a.shape[1] + b.shape[1]) / math.hypot(1 - t, t)
+    return torch.cat([a * (scale * (1 - t) / math.sqrt(a.shape[1])), b * (scale * t / math.sqrt(b.shape[1]))], 1)
 
 
 class _Weights(nn.Module):
-    """A linear layer or convolution without bias, of rows that always have norm 1.
+    """A linear layer (kernel 0) or convolution without bias, whose rows always have norm 1.
 
-    kernel 0: linear. In training the stored weights too are brought back to magnitude 1, so that their growth does not
-    slow learning down (forced weight normalization, section 2.3).
+    In training, the stored weights are also normalized to magnitude 1, so that their growth does not slow down learning
+    (forced weight normalization, section 2.3).
     """
 
     def __init__(self, inputs: int, outputs: int, kernel: int = 0) -> None:
@@ -88,8 +88,8 @@ class _Weights(nn.Module):
     def forward(self, x: Tensor, gain: Tensor | float = 1.0) -> Tensor:
         dims = range(1, self.weight.ndim)
         if self.training and self.weight.requires_grad:
-            # By way of .data: an earlier forward in the same graph keeps its weights for its backward pass, and a
-            # second normalization does not change them.
+            # Through .data, because a previous forward pass in the same graph still needs the weights for its backward
+            # pass. A second normalization does not change them.
             self.weight.data.copy_(normalized(self.weight.detach(), dims))
         weight = normalized(self.weight, dims) * (gain / math.sqrt(self.weight[0].numel()))
         weight = weight.to(x.dtype)
@@ -112,7 +112,7 @@ class _Fourier(nn.Module):
 
 
 class _Block(nn.Module):
-    """A residual block of the encoder, which normalizes each pixel at its start, or of the decoder, which does not."""
+    """A residual block of the encoder, which first normalizes each pixel, or of the decoder, which does not."""
 
     def __init__(self, stage: Stage, embedding: int, decodes: bool, dropout: float) -> None:
         super().__init__()
@@ -156,31 +156,31 @@ class _Block(nn.Module):
 class EDM2UNet(StagedUNet):
     """The magnitude-preserving U-Net of EDM2, F of EDM's preconditioning: Denoiser(EDM2UNet(...), "edm", 0.5).
 
-    Weights, activations and sums keep magnitude 1 by construction, so it has no normalization layers and no biases; a
-    constant channel is appended to the input instead. The noise level enters as c_noise = log(sigma / alpha) / 4, the
-    class as a one-hot row, zeros if there is none. Parameters and buffers have the names and shapes of the published
-    tensors under `unet.`; the uncertainty's (logvar) are not needed. The published sizes have 128 (XS), 192 (S), 256
-    (M), 320 (L), 384 (XL) and 448 (XXL) channels, of ImageNet's latents (4 x 64 x 64) or images (3 x 64 x 64).
+    Weights, activations and sums have magnitude 1 by construction, so there are no normalization layers and no biases;
+    a constant channel is appended to the input instead. The noise level enters as c_noise = log(sigma / alpha) / 4, the
+    class as a one-hot row, or zeros without a class. Parameters and buffers have the names and shapes of the published
+    tensors under `unet.`; those of the uncertainty (logvar) are not used. The published sizes have 128 (XS), 192 (S),
+    256 (M), 320 (L), 384 (XL) and 448 (XXL) channels, for ImageNet's latents (4 x 64 x 64) or images (3 x 64 x 64).
 
-    Analyzing and Improving the Training Dynamics of Diffusion Models, 2023, arXiv:2312.02696.
+    "Analyzing and Improving the Training Dynamics of Diffusion Models" (2023), arXiv:2312.02696.
 
     Args:
         resolution: H = W, >= 1.
         in_channels: channels of the input and of the output, >= 1.
-        channels: channels that the multipliers multiply, >= 1; attention's heads have 64 each.
-        multipliers: of the channels at each resolution, the finest first, >= 1.
+        channels: base number of channels, >= 1; attention heads have 64 channels each.
+        multipliers: factor of `channels` at each resolution, finest first, >= 1.
         blocks: residual blocks at each resolution of the encoder, >= 1.
         attention: resolutions with self-attention, >= 1.
         classes: number of class labels, >= 1; None: labels are ignored.
-        dropout: in the blocks, in [0, 1).
-        label_dropout: probability with which a label is hidden in training, in [0, 1].
-        weights: file of published weights (.pkl as published, .safetensors or a torch file); None: random ones.
+        dropout: dropout probability in the blocks, in [0, 1).
+        label_dropout: probability of dropping a label in training, in [0, 1].
+        weights: file of published weights (.pkl as published, .safetensors or a torch file); None: random weights.
 
     Raises:
         ValueError: if the resolution cannot be halved often enough, or the weights do not fit.
     """
 
-    shardable = False  # in training it keeps its weights normalized
+    shardable = False  # the forward pass normalizes the weights in training
 
     def __init__(
         self,

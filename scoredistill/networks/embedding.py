@@ -1,4 +1,4 @@
-"""Embeddings of what a sample is asked to be: its class and its camera."""
+"""Embeddings of class labels and cameras."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from scoredistill.types import Condition
 
 
 class ConditionEmbedding(nn.Module):
-    """Adds up embeddings of the class label and of the camera (pose and field of view through an MLP).
+    """The sum of the embeddings of the class label and of the camera (pose and field of view through an MLP).
 
     Args:
-        width: size of the embedding, >= 0; 0 where there is no condition.
+        width: size of the embedding, >= 0; 0 without conditions.
         classes: number of class labels, >= 1; None: labels are ignored.
-        camera: whether cameras are looked at.
-        label_dropout: probability with which a sample's label is hidden in training, in [0, 1]. Above 0 the network can
-            also be asked without labels, as classifier-free guidance does.
-        camera_dropout: likewise for the camera, in [0, 1].
+        camera: whether cameras are embedded.
+        label_dropout: probability of dropping a sample's label in training, in [0, 1]. Above 0 the network can also be
+            called without labels, for classifier-free guidance.
+        camera_dropout: probability of dropping a sample's camera in training, in [0, 1].
     """
 
     def __init__(
@@ -34,47 +34,53 @@ class ConditionEmbedding(nn.Module):
         require(">= 1", classes=classes)
         require("[0, 1]", label_dropout=label_dropout, camera_dropout=camera_dropout)
         super().__init__()
-        self.width, self.label_dropout, self.camera_dropout = width, label_dropout, camera_dropout
+        self.width = width
+        self.label_dropout = label_dropout
+        self.camera_dropout = camera_dropout
         self.label = nn.Embedding(classes, width) if classes else None
         self.camera = nn.Sequential(nn.Linear(17, width), nn.SiLU(), nn.Linear(width, width)) if camera else None
 
     @property
     def active(self) -> bool:
-        """Whether there is anything to embed."""
+        """Whether labels or cameras are embedded."""
         return self.label is not None or self.camera is not None
 
     def forward(self, condition: Condition | None, like: Tensor) -> Tensor:
-        """(B, width), zero for what is hidden; `like` (B, ...) tells B, dtype and device.
+        """The embedding, (B, width), zero for dropped labels and cameras.
+
+        Args:
+            condition: B rows, or None.
+            like: (B, ...) with the result's dtype and device.
 
         Raises:
-            ValueError: if a label or a camera is missing that was never hidden in training.
+            ValueError: if a label is missing that was never dropped in training, or a camera is missing.
         """
-        return self._of_label(condition, like) + self._of_camera(condition, like)
+        return self._label_embedding(condition, like) + self._camera_embedding(condition, like)
 
-    def _of_label(self, condition: Condition | None, like: Tensor) -> Tensor:
+    def _label_embedding(self, condition: Condition | None, like: Tensor) -> Tensor:
         if self.label is None:
             return like.new_zeros(len(like), self.width)
         label = None if condition is None or condition.label is None else condition.label.to(like.device)
         if self.label_dropout == 0 and (label is None or bool((label == NO_LABEL).any())):
             raise ValueError(
-                "the network was built with classes=, but the batch has no labels; a network that is to be asked "
-                "without them needs label_dropout above 0"
+                "the network was built with classes=, but the batch has no labels; calls without labels need a network "
+                "with label_dropout above 0"
             )
         if label is None:
             return like.new_zeros(len(like), self.width)
-        known = label != NO_LABEL
-        return self._hidden(self.label(label.where(known, 0)).where(known[:, None], 0), self.label_dropout)
+        labeled = label != NO_LABEL
+        return self._dropped(self.label(label.where(labeled, 0)).where(labeled[:, None], 0), self.label_dropout)
 
-    def _of_camera(self, condition: Condition | None, like: Tensor) -> Tensor:
+    def _camera_embedding(self, condition: Condition | None, like: Tensor) -> Tensor:
         if self.camera is None:
             return like.new_zeros(len(like), self.width)
         if condition is None or condition.camera is None:
             raise ValueError("the network was built with camera=True, but the batch has no cameras")
         camera = condition.camera
         features = torch.cat([camera.pose.flatten(1), torch.deg2rad(camera.fov)[:, None]], 1).to(like)
-        return self._hidden(self.camera(features), self.camera_dropout)
+        return self._dropped(self.camera(features), self.camera_dropout)
 
-    def _hidden(self, embedding: Tensor, probability: float) -> Tensor:
+    def _dropped(self, embedding: Tensor, probability: float) -> Tensor:
         if not self.training or probability == 0:
             return embedding
         return embedding * (torch.rand(len(embedding), 1) >= probability).to(embedding)

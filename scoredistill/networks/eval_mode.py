@@ -1,4 +1,4 @@
-"""Training and evaluation mode of modules."""
+"""Evaluation mode of modules in a `with` block."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import nn
 
 @contextmanager
 def eval_mode(*modules: nn.Module) -> Iterator[None]:
-    """Modules in evaluation mode inside the `with` block, without dropout; each as it was afterwards."""
+    """Set modules to evaluation mode inside the `with` block, and restore each submodule's mode afterwards."""
     trained = [module for each in modules for module in each.modules() if module.training]
     for module in trained:
         module.training = False

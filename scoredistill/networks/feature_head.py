@@ -1,4 +1,4 @@
-"""Small networks on top of another's features."""
+"""Small networks on another network's features."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from scoredistill.ranges import require
 
 
 class FeatureHead(nn.Module):
-    """One number from features, the mean over their positions.
+    """One number per sample from features, averaged over their positions.
 
-    A map (B, width, H, W) goes through two convolutions that halve it, which see where things are; vectors (B, width)
-    and tokens (B, L, width) through two linear layers.
+    A map (B, width, H, W) is processed by two convolutions with stride 2, which are sensitive to positions; vectors
+    (B, width) and tokens (B, L, width) by two linear layers.
 
     Args:
         width: channels of the features, >= 1.

@@ -1,4 +1,4 @@
-"""Whether weights are numbers: NaN and infinity spread, and are looked for before weights are written or used."""
+"""Search for NaN and infinity in weights, before weights are written or used."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from torch.distributed.tensor import DTensor
 def first_not_finite(state: Mapping[str, Any]) -> str | None:
     """The dotted name of the first tensor with a value that is NaN or infinite, or None.
 
-    One pass over the tensors: the largest magnitude of each is computed, and the device is waited for once.
+    It computes the largest magnitude of each tensor, and synchronizes with the device once.
 
     Args:
-        state: a state dict, of optimizers or nested in any way too; of shards, this process's own are looked at.
+        state: a state dict, also of optimizers or otherwise nested. Of sharded tensors, the local shard is checked.
     """
     named = list(_tensors(state, ""))
     if not named:
         return None
-    # Not the Euclidean norm, whose squares overflow where the values do not.
+    # Not the Euclidean norm, whose squares may overflow although the values are finite.
     norms = torch._foreach_norm([value for _, value in named], float("inf"))
     finite = torch.cat([norm.isfinite().reshape(1).to(norms[0].device) for norm in norms])
     return None if bool(finite.all()) else named[int(finite.logical_not().nonzero()[0])][0]

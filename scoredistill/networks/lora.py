@@ -1,4 +1,4 @@
-"""Low-rank adapters over a frozen network, by peft, and their files, in the format of diffusers."""
+"""Low-rank adapters over a frozen network with peft, and their files in diffusers' format."""
 
 from __future__ import annotations
 
@@ -18,24 +18,26 @@ from scoredistill.networks.weights import read_safetensors
 from scoredistill.ranges import require
 
 FILE = "pytorch_lora_weights.safetensors"
-"""The file that `load_lora_weights` of diffusers' pipelines looks for in a folder."""
+"""The file name that `load_lora_weights` of diffusers' pipelines expects in a folder."""
 
 NAME = "default"
-"""What peft calls an adapter of which there is only one."""
+"""peft's name of a single adapter."""
 
 Module = TypeVar("Module", bound=nn.Module)
 
 
 @dataclass(frozen=True)
 class LoRA:
-    """W + (scale / rank) B A, with W frozen, in every layer whose name ends in one of the targets.
+    """A low-rank update of the frozen weights W, in each layer whose name ends in one of the targets:
 
-    LoRA: Low-Rank Adaptation of Large Language Models, 2021, arXiv:2106.09685.
+        W + (scale / rank) B A
+
+    "LoRA: Low-Rank Adaptation of Large Language Models" (2021), arXiv:2106.09685.
 
     Args:
-        rank: of the update, >= 1.
-        scale: its weight (peft's lora_alpha), > 0; null: the rank.
-        targets: ends of the layers' names; the default is every attention's projections.
+        rank: rank of the update, >= 1.
+        scale: weight of the update (peft's lora_alpha), > 0; None: the rank.
+        targets: last parts of the layers' names; the default is all projections of attention layers.
     """
 
     rank: int = 16
@@ -48,30 +50,30 @@ class LoRA:
 
     @property
     def alpha(self) -> float:
-        """The scale, or the rank where none is given."""
+        """The scale, or the rank if it is None."""
         return self.rank if self.scale is None else self.scale
 
 
 def sharing_copy(network: Module) -> Module:
-    """A copy whose parameters and buffers are those of the original: modules of its own, not a second set of weights.
+    """A copy of the modules that shares the original's parameters and buffers.
 
     Args:
-        network: what is copied.
+        network: the original.
     """
     return deepcopy(network, {id(value): value for value in chain(network.parameters(), network.buffers())})
 
 
 def add_lora(network: nn.Module, lora: LoRA) -> None:
-    """Put adapters into a network, in place; they alone are trainable afterwards. At first they change nothing.
+    """Add adapters to a network in place. Only the adapters are trainable afterwards, and their initial update is zero.
 
-    Adapters over weights in half precision have single precision, in which an optimizer's small steps are not lost.
+    Adapters over weights in half precision have single precision, so that small optimizer steps are not lost.
 
     Args:
-        network: whose layers are wrapped.
+        network: the network whose layers are wrapped.
         lora: rank, scale and targets.
 
     Raises:
-        ValueError: if no layer has a target's name.
+        ValueError: if no layer's name ends in a target.
     """
     from peft import LoraConfig, inject_adapter_in_model
 
@@ -85,26 +87,26 @@ def add_lora(network: nn.Module, lora: LoRA) -> None:
 
 
 def lora_weights(network: nn.Module) -> dict[str, nn.Parameter]:
-    """The adapters' weights, under the names that they have in files.
+    """The adapters' weights, by their names in files.
 
     Args:
-        network: after `add_lora`.
+        network: a network with adapters.
     """
     named = network.named_parameters()
     return {name.replace(f".{NAME}.", "."): weight for name, weight in named if f".{NAME}." in name}
 
 
 def save_lora(network: nn.Module, lora: LoRA, folder: str | Path) -> None:
-    """Write adapters as diffusers does: `pipeline.load_lora_weights(folder)` reads them.
+    """Write adapters in diffusers' format, for `pipeline.load_lora_weights(folder)`.
 
     Args:
-        network: a model of diffusers, or what it lies in, after `add_lora`.
-        lora: by which they were added.
+        network: a model of diffusers with adapters, or a module that contains one.
+        lora: the adapters' settings.
         folder: the destination.
 
     Raises:
         ValueError: if there is no model of diffusers.
-        OSError: if it cannot be written; it names the file.
+        OSError: if the file cannot be written.
     """
     from safetensors.torch import save
 
@@ -118,39 +120,43 @@ def save_lora(network: nn.Module, lora: LoRA, folder: str | Path) -> None:
 
 
 def load_lora(network: nn.Module, folder: str | Path) -> None:
-    """Read adapters that `save_lora`, or diffusers for the same targets and rank, has written.
+    """Load adapters that `save_lora`, or diffusers with the same targets and rank, has written.
 
     Args:
-        network: as for `save_lora`.
-        folder: where they are.
+        network: see `save_lora`.
+        folder: folder of the adapters' file.
 
     Raises:
-        ValueError: if there are none, or they are of other layers or another rank.
+        ValueError: if there is no file, or its layers or its rank are different.
     """
     model = _diffusers_model(network)
-    own = {f"{_prefix(model)}.{key}": weight for key, weight in lora_weights(model).items()}
-    copy_tensors(own, Path(folder) / FILE)
+    weights = {f"{_prefix(model)}.{key}": weight for key, weight in lora_weights(model).items()}
+    copy_tensors(weights, Path(folder) / FILE)
 
 
 @torch.no_grad()
 def copy_tensors(into: dict[str, nn.Parameter], path: Path) -> None:
-    """Fill parameters from a file that has exactly these.
+    """Copy the tensors of a file into parameters with the same names and shapes.
 
     Args:
         into: parameters by their names in the file.
         path: a safetensors file.
 
     Raises:
-        ValueError: if there is no such file, or its names or shapes are others.
+        ValueError: if there is no such file, or its names or shapes are different.
     """
     if not path.is_file():
-        raise ValueError(f"there is no {path.name} in {path.parent}: give the folder that the critic was saved to")
+        raise ValueError(f"there is no {path.name} in {path.parent}: use the folder that the critic was saved to")
     stored: dict[str, Tensor] = read_safetensors(path)
     shapes = [{key: tuple(value.shape) for key, value in each.items()} for each in (into, stored)]
     differing = sorted(key for key in into.keys() | stored.keys() if shapes[0].get(key) != shapes[1].get(key))
     if differing:
-        first, there, here = differing[0], *(each.get(differing[0], "not there") for each in reversed(shapes))
-        raise ValueError(f"{path} does not fit: {first} is {there} in the file and {here} here; check rank and targets")
+        first = differing[0]
+        expected, actual = (each.get(first, "missing") for each in shapes)
+        raise ValueError(
+            f"{path} does not fit: {first} is {actual} in the file and {expected} in the network; check rank and "
+            "targets"
+        )
     for key, parameter in into.items():
         parameter.copy_(stored[key])
 
@@ -158,12 +164,12 @@ def copy_tensors(into: dict[str, nn.Parameter], path: Path) -> None:
 def _diffusers_model(network: nn.Module) -> nn.Module:
     from diffusers import ModelMixin
 
-    found = next((module for module in network.modules() if isinstance(module, ModelMixin)), None)
-    if found is None:
-        raise ValueError(f"{type(network).__name__} has no model of diffusers, whose LoRA files are written and read")
-    return found
+    model = next((module for module in network.modules() if isinstance(module, ModelMixin)), None)
+    if model is None:
+        raise ValueError(f"{type(network).__name__} has no model of diffusers, which LoRA files need")
+    return model
 
 
 def _prefix(model: nn.Module) -> str:
-    """What pipelines call a model of this class."""
+    """The name of the model's part in pipelines."""
     return "unet" if type(model).__name__.startswith("UNet") else "transformer"

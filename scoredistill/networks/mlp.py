@@ -18,19 +18,20 @@ from scoredistill.types import Condition
 class MLPBackbone(Backbone):
     """A multilayer perceptron.
 
-    The log signal-to-noise ratio enters by Fourier features; its embedding and the condition's are added in each layer.
+    The log signal-to-noise ratio is embedded with Fourier features. This embedding and the condition's are added in
+    each layer.
 
     Args:
         shape: *D, the shape of one sample, >= 1.
         hidden: width of the hidden layers, >= 2.
         layers: number of hidden layers, >= 1.
         classes: number of class labels, >= 1; None: unconditional.
-        camera: whether it is conditioned on cameras.
-        label_dropout: probability with which a label is hidden in training, in [0, 1].
-        fourier: number of random Fourier features of the input, which let the network be steep, >= 0; 0: none.
-        bandwidth: standard deviation of their frequencies, > 0.
-        activation: silu, or relu, which can be steeper.
-        residual: whether layers add to what they are given; without, the network can be steeper.
+        camera: whether the network is conditioned on cameras.
+        label_dropout: probability of dropping a label in training, in [0, 1].
+        fourier: number of random Fourier features of the input, which allow steep functions, >= 0; 0: none.
+        bandwidth: standard deviation of the Fourier features' frequencies, > 0.
+        activation: silu, or relu for steeper functions.
+        residual: whether layers have residual connections; functions without them can be steeper.
     """
 
     frequencies: Tensor

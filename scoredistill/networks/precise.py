@@ -1,4 +1,4 @@
-"""Buffers that stay precise."""
+"""Modules with float64 buffers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 
 class Precise(nn.Module):
-    """A module whose own float64 buffers stay float64, whatever type it is cast to: running statistics for example."""
+    """A module whose direct float64 buffers, such as running statistics, stay float64 in casts to other dtypes."""
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         before = {name: value for name, value in self._buffers.items() if value is not None}

@@ -22,14 +22,14 @@ DESCRIPTION = "denoiser.json"
 
 
 def save_denoiser(denoiser: Denoiser, folder: str | Path) -> None:
-    """Write a denoiser into a folder, which appears only when it is whole, in place of one that was there.
+    """Write a denoiser into a folder, atomically. An existing folder is replaced.
 
     Args:
-        denoiser: what to write.
+        denoiser: the denoiser.
         folder: the destination.
 
     Raises:
-        TypeError: if its backbone does not say how it was built, or belongs to a text-to-image pipeline.
+        TypeError: if its backbone has no `settings`, or belongs to a text-to-image pipeline.
         ValueError: if a weight is NaN or infinite.
     """
     require_finite(denoiser, folder)
@@ -38,14 +38,14 @@ def save_denoiser(denoiser: Denoiser, folder: str | Path) -> None:
 
 
 def require_finite(network: nn.Module, folder: str | Path) -> None:
-    """Refuse a network that has diverged.
+    """Check that a network has not diverged.
 
     Args:
-        network: whose weights are looked at.
-        folder: where it is, or would be.
+        network: the network.
+        folder: its folder, for the error message.
 
     Raises:
-        ValueError: if a weight is NaN or infinite; it names both.
+        ValueError: if a weight is NaN or infinite.
     """
     lost = first_not_finite(network.state_dict())
     if lost is not None:
@@ -53,12 +53,12 @@ def require_finite(network: nn.Module, folder: str | Path) -> None:
 
 
 def find_trained(folder: str | Path, part: str, marker: str) -> Path | None:
-    """A trained network's own folder, or `part` of the newest numbered run in it that has finished, or None.
+    """The folder of a trained network: the given folder, `part` of its newest finished run, or None.
 
     Args:
         folder: the network's folder, or the parent of the run folders of the recipe that trains it.
-        part: the folder that a finished run holds, "teacher" for example.
-        marker: a file by which such a folder is known.
+        part: name of the network's folder in a finished run, for example "teacher".
+        marker: name of a file that identifies a network's folder.
     """
     folder = Path(folder)
     if (folder / marker).is_file():
@@ -76,9 +76,7 @@ def _write(denoiser: Denoiser, folder: Path) -> None:
     if settings is None:
         raise TypeError(f"{type(network).__name__} cannot be saved: it has no `settings`, its constructor's arguments")
     if isinstance(network, DiffusersBackbone) and type(network) is not DiffusersBackbone:
-        raise TypeError(
-            f"{type(network).__name__} is part of a text-to-image pipeline, and is saved in the pipeline's folder"
-        )
+        raise TypeError(f"{type(network).__name__} is part of a text-to-image pipeline: save the pipeline instead")
     description: dict[str, Any] = {"prediction": denoiser.prediction, "sigma_data": denoiser.sigma_data}
     description["scale_input"] = denoiser.scale_input
     description |= {"backbone": type(network).__name__, "settings": settings}
@@ -96,26 +94,26 @@ def _write(denoiser: Denoiser, folder: Path) -> None:
 
 
 def load_denoiser(folder: str | Path) -> Denoiser:
-    """Read a denoiser from a folder that `save_denoiser` has written.
+    """Load a denoiser from a folder that `save_denoiser` has written.
 
     Args:
-        folder: where it is.
+        folder: the folder.
 
     Raises:
-        ValueError: if the folder holds none, one of a class that is not known, or one with weights that are NaN or
-            infinite, or a file cannot be read.
+        ValueError: if the folder contains no denoiser, the backbone's class is unknown, a weight is NaN or infinite, or
+            a file cannot be read.
     """
     folder = Path(folder)
     try:
         description = load_json(folder / DESCRIPTION, dict)
-        form = [description[key] for key in ("prediction", "sigma_data", "scale_input")]
+        arguments = [description[key] for key in ("prediction", "sigma_data", "scale_input")]
         network = _read_network(description, folder)
     except KeyError as error:
-        raise ValueError(f"{folder}: {DESCRIPTION} does not state {error}") from error
+        raise ValueError(f"{folder}: {DESCRIPTION} has no key {error}") from error
     except (FileNotFoundError, TypeError) as error:
-        raise ValueError(f"{folder} holds no denoiser ({DESCRIPTION}): {error}") from error
+        raise ValueError(f"{folder} contains no denoiser ({DESCRIPTION}): {error}") from error
     require_finite(network, folder)
-    return Denoiser(network, *form)
+    return Denoiser(network, *arguments)
 
 
 def _read_network(description: dict[str, Any], folder: Path) -> Backbone:
@@ -128,7 +126,7 @@ def _read_network(description: dict[str, Any], folder: Path) -> Backbone:
     kinds = {kind.__name__: kind for kind in _subclasses(Backbone)}
     if name not in kinds:
         raise ValueError(
-            f"{folder} holds a {name}, which is not among {', '.join(sorted(kinds))}: import its module first"
+            f"{folder} contains a {name}, which is not among {', '.join(sorted(kinds))}: import its module first"
         )
     network = kinds[name](**settings)
     network.load_state_dict(read_safetensors(folder / "network.safetensors"))
@@ -136,10 +134,10 @@ def _read_network(description: dict[str, Any], folder: Path) -> Backbone:
 
 
 def _read_diffusers(name: str, folder: Path) -> nn.Module:
-    """A network of diffusers.
+    """Load a network of diffusers.
 
     Raises:
-        ValueError: that names the file, if its weights cannot be read.
+        ValueError: if its weights cannot be read.
     """
     from safetensors import SafetensorError
 

@@ -15,19 +15,19 @@ from scoredistill.types import Condition
 
 
 class FluxBackbone(DiffusersBackbone):
-    """A FluxTransformer2DModel, which sees a picture as a sequence of 2 x 2 patches with their positions.
+    """A FluxTransformer2DModel, whose input is a sequence of 2 x 2 patches with their positions.
 
-    The variants that were distilled from guided samples (FLUX.1 dev) are also told the guidance scale that they are to
-    imitate; the others are not.
+    Guidance-distilled variants (FLUX.1 dev) are also conditioned on the guidance scale that they imitate.
 
-    FLUX.1, 2024, Black Forest Labs; Scaling Rectified Flow Transformers, 2024, arXiv:2403.03206.
+    FLUX.1 (2024), Black Forest Labs; "Scaling Rectified Flow Transformers for High-Resolution Image Synthesis" (2024),
+    arXiv:2403.03206.
 
     Args:
         network: the model of diffusers.
-        guidance: the scale that a guidance-distilled variant imitates, > 0; null: 1, which leaves guidance to us.
+        guidance: guidance scale of a guidance-distilled variant, > 0; None: 1, no guidance by the network.
 
     Raises:
-        ValueError: if a scale is given to a variant that is told none.
+        ValueError: if a scale is set for a variant without guidance embedding.
     """
 
     def __init__(self, network: nn.Module, guidance: float | None = None) -> None:
@@ -36,7 +36,7 @@ class FluxBackbone(DiffusersBackbone):
         config: Any = network.config
         self.distilled = bool(config.guidance_embeds)
         if guidance is not None and not self.distilled:
-            raise ValueError("guidance_embedding: this FLUX is not guidance-distilled: leave it null")
+            raise ValueError("guidance_embedding: this FLUX is not guidance-distilled: set null")
         self.guidance = 1.0 if guidance is None else guidance
         self.settings = {"guidance": guidance}
 
@@ -62,12 +62,12 @@ def pack(x: Tensor) -> Tensor:
         ValueError: if a side is odd.
     """
     if x.shape[-2] % 2 or x.shape[-1] % 2:
-        raise ValueError(f"FLUX sees patches of 2 x 2 latents: H and W must be even, got {tuple(x.shape[-2:])}")
+        raise ValueError(f"FLUX needs patches of 2 x 2 latents: H and W must be even, got {tuple(x.shape[-2:])}")
     return rearrange(x, "b c (h p) (w q) -> b (h w) (c p q)", p=2, q=2)
 
 
 def unpack(patches: Tensor, rows: int) -> Tensor:
-    """The latents (B, C, H, W) of a sequence of patches, of which `rows` = H / 2 lie below each other."""
+    """The latents (B, C, H, W) of a sequence of patches in `rows` = H / 2 rows."""
     return rearrange(patches, "b (h w) (c p q) -> b c (h p) (w q)", h=rows, p=2, q=2)
 
 
@@ -78,9 +78,9 @@ def positions(rows: int, columns: int) -> Tensor:
 
 
 class SD3Backbone(DiffusersBackbone):
-    """An SD3Transformer2DModel: it reads tokens and the prompt's pooled embedding, and the time as 1000 sigma.
+    """An SD3Transformer2DModel, conditioned on tokens, pooled text embeddings and the time 1000 sigma.
 
-    Scaling Rectified Flow Transformers for High-Resolution Image Synthesis, 2024, arXiv:2403.03206.
+    "Scaling Rectified Flow Transformers for High-Resolution Image Synthesis" (2024), arXiv:2403.03206.
 
     Args:
         network: the model of diffusers.
@@ -95,16 +95,16 @@ class SD3Backbone(DiffusersBackbone):
 
 
 class SDXLBackbone(DiffusersBackbone):
-    """A UNet2DConditionModel that is also told the prompt's pooled embedding and the picture's size in pixels:
+    """A UNet2DConditionModel that is also conditioned on pooled text embeddings and the picture's size in pixels:
 
         original height, width, crop's top, left, target height, width = 8h, 8w, 0, 0, 8h, 8w
 
-    SDXL: Improving Latent Diffusion Models for High-Resolution Image Synthesis, 2023, arXiv:2307.01952.
+    "SDXL: Improving Latent Diffusion Models for High-Resolution Image Synthesis" (2023), arXiv:2307.01952.
 
     Args:
         network: the model of diffusers.
-        schedule: the discrete schedule that it was trained with.
-        scale: pixels to a latent's side, >= 1.
+        schedule: the discrete schedule that the network was trained with; None: Stable Diffusion's.
+        scale: pixels per latent along each side, >= 1.
     """
 
     def __init__(self, network: nn.Module, schedule: Schedule | None = None, scale: int = 8) -> None:
@@ -121,15 +121,16 @@ class SDXLBackbone(DiffusersBackbone):
 
 
 class PixArtBackbone(DiffusersBackbone):
-    """A PixArtTransformer2DModel, which is told which tokens count and, if it was trained at 1024 pixels as PixArt-α,
-    the picture's size and aspect ratio. The variance that it predicts too is left out.
+    """A PixArtTransformer2DModel, which is also conditioned on the tokens' mask and, in PixArt-α at 1024 pixels, on the
+    picture's size and aspect ratio. The variance that it predicts is not used.
 
-    PixArt-α: Fast Training of Diffusion Transformer for Photorealistic Text-to-Image Synthesis, 2023, arXiv:2310.00426.
+    "PixArt-α: Fast Training of Diffusion Transformer for Photorealistic Text-to-Image Synthesis" (2023),
+    arXiv:2310.00426.
 
     Args:
         network: the model of diffusers.
-        schedule: the discrete schedule that it was trained with.
-        scale: pixels to a latent's side, >= 1.
+        schedule: the discrete schedule that the network was trained with; None: Stable Diffusion's.
+        scale: pixels per latent along each side, >= 1.
     """
 
     def __init__(self, network: nn.Module, schedule: Schedule | None = None, scale: int = 8) -> None:
@@ -153,14 +154,14 @@ class MultiViewBackbone(DiffusersBackbone):
 
     The pose is that of `Camera`: camera to world, row by row, y up.
 
-    MVDream: Multi-view Diffusion for 3D Generation, 2023, arXiv:2308.16512.
+    "MVDream: Multi-view Diffusion for 3D Generation" (2023), arXiv:2308.16512.
 
     Args:
-        network: the model of diffusers, with class_embed_type "projection" or "simple_projection" of 16 numbers.
-        schedule: the discrete schedule that it was trained with; null: Stable Diffusion's.
+        network: the model of diffusers, with class_embed_type "projection" or "simple_projection" and 16 inputs.
+        schedule: the discrete schedule that the network was trained with; None: Stable Diffusion's.
 
     Raises:
-        ValueError: if its projection is not of 16 numbers.
+        ValueError: if its projection does not have 16 inputs.
     """
 
     def __init__(self, network: nn.Module, schedule: Schedule | None = None) -> None:
@@ -168,10 +169,10 @@ class MultiViewBackbone(DiffusersBackbone):
         config: Any = network.config
         numbers = config.projection_class_embeddings_input_dim
         if numbers != 16:
-            raise ValueError(f"the UNet's class embedding takes {numbers} numbers, but a camera's 4 x 4 pose has 16")
+            raise ValueError(f"the UNet's class embedding has {numbers} inputs, but a camera's 4 x 4 pose has 16")
         self.settings = {}
 
     def inputs(self, x: Tensor, log_snr: Tensor, condition: Condition | None) -> dict[str, Any]:
         if condition is None or condition.camera is None:
-            raise ValueError("the network is told where each picture is seen from, but the condition has no camera")
+            raise ValueError("the network is conditioned on cameras, but the condition has no camera")
         return super().inputs(x, log_snr, condition) | {"class_labels": condition.camera.pose.flatten(1).to(x)}

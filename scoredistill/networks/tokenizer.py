@@ -1,4 +1,4 @@
-"""A tokenizer that knows given words, each as one token."""
+"""A tokenizer with given words as single tokens."""
 
 from __future__ import annotations
 
@@ -12,30 +12,34 @@ SPECIAL = ("<|startoftext|>", "<|endoftext|>")
 
 
 def word_tokenizer(texts: Sequence[str], length: int) -> Any:
-    """CLIP's byte-pair encoding, in which every word of the texts is one token and all others are spelled.
+    """CLIP's byte-pair encoding with a vocabulary in which each word of the texts is one token.
 
-    Neural Machine Translation of Rare Words with Subword Units, 2015, arXiv:1508.07909.
+    Other words are split into letters or parts of known words.
+
+    "Neural Machine Translation of Rare Words with Subword Units" (2015), arXiv:1508.07909.
 
     Args:
-        texts: whose words it knows, at least one.
-        length: most tokens of a text, begin and end among them, >= 3.
+        texts: texts whose words become tokens, at least one.
+        length: maximum number of tokens, including start and end, >= 3.
 
     Returns:
-        a CLIPTokenizer of transformers; the same texts give the same.
+        A CLIPTokenizer of transformers. It is the same in each run for the same texts.
 
     Raises:
-        ValueError: if there is no word, or no room for one.
+        ValueError: if there is no word, or the length is below 3.
     """
     if length < 3 or not any(text.strip() for text in texts):
-        raise ValueError(f"need at least one word and 3 tokens of length; got {len(texts)} texts and {length}")
+        raise ValueError(
+            f"a tokenizer needs at least one word and a length of 3; got {len(texts)} texts and a length of {length}"
+        )
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
     from transformers import CLIPTokenizer
 
     trained = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
     trained.normalizer, trained.pre_tokenizer = normalizers.Lowercase(), pre_tokenizers.Whitespace()
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    # Letters and last letters come first, in this order: left to the trainer it would change from run to run, and with
-    # it which pairs are merged. The vocabulary is so large that merging goes on until each word is one token.
+    # Letters and last letters come first in a fixed order. The trainer's own order, and with it the merges, would
+    # differ between runs. The vocabulary is so large that merging continues until each word is one token.
     trainer = trainers.BpeTrainer(
         vocab_size=1 << 20, min_frequency=1, end_of_word_suffix="</w>", show_progress=False,
         special_tokens=[*alphabet, *(f"{letter}</w>" for letter in alphabet)],

@@ -1,4 +1,4 @@
-"""What EDM's and EDM2's U-Nets share: the way along them, resampling, and class labels."""
+"""Common parts of EDM's and EDM2's U-Nets: stages, resampling and class labels."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Resampling = Literal["keep", "down", "up"]
 
 
 class Stage(NamedTuple):
-    """One step along a U-Net: its published name, its channels and what it does to the resolution."""
+    """One stage of a U-Net: its published name, channels, change of resolution, and whether it has attention."""
 
     name: str
     inputs: int
@@ -28,22 +28,23 @@ class Stage(NamedTuple):
 def unet_stages(
     resolution: int, stem: Stage, widths: Sequence[int], blocks: int, attention: Sequence[int], last_only: bool = False
 ) -> tuple[list[Stage], list[Stage]]:
-    """The stages of encoder and decoder. The decoder's blocks also take the encoder's outputs, the latest first.
+    """The stages of encoder and decoder. The decoder's blocks also take the encoder's outputs, last output first.
 
     Args:
         resolution: H = W of the input, divisible by 2 at each level.
         stem: the first convolution.
-        widths: channels at each resolution, the finest first.
+        widths: channels at each resolution, finest first.
         blocks: residual blocks at each resolution of the encoder, >= 1; the decoder has one more.
         attention: resolutions with self-attention.
-        last_only: whether in the decoder only the last block of a resolution has attention.
+        last_only: whether only the last block of each resolution of the decoder has attention.
 
     Raises:
         ValueError: if the resolution cannot be halved that often.
     """
     if resolution % 2 ** (len(widths) - 1):
         raise ValueError(f"resolution {resolution} cannot be halved {len(widths) - 1} times")
-    encoder, decoder, channels = [stem], [], stem.outputs
+    encoder, decoder = [stem], []
+    channels = stem.outputs
     for level, width in enumerate(widths):
         size = resolution >> level
         if level:
@@ -67,24 +68,24 @@ def unet_stages(
 
 
 def one_hot_labels(condition: Condition | None, like: Tensor, classes: int, dropout: float) -> Tensor:
-    """(B, classes) one-hot labels, zeros where there are none, which asks for the unconditional model.
+    """One-hot labels (B, classes); zeros for the unconditional model.
 
     Args:
-        condition: B rows, or None; those of label `NO_LABEL` have none.
-        like: (B, ...), tells B, dtype and device.
+        condition: B rows, or None; rows with the label `NO_LABEL` are unconditional.
+        like: (B, ...) with the result's dtype and device.
         classes: number of class labels.
-        dropout: probability with which a label is hidden, in [0, 1].
+        dropout: probability of dropping a label, in [0, 1].
     """
     if condition is None or condition.label is None:
         return like.new_zeros(len(like), classes)
     label = condition.label.to(like.device)
-    known = label != NO_LABEL
-    rows = functional.one_hot(label.where(known, 0), classes).to(like) * known[:, None]
+    labeled = label != NO_LABEL
+    rows = functional.one_hot(label.where(labeled, 0), classes).to(like) * labeled[:, None]
     return rows * (torch.rand(len(like), 1) >= dropout).to(like) if dropout > 0 else rows
 
 
 class Resample(nn.Module):
-    """Doubles or halves the resolution by a filter stored with the weights, at first the mean of 2 x 2.
+    """Doubles or halves the resolution with a filter that is stored with the weights, initially the mean of 2 x 2.
 
     Args:
         resampling: down or up.
@@ -106,11 +107,11 @@ class Resample(nn.Module):
 
 
 class ResampledConv(Resample):
-    """A resampling, then a convolution whose weights stand beside the filter.
+    """Resampling followed by a convolution, with the weights of both in the same module.
 
     Args:
-        inputs: channels.
-        outputs: channels.
+        inputs: input channels.
+        outputs: output channels.
         kernel: size of the convolution, odd.
         resampling: down or up.
     """
@@ -118,7 +119,9 @@ class ResampledConv(Resample):
     def __init__(self, inputs: int, outputs: int, kernel: int, resampling: Resampling) -> None:
         super().__init__(resampling)
         conv = nn.Conv2d(inputs, outputs, kernel)
-        self.padding, self.weight, self.bias = kernel // 2, conv.weight, conv.bias
+        self.padding = kernel // 2
+        self.weight = conv.weight
+        self.bias = conv.bias
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, inputs, H, W) to (B, outputs, ...) at the new resolution."""
@@ -126,7 +129,7 @@ class ResampledConv(Resample):
 
 
 class StagedUNet(Backbone):
-    """A U-Net of encoder stages by name, the last of which is its deepest. A subclass builds them."""
+    """A U-Net with named encoder stages, whose last one is the bottleneck. A subclass builds the stages."""
 
     enc: nn.ModuleDict
     deepest: Stage

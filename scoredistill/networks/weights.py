@@ -1,4 +1,4 @@
-"""Files of weights: reading safetensors, and saying what is wrong with one that cannot be read."""
+"""Reading safetensors files, and diagnosing damaged files of weights."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from pathlib import Path
 from torch import Tensor
 
 POINTER = b"version https://git-lfs"
-"""How the text begins that git-LFS leaves in place of a file that it has not fetched."""
+"""Start of the text file that git-LFS leaves in place of a file that was not fetched."""
 LONGEST_HEADER = 100_000_000
-"""Bytes; what the safetensors library reads at most."""
+"""Maximum length of a header in bytes in the safetensors library."""
 
 
 def read_safetensors(path: str | Path) -> dict[str, Tensor]:
@@ -20,15 +20,15 @@ def read_safetensors(path: str | Path) -> dict[str, Tensor]:
         path: the file.
 
     Raises:
-        FileNotFoundError: if there is none.
-        ValueError: if it cannot be read, naming the file, the cause and the remedy.
+        FileNotFoundError: if there is no file.
+        ValueError: if it cannot be read. The message has the cause and the remedy.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: there is no such file of weights")
+        raise FileNotFoundError(f"{path}: there is no such file")
     try:
         return load_file(path)
     except (SafetensorError, OSError) as error:
@@ -36,10 +36,10 @@ def read_safetensors(path: str | Path) -> dict[str, Tensor]:
 
 
 def flaw(path: Path) -> str | None:
-    """What is wrong with a file of weights, and what to do; None: nothing that can be seen from its outside.
+    """The defect of a file of weights and its remedy; None if no defect is visible without loading the file.
 
     Args:
-        path: a file that is there, of any format of weights.
+        path: an existing file of weights in any format.
     """
     size = path.stat().st_size
     with path.open("rb") as file:
@@ -50,7 +50,7 @@ def flaw(path: Path) -> str | None:
             return "is empty; copy or download it again" if size == 0 else None
         length = int.from_bytes(start[:8], "little")
         if size < 8 or length > LONGEST_HEADER:
-            return f"is no safetensors file, its {size} bytes do not begin with a header; copy or download it again"
+            return f"is not a safetensors file, its {size} bytes do not start with a header; copy or download it again"
         file.seek(8)
         header = file.read(length)
     try:
@@ -59,12 +59,12 @@ def flaw(path: Path) -> str | None:
     except (ValueError, TypeError, KeyError, AttributeError):
         end = None
     if len(header) < length or (end is not None and size < 8 + length + end):
-        whole = f", of {8 + length + end:,}" if end is not None else ""
-        return f"is truncated, {size:,} bytes are there{whole}; copy or download it again"
-    return None if end is not None else "is no safetensors file, its header cannot be read; copy or download it again"
+        total = f" of {8 + length + end:,}" if end is not None else ""
+        return f"is truncated, it has {size:,}{total} bytes; copy or download it again"
+    return None if end is not None else "is not a safetensors file, its header is invalid; copy or download it again"
 
 
 def first_flaw(folder: Path) -> str | None:
-    """The first file of weights in a folder with which something is wrong, and what; None: there is no such file."""
+    """The first defective file of weights in a folder and its defect; None if there is none."""
     files = sorted(path for path in folder.glob("*") if path.suffix in (".safetensors", ".bin", ".pt", ".pth"))
-    return next((f"{path}: {found}" for path in files if (found := flaw(path)) is not None), None)
+    return next((f"{path}: {defect}" for path in files if (defect := flaw(path)) is not None), None)

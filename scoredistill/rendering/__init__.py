@@ -1,4 +1,4 @@
-"""Cameras, volume rendering and meshes."""
+"""Cameras, volume rendering, rasterization and meshes."""
 
 from scoredistill.rendering.antialias import antialias
 from scoredistill.rendering.camera import Camera

@@ -1,17 +1,17 @@
-"""Antialiased silhouettes: what makes coverage and occlusion differentiable in the vertices.
+"""Antialiased silhouettes, which make coverage and occlusion differentiable in the vertices.
 
-A silhouette edge that passes between the centers of two neighboring pixels, I on the side of its surface and O on the
-other, at a distance t in (0, 1) from I, moves the border between their colors:
+If a silhouette edge passes between the centers of two neighboring pixels, I on the side of its surface and O on the
+other, at a distance t in (0, 1) from I, it moves the border between their colors:
 
     O += (t - 1/2) (c_I - c_O)  if t > 1/2,    I += (t - 1/2) (c_I - c_O)  otherwise
 
-Edges steeper than 45 degrees blend pairs of horizontal neighbors, flatter ones vertical neighbors, so that each
-stretch of silhouette is counted once. The sum over a picture is then, in t, the sum of strips that are one pixel wide,
-whose derivative is that of the area.
+Edges steeper than 45 degrees blend pairs of horizontal neighbors, flatter edges vertical neighbors, so that each
+part of a silhouette is counted once. As a function of t, the sum over a picture is then a sum of strips of one pixel
+width, whose derivative is that of the area.
 
-"Modular Primitives for High-Performance Differentiable Rendering" (2020), arXiv:2011.03277, section 3.5. There only the
-edges of faces seen at pixels' centers are looked at, which misses most of a silhouette if faces are smaller than
-pixels; here all silhouette edges are walked.
+"Modular Primitives for High-Performance Differentiable Rendering" (2020), arXiv:2011.03277, section 3.5. That method
+only uses the edges of faces that are visible at pixels' centers, which misses most of a silhouette if faces are smaller
+than pixels. Here all silhouette edges are used.
 """
 
 from __future__ import annotations
@@ -26,8 +26,11 @@ from scoredistill.rendering.scene import Scene, to_pixels
 from scoredistill.rendering.silhouettes import Silhouettes, silhouettes
 from scoredistill.rendering.visibility import EMPTY, edge_functions, pack, unpack
 
-TOLERANCE = 1e-5  # of the depth, relative: an edge is not hidden by its own surface
+TOLERANCE = 1e-5
+"""Relative tolerance of the depth, so that an edge is not hidden by its own surface."""
+
 REACH = 2.0
+"""Factor of the depth margin in `owned`."""
 
 
 @dataclass(frozen=True)
@@ -37,9 +40,9 @@ class Crossings:
     Args:
         edge: (K,) the silhouette edge.
         inside, outside: (K,) the two pixels, counted over all pictures row by row.
-        distance: (K,) t, from the center of the inner pixel, in [0, 1]; differentiable in the vertices.
-        depth: (K,) of the edge there; no gradient.
-        pair: (K,) number of the pair of pixels, in [0, 2 P H W).
+        distance: (K,) distance t from the center of the inner pixel, in [0, 1]; differentiable in the vertices.
+        depth: (K,) depth of the edge, without gradient.
+        pair: (K,) index of the pair of pixels, in [0, 2 P H W).
     """
 
     edge: Tensor
@@ -50,22 +53,22 @@ class Crossings:
     pair: Tensor
 
     def at(self, index: Tensor) -> Crossings:
-        """Some of the crossings."""
+        """The crossings at an index."""
         fields = (self.edge, self.inside, self.outside, self.distance, self.depth, self.pair)
         return Crossings(*(field[index] for field in fields))
 
 
 def antialias(image: Tensor, fragments: Fragments, scene: Scene) -> Tensor:
-    """Blend a picture over the visible silhouette edges.
+    """Blend a picture at the visible silhouette edges.
 
-    Not blended are lines where two surfaces cut through each other, surfaces too thin to be seen at any pixel's
-    center, edges cut by the near plane, and the picture's own border. A pixel between several edges may leave the
-    range of the colors a little.
+    Not blended are intersections of two surfaces, surfaces that are too thin to be visible at any pixel's center,
+    edges that cross the near plane, and the picture's border. A pixel between several edges may slightly leave the
+    range of the colors.
 
     Args:
-        image: (P, C, H, W) of the fragments: interpolated attributes, the mask, any function of them.
-        fragments: of `rasterize`.
-        scene: that was rasterized.
+        image: (P, C, H, W) interpolated attributes, the mask, or any function of them.
+        fragments: result of `rasterize`.
+        scene: the rasterized scene.
 
     Returns:
         (P, C, H, W), differentiable in the image and in `scene.clip`.
@@ -73,12 +76,12 @@ def antialias(image: Tensor, fragments: Fragments, scene: Scene) -> Tensor:
     height, width = image.shape[2:]
     with torch.no_grad():
         outline = silhouettes(scene)
-    found = walk(scene, outline, height, width)
-    found = found.at(visible(found, outline, fragments, scene))
+    crossings = walk(scene, outline, height, width)
+    crossings = crossings.at(visible(crossings, outline, fragments, scene))
     colors = image.movedim(1, -1).reshape(-1, image.shape[1])
-    change = colors.index_select(0, found.inside) - colors.index_select(0, found.outside)
-    change = (found.distance - 0.5)[:, None].to(change) * change
-    target = torch.where(found.distance > 0.5, found.outside, found.inside)
+    change = colors.index_select(0, crossings.inside) - colors.index_select(0, crossings.outside)
+    change = (crossings.distance - 0.5)[:, None].to(change) * change
+    target = torch.where(crossings.distance > 0.5, crossings.outside, crossings.inside)
     return colors.index_add(0, target, change).view(-1, height, width, image.shape[1]).movedim(-1, 1)
 
 
@@ -88,12 +91,12 @@ def walk(scene: Scene, outline: Silhouettes, height: int, width: int) -> Crossin
     ends = to_pixels(ends, height, width).view(-1, 2, 4)
     w = ends[..., 3]
     place = ends[..., :2] / ends[..., 3:]
-    way = (place[:, 1] - place[:, 0]).detach()
-    steep = way[:, 1].abs() >= way[:, 0].abs()
-    # "Along" runs from line to line, "across" on a line from one pixel to the next.
+    vector = (place[:, 1] - place[:, 0]).detach()
+    steep = vector[:, 1].abs() >= vector[:, 0].abs()
+    # "Along" is the coordinate from line to line, "across" the coordinate within a line.
     along, across = (torch.where(steep[:, None], place[..., i], place[..., 1 - i]) for i in (1, 0))
     lines = torch.where(steep, height, width).to(w)
-    # A vertex on a line belongs to the next of its two edges, for any edge ends before the line that another starts at.
+    # An edge includes a line through its first vertex, and excludes a line through its last one.
     first = torch.minimum(along.detach().amin(dim=1).ceil().clamp(min=0), lines)
     count = (torch.minimum(along.detach().amax(dim=1).ceil(), lines) - first).clamp(min=0).long()
     edge = torch.repeat_interleave(torch.arange(len(count), device=count.device), count)
@@ -103,8 +106,9 @@ def walk(scene: Scene, outline: Silhouettes, height: int, width: int) -> Crossin
     share = (line - from_) / (to - from_)
     x = torch.lerp(across[edge, 0], across[edge, 1], share)
     depth = 1 / torch.lerp(1 / w[edge, 0], 1 / w[edge, 1], share).detach()
-    # y points down here: the surface is right of a steep edge that goes down if it is on its left in `Silhouettes`.
-    ascending = outline.side * torch.where(steep, way[:, 1].sign(), way[:, 0].sign().neg()) > 0
+    # y points down here, so the surface is on the right of a steep edge that goes down if `Silhouettes` has it on the
+    # left.
+    ascending = outline.side * torch.where(steep, vector[:, 1].sign(), vector[:, 0].sign().neg()) > 0
     return _pairs(edge, line.long(), x, depth, steep[edge], ascending[edge], outline.picture[edge], height, width)
 
 
@@ -112,7 +116,7 @@ def _pairs(
     edge: Tensor, line: Tensor, x: Tensor, depth: Tensor, steep: Tensor, ascending: Tensor, picture: Tensor,
     height: int, width: int,
 ) -> Crossings:  # fmt: skip
-    """Name the pixels on both sides of crossings at x on a line; `ascending`: the surface is at larger x."""
+    """Find the pixels on both sides of crossings at x on a line; `ascending`: the surface is at larger x."""
     low = x.detach().floor().clamp(-1, max(height, width))
     kept = ((low >= 0) & (low + 1 < torch.where(steep, width, height))).nonzero()[:, 0]
     edge, line, x, low, depth, steep, ascending, picture = (
@@ -127,37 +131,37 @@ def _pairs(
 
 
 @torch.no_grad()
-def visible(found: Crossings, outline: Silhouettes, fragments: Fragments, scene: Scene) -> Tensor:
-    """The indices of crossings at which the edge is seen.
+def visible(crossings: Crossings, outline: Silhouettes, fragments: Fragments, scene: Scene) -> Tensor:
+    """The indices of crossings at which the edge is visible.
 
-    The outer pixel must show what lies behind the edge, and the inner one the edge's own surface. Of several edges
-    between one pair of pixels the nearest blends.
+    The outer pixel must show a surface behind the edge, and the inner pixel the edge's surface. If several edges pass
+    between the same pair of pixels, the nearest one blends.
     """
     empty = fragments.face.flatten() < 0
     depth = torch.where(empty, torch.inf, fragments.depth.flatten())
-    seen = (depth[found.outside] > found.depth * (1 + TOLERANCE)) & ~empty[found.inside]
-    index = seen.nonzero()[:, 0]
-    index = index[owned(found.at(index), outline, fragments, scene)]
+    in_front = (depth[crossings.outside] > crossings.depth * (1 + TOLERANCE)) & ~empty[crossings.inside]
+    index = in_front.nonzero()[:, 0]
+    index = index[owned(crossings.at(index), outline, fragments, scene)]
     buffer = torch.full((2 * len(depth),), EMPTY, device=depth.device)
-    buffer.scatter_reduce_(0, found.pair[index], pack(found.depth[index], index), "amin")
-    return index[unpack(buffer)[found.pair[index]] == index]
+    buffer.scatter_reduce_(0, crossings.pair[index], pack(crossings.depth[index], index), "amin")
+    return index[unpack(buffer)[crossings.pair[index]] == index]
 
 
-def owned(found: Crossings, outline: Silhouettes, fragments: Fragments, scene: Scene) -> Tensor:
-    """Whether the inner pixels show the edges' own surface, rather than one in front of it or far behind.
+def owned(crossings: Crossings, outline: Silhouettes, fragments: Fragments, scene: Scene) -> Tensor:
+    """Whether the inner pixels show the edges' surface, and not one in front of it or far behind it.
 
-    The face seen there, continued to the edge, must lie in the range of depth of the edge's own faces, or near it: a
-    round surface bends away by about the change of its depth from pixel to pixel, a rough one by the size of a pixel,
-    here that at a field of view of 90 degrees. REACH times their sum is let pass.
+    The depth of the visible face, extrapolated to the edge, must be within the depth range of the edge's faces plus a
+    margin: a round surface deviates by about the change of its depth between pixels, a rough one by the size of a
+    pixel, here at a field of view of 90 degrees. The margin is REACH times their sum.
     """
     height, width = fragments.face.shape[1:]
-    rows = scene.faces.index_select(0, fragments.face.flatten()[found.inside])
+    rows = scene.faces.index_select(0, fragments.face.flatten()[crossings.inside])
     corners = to_pixels(scene.clip.index_select(0, rows.flatten()), height, width).view(-1, 3, 4)
-    column, row = found.outside % width, found.outside // width % height
+    column, row = crossings.outside % width, crossings.outside // width % height
     e = torch.stack(edge_functions(corners, column, row), dim=1)
-    inner = fragments.depth.flatten()[found.inside]
+    inner = fragments.depth.flatten()[crossings.inside]
     slope = (e * corners[..., 3]).sum(dim=1) / e.sum(dim=1) - inner
-    depth = inner + found.distance * slope
-    nearest, farthest = (depths[found.edge] for depths in outline.depth.unbind(1))
-    margin = REACH * (slope.abs() + 2 * found.depth / height)
+    depth = inner + crossings.distance * slope
+    nearest, farthest = (depths[crossings.edge] for depths in outline.depth.unbind(1))
+    margin = REACH * (slope.abs() + 2 * crossings.depth / height)
     return (depth >= nearest - margin) & (depth <= farthest + margin)

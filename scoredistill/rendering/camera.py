@@ -1,7 +1,8 @@
-"""Cameras: where a picture is taken from.
+"""Cameras.
 
-World: right-handed, y up, the object's front faces +z (glTF's axes), everything of interest inside [-1, 1]^3.
-Azimuth 0 looks at the front, 90 from the object's left (+x), 180 at its back. Elevation 90 looks straight down.
+World axes are right-handed with y up, and the object's front faces +z (glTF's axes). Scenes are inside [-1, 1]^3.
+A camera at azimuth 0 sees the front, at 90 it is at the object's left (+x), and at 180 it sees the back. A camera at
+elevation 90 looks straight down.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ class Camera:
 
     def __post_init__(self) -> None:
         if self.pose.shape[-2:] != (4, 4) or self.fov.shape != self.pose.shape[:1]:
-            raise ValueError(f"need pose (V, 4, 4) and fov (V,), got {tuple(self.pose.shape)}, {tuple(self.fov.shape)}")
+            shapes = f"{tuple(self.pose.shape)} and {tuple(self.fov.shape)}"
+            raise ValueError(f"a camera needs pose (V, 4, 4) and fov (V,), got {shapes}")
 
     @classmethod
     def orbit(
@@ -47,15 +49,15 @@ class Camera:
             azimuth, elevation: (V,) degrees.
             radius: (V,) distance from the center, > 0.
             fov: (V,) vertical field of view in degrees.
-            target: (V, 3) point looked at; default the origin.
-            offset: (V, 3) displacement of the camera itself; default none.
-            tilt: (V, 3) displacement of the unit vector that points up; default none.
+            target: (V, 3) point that the camera looks at; None: the origin.
+            offset: (V, 3) displacement of the camera; None: none.
+            tilt: (V, 3) displacement of the unit vector that points up; None: none.
         """
         a, e = torch.deg2rad(azimuth), torch.deg2rad(elevation)
         direction = torch.stack([e.cos() * a.sin(), e.sin(), e.cos() * a.cos()], dim=-1)
         position = radius[:, None] * direction + (0 if offset is None else offset)
         backward = normalize(position - (0 if target is None else target), dim=-1)
-        # This "up" is the limit of the usual one as the elevation nears a pole, where +y is along the view.
+        # This vector is also defined at the poles, where +y is parallel to the view.
         up = torch.stack([-e.sin() * a.sin(), e.cos(), -e.sin() * a.cos()], dim=-1)
         right = normalize(torch.linalg.cross(up if tilt is None else up + tilt, backward), dim=-1)
         rotation = torch.stack([right, torch.linalg.cross(backward, right), backward], dim=-1)
@@ -101,7 +103,7 @@ class Camera:
 
     @classmethod
     def cat(cls, parts: Sequence[Camera]) -> Camera:
-        """Join several sets of cameras."""
+        """Concatenate cameras."""
         return cls(torch.cat([part.pose for part in parts]), torch.cat([part.fov for part in parts]))
 
     def to(self, device: torch.device | str) -> Camera:

@@ -1,4 +1,4 @@
-"""GLB files: glTF 2.0 in one binary file."""
+"""Writer of GLB files, glTF 2.0 in one binary file."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _LINEAR, _LINEAR_MIPMAP_LINEAR, _CLAMP_TO_EDGE = 9729, 9987, 33071
 
 
 def to_linear(display: Tensor) -> Tensor:
-    """Linear light in [0, 1] of sRGB display values in [0, 1], by the curve of IEC 61966-2-1."""
+    """sRGB display values in [0, 1] to linear light in [0, 1], by the curve of IEC 61966-2-1."""
     return torch.where(display <= 0.04045, display / 12.92, ((display + 0.055) / 1.055) ** 2.4)
 
 
@@ -41,10 +41,10 @@ def to_glb(
     texture: bytes | None = None,
     double_sided: bool = False,
 ) -> bytes:
-    """One mesh as the content of a .glb file, with a rough material that is no metal.
+    """One mesh as the content of a .glb file, with a rough, non-metallic material.
 
-    glTF's axes are the world's: y up, front +z; a world unit is a meter. Colors are display (sRGB) values here. A
-    base color texture keeps them as they are; colors at vertices are linear light there and are converted.
+    glTF's axes are the world's, y up and front +z, and a world unit is a meter. The colors passed here are display
+    (sRGB) values. A base color texture stores them unchanged; vertex colors in glTF are linear, so they are converted.
 
     glTF 2.0 specification, Khronos Group (2021).
 
@@ -53,9 +53,9 @@ def to_glb(
         faces: (F, 3) indices, counter-clockwise seen from outside.
         normals: (N, 3) unit normals at the vertices.
         colors: (N, 3) display colors in [0, 1], or None.
-        uv: (N, 2) places in the texture in [0, 1], from its upper left corner, or None.
-        texture: a PNG file's content, with `uv`.
-        double_sided: whether back faces are seen: for meshes with holes.
+        uv: (N, 2) texture coordinates in [0, 1] from the upper left corner, or None.
+        texture: content of a PNG file; needs `uv`.
+        double_sided: whether back faces are visible, for meshes with holes.
     """
     attributes = {"POSITION": vertices.float(), "NORMAL": normals.float()}
     if uv is not None:
@@ -100,7 +100,7 @@ def _material(textured: bool, double_sided: bool) -> dict[str, object]:
 
 
 def _accessors(attributes: Mapping[str, Tensor], faces: Tensor) -> list[dict[str, object]]:
-    """What the numbers are, in the order of the pieces. The bounds of positions are obligatory."""
+    """glTF accessors in the order of the pieces. glTF requires the bounds of positions."""
     accessors: list[dict[str, object]] = []
     for i, values in enumerate((*attributes.values(), faces.int().reshape(-1, 1))):
         kind, component = _KINDS[values.shape[1]], _COMPONENTS[values.dtype]
@@ -111,7 +111,7 @@ def _accessors(attributes: Mapping[str, Tensor], faces: Tensor) -> list[dict[str
 
 
 def _views(pieces: list[bytes], vertex_pieces: int) -> list[dict[str, int]]:
-    """Where the pieces lie: attributes, then indices, then perhaps a picture."""
+    """Offsets and lengths of the pieces: attributes, then indices, then the picture, if any."""
     views, offset = [], 0
     for i, piece in enumerate(pieces):
         view = {"buffer": 0, "byteOffset": offset, "byteLength": len(piece)}
@@ -123,7 +123,7 @@ def _views(pieces: list[bytes], vertex_pieces: int) -> list[dict[str, int]]:
 
 
 def _container(document: bytes, pieces: list[bytes]) -> bytes:
-    """Header, JSON chunk and binary chunk, each of whole words of four bytes."""
+    """Header, JSON chunk and binary chunk, each padded to a multiple of four bytes."""
     text = document.ljust(_padded(len(document)), b" ")
     data = b"".join(piece.ljust(_padded(len(piece)), b"\0") for piece in pieces)
     header = struct.pack("<4sII", b"glTF", 2, 12 + 8 + len(text) + 8 + len(data))

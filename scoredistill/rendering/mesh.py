@@ -1,8 +1,9 @@
-"""Triangle meshes: extraction from a volume, files, surface samples and the chamfer distance."""
+"""Triangle meshes: extraction from a volume, file formats, surface samples and the chamfer distance."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -21,12 +22,12 @@ SUFFIXES = (".glb", ".obj", ".ply", ".stl")
 
 
 class NoSurfaceError(ValueError):
-    """A volume that lies wholly on one side of the level: there is nothing to make a mesh of."""
+    """A volume is entirely on one side of the level, so it has no surface."""
 
 
 @dataclass(frozen=True)
 class Mesh:
-    """A triangle mesh in world units, y up and front +z, which are glTF's axes.
+    """A triangle mesh in world units with glTF's axes: y up, front +z.
 
     Args:
         vertices: (N, 3) floating point positions.
@@ -34,7 +35,7 @@ class Mesh:
         colors: (N, 3) display colors in [0, 1], or None.
 
     Raises:
-        ValueError: if the shapes do not fit one another.
+        ValueError: if the shapes do not match.
     """
 
     vertices: Tensor
@@ -50,7 +51,7 @@ class Mesh:
 
     @property
     def watertight(self) -> bool:
-        """Whether every edge is walked once in each direction: closed, manifold at its edges, consistently wound."""
+        """Whether the mesh is closed, edge-manifold and consistently wound: each edge occurs once in each direction."""
         if len(self.faces) == 0:
             return False
         start, end = self.faces.reshape(-1), self.faces.roll(-1, dims=1).reshape(-1)
@@ -60,14 +61,14 @@ class Mesh:
 
     @property
     def areas(self) -> Tensor:
-        """(F,) of the faces, square world units."""
+        """(F,) areas of the faces in square world units."""
         return 0.5 * self._across.norm(dim=-1)
 
     @property
     def normals(self) -> Tensor:
-        """(N, 3) unit normals at the vertices: the mean of the faces' around each, weighted by area.
+        """(N, 3) smooth unit normals at the vertices: the mean of the adjacent faces' normals, weighted by area.
 
-        They make curved surfaces look smooth; a vertex of no face, or of collapsed ones alone, has +z.
+        The normal of a vertex without faces, or with degenerate faces only, is +z.
         """
         across = self._across.repeat_interleave(3, 0)
         total = torch.zeros_like(self.vertices).index_add(0, self.faces.reshape(-1), across)
@@ -75,13 +76,12 @@ class Mesh:
         return torch.where(length > 0, total / length, total.new_tensor([0.0, 0.0, 1.0]))
 
     def save(self, path: str | Path) -> None:
-        """Write the mesh; the suffix names the format. GLB, OBJ and PLY keep vertex colors, STL cannot.
+        """Write the mesh atomically, in the format of the suffix. GLB, OBJ and PLY store vertex colors, STL does not.
 
-        A reader never sees half a file: it is written beside its destination and then renamed. All four have the
-        world's axes, y up and front +z; GLB's unit is the meter, the others have none.
+        All formats have the world's axes, y up and front +z. GLB's unit is the meter; the others have no unit.
 
         Args:
-            path: ends in .glb, .obj, .ply or .stl.
+            path: file name that ends in .glb, .obj, .ply or .stl.
 
         Raises:
             ValueError: for another suffix.
@@ -94,9 +94,12 @@ class Mesh:
 
     @classmethod
     def load(cls, path: str | Path) -> Mesh:
-        """Read a .glb, .obj, .ply or .stl file. Coincident vertices are merged, as STL stores each corner apart.
+        """Read a .glb, .obj, .ply or .stl file. Coincident vertices are merged, because STL repeats them per face.
 
-        Of a textured file only the geometry is read.
+        Textures are not read.
+
+        Args:
+            path: the file.
 
         Raises:
             ValueError: for another suffix, or a file without triangles.
@@ -104,7 +107,7 @@ class Mesh:
         return cls(*read_triangles(Path(path), _file_type(Path(path))))
 
     def sample_points(self, n: int, rng: torch.Generator | None = None) -> Tensor:
-        """n points uniform over the surface's area.
+        """Draw n points uniformly over the surface's area.
 
         Args:
             n: number of points.
@@ -116,7 +119,7 @@ class Mesh:
         corners = self.vertices.cpu().double()[self.faces.cpu()]  # (F, 3, 3)
         edges = corners[:, 1:] - corners[:, :1]
         area = torch.linalg.cross(edges[:, 0], edges[:, 1]).norm(dim=-1)
-        # By inverse transform rather than torch.multinomial, which takes at most 2^24 faces.
+        # Inverse transform sampling, because torch.multinomial accepts at most 2^24 faces.
         total = area.cumsum(0)
         draw = torch.rand(n, 3, dtype=torch.float64, generator=rng)
         face = torch.searchsorted(total, draw[:, 0] * total[-1], right=True).clamp(max=len(area) - 1)
@@ -127,7 +130,7 @@ class Mesh:
 
     @property
     def _across(self) -> Tensor:
-        """(F, 3) outward normals of the faces, twice as long as their areas."""
+        """(F, 3) outward normals of the faces, with twice the area as their length."""
         a, b, c = self.vertices[self.faces].unbind(1)
         return torch.linalg.cross(b - a, c - a)
 
@@ -144,46 +147,48 @@ class Mesh:
 
 def _file_type(path: Path) -> str:
     if path.suffix.lower() not in SUFFIXES:
-        raise ValueError(f"a mesh file ends in {', '.join(SUFFIXES)}; got {path.name!r}")
+        raise ValueError(f"the name of a mesh file must end in {', '.join(SUFFIXES)}; got {path.name!r}")
     return path.suffix.lower()[1:]
 
 
 def marching_cubes(
     values: Tensor, level: float, bound: float = 1.0, inside: Literal["above", "below"] = "above"
 ) -> Mesh:
-    """The surface values = level of a volume, closed where it leaves the box.
+    """Extract the surface values = level of a volume, closed at the faces of the box.
 
-    The volume is padded by one layer of outside, so the mesh is watertight and may reach up to one grid spacing
-    beyond the box.
+    The volume is padded by one layer of outside values, so the mesh is watertight and may extend up to one grid
+    spacing beyond the box.
 
-    Marching Cubes: A High Resolution 3D Surface Construction Algorithm, 1987; the topologically correct variant of
-    Efficient Implementation of Marching Cubes' Cases with Topological Guarantees, 2003.
+    "Marching Cubes: A High Resolution 3D Surface Construction Algorithm" (1987); the topologically correct variant of
+    "Efficient Implementation of Marching Cubes' Cases with Topological Guarantees" (2003).
 
     Args:
         values: (X, Y, Z) samples at `linspace(-bound, bound)` along each axis, indexed [x, y, z].
-        level: of the surface.
-        bound: half the side of the box, world units.
-        inside: "above" where the inside is larger than the level (densities), "below" where it is smaller (distances).
+        level: value at the surface.
+        bound: half the side of the box in world units.
+        inside: "above" if values inside are above the level (densities), "below" if they are below it (distances).
 
     Returns:
-        A mesh without colors, vertices float32.
+        A mesh without colors, with float32 vertices.
 
     Raises:
-        NoSurfaceError: if the volume lies wholly on one side of the level.
+        NoSurfaceError: if the volume is entirely on one side of the level.
         ValueError: if the volume is too small or not finite.
     """
     from skimage import measure
 
     volume = values.detach().cpu().float()
     if volume.ndim != 3 or min(volume.shape) < 2:
-        raise ValueError(f"need values (X, Y, Z) of at least two samples an axis, got {tuple(values.shape)}")
-    low, high = _range_around(volume, level)
+        raise ValueError(f"values must be (X, Y, Z) with at least two samples per axis, got {tuple(values.shape)}")
+    low, high = volume.min().item(), volume.max().item()
+    level = surface_level(low, high, level, lambda: (low + high) / 2)
     if inside == "below":
         volume, level = -volume, -level
-    # A sample exactly at the level would give several vertices at one point, and collapsed faces between them.
+    # A sample exactly at the level would give several vertices at one point, and degenerate faces between them.
     nudge = 1e-5 * (high - low)
     volume = torch.where((volume - level).abs() < nudge, level + nudge, volume)
-    # The same distance from the level as the deepest inside puts the closing vertices between border and padding.
+    # The padding is as far from the level as the deepest inside value, so that the closing vertices are between border
+    # and padding.
     padding = level - (volume.max().item() - level)
     padded = torch.nn.functional.pad(volume, (1,) * 6, value=padding).numpy()
     vertices, faces, _, _ = measure.marching_cubes(padded, level, gradient_direction="ascent")
@@ -192,18 +197,62 @@ def marching_cubes(
     return Mesh(placed, torch.tensor(faces.astype("int64")))
 
 
-def _range_around(volume: Tensor, level: float) -> tuple[float, float]:
-    """The volume's extreme values, which must lie on both sides of the level."""
-    low, high = volume.min().item(), volume.max().item()
+def surface_level(
+    low: float,
+    high: float,
+    level: float | None,
+    default: Callable[[], float],
+    subject: str = "the volume",
+    quantity: str = "value",
+    faintest: float = -math.inf,
+    contrast: float = 0.0,
+) -> float:
+    """The value at the surface of a volume, which must be between the volume's extreme values.
+
+    Args:
+        low, high: extreme values of the volume.
+        level: the requested value; None: the default.
+        default: computes the level to use or to suggest; called only if there is a surface at some level.
+        subject: name of the volume, for messages.
+        quantity: name of the values, for messages.
+        faintest: highest value below which the volume counts as empty.
+        contrast: relative difference between the extreme values up to which the volume counts as constant.
+
+    Raises:
+        NoSurfaceError: if there is no surface at the level. The message suggests one if possible.
+        ValueError: if a value is not finite.
+    """
     if not math.isfinite(high - low):
-        raise ValueError(f"a volume must be finite; values range from {low:g} to {high:g}")
-    if not low < high:
-        raise NoSurfaceError(f"no surface at level {level:g} nor at any other: all values are {low:g}")
-    if not low < level < high:
+        raise ValueError(f"{subject}: a {quantity} is not finite; training may have diverged")
+    if high < faintest:
         raise NoSurfaceError(
-            f"no surface at level {level:g}: values range from {low:g} to {high:g}; try {(low + high) / 2:g}"
+            f"{subject} is empty everywhere: its {quantity} is at most {high:.3g}, too little to be visible; "
+            "no threshold gives a useful surface"
         )
-    return low, high
+    if high <= (1 + contrast) * low:
+        raise NoSurfaceError(f"{subject} has no surface: its {quantity} is {high:.3g} everywhere")
+    if level is None:
+        return default()
+    if not low < level < high:
+        raise no_surface_at(level, low, high, default(), subject, quantity)
+    return level
+
+
+def no_surface_at(
+    level: float, low: float, high: float, suggested: float, subject: str, quantity: str
+) -> NoSurfaceError:
+    """The error for a level without a surface.
+
+    Args:
+        level: the requested value.
+        low, high: extreme values of the volume.
+        suggested: a level with a surface.
+        subject, quantity: names of the volume and of its values.
+    """
+    return NoSurfaceError(
+        f"{subject} has no surface at {quantity} {level:g}: values range from {low:.3g} to {high:.5g}; "
+        f"try a threshold of {suggested:.5g}"
+    )
 
 
 def chamfer(a: Mesh, b: Mesh, points: int = 10_000, seed: int = 0) -> float:
@@ -211,16 +260,17 @@ def chamfer(a: Mesh, b: Mesh, points: int = 10_000, seed: int = 0) -> float:
 
         (mean_p min_q |p - q| + mean_q min_p |p - q|) / 2,    p on a, q on b, uniform over the area
 
-    Distances are not squared. Both surfaces are sampled with the same seed, so that the distance is symmetric and a
-    mesh is at distance 0 from itself; different surfaces keep a floor of about half the samples' spacing.
+    Distances are not squared. Both surfaces are sampled with the same seed, so the distance is symmetric and the
+    distance of a mesh from itself is 0. Between different samples of the same surface it is about half the samples'
+    spacing.
 
     Args:
-        a, b: meshes, world units.
-        points: samples on each surface.
-        seed: of the samples.
+        a, b: meshes in world units.
+        points: number of samples on each surface.
+        seed: random seed of the samples.
 
     Returns:
-        World units.
+        The distance in world units.
     """
     from scipy.spatial import cKDTree
 

@@ -1,4 +1,4 @@
-"""Pictures of n particles over a background."""
+"""Rendered pictures, and compositing over a background."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ class Render:
     """Pictures of n particles from V views.
 
     Args:
-        rgb: (n, V, 3, H, W) in [-1, 1], over the background; (n, V, C, H, W) of scenes of latents.
+        rgb: (n, V, 3, H, W) colors in [-1, 1] over the background, or latents (n, V, C, H, W).
         opacity: (n, V, H, W) in [0, 1].
-        depth: (n, V, H, W) mean distance from the camera of what is seen, 0 where opacity is under one tenth.
-        normals: (n, V, 3, H, W) outward unit normals in world axes, 0 where opacity is under one tenth.
+        depth: (n, V, H, W) mean distance from the camera to the visible surface, 0 where opacity is below one tenth.
+        normals: (n, V, 3, H, W) outward unit normals in world axes, 0 where opacity is below one tenth.
     """
 
     rgb: Tensor
@@ -25,10 +25,10 @@ class Render:
 
 
 def composite_over(color: Tensor, opacity: Tensor, background: Tensor) -> Tensor:
-    """Colors over a background.
+    """Composite colors over a background.
 
     Args:
-        color: (n, R, C), weighted by opacity.
+        color: (n, R, C), premultiplied by opacity.
         opacity: (n, R).
         background: (n, V, 1 or R / V, C).
 

@@ -1,12 +1,12 @@
-"""Pictures of triangles, differentiable in the vertices: visibility, attributes and antialiased silhouettes.
+"""Differentiable rasterization of triangles: visibility, attributes and antialiased silhouettes.
 
     scene = Scene.of(project(camera, mesh.vertices, height, width), mesh.faces)
     fragments = rasterize(scene, height, width)
     normals = interpolate(fragments, scene.faces, normals_of_all_pictures)
     picture = antialias(torch.cat([normals, fragments.mask], dim=1), fragments, scene)
 
-Only which face a pixel sees depends on the backend; everything with a gradient is worked out from that, once, in plain
-PyTorch.
+The backend only determines the visible face of each pixel. All quantities with a gradient are computed from that in
+plain PyTorch.
 """
 
 from __future__ import annotations
@@ -27,24 +27,24 @@ Backend = Literal["auto", "torch", "warp"]
 
 
 def rasterize(scene: Scene, height: int, width: int, backend: Backend = "auto") -> Fragments:
-    """Find what each pixel's center shows.
+    """Find the visible face at each pixel's center.
 
-    Surfaces are seen from both sides. A face that crosses the near plane of `project` is drawn beyond it; degenerate
-    faces, and those with coordinates that are not finite, are left out. Depths are compared in single precision; of
-    faces at equal depth the first is seen.
+    Faces are visible from both sides. The part of a face beyond the near plane of `project` is drawn. Degenerate faces,
+    and faces with coordinates that are not finite, are not drawn. Depths are compared in single precision; of faces at
+    equal depth the first one is visible.
 
     Args:
         scene: P pictures.
-        height, width: of the pictures, in pixels, >= 1.
-        backend: "torch" runs on every device, "warp" (package warp-lang) is faster; "auto" takes warp on CUDA, if it is
-            installed, and torch otherwise. Both see the same faces but for ties.
+        height, width: size of the pictures in pixels, >= 1.
+        backend: "torch" runs on every device, "warp" (package warp-lang) is faster; "auto" uses warp on CUDA if it is
+            installed, else torch. Both give the same faces except for ties.
 
     Returns:
         Fragments, differentiable in `scene.clip`.
 
     Raises:
         ValueError: for an empty picture or an unknown backend.
-        ImportError: if warp is asked for and is not installed.
+        ImportError: if warp is requested and not installed.
     """
     if height < 1 or width < 1:
         raise ValueError(f"a picture needs at least one pixel, got height {height} and width {width}")
@@ -64,7 +64,7 @@ def _warp_nearest_faces() -> Callable[[Tensor, Tensor, Tensor, int, int, int], T
     try:
         from scoredistill.rendering import visibility_warp
     except ImportError as error:
-        raise ImportError('backend "warp" needs warp-lang: install scoredistill[mesh], or take "torch"') from error
+        raise ImportError('backend "warp" needs warp-lang: install scoredistill[mesh], or use "torch"') from error
     return visibility_warp.nearest_faces
 
 

@@ -1,4 +1,4 @@
-"""Triangles from files."""
+"""Reading triangles from mesh files."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from scoredistill.rendering.gltf import to_display
 
 
 def read_triangles(path: Path, kind: str) -> tuple[Tensor, Tensor, Tensor | None]:
-    """All triangles of a file, in the file's axes, coincident vertices merged.
+    """All triangles of a file, in the file's axes, with coincident vertices merged.
 
     Args:
         path: the file.
         kind: glb, obj, ply or stl.
 
     Returns:
-        vertices (N, 3) float32, faces (F, 3) int64, and display colors (N, 3) in [0, 1] if every part has them at its
-        vertices.
+        vertices (N, 3) float32, faces (F, 3) int64, and display colors (N, 3) in [0, 1], or None unless all parts have
+        vertex colors.
 
     Raises:
-        ValueError: if there are none.
+        ValueError: if the file has no triangles.
     """
     import trimesh
 
-    # Only a mesh's shape and colors are wanted: trimesh would read pictures of any format, wherever a material says.
+    # Textures are removed first: trimesh would read pictures of any format from any path that a material names.
     if kind == "glb":
         scene: Any = trimesh.load_scene(io.BytesIO(_without_pictures(path.read_bytes())), file_type=kind)
     else:
@@ -43,7 +43,7 @@ def read_triangles(path: Path, kind: str) -> tuple[Tensor, Tensor, Tensor | None
     first = torch.tensor([0, *map(len, corners)]).cumsum(0)
     faces = torch.cat([torch.tensor(part.faces).long() + first[i] for i, (_, part) in enumerate(parts)])
     vertices, place = torch.cat(corners).unique(dim=0, return_inverse=True)
-    colors = [found for _, part in parts if (found := _colors(part.visual)) is not None]
+    colors = [color for _, part in parts if (color := _colors(part.visual)) is not None]
     if len(colors) < len(parts):
         return vertices, place[faces], None
     merged = torch.empty_like(vertices).index_copy(0, place, torch.cat(colors))
@@ -51,13 +51,13 @@ def read_triangles(path: Path, kind: str) -> tuple[Tensor, Tensor, Tensor | None
 
 
 def _without_pictures(content: bytes) -> bytes:
-    """A GLB file whose materials have no textures; the colors at its vertices stay as exact as they are.
+    """A GLB file without the textures of its materials. Vertex colors are unchanged.
 
     Raises:
-        ValueError: if it is no GLB file.
+        ValueError: if it is not a GLB file.
     """
     if content[:4] != b"glTF" or content[16:20] != b"JSON":
-        raise ValueError("it is no GLB file")
+        raise ValueError("it is not a GLB file")
     (length,) = struct.unpack("<I", content[12:16])
     scene = json.loads(content[20 : 20 + length])
     for part in ("images", "textures", "samplers"):
@@ -73,15 +73,15 @@ def _without_pictures(content: bytes) -> bytes:
 
 
 def _plain(material: dict[str, Any]) -> dict[str, Any]:
-    """A material without what refers to pictures."""
+    """A material without references to pictures."""
     kept = {key: value for key, value in material.items() if not key.endswith("Texture") and key != "extensions"}
     return {key: _plain(value) if isinstance(value, dict) else value for key, value in kept.items()}
 
 
 def _colors(visual: Any) -> Tensor | None:
-    """(N, 3) vertex colors in [0, 1] of what trimesh has read."""
+    """(N, 3) vertex colors in [0, 1] of a trimesh visual, or None."""
     if visual.kind == "vertex":
         return torch.tensor(visual.vertex_colors[:, :3], dtype=torch.float32) / 255
-    # A glTF material makes it a textured one for trimesh, with or without a texture.
-    beside = getattr(visual, "vertex_attributes", {}).get("color")
-    return None if beside is None else torch.tensor(beside[:, :3], dtype=torch.float32)
+    # trimesh treats a mesh with a glTF material as textured, and stores vertex colors as an attribute.
+    color = getattr(visual, "vertex_attributes", {}).get("color")
+    return None if color is None else torch.tensor(color[:, :3], dtype=torch.float32)

@@ -1,4 +1,4 @@
-"""Triangles as several cameras see them: what the rasterizer is given."""
+"""Projected triangles of several pictures, the input of the rasterizer."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from scoredistill.rendering.camera import Camera
 
 @dataclass(frozen=True)
 class Scene:
-    """P pictures of triangles, packed; the pictures may show different meshes.
+    """Packed triangles of P pictures, which may show different meshes.
 
-    Vertices that neighboring faces share should be one row: an edge whose faces have rows of their own counts as a
+    Neighboring faces should share the rows of their common vertices: an edge whose faces do not share them counts as a
     border of the surface.
 
     Args:
-        clip: (M, 4) clip coordinates of all pictures' vertices, of `project`; differentiable.
-        faces: (F, 3) int64 rows of `clip`, wound either way.
-        picture: (F,) int64, the picture in [0, P) that a face belongs to.
+        clip: (M, 4) clip coordinates of all pictures' vertices, from `project`; differentiable.
+        faces: (F, 3) int64 rows of `clip`, in either orientation.
+        picture: (F,) int64 picture of each face, in [0, P).
         pictures: P, >= 0.
 
     Raises:
-        ValueError: if the shapes do not fit one another, or the coordinates are of half precision.
+        ValueError: if the shapes do not match, or the coordinates have half precision.
     """
 
     clip: Tensor
@@ -41,8 +41,8 @@ class Scene:
             raise ValueError(f"a scene needs clip (M, 4), faces (F, 3) and picture (F,), got {shapes}")
         if self.clip.dtype not in (torch.float32, torch.float64):
             raise ValueError(
-                f"clip is {self.clip.dtype}, too coarse for pixels: set trainer.precision to 32-true, 64-true or "
-                "bf16-mixed, or project in float32, outside autocast"
+                f"clip has dtype {self.clip.dtype}, too imprecise for pixels: set trainer.precision to 32-true, "
+                "64-true or bf16-mixed, or project in float32 outside autocast"
             )
 
     @classmethod
@@ -50,7 +50,7 @@ class Scene:
         """One mesh in each of V pictures.
 
         Args:
-            clip: (V, N, 4) of `project`.
+            clip: (V, N, 4) from `project`.
             faces: (F, 3) int64 indices of the N vertices.
         """
         views, vertices = clip.shape[:2]
@@ -60,7 +60,7 @@ class Scene:
 
     @classmethod
     def cat(cls, parts: Sequence[Scene]) -> Scene:
-        """The pictures of several scenes, one scene's after another's: meshes of different particles."""
+        """Concatenate the pictures of several scenes, for example of different particles' meshes."""
         rows = pictures = 0
         faces, picture = [], []
         for part in parts:
@@ -75,14 +75,14 @@ def project(camera: Camera, vertices: Tensor, height: int, width: int, near: flo
 
         (x, y, z, w) = (X / (a tan(fov / 2)), Y / tan(fov / 2), d - 2 near, d),    d = -Z,  a = width / height
 
-    of a point at (X, Y, Z) in the camera's axes: d is its distance along the viewing direction, x / w and y / w run
-    from -1 to 1 over the picture, to the right and up, and -w <= z exactly where d >= near. There is no far plane.
+    for a point (X, Y, Z) in the camera's axes. d is its distance along the viewing direction. x / w and y / w go from
+    -1 to 1 over the picture, to the right and up, and -w <= z is equivalent to d >= near. There is no far plane.
 
     Args:
         camera: V cameras.
-        vertices: (N, 3) world positions, or (V, N, 3) where each camera sees others.
-        height, width: of the pictures, in pixels.
-        near: nothing nearer to the camera than this is drawn; world units, > 0.
+        vertices: (N, 3) world positions, or (V, N, 3) with different positions per camera.
+        height, width: size of the pictures in pixels.
+        near: distance of the near plane, in world units, > 0; nothing nearer to the camera is drawn.
 
     Returns:
         (V, N, 4), differentiable in vertices and poses.
@@ -91,8 +91,8 @@ def project(camera: Camera, vertices: Tensor, height: int, width: int, near: flo
         ValueError: if `near` is not positive.
     """
     if near <= 0:
-        raise ValueError(f"near is a distance in front of the camera, > 0; got {near}")
-    # Sums instead of a matrix product, which autocast would carry out in half precision.
+        raise ValueError(f"near must be a distance in front of the camera, > 0; got {near}")
+    # Sums instead of a matrix product, because autocast computes matrix products in half precision.
     offset = vertices - camera.position[:, None]
     x, y, z = ((offset[..., None] * camera.pose[:, None, :3, :3]).sum(dim=-2)).unbind(-1)
     half = torch.tan(torch.deg2rad(camera.fov) / 2)[:, None]
@@ -100,9 +100,9 @@ def project(camera: Camera, vertices: Tensor, height: int, width: int, near: flo
 
 
 def to_pixels(clip: Tensor, height: int, width: int) -> Tensor:
-    """Clip coordinates in units of pixels, homogeneous: (.., 4) to (.., 4) of (column w, row w, z + w, w).
+    """Clip coordinates (.., 4) to homogeneous pixel coordinates (.., 4): (column w, row w, z + w, w).
 
-    The center of the top left pixel is column 0, row 0. The third is negative in front of the near plane.
+    The center of the top left pixel is column 0, row 0. z + w is negative in front of the near plane.
     """
     x, y, z, w = clip.unbind(-1)
     column = 0.5 * (width * x + (width - 1) * w)

@@ -1,4 +1,4 @@
-"""The edges at which a surface ends or turns away from the camera."""
+"""Silhouettes: the edges where a surface ends or turns away from the camera."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ class Silhouettes:
 
     Args:
         edge: (E, 2) rows of the scene's vertices, both beyond the near plane.
-        side: (E,) 1.0 where the surface lies to the left of the way from the first to the second, in a picture whose y
-            axis points up, -1.0 where to the right.
-        depth: (E, 2) least and greatest depth w of the corners of the edge's faces.
+        side: (E,) 1.0 if the surface is to the left of the direction from the first to the second vertex, in a picture
+            whose y axis points up, and -1.0 if it is to the right.
+        depth: (E, 2) smallest and largest depth w of the corners of the edge's faces.
         picture: (E,) the edge's picture.
     """
 
@@ -29,24 +29,24 @@ class Silhouettes:
 
 
 def facing(corners: Tensor) -> Tensor:
-    """1 where a face's corners are counter-clockwise in the picture, -1 clockwise, 0 edge-on or degenerate.
+    """Orientation of faces in the picture: 1 counter-clockwise, -1 clockwise, 0 edge-on or degenerate.
 
     Args:
         corners: (F, 3, 4) clip coordinates, on either side of the camera.
     """
-    # The sign of six times the volume between the camera and the face. Near a silhouette it is the difference of almost
-    # equal products.
+    # The sign of six times the volume between the camera and the face. Near a silhouette this is a difference of almost
+    # equal products, so it needs double precision.
     a, b, c = corners[..., [0, 1, 3]].double().unbind(1)
     return (a * torch.linalg.cross(b, c)).sum(dim=-1).sign()
 
 
 @torch.no_grad()
 def silhouettes(scene: Scene) -> Silhouettes:
-    """Find the edges all of whose faces lie on one side of them in the picture.
+    """Find the edges that have all their faces on one side in the picture.
 
-    These are the borders of open surfaces and the edges between a face that is seen from the front and one seen from
-    the back, visible or not. How faces are wound does not matter. Edges that reach in front of the near plane are left
-    out.
+    These are the borders of open surfaces, and the edges between a face seen from the front and a face seen from the
+    back, whether they are visible or hidden. The orientation of faces does not matter. Edges with an end in front of
+    the near plane are left out.
     """
     vertices = len(scene.clip)
     start, end = scene.faces.flatten(), scene.faces.roll(-1, dims=1).flatten()

@@ -1,4 +1,4 @@
-"""Pictures of turning objects: cameras around them, grids, and files of pictures and animations."""
+"""Turntable cameras, picture grids, and files of pictures and animations."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ def turntable_cameras(
     Args:
         frames: number of cameras, >= 1.
         elevation: degrees.
-        radius: distance from the origin in world units; the object lies in [-1, 1]^3.
+        radius: distance from the origin in world units; the object is in [-1, 1]^3.
         fov: vertical field of view in degrees.
-        azimuth: of the first camera, in degrees; 0 looks at the front.
+        azimuth: azimuth of the first camera in degrees; 0 sees the front.
 
     Raises:
         ValueError: if there is no frame.
@@ -38,16 +38,16 @@ def turntable_cameras(
 
 
 def to_bytes(images: Tensor) -> Tensor:
-    """Display values of pictures in [-1, 1], clamped and rounded: (..., 3, H, W) to (..., H, W, 3) uint8 on the CPU."""
+    """Pictures in [-1, 1] to 8-bit display values, clamped: (..., 3, H, W) to (..., H, W, 3) uint8 on the CPU."""
     return ((images.detach().float().clamp(-1, 1) + 1) * 127.5).round().byte().movedim(-3, -1).cpu()
 
 
 def picture_grid(images: Tensor, columns: int) -> Tensor:
-    """Pictures side by side, row by row, with a white line of two pixels around each.
+    """Pictures in a grid, row by row, with a white border of two pixels around each.
 
     Args:
-        images: (N, 3, H, W) in [-1, 1]; one channel is shown as gray.
-        columns: pictures in a row, >= 1.
+        images: (N, 3, H, W) in [-1, 1]; one channel is rendered as gray.
+        columns: pictures per row, >= 1.
 
     Returns:
         (H', W', 3) uint8.
@@ -58,47 +58,49 @@ def picture_grid(images: Tensor, columns: int) -> Tensor:
 
 
 def save_picture(image: Tensor, path: str | Path) -> None:
-    """Write a picture, atomically.
+    """Write a picture atomically.
 
     Args:
         image: (H, W, 3) uint8.
-        path: ends in .png, .jpg, .webp or another suffix that Pillow writes.
+        path: file name that ends in .png, .jpg, .webp or another suffix that Pillow supports.
 
     Raises:
-        ValueError: for another suffix, or a tensor that is no such picture.
+        ValueError: for another suffix, or another shape or dtype.
     """
     from PIL import Image
 
     if image.dtype != torch.uint8 or image.ndim != 3 or image.shape[-1] != 3:
-        raise ValueError(f"a picture is (H, W, 3) uint8, got {tuple(image.shape)} {image.dtype}")
+        raise ValueError(f"a picture must be (H, W, 3) uint8, got {tuple(image.shape)} {image.dtype}")
     path = Path(path)
     kind = Image.registered_extensions().get(path.suffix.lower())
     if kind is None or kind not in Image.SAVE:
-        raise ValueError(f"no picture format has the suffix of {path.name!r}; use .png")
+        raise ValueError(f"the suffix of {path.name!r} is not a supported picture format; use .png")
     write_atomically(path, lambda file: Image.fromarray(image.cpu().numpy()).save(file, format=kind))
 
 
 def save_animation(frames: Tensor, path: str | Path, fps: int = 15) -> None:
-    """Write an animation that plays for ever, atomically; the suffix names the format.
+    """Write an animation atomically, in the format of the suffix. WebP and GIF animations loop forever.
 
     Args:
         frames: (T, H, W, 3) uint8.
-        path: ends in .webp (small and quick), .gif or .mp4.
+        path: file name that ends in .webp (small and fast), .gif or .mp4.
         fps: frames per second, >= 1.
 
     Raises:
-        ValueError: for another suffix, or a tensor that is no such animation.
-        ImportError: if an MP4 is asked for and PyAV is not installed.
+        ValueError: for another suffix, or another shape or dtype.
+        ImportError: if an MP4 is requested and PyAV is not installed.
     """
     path = Path(path)
     if frames.dtype != torch.uint8 or frames.ndim != 4 or frames.shape[-1] != 3 or len(frames) == 0:
-        raise ValueError(f"an animation is (T, H, W, 3) uint8, got {tuple(frames.shape)} {frames.dtype}")
+        raise ValueError(f"an animation must be (T, H, W, 3) uint8, got {tuple(frames.shape)} {frames.dtype}")
     writers: dict[str, Callable[[BinaryIO, Tensor, int], None]] = dict(
         zip(ANIMATION_SUFFIXES, (_write_webp, _write_gif, _write_mp4), strict=True)
     )
     write = writers.get(path.suffix.lower())
     if write is None:
-        raise ValueError(f"an animation's file ends in {', '.join(ANIMATION_SUFFIXES)}; got {path.name!r}")
+        raise ValueError(
+            f"the name of an animation file must end in {', '.join(ANIMATION_SUFFIXES)}; got {path.name!r}"
+        )
     write_atomically(path, lambda file: write(file, frames.cpu(), fps))
 
 
@@ -107,7 +109,7 @@ def _write_webp(file: BinaryIO, frames: Tensor, fps: int) -> None:
 
 
 def _write_gif(file: BinaryIO, frames: Tensor, fps: int) -> None:
-    # GIF counts in hundredths of a second, and viewers slow down what is faster than two of them.
+    # GIF durations are in hundredths of a second, and viewers slow down frames shorter than two of them.
     _write_pillow(file, frames, "GIF", {"duration": 10 * max(2, round(100 / fps)), "optimize": False, "disposal": 1})
 
 
@@ -126,7 +128,8 @@ def _write_mp4(file: BinaryIO, frames: Tensor, fps: int) -> None:
     frames = frames[:, : frames.shape[1] // 2 * 2, : frames.shape[2] // 2 * 2]  # yuv420p halves both sides
     with av.open(file, mode="w", format="mp4") as container:
         stream = container.add_stream("libx264", rate=fps, options={"crf": "20"})
-        stream.height, stream.width, stream.pix_fmt = frames.shape[1], frames.shape[2], "yuv420p"
+        stream.height, stream.width = frames.shape[1], frames.shape[2]
+        stream.pix_fmt = "yuv420p"
         for frame in frames:
             picture = av.VideoFrame.from_ndarray(frame.contiguous().numpy(), format="rgb24")
             container.mux(stream.encode(picture))

@@ -1,17 +1,18 @@
-"""Which face each pixel sees: a z-buffer in plain PyTorch. Nothing here carries a gradient.
+"""Visibility, the visible face of each pixel: a z-buffer in plain PyTorch, without gradients.
 
-A pixel's center lies in a face where the face's edge functions e_i, twice the signed areas of the triangles between
-the center and an edge, in homogeneous coordinates, have one sign. With corners (X, Y, w) shifted to the pixel,
+A pixel's center is inside a face if the face's edge functions e_i all have the same sign. They are twice the signed
+areas of the triangles between the center and each edge, in homogeneous coordinates. With corners (X, Y, w) relative to
+the pixel,
 
     e_0 = X_1 Y_2 - Y_1 X_2 and so on,    b_i = e_i / (e_0 + e_1 + e_2),    depth = sum_i b_i w_i
 
-b_i are perspective-correct barycentric coordinates. No division by w occurs, so a face that reaches behind the camera
+b_i are perspective-correct barycentric coordinates. There is no division by w, so a face that extends behind the camera
 needs no clipping: its pixels are drawn where they are beyond the near plane.
 
 "Triangle Scan Conversion using 2D Homogeneous Coordinates" (1997), doi:10.1145/258694.258723.
 
-Neighbors evaluate the shared edge with the same numbers, one with the opposite sign, so that no pixel falls between
-them; the centers on an edge are in both faces, of which the nearer, then the first, is seen.
+Neighboring faces evaluate their shared edge with the same numbers and opposite signs, so that no pixel falls between
+them. A center on an edge is inside both faces; the nearer one is visible, and the first one at equal depth.
 """
 
 from __future__ import annotations
@@ -21,19 +22,19 @@ from functools import reduce
 import torch
 from torch import Tensor
 
-CANDIDATES = 2**17  # pairs of face and pixel that are tested at once: about 150 bytes each
+CANDIDATES = 2**17  # pairs of face and pixel in one test, about 150 bytes each
 EMPTY = torch.iinfo(torch.int64).max
-THINNEST = 1e-4  # pixels: what is narrower may be mere rounding, and its derivatives have no bound
-MARGIN = 1e-2  # pixels by which a box is enlarged, far above the rounding of its corners
+THINNEST = 1e-4  # pixels; narrower faces may be rounding errors, and their derivatives are unbounded
+MARGIN = 1e-2  # pixels by which a box is enlarged, far above the rounding errors of its corners
 
 
 def pack(depth: Tensor, index: Tensor) -> Tensor:
-    """Keys that sort by depth, > 0, then by index, < 2^32: a positive float's bits sort as its value."""
+    """Keys that sort by depth, > 0, then by index, < 2^32: the bits of positive floats sort like their values."""
     return (depth.float().contiguous().view(torch.int32).long() << 32) | index
 
 
 def unpack(key: Tensor) -> Tensor:
-    """The index of each key, -1 where it is still EMPTY."""
+    """The index of each key, -1 for EMPTY."""
     return torch.where(key == EMPTY, -1, key & 0xFFFFFFFF)
 
 
@@ -41,11 +42,11 @@ def edge_functions(corners: Tensor, column: Tensor, row: Tensor) -> tuple[Tensor
     """The edge functions at pixels' centers.
 
     Args:
-        corners: (K, 3, 4) of `to_pixels`.
+        corners: (K, 3, 4) from `to_pixels`.
         column, row: (K,) integers.
 
     Returns:
-        e_0, e_1, e_2, (K,) each, in square pixels times world units squared: opposite each corner.
+        e_0, e_1, e_2, (K,) each, for the edges opposite each corner, in square pixels times world units squared.
     """
     w = corners[..., 3]
     x = (corners[..., 0] - column.to(w)[:, None] * w).unbind(1)
@@ -54,30 +55,30 @@ def edge_functions(corners: Tensor, column: Tensor, row: Tensor) -> tuple[Tensor
 
 
 def boxes(corners: Tensor, height: int, width: int) -> Tensor:
-    """The pixels among which each face's lie; none for faces that are degenerate or seen edge-on.
+    """The bounding box of each face in pixels, which is empty for faces that are degenerate or edge-on.
 
     Args:
-        corners: (F, 3, 4) of `to_pixels`.
-        height, width: of the pictures.
+        corners: (F, 3, 4) from `to_pixels`.
+        height, width: size of the pictures in pixels.
 
     Returns:
-        (F, 4) int64 of left, top, columns and rows; 0 columns or rows if there is none.
+        (F, 4) int64: left, top, columns and rows; an empty box has 0 columns or rows.
     """
     near = corners[..., 2]
     front = near >= 0
     points = torch.where(front[..., None], corners[..., :2] / corners[..., 3:], torch.nan)
-    if not front.all():  # the part beyond the near plane is bounded by the crossings of the edges too
+    if not front.all():  # the crossings of edges with the near plane also bound the visible part
         following = corners.roll(-1, dims=1)
         share = (near / (near - following[..., 2]))[..., None]
         crossing = corners + share * (following - corners)
         crosses = front != front.roll(-1, dims=1)
         crossing = torch.where(crosses[..., None], crossing[..., :2] / crossing[..., 3:], torch.nan)
         points = torch.cat([points, crossing], dim=1)
-    # Corners that do not count are NaN: fmin and fmax pass them over, and a face of nothing else has NaN bounds.
+    # Invisible corners are NaN. fmin and fmax ignore them, and a face with no other corners has NaN bounds.
     low, high = reduce(torch.fmin, points.unbind(1)) - MARGIN, reduce(torch.fmax, points.unbind(1)) + MARGIN
     one, other = points[:, 1] - points[:, 0], points[:, 2] - points[:, 0]
     area = (one[:, 0] * other[:, 1] - one[:, 1] * other[:, 0]).abs()
-    thin = area <= THINNEST * (high - low).amax(dim=1)  # false where a corner does not count
+    thin = area <= THINNEST * (high - low).amax(dim=1)  # False if a corner is NaN
     drawn = (low <= high).all(dim=1) & ~thin
     size = corners.new_tensor([width, height])
     first = torch.minimum(low.ceil().clamp(min=0), size)
@@ -87,20 +88,20 @@ def boxes(corners: Tensor, height: int, width: int) -> Tensor:
 
 
 def nearest_faces(corners: Tensor, box: Tensor, picture: Tensor, pictures: int, height: int, width: int) -> Tensor:
-    """The face that each pixel sees.
+    """The visible face of each pixel.
 
-    All pixels of a face's box are tested, CANDIDATES at a time, whatever the faces' sizes: memory is bounded by about
-    20 MB beyond what has the inputs' size or the result's.
+    All pixels of each face's box are tested, CANDIDATES at a time. Beyond the inputs and the result this needs about
+    20 MB for faces of any size.
 
     Args:
-        corners: (F, 3, 4) of `to_pixels`.
-        box: (F, 4) of `boxes`.
-        picture: (F,) each face's picture.
+        corners: (F, 3, 4) from `to_pixels`.
+        box: (F, 4) from `boxes`.
+        picture: (F,) picture of each face.
         pictures: P.
-        height, width: of the pictures.
+        height, width: size of the pictures in pixels.
 
     Returns:
-        (P, height, width) int64, -1 where there is none.
+        (P, height, width) int64, -1 in empty pixels.
     """
     buffer = torch.full((pictures * height * width,), EMPTY, device=corners.device)
     count = box[:, 2] * box[:, 3]
@@ -124,7 +125,7 @@ def nearest_faces(corners: Tensor, box: Tensor, picture: Tensor, pictures: int, 
 
 
 def _test(corners: Tensor, column: Tensor, row: Tensor) -> tuple[Tensor, Tensor]:
-    """Whether pixels' centers lie in faces, and the depth there: corners (K, 3, 4), column and row (K,)."""
+    """Whether pixels' centers are inside faces, and the depth there: corners (K, 3, 4), column and row (K,)."""
     e = edge_functions(corners, column, row)
     total = e[0] + e[1] + e[2]
     sign = total.sign()

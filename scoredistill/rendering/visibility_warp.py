@@ -1,10 +1,10 @@
-"""The z-buffer of `visibility` as a Warp kernel, for CPU and CUDA: a thread per face.
+"""The z-buffer of `visibility` as a Warp kernel for CPU and CUDA, one thread per face.
 
-Importing this module imports warp (package warp-lang) and silences its greeting. The kernel is compiled at first use,
-in some seconds, and kept in Warp's own cache in the user's cache folder; the variable WARP_CACHE_PATH moves it.
+Importing this module imports warp (package warp-lang) and silences its startup message. The kernel is compiled on
+first use, which takes some seconds, and stored in Warp's cache in the user's cache folder; WARP_CACHE_PATH changes it.
 """
 # mypy: disable-error-code="valid-type, operator, arg-type"
-# A kernel's types are Warp's, which reads them as they are: no `from __future__ import annotations`.
+# Warp evaluates a kernel's annotations, so there is no `from __future__ import annotations` here.
 
 import torch
 import warp as wp
@@ -15,7 +15,7 @@ from scoredistill.rendering.visibility import EMPTY, unpack
 wp.config.log_level = max(wp.config.log_level, wp.LOG_WARNING)
 wp.init()
 
-# Without fused multiply-adds an edge's function is exactly opposite on its two sides, and the same as PyTorch's.
+# Without fused multiply-adds, an edge's function is exactly opposite on its two sides and equal to PyTorch's.
 wp.set_module_options({"enable_backward": False, "fuse_fp": False})
 
 
@@ -28,7 +28,7 @@ def draw(
     width: int,
     buffer: wp.array(dtype=wp.int64),
 ) -> None:
-    """Lower the key of each pixel of a face's box that lies in the face: `visibility.nearest_faces`, term by term."""
+    """Lower the key of each pixel inside a face, with the same formulas as `visibility.nearest_faces`."""
     face = wp.tid()
     a, b, c = corners[face, 0], corners[face, 1], corners[face, 2]
     place = box[face]
@@ -50,7 +50,7 @@ def draw(
 
 
 def nearest_faces(corners: Tensor, box: Tensor, picture: Tensor, pictures: int, height: int, width: int) -> Tensor:
-    """The face that each pixel sees, as `visibility.nearest_faces`, in single precision and in place."""
+    """The visible face of each pixel, as in `visibility.nearest_faces`, in single precision."""
     buffer = torch.full((pictures * height * width,), EMPTY, device=corners.device)
     arrays = (
         wp.from_torch(corners.float().contiguous(), dtype=wp.vec4),

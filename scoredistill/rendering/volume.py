@@ -1,12 +1,12 @@
-"""Volume rendering of packed ray samples: every ray has its own number of samples, stored one ray after another.
+"""Volume rendering of packed ray samples: rays have different numbers of samples, stored one ray after another.
 
     w_i = T_i (1 - exp(-tau_i)),   T_i = exp(-sum_{j < i} tau_j),   tau_i = density_i · step_i
 
 "NeRF: Representing Scenes as Neural Radiance Fields for View Synthesis" (2020), arXiv:2003.08934, section 4;
 packed samples as in "NerfAcc: Efficient Sampling Accelerates NeRFs" (2023), arXiv:2305.04966.
 
-Below, M is the number of samples, `ray` (M,) the non-decreasing integer index of each sample's ray, and `rays` the
-number of rays; a ray may have no sample at all.
+Below, M is the number of samples, `ray` (M,) is the non-decreasing integer index of each sample's ray, and `rays` is
+the number of rays. A ray may have no samples.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from torch import Tensor
 
 
 def _exclusive_cumsum(value: Tensor, ray: Tensor) -> Tensor:
-    # The running sum goes on across all rays and outgrows any one ray's part; in float64 the difference is still good
-    # to float32.
+    # The running sum over all rays is much larger than one ray's part. In float64 the difference still has float32
+    # precision.
     running = value.double().cumsum(0)
     before = torch.cat([running.new_zeros(1), running[:-1]])
     return (before - before.index_select(0, ray_starts(ray))).to(value.dtype)
 
 
 def ray_starts(ray: Tensor) -> Tensor:
-    """Position of the first sample of each sample's own ray, (M,) integers."""
+    """Position of the first sample of each sample's ray, (M,) integers."""
     position = torch.arange(len(ray), device=ray.device)
     first = torch.ones_like(ray, dtype=torch.bool)
     first[1:] = ray[1:] != ray[:-1]
@@ -34,7 +34,7 @@ def ray_starts(ray: Tensor) -> Tensor:
 
 
 class _SegmentSum(torch.autograd.Function):
-    """Exclusive prefix sum within each ray; its adjoint is the exclusive suffix sum, and the other way round."""
+    """Exclusive prefix or suffix sum within each ray; each is the other's adjoint."""
 
     @staticmethod
     def forward(ctx: Any, value: Tensor, ray: Tensor, suffix: bool) -> Tensor:
@@ -64,11 +64,11 @@ def optical_depth_before(optical_depth: Tensor, ray: Tensor) -> Tensor:
 
 
 def render_weights(density: Tensor, step: Tensor, ray: Tensor) -> tuple[Tensor, Tensor]:
-    """Share of each sample in its ray's color, and the light that reaches it.
+    """Share of each sample in its ray's color, and the share of light that reaches it.
 
     Args:
         density: (M,) >= 0, per world unit.
-        step: (M,) length of ray that each sample stands for, in world units.
+        step: (M,) length of the ray segment that each sample represents, in world units.
         ray: (M,) index of each sample's ray, non-decreasing.
 
     Returns:
@@ -80,10 +80,10 @@ def render_weights(density: Tensor, step: Tensor, ray: Tensor) -> tuple[Tensor, 
 
 
 def accumulate(weights: Tensor, ray: Tensor, rays: int, values: Tensor | None = None) -> Tensor:
-    """Sum_i w_i v_i over each ray's samples: color, depth or normals; opacity where there are no values.
+    """sum_i w_i v_i over each ray's samples: color, depth or normals, or the opacity without values.
 
     Args:
-        weights: (M,) of `render_weights`.
+        weights: (M,) from `render_weights`.
         ray: (M,) index of each sample's ray.
         rays: number of rays.
         values: (M, C), or None for v = 1.

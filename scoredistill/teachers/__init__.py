@@ -1,4 +1,4 @@
-"""Frozen models of the score to be distilled."""
+"""Teachers: frozen models of the score."""
 
 from scoredistill.teachers.analytic import Digits, Empirical, GaussianMixture
 from scoredistill.teachers.diffusers import DiffusersTeacher, PromptSettings

@@ -14,29 +14,30 @@ from scoredistill.types import Condition
 from scoredistill.types.checks import times_of
 
 CHUNK_ELEMENTS = 2**25
-"""Most numbers (B x K x D, or B x K for a shared isotropic covariance) that one evaluation holds at once."""
+"""Maximum number of values in one evaluation: B x K x D, or B x K for a shared isotropic covariance."""
 
 
 class GaussianMixture(Teacher):
-    """p = sum_k pi_k N(mu_k, Sigma_k), for samples of any shape, with its exact score at every noise level.
+    """A Gaussian mixture over samples of any shape, with its exact score at every noise level:
 
-    Sigma_k = diag(stds_k^2) + F_k^T F_k, or a full matrix. With class labels, Condition(label=...) selects the
-    components of that class; without a condition all components count.
+        p = sum_k pi_k N(mu_k, Sigma_k),    Sigma_k = diag(stds_k^2) + F_k^T F_k, or a full matrix
+
+    With class labels, Condition(label=...) selects the components of that class. Without a condition, all components
+    are used.
 
     Args:
         means: (K, *D).
         stds: standard deviations: scalar, (K,) isotropic, or (K, *D) diagonal; >= 0.
         weights: (K,) > 0, normalized here; None: equal.
-        labels: (K,) integer class of each component; None: one class.
+        labels: (K,) integer class of each component; None: no classes.
         schedule: noise schedule; None: `CosineSchedule`.
-        factors: (K, R, *D) low-rank factors F_k, on top of isotropic stds.
-        covariances: (K, D, D) full covariances in place of stds, D the flattened dimensions.
+        factors: (K, R, *D) low-rank factors F_k, in addition to isotropic stds.
+        covariances: (K, D, D) full covariances in place of stds, where D is the number of dimensions of a sample.
 
     Raises:
-        ValueError: if shapes disagree, a weight is not positive or a standard deviation is negative.
+        ValueError: if shapes do not match, a weight is not positive or a standard deviation is negative.
     """
 
-    exact = True
     means: Tensor
     log_weights: Tensor
     labels: Tensor | None
@@ -60,14 +61,14 @@ class GaussianMixture(Teacher):
         means = torch.as_tensor(means)
         means = means if means.is_floating_point() else means.to(torch.get_default_dtype())
         if means.ndim < 2:
-            raise ValueError(f"means must be (K, *D), (K, 1) for plain numbers; got {tuple(means.shape)}")
+            raise ValueError(f"means must be (K, *D), or (K, 1) for scalars; got {tuple(means.shape)}")
         count = len(means)
         self.shape = means.shape[1:]
         weights = torch.ones(count) if weights is None else torch.as_tensor(weights)
         if weights.shape != (count,) or not bool((weights > 0).all()):
-            raise ValueError(f"weights must be {count} positive numbers, one a component")
+            raise ValueError(f"weights must be {count} positive numbers, one per component")
         if labels is not None and torch.as_tensor(labels).shape != (count,):
-            raise ValueError(f"labels must be {count} integers, one a component")
+            raise ValueError(f"labels must be {count} integers, one per component")
         stds = torch.as_tensor(stds, dtype=means.dtype, device=means.device)
         covariance = _covariance(means, stds, factors, covariances)
         self.register_buffer("means", means.flatten(1))
@@ -80,7 +81,7 @@ class GaussianMixture(Teacher):
 
     @property
     def covariance(self) -> Covariance:
-        """Of the undiffused components."""
+        """Covariance of the undiffused components."""
         return Covariance(self.variance, self.basis, self.spread)
 
     def forward(self, x_t: Tensor, t: float | Tensor, condition: Condition | None = None) -> Prediction:
@@ -96,14 +97,16 @@ class GaussianMixture(Teacher):
         Args:
             x_t: (B, *D).
             t: in [0, 1]: a number, or (B,).
-            condition: its labels (B,) select components; None: all.
+            condition: its labels (B,) select components; None: all components.
 
         Raises:
-            ValueError: if a label has no component, labels are asked of a mixture that has none, or a density of point
-                masses without noise.
+            ValueError: if a label has no component, the condition has labels and the mixture has none, or the mixture
+                has point masses and there is no noise.
         """
         if x_t.shape[1:] != self.shape:
-            raise ValueError(f"samples are {tuple(x_t.shape[1:])}, those of the teacher {tuple(self.shape)}")
+            raise ValueError(
+                f"samples have shape {tuple(x_t.shape[1:])}, but the teacher's have shape {tuple(self.shape)}"
+            )
         t = times_of(t, x_t).to(x_t.device)
         if self._point_masses:
             what = f"the score of a {type(self).__name__} whose std is 0"
@@ -131,12 +134,12 @@ class GaussianMixture(Teacher):
         """Draw clean samples.
 
         Args:
-            n: how many; with labels in the condition, one for each.
+            n: number of samples; with labels in the condition, the number of labels.
             condition: its labels (n,) select components.
             rng: CPU generator.
 
         Returns:
-            samples (n, *D), and the component (n,) that each came from.
+            samples (n, *D), and the component (n,) of each sample.
         """
         weights = self._log_weights(condition).exp().expand(n, -1).cpu()
         component = torch.multinomial(weights, 1, generator=rng)[:, 0].to(self.means.device)
@@ -149,11 +152,11 @@ class GaussianMixture(Teacher):
         return x.view(n, *self.shape), component
 
     def _log_weights(self, condition: Condition | None) -> Tensor:
-        """(K,), or (B, K) with components of other classes left out."""
+        """(K,), or (B, K) with -inf for components of other classes."""
         if condition is None or condition.label is None:
             return self.log_weights
         if self.labels is None:
-            raise ValueError("Condition(label=...) was given, but this mixture has no labels: pass labels=")
+            raise ValueError("the condition has labels, but this mixture has none: pass labels=")
         allowed = condition.label.to(self.labels.device)[:, None] == self.labels
         if not bool(allowed.any(-1).all()):
             missing = condition.label[~allowed.any(-1).cpu()][0].item()
@@ -165,7 +168,7 @@ def _covariance(means: Tensor, stds: Tensor, factors: Tensor | None, covariances
     count, dims = means.flatten(1).shape
     if covariances is not None:
         if covariances.shape != (count, dims, dims) or factors is not None or bool(stds.any()):
-            raise ValueError(f"covariances must be ({count}, {dims}, {dims}), and replace stds and factors")
+            raise ValueError(f"covariances must be ({count}, {dims}, {dims}), without stds and factors")
         return Covariance.full(covariances.to(means))
     if stds.ndim <= 1:
         variance = (stds**2).reshape(-1, 1)
@@ -178,7 +181,7 @@ def _covariance(means: Tensor, stds: Tensor, factors: Tensor | None, covariances
     if factors is None:
         return Covariance(variance)
     if variance.shape[1] != 1 or factors.shape[0] != count or factors.shape[2:] != means.shape[1:]:
-        raise ValueError("factors must be (K, R, *D), on top of isotropic stds")
+        raise ValueError("factors must be (K, R, *D), in addition to isotropic stds")
     return Covariance.low_rank(variance, factors.to(means).flatten(2))
 
 
@@ -187,15 +190,15 @@ def _normal(shape: torch.Size, like: Tensor, rng: torch.Generator | None) -> Ten
 
 
 class Empirical(GaussianMixture):
-    """The exact score of a finite data set: a mixture of one (slightly widened) Dirac a data point.
+    """The exact score of a finite data set: a mixture of one Dirac, or narrow Gaussian, per data point.
 
-    The ideal denoiser of a training set. It memorizes by construction, which makes it the reference for students that
-    should not do better or worse than their data.
+    It is the ideal denoiser of a training set, which memorizes by construction, and so a reference for students that
+    should reproduce their data.
 
     Args:
         data: (N, *D).
-        labels: (N,) integer classes, or None.
-        std: standard deviation of each point, >= 0; 0: Diracs.
+        labels: (N,) integer classes; None: no classes.
+        std: standard deviation of each component, >= 0; 0: Diracs.
         schedule: noise schedule; None: `CosineSchedule`.
     """
 
@@ -210,7 +213,7 @@ class Digits(Empirical):
     """scikit-learn's 1,797 handwritten digits, (1, 8, 8) in [-1, 1], with their labels 0 to 9.
 
     Args:
-        std: standard deviation of each point, >= 0.
+        std: standard deviation of each component, >= 0.
         schedule: noise schedule; None: `CosineSchedule`.
 
     Raises:

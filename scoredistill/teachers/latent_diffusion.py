@@ -1,4 +1,4 @@
-"""A text-to-image model that is trained here."""
+"""A latent diffusion model that the package trains from scratch."""
 
 from __future__ import annotations
 
@@ -24,24 +24,24 @@ from scoredistill.types import Condition, TextEmbeddings
 
 
 class LatentDiffusionTeacher(Teacher):
-    """A latent UNet and the text encoder that it is conditioned by, over a frozen autoencoder:
+    """A trainable latent UNet and text encoder, over a frozen autoencoder:
 
         epsilon(x_t, t, prompt) = UNet(x_t, t, CLIP(prompt)),    x = encoder(picture)
 
-    under Stable Diffusion's noise schedule. `DiffusersTeacher` reads what `save` writes.
+    with Stable Diffusion's noise schedule. `DiffusersTeacher` loads the folders that `save` writes.
 
-    High-Resolution Image Synthesis with Latent Diffusion Models, 2021, arXiv:2112.10752.
+    "High-Resolution Image Synthesis with Latent Diffusion Models" (2021), arXiv:2112.10752.
 
     Args:
         autoencoder: an AutoencoderKL of diffusers.
-        unet: settings of a UNet2DConditionModel, by the names that diffusers has for them; its channels and the width
-            of the texts are added.
-        text_encoder: settings of a CLIPTextModel, by transformers' names; its vocabulary is added.
-        words: texts whose words are one token each.
-        prediction: what the UNet outputs, epsilon or v.
+        unet: settings of a UNet2DConditionModel under diffusers' names, without its channels and the width of its
+            cross-attention.
+        text_encoder: settings of a CLIPTextModel under transformers' names, without its vocabulary.
+        words: texts whose words become one token each.
+        prediction: output of the UNet, epsilon or v.
 
     Raises:
-        ValueError: if settings are given that follow from the others, or do not fit together.
+        ValueError: if settings contain a value that follows from other settings, or do not fit together.
     """
 
     def __init__(
@@ -59,24 +59,24 @@ class LatentDiffusionTeacher(Teacher):
         self.codec = LatentCodec(autoencoder.eval().requires_grad_(False))
         self.tokenizer = word_tokenizer(words, int(text_encoder.get("max_position_embeddings", 77)))
         ids = {f"{name}_token_id": getattr(self.tokenizer, f"{name}_token_id") for name in ("bos", "eos", "pad")}
-        own = {"vocab_size": len(self.tokenizer), **ids}
+        derived = {"vocab_size": len(self.tokenizer), **ids}
         kind: Any = CLIPTextModel
-        self.text_encoder = kind(CLIPTextConfig(**_together("text_encoder", text_encoder, own)))
+        self.text_encoder = kind(CLIPTextConfig(**_merged("text_encoder", text_encoder, derived)))
         channels = self.codec.channels
-        own = {"in_channels": channels, "out_channels": channels}
-        own["cross_attention_dim"] = self.text_encoder.config.hidden_size
+        derived = {"in_channels": channels, "out_channels": channels}
+        derived["cross_attention_dim"] = self.text_encoder.config.hidden_size
         network: Any = UNet2DConditionModel
-        backbone = DiffusersBackbone(network(**_together("unet", unet, own)), time="discrete", schedule=self.schedule)
+        backbone = DiffusersBackbone(network(**_merged("unet", unet, derived)), time="discrete", schedule=self.schedule)
         self.denoiser = Denoiser(backbone, prediction)
 
     @property
     def unet(self) -> Any:
-        """The model of diffusers."""
+        """The UNet2DConditionModel of diffusers."""
         return self.denoiser.network.network
 
     @property
     def shape(self) -> torch.Size:
-        """Of one sample's latents, (C, h, w)."""
+        """Shape of one sample's latents, (C, h, w)."""
         side: int = self.unet.config.sample_size
         return torch.Size((self.codec.channels, side, side))
 
@@ -87,7 +87,7 @@ class LatentDiffusionTeacher(Teacher):
         return self.denoiser(x_t, t, condition, self.schedule)
 
     def read(self, texts: Sequence[str]) -> TextEmbeddings:
-        """Embeddings (B, L, E) of B texts, differentiable in the text encoder; what is too long is cut off."""
+        """Embeddings (B, L, E) of B texts, differentiable in the text encoder. Long texts are truncated."""
         tokens = self.tokenizer(list(texts), padding="max_length", truncation=True, return_tensors="pt")
         device = next(self.text_encoder.parameters()).device
         return TextEmbeddings(self.text_encoder(tokens.input_ids.to(device))[0])
@@ -111,7 +111,7 @@ class LatentDiffusionTeacher(Teacher):
         return self.denoiser
 
     def save(self, folder: str | Path) -> None:
-        """Write it as a StableDiffusionPipeline, into a folder that appears only when it is whole.
+        """Write the model as a StableDiffusionPipeline, atomically.
 
         Args:
             folder: the destination.
@@ -134,8 +134,8 @@ class LatentDiffusionTeacher(Teacher):
             pipeline.save_pretrained(draft)
 
 
-def _together(key: str, given: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
-    """Raises ValueError for settings that are given although they follow from others."""
-    if twice := sorted(given.keys() & own.keys()):
-        raise ValueError(f"{key}.{twice[0]}: it follows from the other parts; leave it out")
-    return {**given, **own}
+def _merged(key: str, settings: Mapping[str, Any], derived: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings and derived settings. Raises ValueError if they overlap."""
+    if overlap := sorted(settings.keys() & derived.keys()):
+        raise ValueError(f"{key}.{overlap[0]}: this follows from the other settings; leave it out")
+    return {**settings, **derived}

@@ -1,4 +1,4 @@
-"""Many-step samplers of any teacher: the reference that one-step students are held against."""
+"""Many-step samplers of any teacher, the reference for one-step students."""
 
 from __future__ import annotations
 
@@ -18,12 +18,16 @@ from scoredistill.types import Condition
 
 @dataclass(frozen=True)
 class Churn:
-    """Fresh noise in every step, which corrects earlier errors: gamma = min(amount / steps, sqrt(2) - 1).
+    """Fresh noise in every step, which corrects earlier errors. It raises the noise level by a factor 1 + gamma:
+
+        gamma = min(amount / steps, sqrt(2) - 1)
+
+    "Elucidating the Design Space of Diffusion-Based Generative Models" (2022), arXiv:2206.00364, algorithm 2.
 
     Args:
         amount: S_churn, >= 0; 0: the deterministic sampler.
         low, high: range of sigma / alpha in which noise is added, >= 0.
-        noise: S_noise, standard deviation of the noise relative to what the level asks for, >= 0.
+        noise: S_noise, factor of the added noise's standard deviation, >= 0.
     """
 
     amount: float = 0.0
@@ -54,33 +58,35 @@ def sample(
 
         dy / ds = epsilon(x_t),    y(s_max) ~ N(0, s_max^2 I)
 
-    on EDM's grid s_i = (s_max^(1/rho) + i / (steps - 1) (s_min^(1/rho) - s_max^(1/rho)))^rho, then 0. Euler's method is
-    of first order, Heun's of second; Heun asks the teacher 2 steps - 1 times.
+    on EDM's grid s_i = (s_max^(1/rho) + i / (steps - 1) (s_min^(1/rho) - s_max^(1/rho)))^rho, then 0. Euler's method
+    has order 1. Heun's method has order 2 and evaluates the teacher 2 steps - 1 times.
 
-    Elucidating the Design Space of Diffusion-Based Generative Models, 2022, arXiv:2206.00364, algorithms 1 and 2.
+    "Elucidating the Design Space of Diffusion-Based Generative Models" (2022), arXiv:2206.00364, algorithms 1 and 2.
 
     Args:
         teacher: the model of p.
         n: number of samples.
-        shape: *D, the shape of one.
+        shape: *D, the shape of one sample.
         condition: n rows, or None.
         steps: number of noise levels, >= 1.
         solver: heun or euler.
-        guidance: how the teacher is asked; None: the conditional model itself.
+        guidance: guidance of the teacher; None: the conditional model without guidance.
         churn: noise added in every step; None: deterministic.
-        ends: s_min and s_max, kept within the schedule's range.
-        rho: how the levels crowd toward s_min.
-        rng: CPU generator of all noise.
+        ends: s_min and s_max, clamped to the schedule's range.
+        rho: exponent of the grid; larger values put more levels near s_min.
+        rng: CPU generator for all noise.
 
     Returns:
         (n, *D).
 
     Raises:
-        ValueError: if steps is below 1 or the solver unknown.
+        ValueError: if steps is below 1 or the solver is unknown.
     """
     if steps < 1 or solver not in ("heun", "euler"):
-        raise ValueError(f"need steps >= 1 and solver heun or euler, got {steps} and {solver!r}")
-    guidance, churn, condition = guidance or CFG(), churn or Churn(), teacher.encode_prompt(condition, n)
+        raise ValueError(f"sample needs steps >= 1 and solver heun or euler, got {steps} and {solver!r}")
+    guidance = guidance or CFG()
+    churn = churn or Churn()
+    condition = teacher.encode_prompt(condition, n)
     tensors = (tensor for tensor in (*teacher.parameters(), *teacher.buffers()) if tensor.is_floating_point())
     like = next(tensors, torch.empty(0))
     levels = _levels(teacher.schedule, steps, ends, rho)
@@ -108,9 +114,9 @@ def sample(
 
 
 def _levels(schedule: Schedule, steps: int, ends: tuple[float, float], rho: float) -> list[float]:
-    """s_max ... s_min, within what the schedule reaches."""
-    wanted = torch.tensor(ends, dtype=torch.float64)
-    low, high = (-0.5 * schedule.log_snr(schedule.t_at_log_snr(-2 * wanted.log()))).exp().tolist()
+    """The noise levels s_max ... s_min, clamped to the schedule's range."""
+    requested = torch.tensor(ends, dtype=torch.float64)
+    low, high = (-0.5 * schedule.log_snr(schedule.t_at_log_snr(-2 * requested.log()))).exp().tolist()
     fraction = torch.linspace(0, 1, steps, dtype=torch.float64)
     levels = high ** (1 / rho) + fraction * (low ** (1 / rho) - high ** (1 / rho))
     return (levels**rho).tolist()

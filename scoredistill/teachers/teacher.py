@@ -1,4 +1,4 @@
-"""What every teacher owes: a prediction at any x_t, t and condition."""
+"""The base class of teachers."""
 
 from __future__ import annotations
 
@@ -15,24 +15,21 @@ from scoredistill.types import Condition
 
 
 class Teacher(nn.Module, ABC):
-    """A frozen model of the score of p_t, the distribution to be distilled.
+    """A frozen model of the score of p_t, where p is the distribution to distill.
 
-    A subclass implements `forward`. Where p_t is known in closed form it also overrides `log_prob` (`exact = True`),
-    which makes exact density ratios and mode statistics possible.
+    A subclass implements `forward`. If p_t is known in closed form, it also overrides `log_prob`, which allows exact
+    density ratios and mode statistics.
 
     Args:
         schedule: the noise schedule that the teacher was trained with.
     """
-
-    exact = False
-    """Whether `log_prob` is implemented."""
 
     def __init__(self, schedule: Schedule) -> None:
         super().__init__()
         self.schedule = schedule
 
     def train(self, mode: bool = True) -> Self:
-        """A teacher is never in training: its dropout stays off, whatever the module around it is told."""
+        """Keep the teacher in evaluation mode, without dropout, also if a parent module is set to training mode."""
         del mode
         return super().train(False)
 
@@ -42,46 +39,56 @@ class Teacher(nn.Module, ABC):
 
         Args:
             x_t: (B, *D).
-            t: (B,) in [0, 1]; the package's own teachers take a number too.
-            condition: B rows, or None for the unconditional model.
+            t: (B,) in [0, 1]; the package's teachers also accept a number.
+            condition: B rows; None: the unconditional model.
         """
 
     def encode(self, x: Tensor) -> Tensor:
-        """Pictures to the space where the teacher lives, differentiable; for most teachers they are there already.
+        """Encode pictures into the teacher's space, differentiably. By default this is the space of pictures.
 
         Args:
-            x: (B, 3, H, W) pictures in [-1, 1], or samples of the teacher's own space, which stay as they are.
+            x: (B, 3, H, W) pictures in [-1, 1], or samples of the teacher's space, which are returned unchanged.
         """
         return x
 
     def decode(self, x: Tensor) -> Tensor:
-        """Samples of the teacher's own space to pictures, where these differ."""
+        """Decode samples of the teacher's space to pictures. By default this is the space of pictures.
+
+        Args:
+            x: (B, *D) samples, or pictures, which are returned unchanged.
+        """
         return x
 
     def encode_prompt(self, condition: Condition | None, rows: int | None) -> Condition | None:
-        """The condition with its prompt as embeddings too, for teachers that read text; otherwise as it is.
+        """Add the embeddings of the condition's prompt. Teachers without a text encoder return the condition unchanged.
 
         Args:
-            condition: what is asked; None: unconditional.
-            rows: B, where it is known; one text for a whole batch is embedded for so many.
+            condition: the condition; None: unconditional.
+            rows: B, or None if it is unknown; the embeddings of a single prompt are expanded to B rows.
         """
         del rows
         return condition
 
     def predict_many(self, x_t: Tensor, t: Tensor, conditions: Sequence[Condition | None]) -> list[Prediction]:
-        """Predictions of the same x_t under several conditions; networks override it with one batched forward."""
+        """Predictions at the same x_t under several conditions. Networks override it with one batched forward pass.
+
+        Args:
+            x_t: (B, *D).
+            t: (B,) in [0, 1].
+            conditions: conditions of B rows each; None: the unconditional model.
+        """
         return [self(x_t, t, condition) for condition in conditions]
 
     def denoiser_for(self, user: str) -> Denoiser:
-        """The teacher's own network, from which a critic or a student may start.
+        """The teacher's network, to initialize a critic or a student.
 
         Args:
-            user: who asks, for the message.
+            user: name of the part to initialize, for the error message.
 
         Raises:
-            ValueError: if the teacher has none.
+            ValueError: if the teacher has no network.
         """
-        raise ValueError(f"{type(self).__name__} has no network that {user} could start from: give {user} its network")
+        raise ValueError(f"{type(self).__name__} has no network to initialize {user}: give {user} its own network")
 
     def log_prob(self, x_t: Tensor, t: Tensor, condition: Condition | None = None) -> Tensor:
         """log p_t(x_t | condition), (B,), for teachers in closed form.
@@ -90,6 +97,6 @@ class Teacher(nn.Module, ABC):
             TypeError: if the teacher has no closed form.
         """
         raise TypeError(
-            f"{type(self).__name__} has no closed-form density; an exact ratio needs GaussianMixture, Empirical or "
-            "Gallery, otherwise use a learned ratio"
+            f"{type(self).__name__} has no closed-form density: use GaussianMixture, Empirical or Gallery, or a "
+            "learned ratio"
         )

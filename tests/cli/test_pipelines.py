@@ -195,5 +195,5 @@ def test_text_students_without_a_pipeline_are_told(
     assert not (tmp_path / "pipeline").exists()
     with pytest.raises(UsageError, match="for text give --base PIPELINE"):
         save_pipeline(student, tmp_path / "pipeline")
-    with pytest.raises(ValueError, match=r"there is no|is no pipeline's folder"):
+    with pytest.raises(ValueError, match=r"there is no|is not the folder of a pipeline"):
         save_pipeline(student, tmp_path / "pipeline", Source(str(tmp_path)))

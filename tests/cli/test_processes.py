@@ -67,7 +67,7 @@ def test_all_write_into_one_folder_and_see_all_particles(cli, folder, recipe):
     ("words", "message"),
     [
         (["--model.generator.init_args.init.init_args.particles", "3"], "particles: 3 cannot be split evenly over 2"),
-        (["--model.generator.init_args.per_step", "2"], "per_step: particles that take part by chance"),
+        (["--model.generator.init_args.per_step", "2"], "per_step: randomly chosen particles cannot be split"),
         (["--trainer.strategi", "ddp"], "trainer has no key 'strategi'"),
         (["--ckpt_path", "nowhere"], "there is no checkpoint and no run folder nowhere"),
     ],

@@ -118,5 +118,5 @@ def test_latents_are_the_teachers_own(model: str) -> None:
     x = 2 * torch.rand(2, 3, 16, 16) - 1
     teacher = DiffusersTeacher(model, resolution=16, prompts=PromptSettings(cache=None))
     assert torch.equal(PictureEncoder(model)(x), teacher.encode(x))
-    with pytest.raises(ValueError, match="is no local folder, and the hub did not give it"):
+    with pytest.raises(ValueError, match="is not a local folder, and could not be loaded from the hub"):
         PictureEncoder("models/nowhere")

@@ -151,4 +151,4 @@ def test_a_missing_model_is_one_clear_error(cli, folder, name, monkeypatch) -> N
     result = cli("fit", "--config", name, "--trainer.accelerator", "cpu")
     assert result.code != 0
     assert "model: 'models/stable-diffusion" in result.err
-    assert "give the folder of a pipeline" in result.err
+    assert "set the folder of a downloaded or trained pipeline" in result.err

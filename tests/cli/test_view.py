@@ -47,7 +47,7 @@ LOG = "epoch,loss,psnr,step\n0,2.0,,0\n0,1.5,20.0,10\n0,nan,,20\n0,1.2"  # the l
 def write_run(path: Path, recipe: dict = RECIPE, steps: int | None = 20) -> RunFolder:
     for name in ("logs/version_0", "pictures", "checkpoints"):
         (path / name).mkdir(parents=True)
-    (path / "config.yaml").write_text(yaml.safe_dump(recipe))
+    (path / "config.yaml").write_text(yaml.safe_dump(recipe, explicit_end=True))
     (path / "logs/version_0/metrics.csv").write_text(LOG)
     (path / "versions.json").write_text(json.dumps([{"command": ["scoredistill", "fit"], "device": "cpu"}]))
     for step in (10, 20):

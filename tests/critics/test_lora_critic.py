@@ -263,10 +263,12 @@ def test_adapters_of_several_particles_have_folders_of_their_own(tmp_path: Path)
 
 def test_files_that_do_not_fit_are_clear_errors(tmp_path: Path) -> None:
     critic = bound(LoRACritic())
-    with pytest.raises(ValueError, match=r"no pytorch_lora_weights.safetensors in .*: give the folder"):
+    with pytest.raises(ValueError, match=r"no pytorch_lora_weights.safetensors in .*: use the folder"):
         critic.load(tmp_path)
     critic.save(tmp_path)
-    with pytest.raises(ValueError, match=r"lora_A.weight is \(4, 8\) in the file and \(2, 8\) here; check rank"):
+    with pytest.raises(
+        ValueError, match=r"lora_A.weight is \(4, 8\) in the file and \(2, 8\) in the network; check rank"
+    ):
         bound(LoRACritic(LoRA(rank=2))).load(tmp_path)
     with pytest.raises(ValueError, match=r"no camera_embedding\.safetensors"):
         bound(LoRACritic(camera=True)).load(tmp_path)
@@ -286,7 +288,7 @@ def test_what_cannot_be_is_one_clear_error() -> None:
         LoRACritic(schedule=LinearSchedule())(at)
     with pytest.raises(ValueError, match="has no network to save or load yet"):
         LoRACritic().save("nowhere")
-    with pytest.raises(ValueError, match="GaussianMixture has no network that the critic could start from"):
+    with pytest.raises(ValueError, match="GaussianMixture has no network to initialize the critic"):
         bound(LoRACritic(), GaussianMixture(torch.zeros(1, 2, 8, 8), 1.0))
     with pytest.raises(ValueError, match="no layer of Denoiser ends in nothing"):
         bound(LoRACritic(LoRA(targets=("nothing",))))

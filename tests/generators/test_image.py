@@ -78,7 +78,7 @@ def test_the_population_is_every_particle_without_gradient() -> None:
 def test_impossible_numbers_of_particles_are_refused() -> None:
     with pytest.raises(ValueError, match="between 1 and the 3 particles, got 4"):
         ImageParticles(torch.zeros(3, 2), per_step=4)
-    with pytest.raises(ValueError, match="labels must be 3 integers, one a particle; got 2"):
+    with pytest.raises(ValueError, match="labels must be 3 integers, one per particle; got 2"):
         ImageParticles(torch.zeros(3, 2), labels=[0, 1])
 
 

@@ -14,8 +14,6 @@ DIRECTIONS |= {"asked, front view": [0.9, 0.4], "asked, side view": [0.2, 0.8], 
 class Speaking(Teacher):
     """A labeled mixture that answers in any prediction type, and shifts with the prompt."""
 
-    exact = True
-
     def __init__(self, kind: PredictionType = "epsilon", schedule: Schedule | None = None) -> None:
         mixture = GaussianMixture(torch.tensor([[1.0, 0.0], [-1.0, 0.5], [0.0, -1.0]]), 0.4, schedule=schedule)
         super().__init__(mixture.schedule)

@@ -83,7 +83,7 @@ def test_a_picture_is_where_editing_starts(tmp_path: Path) -> None:
     assert start.shape == (2, 3, 4, 6)
     torch.testing.assert_close(start[1, :, 0, 0], torch.tensor([1.0, -1.0, 127 / 127.5 - 1]))
     assert torch.equal(DDS(str(tmp_path / "a.png"), prompt="left").reference, start[:1])
-    with pytest.raises(ValueError, match=r"b\.png is 4 x 4 pixels, .*a\.png 6 x 4: make them of one size"):
+    with pytest.raises(ValueError, match=r"b\.png has 4 x 4 pixels and .*a\.png has 6 x 4: resize them"):
         PictureInit([str(tmp_path / "a.png"), str(tmp_path / "b.png")]).draw()
     with pytest.raises(ValueError, match="needs at least one file"):
         PictureInit([])

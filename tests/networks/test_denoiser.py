@@ -141,7 +141,7 @@ def test_a_network_with_a_row_for_no_label_can_be_asked_without() -> None:
     hidden = (trained - none).abs().amax((1, 2, 3)) < 1e-9
     assert float(hidden.double().mean()) == pytest.approx(0.5, abs=3 * (0.25 / 400) ** 0.5)
     torch.testing.assert_close(trained[~hidden], kept[~hidden])
-    with pytest.raises(ValueError, match="num_class_embeds 5, one for no label"):
+    with pytest.raises(ValueError, match="num_class_embeds 5, with an embedding for no label"):
         labeled_unet(4, label_dropout=0.1)
 
 

@@ -51,10 +51,10 @@ def text(path: Path) -> None:
 
 DAMAGES: dict[Callable[[Path], None], str] = {
     pointer: "is a git-LFS pointer in place of the weights; fetch them: git lfs pull",
-    truncated: r"is truncated, [\d,]+ bytes are there, of [\d,]+; copy or download it again",
-    headless: r"is truncated, 20 bytes are there; copy or download it again",
-    empty: "is no safetensors file, its 0 bytes do not begin with a header",
-    text: "is no safetensors file, its 37 bytes do not begin with a header",
+    truncated: r"is truncated, it has [\d,]+ of [\d,]+ bytes; copy or download it again",
+    headless: r"is truncated, it has 20 bytes; copy or download it again",
+    empty: "is not a safetensors file, its 0 bytes do not start with a header",
+    text: "is not a safetensors file, its 37 bytes do not start with a header",
 }
 
 
@@ -127,14 +127,14 @@ def test_a_whole_file_has_no_flaw(tmp_path):
     assert first_flaw(tmp_path) is None
     assert first_flaw(tmp_path / "nowhere") is None
     assert read_safetensors(tmp_path / "weights.safetensors").keys() == {"a", "b"}
-    with pytest.raises(FileNotFoundError, match="there is no such file of weights"):
+    with pytest.raises(FileNotFoundError, match="there is no such file"):
         read_safetensors(tmp_path / "none.safetensors")
 
 
 def test_a_description_that_lacks_a_key_is_named(tmp_path):
     of_mlp(tmp_path)
     (tmp_path / "denoiser.json").write_text('{"backbone": "MLPBackbone"}')
-    with pytest.raises(ValueError, match=r"denoiser\.json does not state 'prediction'"):
+    with pytest.raises(ValueError, match=r"denoiser\.json has no key 'prediction'"):
         load_denoiser(tmp_path)
 
 

@@ -213,7 +213,7 @@ def test_globals_outside_the_list_are_named(tmp_path, name):
     module, _, function = name.rpartition(".")
     path = tmp_path / "network.pkl"
     path.write_bytes(f"c{module}\n{function}\n.".encode())
-    with pytest.raises(ValueError, match=rf"asks for {name}, which"):
+    with pytest.raises(ValueError, match=rf"uses {name}, which"):
         read_tensors(path)
 
 
@@ -226,10 +226,10 @@ def test_pickle_cannot_reach_what_it_is_read_by(tmp_path):
 
 
 def test_files_without_a_network(publish, tmp_path):
-    with pytest.raises(ValueError, match=r"holds no network, neither at its top nor under ema.*it has loss, step"):
+    with pytest.raises(ValueError, match=r"contains no network, neither at its top nor under ema.*it has loss, step"):
         read_tensors(publish({"loss": 1, "step": 2}))
     torch.save({"step": 3}, tmp_path / "a.pt")
-    with pytest.raises(ValueError, match="holds no tensors by name"):
+    with pytest.raises(ValueError, match="contains no tensors by name"):
         read_tensors(tmp_path / "a.pt")
 
 

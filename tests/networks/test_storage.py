@@ -54,12 +54,12 @@ def test_what_cannot_be_saved_or_read_is_one_clear_error(tmp_path: Path) -> None
     with pytest.raises(TypeError, match="Keeps cannot be saved"):
         save_denoiser(Denoiser(Keeps()), tmp_path / "teacher")
     assert list(tmp_path.iterdir()) == []
-    with pytest.raises(ValueError, match="holds no denoiser"):
+    with pytest.raises(ValueError, match="contains no denoiser"):
         load_denoiser(tmp_path)
     save_denoiser(Denoiser(mlp()), tmp_path / "teacher")
     description = tmp_path / "teacher" / "denoiser.json"
     for change, message in (
-        ({"backbone": "os.system"}, "holds a os.system"),
+        ({"backbone": "os.system"}, "contains a os.system"),
         ({"backbone": "DiffusersBackbone", "network": "utils"}, "diffusers has no model 'utils'"),
     ):
         save_denoiser(Denoiser(mlp()), tmp_path / "teacher")

@@ -63,7 +63,7 @@ def test_what_is_missing_is_said(name: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"no embeddings|no camera"):
         network(x, torch.zeros(2), Condition(camera=whole.camera))
     if pooled:
-        with pytest.raises(ValueError, match="pooled embeddings"):
+        with pytest.raises(ValueError, match="pooled text embeddings"):
             network(x, torch.zeros(2), Condition(embeddings=torch.zeros(2, 5, tokens)))
 
 
@@ -84,5 +84,5 @@ def test_sizes_are_told_in_pixels(tmp_path: Path) -> None:
 
 def test_a_camera_has_sixteen_numbers() -> None:
     network = unet(class_embed_type="simple_projection", projection_class_embeddings_input_dim=12)
-    with pytest.raises(ValueError, match="takes 12 numbers"):
+    with pytest.raises(ValueError, match="has 12 inputs"):
         MultiViewBackbone(network)

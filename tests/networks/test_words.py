@@ -25,5 +25,5 @@ def test_known_words_are_one_token_each_and_others_are_spelled(tmp_path):
 
 @pytest.mark.parametrize(("texts", "length"), [([" "], 12), ([], 12), (TEXTS, 2)])
 def test_there_must_be_words_and_room_for_them(texts, length):
-    with pytest.raises(ValueError, match="need at least one word and 3 tokens of length"):
+    with pytest.raises(ValueError, match="needs at least one word and a length of 3"):
         word_tokenizer(texts, length)

@@ -121,7 +121,7 @@ def test_features_of_the_teacher_stay_frozen_and_those_of_the_critic_learn(sourc
 def test_what_is_missing_is_said() -> None:
     teacher, critic = GaussianMixture(torch.zeros(1, 2), 1.0), DiracCritic()
     particles = ImageParticles(torch.randn(5, 2))
-    with pytest.raises(ValueError, match="GaussianMixture has no network that the discriminator could start from"):
+    with pytest.raises(ValueError, match="GaussianMixture has no network to initialize the discriminator"):
         Distiller(particles, teacher, FDistill(ForwardKL(), critic, DiscriminatorRatio()))
     with pytest.raises(ValueError, match="DiracCritic has no network that the discriminator could use"):
         Distiller(particles, teacher, FDistill(ForwardKL(), critic, DiscriminatorRatio("critic")))

@@ -109,5 +109,5 @@ def test_rows_are_selected_and_joined() -> None:
 
 @pytest.mark.parametrize("fov", [torch.zeros(2), torch.zeros(3, 1)])
 def test_shapes_that_disagree_are_errors(fov: Tensor) -> None:
-    with pytest.raises(ValueError, match=r"need pose \(V, 4, 4\) and fov \(V,\)"):
+    with pytest.raises(ValueError, match=r"a camera needs pose \(V, 4, 4\) and fov \(V,\)"):
         Camera(torch.eye(4).expand(3, 4, 4), fov)

@@ -51,13 +51,13 @@ def test_samples_exactly_at_the_level_leave_the_mesh_watertight(tmp_path):
 
 
 def test_a_level_outside_the_values_names_them_and_suggests_one():
-    with pytest.raises(ValueError, match=r"level 3.*from -0\.5 to 1\.23.*try 0\.36"):
+    with pytest.raises(ValueError, match=r"value 3: .*from -0\.5 to 1\.23.*try a threshold of 0\.36"):
         marching_cubes(ball(0.5), 3.0)
-    with pytest.raises(ValueError, match="level nan"):
+    with pytest.raises(ValueError, match="value nan"):
         marching_cubes(ball(0.5), math.nan)
-    with pytest.raises(NoSurfaceError, match="nor at any other: all values are 2"):
+    with pytest.raises(NoSurfaceError, match="its value is 2 everywhere"):
         marching_cubes(torch.full((3, 3, 3), 2.0), 2.0)
-    with pytest.raises(ValueError, match="must be finite"):
+    with pytest.raises(ValueError, match="a value is not finite"):
         marching_cubes(ball(0.5) * math.nan, 0.0)
 
 

@@ -48,7 +48,7 @@ def test_pictures_survive(tmp_path):
     with Image.open(tmp_path / "a" / "x.png") as image:
         assert image.size == (18, 15)
         assert image.tobytes() == bytes(picture.flatten().tolist())
-    with pytest.raises(ValueError, match="no picture format"):
+    with pytest.raises(ValueError, match="not a supported picture format"):
         save_picture(picture, tmp_path / "x.nothing")
     with pytest.raises(ValueError, match="uint8"):
         save_picture(picture.float(), tmp_path / "x.png")

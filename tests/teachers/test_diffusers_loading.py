@@ -43,18 +43,23 @@ def broken(model: str) -> str:
 
 WRONG: dict[str, tuple[str, Callable[[str], str], dict[str, Any], str]] = {
     "folder": ("sd", broken, {}, "has no model_index.json"),
-    "class": ("sd", lambda model: rewritten(model, _class_name="KandinskyPipeline"), {}, "a KandinskyPipeline; known"),
+    "class": (
+        "sd",
+        lambda model: rewritten(model, _class_name="KandinskyPipeline"),
+        {},
+        "KandinskyPipeline; supp",
+    ),
     "part": ("sd", lambda model: rewritten(model, unet=[None, None]), {}, "has no unet"),
-    "schedule": ("sd", edm, {}, "the schedule of a EDMEulerScheduler is not known"),
+    "schedule": ("sd", edm, {}, "the schedule of a EDMEulerScheduler is not supported"),
     "prediction": ("sd", lambda model: with_scheduler(model, prediction_type="noise"), {}, "prediction_type 'noise'"),
     "camera": ("multi-view", str, {"guidance_embedding": 2.0}, "guidance_embedding"),
-    "pickle": ("sd", pickled, {}, "could not read the unet.*safetensors"),
+    "pickle": ("sd", pickled, {}, "could not load the unet.*safetensors"),
     "variant": ("sd", str, {"variant": "fp16"}, "of variant 'fp16'"),
     "guidance": ("sd", str, {"guidance_embedding": 3.5}, "guidance_embedding: a StableDiffusionPipeline"),
     "schnell": ("flux", str, {"guidance_embedding": 3.5}, "guidance_embedding: this FLUX is not"),
-    "resolution": ("sd", str, {"resolution": 15}, "resolution: it must be a multiple of 2, got 15"),
+    "resolution": ("sd", str, {"resolution": 15}, "resolution must be a multiple of 2, got 15"),
     "attention": ("flux", str, {"attention": "fast"}, "attention: "),
-    "unet": ("sd", str, {"attention": "native"}, "attention: a UNet2DConditionModel of diffusers offers no choice"),
+    "unet": ("sd", str, {"attention": "native"}, "a UNet2DConditionModel of diffusers has no attention backends"),
     "dtype": ("sd", str, {"dtype": "int8"}, "dtype: choose float32, float16 or bfloat16"),
 }
 
@@ -72,5 +77,5 @@ def test_without_the_hub_a_folder_is_asked_for(monkeypatch: pytest.MonkeyPatch) 
     import huggingface_hub.constants
 
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-    with pytest.raises(ValueError, match=r"'somebody/something' is no local folder.*give the folder of a pipeline"):
+    with pytest.raises(ValueError, match=r"'somebody/something' is not a local folder.*set the folder of a downloaded"):
         DiffusersTeacher("somebody/something")

@@ -178,7 +178,7 @@ def test_a_folder_that_cannot_be_written_is_a_warning_and_is_still_read(
     monkeypatch.setattr(cache_module, "write_atomically", refuse)  # the superuser may write into any folder
     encoder = Encoder()
     prompts = PromptEmbedder(encoder, settings)
-    with pytest.warns(UserWarning, match=r"prompts.cache: cannot write to .* name another folder, or null"):
+    with pytest.warns(UserWarning, match=r"prompts.cache: cannot write to .* set another folder, or null"):
         prompts.texts(["a", "b", "c"])
     prompts.texts(["d"])  # it has been said
     assert encoder.read == [["b", "c"], ["d"]]
@@ -259,7 +259,7 @@ def test_what_has_embeddings_or_no_rows_stays_as_it_is() -> None:
 
 def test_prompts_are_one_or_one_a_row() -> None:
     prompts = PromptEmbedder(Encoder(), MEMORY)
-    with pytest.raises(ValueError, match="there are 2 prompts for 3 rows: give one text, or one for each row"):
+    with pytest.raises(ValueError, match="there are 2 prompts for 3 rows: use one prompt, or one per row"):
         prompts.encode_prompt(Condition(["a", "b"], camera=orbit(0.0, 0.0, 0.0)), None)
 
 
@@ -276,7 +276,7 @@ def test_truncated_prompts_are_shown_once_also_when_they_come_from_disk(tmp_path
     for _ in range(2):
         prompts = PromptEmbedder(Encoder(), settings)
         with pytest.warns(
-            UserWarning, match="'a mug that is far too long' is too long .* 'a mug that i' and not"
+            UserWarning, match="'a mug that is far too long' is too long .* 'a mug that i' and cuts"
         ) as all_:
             prompts.encode_prompt(Condition(text), 2)
         assert len(all_) == 1

@@ -143,7 +143,7 @@ def test_rows_have_to_match(tmp_path: Path) -> None:
     teacher, x_t, t = teacher_of("sd", tmp_path), torch.randn(2, 4, 8, 8), torch.full((2,), 0.5)
     with pytest.raises(ValueError, match="3 rows for 2 samples"):
         teacher(x_t, t, Condition(embeddings=torch.zeros(3, 16, 8)))
-    with pytest.raises(ValueError, match=r"need pictures \(B, 3, H, W\) or latents of 4 channels"):
+    with pytest.raises(ValueError, match=r"encodes pictures \(B, 3, H, W\) or latents of 4 channels"):
         teacher.encode(torch.zeros(2, 5, 8, 8))
 
 

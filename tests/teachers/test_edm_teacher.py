@@ -11,7 +11,7 @@ from scoredistill.diffusion import CFG, PerpNeg
 from scoredistill.networks import NO_LABEL, Backbone, DiffusersBackbone, EDM2UNet, EDMUNet, MLPBackbone
 from scoredistill.rendering.camera import Camera
 from scoredistill.teachers import NetworkTeacher
-from scoredistill.teachers.network import below_each_other
+from scoredistill.teachers.network import stacked
 from scoredistill.types import Condition
 
 B, CLASSES = 3, 4
@@ -120,7 +120,7 @@ def test_a_network_that_was_never_asked_without_labels_says_so_in_any_row(name: 
     networks = {"mlp": MLPBackbone((3, 8, 8), 16, 2, CLASSES)}
     networks["diffusers"] = DiffusersBackbone(unet(num_class_embeds=CLASSES), CLASSES)
     made, (x_t, t) = NetworkTeacher(networks[name]).eval(), noisy()
-    with pytest.raises(ValueError, match="the batch has no labels; a network that is to be asked without them needs"):
+    with pytest.raises(ValueError, match="the batch has no labels; calls without labels need"):
         CFG(2.0)(made, x_t, t, Condition(label=torch.tensor([2, 0, 3])))
 
 
@@ -134,7 +134,7 @@ def test_a_camera_that_is_missing_in_one_condition_is_missed() -> None:
 def test_conditions_below_each_other_keep_what_they_have_in_common() -> None:
     label, background = torch.tensor([2, 0, 3]), torch.rand(B, 3)
     asked = Condition("a mug", "blurry", label, cameras(), background, torch.randn(B, 5, 6))
-    whole = below_each_other([asked, asked.negative()], B)
+    whole = stacked([asked, asked.negative()], B)
     assert whole is not None
     assert whole.prompt == ("a mug",) * B + ("blurry",) * B
     assert whole.negative_prompt is whole.embeddings is None
@@ -143,7 +143,7 @@ def test_conditions_below_each_other_keep_what_they_have_in_common() -> None:
     assert whole.camera is not None
     assert torch.equal(whole.camera.pose, cameras().pose.repeat(2, 1, 1))
     assert torch.equal(whole.background, background.repeat(2, 1))  # type: ignore[arg-type]
-    assert below_each_other([None, None], B) is None
+    assert stacked([None, None], B) is None
 
 
 def test_perp_neg_is_one_call_too() -> None:

@@ -269,7 +269,7 @@ def test_prompts_in_the_vocabulary_are_understood(prompt, words):
         ("a red dragon", r"unknown word 'dragon'.*nouns: .*mushroom.*colors: red.*sizes: tiny.*front view"),
         ("a mug, low view", r"'low view'.*overhead view"),
         ("a mug, front view, back view", "'front view, back view'"),
-        ("a red", "must name its noun last"),
+        ("a red", "must have its noun last"),
         ("a red blue mug", "two colors, 'red' and 'blue'"),
         ("a mug red", "noun last"),
     ],

@@ -73,7 +73,7 @@ def test_conditions_and_guidance_reach_the_teacher() -> None:
 
 
 def test_wrong_settings_are_refused() -> None:
-    with pytest.raises(ValueError, match="need steps >= 1"):
+    with pytest.raises(ValueError, match="needs steps >= 1"):
         sample(gaussian(EDMSchedule()), 1, (2,), steps=0)
     with pytest.raises(ValueError, match="solver heun or euler"):
         sample(gaussian(EDMSchedule()), 1, (2,), solver="rk4")  # type: ignore[arg-type]

@@ -84,7 +84,7 @@ def test_a_teacher_needs_data_and_finite_gradients(tmp_path: Path, monkeypatch: 
 
 
 def test_a_teacher_that_is_missing_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="needs either a network or the folder"):
+    with pytest.raises(ValueError, match="needs either network or folder"):
         NetworkTeacher()
     with pytest.raises(ValueError, match=r"there is no trained teacher in .*: train it: .* fit --config t\.yaml"):
         NetworkTeacher(folder=str(tmp_path / "none"), trained_by="t.yaml")

@@ -193,6 +193,6 @@ def test_a_mesh_in_half_precision_is_refused_by_name(precision: str, tmp_path: A
     mesh = DMTet(1, resolution=8)
     model = Distillation(mesh, Gallery(supersample=1), SDS())
     with pytest.raises(
-        ValueError, match=r"too coarse for pixels: set trainer.precision to 32-true, 64-true or bf16-mixed"
+        ValueError, match=r"too imprecise for pixels: set trainer.precision to 32-true, 64-true or bf16-mixed"
     ):
         fit(model, PromptAndCameras("a red mug", views=1), precision, tmp_path)

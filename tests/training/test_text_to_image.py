@@ -144,7 +144,7 @@ def test_what_cannot_be_trained_is_an_error():
         TextToImageTraining("nowhere", UNET, TEXT, PROMPTS, trained_by="ae.yaml")
     with pytest.raises(ValueError, match=r"text_dropout must lie in \[0, 1\], got 2"):
         made(text_dropout=2)
-    with pytest.raises(ValueError, match=r"unet\.in_channels: it follows from the other parts; leave it out"):
+    with pytest.raises(ValueError, match=r"unet\.in_channels: this follows from the other settings; leave it out"):
         TextToImageTraining("ae", UNET | {"in_channels": 4}, TEXT, PROMPTS)
     with pytest.raises(ValueError, match=r"trained on pictures with captions: Images with labels: text"):
         made().error(Batch(size=2), torch.Generator())

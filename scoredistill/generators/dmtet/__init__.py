@@ -1,4 +1,4 @@
-"""Deep marching tetrahedra: n particles' meshes, with gradients to their geometry and texture."""
+"""Deep marching tetrahedra: differentiable meshes with textures."""
 
 from scoredistill.generators.dmtet.dmtet import DMTet
 from scoredistill.generators.dmtet.initial import Ellipsoid, InitialShape, MeshShape

@@ -1,4 +1,4 @@
-"""n meshes by deep marching tetrahedra, rendered in one batched call."""
+"""The generator of meshes by deep marching tetrahedra."""
 
 from __future__ import annotations
 
@@ -29,30 +29,33 @@ from scoredistill.types import Batch, Sample
 
 
 class DMTet(SceneGenerator):
-    """n meshes in [-1, 1]^3: the surfaces signed distance = 0 of tetrahedral grids, with textures.
+    """n meshes in [-1, 1]^3 with textures, rendered in one batched call. The surface of a tetrahedral grid is
+
+        signed distance = 0
 
     "Deep Marching Tetrahedra: a Hybrid Representation for High-Resolution 3D Shape Synthesis" (2021), arXiv:2111.04276;
     geometry and texture in stages as in "ProlificDreamer" (2023), arXiv:2305.16213. The rows of a batch are
-    particle-major: row = particle · V + view. Grids lie in boxes of their own, which a start from a density tightens.
+    particle-major: row = particle · V + view. Each particle's grid is in a box, which initialization from a density
+    makes tight.
 
     Args:
         particles: number of meshes n, >= 1.
         grid: cells along each axis, >= 2. A particle's grid has (grid + 1)^3 points of four numbers.
-        shift: share of a cell by which its points may move along each axis, in [0, 1/6).
-        initial: the surface before training; default a ball.
-        encoding: features of a point of the texture; default a dense grid of 64^3.
-        head: from features to color; default none for 4 features, a small network otherwise.
+        shift: share of a cell by which grid points may move along each axis, in [0, 1/6).
+        initial: the surface before training; None: a ball.
+        encoding: features of a point of the texture; None: a dense grid of 64^3.
+        head: from features to color; None: `DirectHead` for 4 features, else a small network.
         color_variation: standard deviation of a particle's color logits, >= 0.
-        background: what is seen beside the object; default white or, half of the time, a random color.
-        train: geometry, texture or both.
-        shading: albedo, or normals, which have no texture to train.
+        background: colors behind the object; None: white or, with probability one half, a random color.
+        train: the trained parameters: geometry, texture or both.
+        shading: pictures of albedo or of normals; with normals there is no texture to train.
         regularizers: penalties on the surface, each with its weight.
-        resolution: height and width of the training pictures, >= 1, constant or over training.
-        seed: of everything that is drawn at the start, in [0, 2^32).
-        identical: start all particles alike.
+        resolution: height and width of the training pictures, >= 1, constant or annealed.
+        seed: random seed of the initialization, in [0, 2^32).
+        identical: start all particles equal.
 
     Raises:
-        ValueError: for a setting outside its range, or one that has no effect beside the others.
+        ValueError: if a setting is outside its range, or has no effect in combination with the others.
     """
 
     background: Background
@@ -106,34 +109,27 @@ class DMTet(SceneGenerator):
         """Render every particle from every camera of the batch.
 
         Args:
-            batch: its condition's camera has V rows; other fields are for the whole batch or for each of the V. A
-                background in it replaces the generator's own.
-            rng: CPU generator of random backgrounds, None: torch's global one; in evaluation mode nothing is random.
+            batch: its condition's camera has V rows, and other fields of the condition have one row or V rows. The
+                condition's background, if any, replaces the generator's.
+            rng: CPU generator for random backgrounds, None: torch's global one. In evaluation mode nothing is random.
 
         Returns:
-            n V samples (n V, 3, H, W), with the background's color in their condition where a view has one color. A
-            particle without a surface shows the background alone.
+            n V samples (n V, 3, H, W). If each view has one background color, their condition contains it. A particle
+            without a surface shows only the background.
 
         Raises:
             ValueError: if the batch has no camera.
         """
-        if batch.condition is None or batch.condition.camera is None:
-            raise ValueError("DMTet needs a batch whose condition has a camera")
-        n, size = self.particles, self.resolution
-        camera, directions = self._looking(batch.condition.camera, size, size)
+        condition, camera = self._view(batch)
+        size = self.resolution
+        camera, directions = self._rays(camera, size, size)
         drawn = batch.uniform((4,), rng).to(directions) if self.training else None
-        background_color = self._background(directions, drawn, batch.condition.background)
+        background_color = self._background(directions, drawn, condition.background)
         surface = self.geometry.surface()
         view = View.of(self.geometry.placed(surface), camera, size, size)
-        x, _ = view.composite_over(self._shown(view), background_color)
-        row = torch.arange(len(camera), device=x.device).repeat(n)
-        one_color = background_color.shape[2] == 1
-        background = background_color.flatten(0, 2).to(x.dtype) if one_color else None
-        condition = replace(batch.condition[row], background=background)
-        particle = (self.first_particle + torch.arange(n, device=x.device)).repeat_interleave(len(camera))
-        return Sample(
-            x.flatten(0, 1), condition, particle, row, regularizer=total(self.regularizers, surface, self.progress)
-        )
+        x, _ = view.composite_over(self._shaded(view), background_color)
+        regularizer = total(self.regularizers, surface, self.progress)
+        return self._as_sample(x, condition, background_color, regularizer)
 
     @torch.no_grad()
     def render(self, camera: Camera, height: int, width: int, background: Tensor | None = None) -> Render:
@@ -141,26 +137,26 @@ class DMTet(SceneGenerator):
             background = background.expand(len(camera), 3)
         surface, parts = self.geometry.placed(self.geometry.surface()), []
         for v in range(len(camera)):
-            one, directions = self._looking(camera[torch.tensor([v])], height, width)
+            one, directions = self._rays(camera[torch.tensor([v])], height, width)
             background_color = self._background(directions, None, None if background is None else background[v : v + 1])
             view = View.of(surface, one, height, width)
-            rgb, opacity = view.composite_over(self._shown(view), background_color)
-            seen = opacity >= 0.1
-            normals = view.normals.unflatten(0, (-1, 1)) * seen[:, :, None]
-            parts.append((rgb, opacity, view.distance(one) * seen, normals))
+            rgb, opacity = view.composite_over(self._shaded(view), background_color)
+            visible = opacity >= 0.1
+            normals = view.normals.unflatten(0, (-1, 1)) * visible[:, :, None]
+            parts.append((rgb, opacity, view.distance(one) * visible, normals))
         return Render(*(torch.cat(part, dim=1) for part in zip(*parts, strict=True)))
 
     @torch.no_grad()
     def mesh(self, particle: int, resolution: int | None = None, threshold: float | None = None) -> Mesh:
-        """One particle's mesh, colored at its vertices.
+        """Extract one particle's mesh, with colors at its vertices.
 
         Args:
-            particle: its index.
-            resolution: lattice points along each axis at which its grid is read, >= 2; None: the grid's own.
-            threshold: signed distance at the surface, in units of the half-side of the particle's box; None: 0.
+            particle: index of the particle.
+            resolution: lattice points along each axis to which the grid is resampled, >= 2; None: the grid itself.
+            threshold: signed distance at the surface, in units of half the side of the particle's box; None: 0.
 
         Raises:
-            NoSurfaceError: if there is none, proposing a threshold.
+            NoSurfaceError: if there is no surface. The message suggests a threshold.
         """
         mesh = self.geometry.mesh(particle, resolution, threshold or 0.0)
         return replace(mesh, colors=(self.color(mesh.vertices, particle) + 1) / 2)
@@ -171,21 +167,21 @@ class DMTet(SceneGenerator):
         return self.texture(place, torch.full_like(place[:, 0], particle, dtype=torch.long)).to(points)
 
     def start_from(self, other: Generator) -> None:
-        """Take over the meshes of another DMTet, of any grid, or the surfaces and colors of a NeRF.
+        """Initialize from the meshes of another DMTet with any grid, or from the surfaces and colors of a NeRF.
 
-        Colors are copied where encoding and head are alike, and learned anew otherwise. Backgrounds are left alone.
+        Colors are copied if encoding and head are the same, and fitted otherwise. Backgrounds are not changed.
 
         Args:
-            other: of as many particles; it is moved to this one's device.
+            other: a generator with the same number of particles; it is moved to this generator's device.
 
         Raises:
             ValueError: if it is of another kind or has another number of particles.
-            NoSurfaceError: if a NeRF has no surface, saying which densities there are.
+            NoSurfaceError: if a NeRF has no surface. The message gives the range of densities.
         """
         if other.particles != self.particles or not isinstance(other, DMTet | NeRF):
             raise ValueError(
-                f"a DMTet of {self.particles} particles starts from a DMTet or a NeRF of as many; this is a "
-                f"{type(other).__name__} of {other.particles or 'none'}"
+                f"a DMTet of {self.particles} particles starts from a DMTet or a NeRF with the same number of "
+                f"particles; this {type(other).__name__} has {other.particles or 'none'}"
             )
         other.to(self.texture.bias.device)
         if isinstance(other, DMTet):
@@ -202,15 +198,15 @@ class DMTet(SceneGenerator):
         color: Callable[[Tensor, int], Tensor] | None = None,
         threshold: float | None = None,
     ) -> None:
-        """Take over the surfaces, and the colors near them, of scenes that have a density; boxes are tightened.
+        """Initialize from the surfaces of scenes with a density, and from the colors near them. Makes boxes tight.
 
         Args:
-            density: of points (P, 3) in [-1, 1]^3 and a particle's index, (P,) per world unit.
-            color: of the same, (P, 3) in [-1, 1]; None: the texture is left alone.
-            threshold: density at the surface; None: that which parts occupied from empty places best.
+            density: from points (P, 3) in [-1, 1]^3 and a particle's index to density (P,) per world unit.
+            color: from the same to colors (P, 3) in [-1, 1]; None: the texture is not changed.
+            threshold: density at the surface; None: the one that best separates occupied points from empty ones.
 
         Raises:
-            NoSurfaceError: if a particle has none, proposing a threshold.
+            NoSurfaceError: if a particle has no surface. The message suggests a threshold.
         """
         self.geometry.take_density(density, threshold)
         if color is not None:
@@ -223,11 +219,11 @@ class DMTet(SceneGenerator):
         if source is None or not self.texture.copy(source, surface.vertices, surface.particle):
             self.texture.fit(color, near, surface.cell * float(self.geometry.scale.mean()))
 
-    def _looking(self, camera: Camera, height: int, width: int) -> tuple[Camera, Tensor]:
+    def _rays(self, camera: Camera, height: int, width: int) -> tuple[Camera, Tensor]:
         """The camera in the parameters' dtype and device, and its rays' directions (V, H W, 3)."""
         like = self.geometry.grid.distance
         camera = Camera(camera.pose.to(like), camera.fov.to(like))
         return camera, camera.rays(height, width)[1].flatten(1, 2)
 
-    def _shown(self, view: View) -> Tensor:
+    def _shaded(self, view: View) -> Tensor:
         return view.normals if self.shading == "normals" else view.albedo(self.texture)

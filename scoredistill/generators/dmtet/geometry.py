@@ -1,4 +1,4 @@
-"""The geometry of n particles: tetrahedral grids in boxes of their own."""
+"""The geometry of n particles: one tetrahedral grid in one box per particle."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from scoredistill.generators.dmtet.grid import Grid
 from scoredistill.generators.dmtet.marching import marching_tetrahedra
 from scoredistill.generators.dmtet.surface import Surface
 from scoredistill.ranges import require
-from scoredistill.rendering.mesh import Mesh, NoSurfaceError
+from scoredistill.rendering.mesh import Mesh, no_surface_at, surface_level
 
 
 class Geometry(nn.Module):
-    """Grids over cubic boxes, which are all of [-1, 1]^3 until a start from a density tightens them.
+    """Grids over cubic boxes. A box is [-1, 1]^3 at first; initialization from a density makes it tight.
 
     Args:
-        distance: (n, R + 1, R + 1, R + 1) signed distances at the start, negative inside.
+        distance: (n, R + 1, R + 1, R + 1) initial signed distances, negative inside.
         shift: share of a cell by which lattice points may move along each axis, in [0, 1/6).
     """
 
@@ -33,24 +33,24 @@ class Geometry(nn.Module):
         self.grid = Grid(distance, shift)
         self.register_buffer("center", distance.new_zeros(len(distance), 3))
         self.register_buffer("scale", distance.new_ones(len(distance)))
-        self._latest = LastCallCache[Surface]()
+        self._last_surface = LastCallCache[Surface]()
 
     def surface(self) -> Surface:
-        """Every particle's surface in its box's units, differentiable; a fixed one is made once."""
+        """All particles' surfaces in their boxes' units, differentiable. Fixed surfaces are cached."""
         parameters = tuple(self.grid.parameters())
         if any(parameter.requires_grad for parameter in parameters):
             return marching_tetrahedra(self.grid)
         where = (self.center.device, self.center.dtype)
-        return self._latest.of(where, parameters, lambda: marching_tetrahedra(self.grid))
+        return self._last_surface.of(where, parameters, lambda: marching_tetrahedra(self.grid))
 
     def placed(self, surface: Surface) -> Surface:
-        """From the boxes' units to the world's."""
+        """Convert a surface from the boxes' units to world units."""
         center, scale = (box.index_select(0, surface.particle) for box in (self.center, self.scale))
         return replace(surface, vertices=center + scale[:, None] * surface.vertices)
 
     @torch.no_grad()
     def mesh(self, particle: int, resolution: int | None, threshold: float) -> Mesh:
-        """One particle's mesh in the world, without colors; `DMTet.mesh` explains the arguments."""
+        """One particle's mesh in world units, without colors. See `DMTet.mesh`."""
         grid = self.grid
         if resolution is not None:
             require(">= 2", resolution=resolution)
@@ -58,14 +58,18 @@ class Geometry(nn.Module):
         surface = self.placed(marching_tetrahedra(grid, threshold))
         faces = surface.faces_of()[particle]
         if len(faces) == 0:
-            raise _no_surface(grid.distance[particle], particle, threshold)
+            low, high = float(grid.distance[particle].min()), float(grid.distance[particle].max())
+            names, middle = (f"particle {particle}", "signed distance"), (low + high) / 2
+            surface_level(low, high, threshold, lambda: middle, *names)
+            # The border counts as outside, so a level within the range may also have no surface.
+            raise no_surface_at(threshold, low, high, middle, *names)
         return Mesh(surface.vertices.split(surface.vertex_counts)[particle], faces)
 
     @torch.no_grad()
     def take(self, other: Geometry) -> None:
-        """Take over another's boxes and surfaces; from a grid with other settings they are interpolated.
+        """Copy another geometry's boxes and surfaces. Surfaces of a grid with other settings are interpolated.
 
-        That is also how a volume is subdivided: the finer grid takes the coarser one's surfaces.
+        This also subdivides a volume: the finer grid copies the coarser one's surfaces.
         """
         alike = (other.grid.points, other.grid.shift) == (self.grid.points, self.grid.shift)
         self.grid.distance.copy_(other.grid.distance if alike else other.grid.resampled(self.grid.points))
@@ -75,24 +79,14 @@ class Geometry(nn.Module):
 
     @torch.no_grad()
     def take_density(self, density: Callable[[Tensor, int], Tensor], threshold: float | None) -> None:
-        """Take over the surfaces of a density; `DMTet.take_shape` explains the arguments."""
+        """Initialize from the surfaces of a density. See `DMTet.take_shape`."""
         for i in range(len(self.scale)):
 
-            def one(points: Tensor, particle: int = i) -> Tensor:
+            def particle_density(points: Tensor, particle: int = i) -> Tensor:
                 return density(points, particle)
 
-            try:
-                shape = shape_of(one, self.grid.points, threshold, self.grid.distance)
-            except NoSurfaceError as error:
-                raise NoSurfaceError(f"particle {i}: {error}") from error
-            self.grid.distance[i], self.grid.raw[i] = shape.distance.to(self.grid.distance), 0
-            self.center[i], self.scale[i] = shape.center, shape.half
-
-
-def _no_surface(distance: Tensor, particle: int, threshold: float) -> NoSurfaceError:
-    low, high = float(distance.min()), float(distance.max())
-    hint = f"try a threshold of {(low + high) / 2:.3g}" if low < high else "no threshold gives one"
-    return NoSurfaceError(
-        f"particle {particle} has no surface at threshold {threshold:g}: its signed distances range from {low:.3g} to "
-        f"{high:.3g}; {hint}"
-    )
+            shape = shape_of(particle_density, self.grid.points, threshold, self.grid.distance, f"particle {i}")
+            self.grid.distance[i] = shape.distance.to(self.grid.distance)
+            self.grid.raw[i] = 0
+            self.center[i] = shape.center
+            self.scale[i] = shape.half

@@ -1,9 +1,9 @@
 """The tetrahedral grid: signed distances and shifts on a cubic lattice, whose cells are each cut into six tetrahedra.
 
-Kuhn's six tetrahedra of a cell are the ways from its lowest corner to its highest along the three axes in any order
-("Some Combinatorial Lemmas in Topology", 1960). All share the cell's diagonal, neighboring cells cut their common face
-alike, and an edge goes from a lattice point in one of 7 directions: lattice point and direction number it. So no list
-of tetrahedra or edges is ever held; memory is that of the lattice, (R + 1)^3 points of four numbers each.
+Kuhn's six tetrahedra of a cell are the paths from its lowest corner to its highest along the three axes in any order
+("Some Combinatorial Lemmas in Topology", 1960). All share the cell's diagonal, and neighboring cells cut their common
+face in the same way. An edge goes from a lattice point in one of 7 directions, and these two numbers identify it.
+So no list of tetrahedra or edges is stored: the memory is that of the lattice, (R + 1)^3 points of four numbers each.
 """
 
 from __future__ import annotations
@@ -15,16 +15,15 @@ from torch import Tensor, nn
 from torch.nn.functional import grid_sample
 
 X, Y, Z = 4, 2, 1
-"""A cell's corner is numbered by its offsets along the axes, as the bits of a number below 8."""
+"""Bits of a corner's number in its cell, from 0 to 7: its offsets along the axes."""
 
 LARGEST_SHIFT = 1 / 6
-"""Share of a cell by which lattice points may be shifted along each axis before a tetrahedron can turn inside out. A
-tetrahedron's volume is affine in each shifted coordinate, so that its least value is at one of 2^12 corners, where it
-falls to 0 at exactly this share."""
+"""Shift along each axis, as a share of a cell, at which a tetrahedron can turn inside out. A tetrahedron's volume is
+affine in each shifted coordinate, so its minimum is at one of 2^12 corners, where it is 0 at exactly this share."""
 
 
 ROUNDS = 12
-"""Iterations by which a shift is undone; the error falls by half or better in each."""
+"""Fixed-point iterations that invert a shift; each at least halves the error."""
 
 
 def _tetrahedra() -> tuple[tuple[int, int, int, int], ...]:
@@ -37,40 +36,42 @@ TETRAHEDRA = _tetrahedra()
 
 
 def corner_steps(points: int) -> list[int]:
-    """By how much each of a cell's 8 corners comes later in the flattened lattice than the lowest one.
+    """Offsets of a cell's 8 corners from its lowest corner in the flattened lattice.
 
     Args:
-        points: of the lattice along each axis.
+        points: lattice points along each axis.
     """
     return [(((c >> 2) & 1) * points + ((c >> 1) & 1)) * points + (c & 1) for c in range(8)]
 
 
 class Grid(nn.Module):
-    """n particles' signed distances and shifts at the lattice points of [-1, 1]^3.
+    """n particles' signed distances and shifts at the lattice points of [-1, 1]^3. The position of a point is
 
-    A point lies at  lattice + (2 / R) shift tanh(raw),  points of the border stay where they are: the tetrahedra fill
-    the box, and none turns inside out. Inside is where the signed distance is below 0; the border is held outside by
-    taking the distance's absolute value there, so that what leaves the box is cut off half a cell before its face.
+        lattice + (2 / R) shift tanh(raw)
+
+    Points on the border are not shifted, so the tetrahedra fill the box, and none turns inside out. A point is inside
+    if its signed distance is below 0. On the border the absolute value of the distance is used, so the border is always
+    outside, and a surface that leaves the box is closed half a cell before its face.
 
     Args:
         distance: (n, R + 1, R + 1, R + 1) signed distances in the box's units, negative inside.
         shift: share of a cell, in [0, 1/6), by which a point may move along each axis.
 
     Raises:
-        ValueError: for a shift outside that range.
+        ValueError: if the shift is outside that range.
     """
 
     def __init__(self, distance: Tensor, shift: float) -> None:
         super().__init__()
         if not 0 <= shift < LARGEST_SHIFT:
-            raise ValueError(f"shift must lie in [0, 1/6), beyond which tetrahedra turn inside out; got {shift}")
+            raise ValueError(f"shift must be in [0, 1/6), so that no tetrahedron turns inside out; got {shift}")
         self.shift = shift
         self.distance = nn.Parameter(distance)
         self.raw = nn.Parameter(distance.new_zeros(*distance.shape, 3))
 
     @property
     def points(self) -> int:
-        """R + 1, the lattice points along each axis."""
+        """R + 1, the number of lattice points along each axis."""
         return self.distance.shape[1]
 
     @property
@@ -79,21 +80,21 @@ class Grid(nn.Module):
         return 2 / (self.points - 1)
 
     def inside(self, level: float = 0.0) -> Tensor:
-        """Which points are inside the surface at a level, (n, R + 1, R + 1, R + 1) bool; the border never is."""
+        """Whether points are inside the surface at a level, (n, R + 1, R + 1, R + 1) bool; False on the border."""
         within = torch.zeros_like(self.distance, dtype=torch.bool)
         within[:, 1:-1, 1:-1, 1:-1] = self.distance.detach()[:, 1:-1, 1:-1, 1:-1] < level
         return within
 
     def at(self, index: Tensor, level: float = 0.0) -> tuple[Tensor, Tensor]:
-        """Distances from the surface at a level, and positions, of lattice points.
+        """Signed distances to the surface at a level, and positions, of lattice points.
 
         Args:
-            index: (K,) into the lattices of all particles, flattened.
-            level: of the signed distance.
+            index: (K,) index into the flattened lattices of all particles.
+            level: signed distance at the surface.
 
         Returns:
-            (K,), at least a ten-thousandth of a cell away from 0, lest a surface through a lattice point collapse
-            there, and (K, 3); both differentiable.
+            distances (K,) and positions (K, 3), both differentiable. Distances are at least a ten-thousandth of a cell
+            away from 0, so that a surface through a lattice point does not degenerate.
         """
         row = index // self.points  # torch.unravel_index would import sympy, which takes seconds
         place = torch.stack([row // self.points % self.points, row % self.points, index % self.points], dim=-1)
@@ -104,18 +105,18 @@ class Grid(nn.Module):
         distance = torch.where(border, distance.abs(), distance)
         least = 1e-4 * self.cell
         kept = torch.where(distance < 0, distance.clamp(max=-least), distance.clamp(min=least))
-        # The nearest value that is allowed, with the derivative of the value itself.
+        # The nearest allowed value, with the derivative of the original value.
         return distance + (kept - distance).detach(), self.cell * moved - 1
 
     @torch.no_grad()
     def resampled(self, points: int) -> Tensor:
-        """Signed distances at another lattice's points, (n, A, A, A), of the same surface without any shifts.
+        """Signed distances of the same surface at the points of an unshifted lattice, (n, A, A, A).
 
-        What was shifted from x to y = x + u(x) is looked up there: x = y - u(x), by iteration, s and u being
-        interpolated trilinearly.
+        A point x is shifted to y = x + u(x), so the value at y is s(x) with x = y - u(x), which is solved by iteration.
+        s and u are interpolated trilinearly.
 
         Args:
-            points: of the new lattice along each axis, A >= 2; the outermost lie on the box's faces.
+            points: points A of the new lattice along each axis, >= 2; the outermost are on the box's faces.
         """
         moved = self.shift * self.cell * self.raw.tanh()
         for axis in (1, 2, 3):

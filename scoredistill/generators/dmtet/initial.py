@@ -1,4 +1,4 @@
-"""The surface before training: signed distances by position and particle."""
+"""Initial surfaces of meshes: signed distances by position and particle."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from scoredistill.rendering.mesh import Mesh
 
 
 class InitialShape(ABC):
-    """Signed distances at the start. A subclass implements `__call__`."""
+    """Initial signed distances. A subclass implements `__call__`."""
 
     @property
     def solid_radius(self) -> float:
-        """Radius of the ball around the origin that begins solid, in which no camera belongs; 0: there is none."""
+        """Radius of the ball around the origin that is solid at first, where no camera may be; 0: none."""
         return 0.0
 
     @abstractmethod
@@ -30,7 +30,7 @@ class InitialShape(ABC):
         Args:
             axis: (A,) coordinates of the lattice along each axis, from -1 to 1.
             particles: n >= 1.
-            rng: CPU generator of what differs from particle to particle.
+            rng: CPU generator for the differences between particles.
 
         Returns:
             (n, A, A, A), negative inside.
@@ -38,7 +38,7 @@ class InitialShape(ABC):
 
 
 def wave(axis: Tensor, particles: int, size: float, rng: torch.Generator) -> Tensor:
-    """A low-frequency wave for each particle, (n, A, A, A), of standard deviation `size`."""
+    """A low-frequency wave per particle, (n, A, A, A), with standard deviation `size`."""
     waves = 4
     number = pi * torch.randn(waves, particles, 3, generator=rng).to(axis)
     phase = 2 * pi * torch.rand(waves, particles, 1, generator=rng).to(axis)
@@ -51,19 +51,20 @@ def wave(axis: Tensor, particles: int, size: float, rng: torch.Generator) -> Ten
 
 
 class Ellipsoid(InitialShape):
-    """An ellipsoid, or a sphere; each particle's a little different, because particles that start alike stay alike.
+    """An ellipsoid or a sphere with the signed distance
 
         s(p) = k (k - 1) / |p / r^2|,   k = |p / r|
 
-    which is a sphere's distance exactly, and any ellipsoid's to first order at the surface.
+    which is exact for a sphere, and for an ellipsoid to first order at the surface. Particles differ a little, because
+    particles that start equal stay equal.
 
     Args:
-        radii: along x, y and z, in world units, > 0.
+        radii: radii along x, y and z in world units, > 0.
         size_variation: standard deviation of the logarithm of a particle's size, >= 0.
         shape_variation: standard deviation of a low-frequency wave that is added to the distance, >= 0.
 
     Raises:
-        ValueError: if there are not three radii above 0.
+        ValueError: if there are not three positive radii.
     """
 
     def __init__(
@@ -75,8 +76,10 @@ class Ellipsoid(InitialShape):
         require("> 0", radii=radii)
         require(">= 0", size_variation=size_variation, shape_variation=shape_variation)
         if len(radii) != 3:
-            raise ValueError(f"radii are three numbers, along x, y and z; got {tuple(radii)}")
-        self.radii, self.size_variation, self.shape_variation = tuple(radii), size_variation, shape_variation
+            raise ValueError(f"radii must be three numbers, along x, y and z; got {tuple(radii)}")
+        self.radii = tuple(radii)
+        self.size_variation = size_variation
+        self.shape_variation = shape_variation
 
     @property
     def solid_radius(self) -> float:
@@ -86,14 +89,14 @@ class Ellipsoid(InitialShape):
         size = torch.exp(self.size_variation * torch.randn(particles, 1, generator=rng)).to(axis)
         radii = size * axis.new_tensor(self.radii)
         k, steepness = (_length(axis[:, None] / radii[:, None] ** power) for power in (1, 2))
-        # At the center 0 / 0, where the distance is the shortest radius.
+        # The center would be 0 / 0; its distance is the shortest radius.
         steepness.clamp_(min=1e-12)
         distance = torch.where(k > 1e-9, k * (k - 1) / steepness, -radii.amin(1)[:, None, None, None])
         return distance.add_(wave(axis, particles, self.shape_variation, rng))
 
 
 def _length(coordinates: Tensor) -> Tensor:
-    """(n, A, A, A) lengths of a lattice's points from their coordinates along each axis, (n, A, 3)."""
+    """(n, A, A, A) norms of a lattice's points, from their coordinates along each axis, (n, A, 3)."""
     x, y, z = coordinates.square().unbind(-1)
     return (x[:, :, None, None] + y[:, None, :, None] + z[:, None, None]).sqrt_()
 
@@ -102,19 +105,21 @@ class MeshShape(InitialShape):
     """The surface of a mesh file.
 
     Args:
-        path: ends in .glb, .obj, .ply or .stl; y up, front +z.
-        size: to which the longest side of the mesh's bounding box is brought, its center moved to the origin; world
-            units, in (0, 2]. null: the mesh is left as it is, and cut off where it leaves [-1, 1]^3.
+        path: file name that ends in .glb, .obj, .ply or .stl; y up, front +z.
+        size: longest side of the mesh's bounding box after scaling, in world units, in (0, 2]; the box is centered at
+            the origin. None: the mesh is neither scaled nor moved, and is cut off at the faces of [-1, 1]^3.
         shape_variation: standard deviation of a low-frequency wave that is added to the distance, >= 0.
 
     Raises:
-        ValueError: for a size outside that range.
+        ValueError: if the size is outside that range.
     """
 
     def __init__(self, path: str | Path, size: float | None = 1.2, shape_variation: float = 0.0) -> None:
         require("(0, 2]", size=size)
         require(">= 0", shape_variation=shape_variation)
-        self.path, self.size, self.shape_variation = Path(path), size, shape_variation
+        self.path = Path(path)
+        self.size = size
+        self.shape_variation = shape_variation
 
     def __call__(self, axis: Tensor, particles: int, rng: torch.Generator) -> Tensor:
         mesh = Mesh.load(self.path)

@@ -1,13 +1,13 @@
 """Marching tetrahedra: from signed distances to triangles.
 
-Where an edge's ends a and b lie on different sides, the surface passes through
+If the ends a and b of an edge are on different sides, the surface passes through
 
     v = (p_a s_b - p_b s_a) / (s_b - s_a),
 
-differentiable in the positions p and the signed distances s. A tetrahedron with one end apart has a triangle there, one
-with two on either side a quadrilateral. "Deep Marching Tetrahedra: a Hybrid Representation for High-Resolution 3D Shape
-Synthesis" (2021), arXiv:2111.04276; "An Efficient Method of Triangulating Equi-Valued Surfaces by Using Tetrahedral
-Cells" (1991).
+which is differentiable in the positions p and the signed distances s. A tetrahedron with one corner on one side gives a
+triangle; one with two corners on each side gives a quadrilateral. "Deep Marching Tetrahedra: a Hybrid Representation
+for High-Resolution 3D Shape Synthesis" (2021), arXiv:2111.04276; "An Efficient Method of Triangulating Equi-Valued
+Surfaces by Using Tetrahedral Cells" (1991).
 """
 
 from __future__ import annotations
@@ -22,17 +22,18 @@ from scoredistill.generators.dmtet.grid import TETRAHEDRA, Grid, corner_steps
 from scoredistill.generators.dmtet.surface import Surface
 
 MOST = 12
-"""Triangles of a cell: two in each of six tetrahedra."""
+"""Maximum number of triangles in a cell: two in each of six tetrahedra."""
 
 NONE = 255
-"""In the table, where a cell has fewer."""
+"""Table entry for a missing triangle."""
 
 EVEN = tuple(p for p in permutations(range(4)) if sum(p[i] > p[j] for i in range(4) for j in range(i + 1, 4)) % 2 == 0)
+"""The even permutations of four corners."""
 
 
 def _triangles(inside: tuple[bool, ...]) -> list[tuple[tuple[int, int], ...]]:
-    """Triangles of a positively oriented tetrahedron, as three edges each, counter-clockwise seen from outside."""
-    # Any even renaming keeps the orientation: take the first that puts the corners inside first.
+    """Triangles of a positively oriented tetrahedron as three edges each, counter-clockwise seen from outside."""
+    # An even permutation keeps the orientation: take one that moves the inside corners to the front.
     i, j, k, m = next(p for p in EVEN if sorted(map(inside.__getitem__, p), reverse=True) == [inside[c] for c in p])
     match sum(inside):
         case 1:
@@ -46,27 +47,27 @@ def _triangles(inside: tuple[bool, ...]) -> list[tuple[tuple[int, int], ...]]:
 
 
 def _edge(tetrahedron: tuple[int, ...], a: int, b: int) -> int:
-    """An edge's number in its cell: 8 times the lower corner, plus the direction to the upper."""
+    """An edge's number in its cell: 8 times its lower corner plus the direction to its upper corner."""
     return 8 * (tetrahedron[a] & tetrahedron[b]) + (tetrahedron[a] ^ tetrahedron[b])
 
 
 @lru_cache(maxsize=8)
 def _table(device: torch.device) -> Tensor:
-    """(256, 12, 3) uint8: for every set of corners inside, the edges that its triangles' corners lie on."""
+    """(256, 12, 3) uint8: for each set of inside corners, the edges that contain the triangles' vertices."""
     table = torch.full((256, MOST, 3), NONE, dtype=torch.uint8)
     for code in range(256):
-        found = [
+        triangles = [
             [_edge(tetrahedron, a, b) for a, b in triangle]
             for tetrahedron in TETRAHEDRA
             for triangle in _triangles(tuple(bool(code >> corner & 1) for corner in tetrahedron))
         ]
-        if found:
-            table[code, : len(found)] = torch.tensor(found, dtype=torch.uint8)
+        if triangles:
+            table[code, : len(triangles)] = torch.tensor(triangles, dtype=torch.uint8)
     return table.to(device)
 
 
 def _corners_inside(inside: Tensor) -> Tensor:
-    """(n, R, R, R) uint8: which of each cell's corners are inside, corner c as bit c."""
+    """(n, R, R, R) uint8: the inside corners of each cell, corner c as bit c."""
     last = inside.shape[1] - 1
     code = torch.zeros(inside.shape[0], last, last, last, dtype=torch.uint8, device=inside.device)
     for corner in range(8):
@@ -76,9 +77,9 @@ def _corners_inside(inside: Tensor) -> Tensor:
 
 
 def marching_tetrahedra(grid: Grid, level: float = 0.0) -> Surface:
-    """The surfaces of all particles: closed, wound outwards, with one vertex for each edge that they cross.
+    """The surfaces of all particles: closed, oriented outwards, with one vertex per crossed edge.
 
-    Only cells that the surface passes through are looked at beyond their corners' sides: beside the lattice, memory is
+    Only cells that contain a piece of the surface are processed further, so the memory beside the lattice's is
     proportional to the surface.
 
     Args:
@@ -86,7 +87,7 @@ def marching_tetrahedra(grid: Grid, level: float = 0.0) -> Surface:
         level: signed distance at the surface, in the box's units.
 
     Returns:
-        In the box's units; a particle that is all inside or outside has no face.
+        The surfaces in the box's units. A particle without a surface has no face.
     """
     n, points = len(grid.distance), grid.points
     code = _corners_inside(grid.inside(level))

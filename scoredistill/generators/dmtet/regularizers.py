@@ -1,4 +1,4 @@
-"""Penalties that a DMTet puts on its surfaces."""
+"""Regularizers of meshes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class SurfaceRegularizer(ABC):
     """A scalar penalty, averaged over a particle's surface and then over particles. A subclass implements `__call__`.
 
     Args:
-        weight: factor in the total, constant or over training, >= 0.
+        weight: factor of the penalty, constant or annealed, >= 0.
     """
 
     def __init__(self, weight: Annealed = 1.0) -> None:
@@ -30,20 +30,21 @@ class SurfaceRegularizer(ABC):
         """The penalty, without its weight.
 
         Args:
-            surface: all particles' at this step.
+            surface: surfaces of all particles at this step.
         """
 
 
 class SignChange(SurfaceRegularizer):
-    """Signs should not change: mean over the edges that the surface crosses, with ends of signed distances a and b, of
+    """Penalizes sign changes: the mean, over edges that cross the surface, of
 
-        H(sigmoid(a), [b > 0]) + H(sigmoid(b), [a > 0]),    a and b in cells, H the binary cross entropy in nats.
+        H(sigmoid(a), [b > 0]) + H(sigmoid(b), [a > 0])
 
-    It pulls both ends to one side, and so takes away surfaces that no picture holds in place, such as inner ones.
+    with the signed distances a and b of the edge's ends in cells, and H the binary cross entropy in nats. It pulls both
+    ends to the same side, and removes surfaces that no picture supports, for example inner ones.
     "Extracting Triangular 3D Models, Materials, and Lighting From Images" (2021), arXiv:2111.12503, equation 2.
 
     Args:
-        weight: factor in the total, constant or over training, >= 0.
+        weight: factor of the penalty, constant or annealed, >= 0.
     """
 
     def __call__(self, surface: Surface) -> Tensor:
@@ -54,17 +55,19 @@ class SignChange(SurfaceRegularizer):
 
 
 class Laplacian(SurfaceRegularizer):
-    """Vertices should lie amid their neighbors: mean over vertices of |mean_j v_j - v|^2, in cells, j running over the
-    vertices that share an edge with v.
+    """Penalizes the distance of vertices from the mean of their neighbors: the mean over vertices of
 
-    The uniform Laplacian, as in arXiv:2111.12503; "Laplacian Surface Editing" (2004).
+        |mean_j v_j - v|^2
+
+    in cells, where v_j are the vertices that share an edge with v. This is the uniform Laplacian, as in
+    arXiv:2111.12503; "Laplacian Surface Editing" (2004).
 
     Args:
-        weight: factor in the total, constant or over training, >= 0.
+        weight: factor of the penalty, constant or annealed, >= 0.
     """
 
     def __call__(self, surface: Surface) -> Tensor:
-        # Of a closed surface every edge is walked once in each direction: each neighbor counts once.
+        # In a closed surface each edge occurs once in each direction, so each neighbor counts once.
         start, end = surface.faces.flatten(), surface.faces.roll(-1, dims=1).flatten()
         vertices = surface.vertices / surface.cell
         neighbors = torch.bincount(start, minlength=len(vertices)).to(vertices)
@@ -74,33 +77,33 @@ class Laplacian(SurfaceRegularizer):
 
 
 class NormalConsistency(SurfaceRegularizer):
-    """Neighboring faces should be parallel: mean over edges of 1 - n · m, for the unit normals n and m of an edge's
-    two faces.
+    """Penalizes angles between neighboring faces: the mean over edges of 1 - n · m, where n and m are the unit normals
+    of an edge's two faces.
 
     Args:
-        weight: factor in the total, constant or over training, >= 0.
+        weight: factor of the penalty, constant or annealed, >= 0.
     """
 
     def __call__(self, surface: Surface) -> Tensor:
         start, end = surface.faces.flatten(), surface.faces.roll(-1, dims=1).flatten()
-        # Sorted by edge, walks there and walks back stand side by side.
+        # Sorted by edge, the two directions of each edge are aligned.
         m = len(surface.vertices)
         there, back = (start * m + end).argsort(), (end * m + start).argsort()
         once = start[there] < end[there]
         one, other = there[once] // 3, back[once] // 3
-        # A face a thousandth of a cell across has no direction to speak of, and would have an enormous gradient.
+        # A face about a thousandth of a cell wide has no reliable normal, and its gradient would be huge.
         normals = unit(face_vectors(surface.vertices, surface.faces) / surface.cell**2, 1e-6)
         cosine = (normals.index_select(0, one) * normals.index_select(0, other)).sum(1)
         return surface.mean(1 - cosine, surface.face_particle[one])
 
 
 def total(regularizers: Sequence[SurfaceRegularizer], surface: Surface, progress: float) -> Tensor | None:
-    """The weighted sum of penalties on a surface, None where none has a weight.
+    """The weighted sum of penalties on a surface; None if all weights are 0.
 
     Args:
-        regularizers: any number.
-        surface: all particles'.
-        progress: fraction of training done, at which weights are read.
+        regularizers: any number of penalties.
+        surface: surfaces of all particles.
+        progress: fraction of training done, at which the weights are evaluated.
     """
     weights = [(at_progress(regularizer.weight, progress), regularizer) for regularizer in regularizers]
     penalties = [weight * regularizer(surface) for weight, regularizer in weights if weight != 0]

@@ -1,4 +1,4 @@
-"""Pictures of n particles' surfaces: what is seen, shaded, with antialiased silhouettes."""
+"""Rendering of surfaces: rasterization, shading and antialiased silhouettes."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from scoredistill.rendering.camera import Camera
 from scoredistill.rendering.picture import composite_over
 
 Trained = Literal["both", "geometry", "texture"]
-"""Which parameters are trained; a generator's others are fixed."""
+"""The trained parameters; the others are fixed."""
 
 Shading = Literal["albedo", "normals"]
-"""What pictures show: the texture, or the outward unit normal's x, y and z in world axes as red, green and blue."""
+"""Content of the pictures: the texture, or the outward unit normals, with x, y, z in world axes as red, green, blue."""
 
 Albedo = Callable[[Tensor, Tensor], Tensor]
-"""Colors (P, 3) of points (P, 3), which are sorted by particle, (P,)."""
+"""From points (P, 3), sorted by particle, and their particles (P,) to colors (P, 3)."""
 
 
 @dataclass(frozen=True)
 class View:
-    """n V pictures of n particles from V cameras, particle-major, before they are shaded.
+    """n V unshaded pictures of n particles from V cameras, particle-major.
 
     Args:
         scene: the triangles of all pictures.
-        fragments: what each pixel shows.
-        positions, normals: (n V, 3, H, W) of the surface at the pixels' centers in world units and axes, the normals of
-            length 1; 0 where empty; differentiable.
+        fragments: the visible face of each pixel.
+        positions, normals: (n V, 3, H, W) positions and unit normals of the surface at the pixels' centers, in world
+            units and axes; 0 in empty pixels; differentiable.
         views: V.
     """
 
@@ -45,12 +45,12 @@ class View:
 
     @classmethod
     def of(cls, surface: Surface, camera: Camera, height: int, width: int) -> View:
-        """Look at every particle from every camera.
+        """Rasterize every particle from every camera.
 
         Args:
-            surface: in world units.
+            surface: surfaces in world units.
             camera: V views.
-            height, width: of the pictures.
+            height, width: size of the pictures in pixels.
         """
         vertices = surface.vertices.split(surface.vertex_counts)
         attributes = torch.cat([surface.vertices, surface.normals], dim=1).split(surface.vertex_counts)
@@ -62,7 +62,7 @@ class View:
         return cls(scene, fragments, positions, normalize(normals, dim=1), len(camera))
 
     def albedo(self, color: Albedo) -> Tensor:
-        """The surface's colors, (n V, 3, H, W), 0 where empty."""
+        """The surface's colors, (n V, 3, H, W), 0 in empty pixels."""
         pictures, height, width = self.fragments.face.shape
         pixel = (self.fragments.face >= 0).flatten().nonzero()[:, 0]
         points = self.positions.movedim(1, -1).reshape(-1, 3).index_select(0, pixel)
@@ -71,14 +71,14 @@ class View:
         return flat.view(pictures, height, width, 3).movedim(-1, 1)
 
     def composite_over(self, picture: Tensor, background_color: Tensor) -> tuple[Tensor, Tensor]:
-        """A picture (n V, 3, H, W), 0 where empty, over a background, blended at silhouettes.
+        """Composite a picture of the surface over a background, with antialiased silhouettes.
 
         Args:
-            picture: of the surface.
-            background_color: (n, V, 1 or H W, 3) the background's colors.
+            picture: (n V, 3, H, W), 0 in empty pixels.
+            background_color: (n, V, 1 or H W, 3).
 
         Returns:
-            (n, V, 3, H, W) and opacity (n, V, H, W).
+            colors (n, V, 3, H, W) and opacity (n, V, H, W).
         """
         blended = antialias(torch.cat([picture, self.fragments.mask], dim=1), self.fragments, self.scene)
         color, opacity = blended.unflatten(0, (-1, self.views)).movedim(2, -1).split((3, 1), dim=-1)
@@ -86,26 +86,27 @@ class View:
         return x.movedim(-1, 2), opacity[..., 0]
 
     def distance(self, camera: Camera) -> Tensor:
-        """(n, V, H, W) from the camera to what a pixel's center shows, along its ray; 0 where empty."""
+        """(n, V, H, W) distance from the camera to the surface along each pixel's ray; 0 in empty pixels."""
         positions = self.positions.unflatten(0, (-1, self.views))
-        away = (positions - camera.position[:, :, None, None]).norm(dim=2)
-        return torch.where(self.fragments.face.unflatten(0, (-1, self.views)) >= 0, away, 0)
+        distance = (positions - camera.position[:, :, None, None]).norm(dim=2)
+        return torch.where(self.fragments.face.unflatten(0, (-1, self.views)) >= 0, distance, 0)
 
 
 def require_effect(train: Trained, shading: Shading, regularized: bool) -> None:
-    """Refuse settings that are unknown, or have no effect.
+    """Check that settings are known and have an effect.
 
     Args:
-        train, shading: see there.
-        regularized: whether the surface is.
+        train, shading: the settings of `DMTet`.
+        regularized: whether there are regularizers.
 
     Raises:
-        ValueError: that names the setting and the remedy.
+        ValueError: if a setting is unknown or has no effect.
     """
-    if train not in get_args(Trained) or shading not in get_args(Shading):
-        known = f"train is one of {', '.join(get_args(Trained))}, and shading of {', '.join(get_args(Shading))}"
-        raise ValueError(f"{known}; got {train} and {shading}")
+    if train not in get_args(Trained):
+        raise ValueError(f"train: choose {', '.join(get_args(Trained))}; got {train}")
+    if shading not in get_args(Shading):
+        raise ValueError(f"shading: choose {', '.join(get_args(Shading))}; got {shading}")
     if shading == "normals" and train != "geometry":
-        raise ValueError(f"normals show no texture: with shading: normals set train: geometry, got {train}")
+        raise ValueError(f"shading: normals does not render the texture: set train: geometry, got {train}")
     if train == "texture" and regularized:
-        raise ValueError("regularizers are of the geometry, which train: texture fixes: leave them out")
+        raise ValueError("regularizers act on the geometry, which is fixed with train: texture: leave them out")

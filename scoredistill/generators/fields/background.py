@@ -1,4 +1,4 @@
-"""What is seen where the object lets light through."""
+"""Backgrounds: colors behind the scenes."""
 
 from __future__ import annotations
 
@@ -14,17 +14,22 @@ from scoredistill.ranges import require
 
 
 class Background(nn.Module, ABC):
-    """Colors behind the scene, in [-1, 1]. A subclass implements `forward`; `allocate` is as in `Encoding`."""
+    """Colors behind the scene, in [-1, 1]. A subclass implements `forward` and, if it has parameters, `allocate`."""
 
     def allocate(self, particles: int, rng: torch.Generator, channels: int = 3) -> None:
         """Create the parameters of n particles.
 
+        Args:
+            particles: n >= 1.
+            rng: CPU generator for initial values.
+            channels: channels C of a color.
+
         Raises:
-            ValueError: if the background has no colors of so many channels.
+            ValueError: if the background does not support C channels.
         """
         del particles, rng
         if channels != 3:
-            raise ValueError(f"background: {type(self).__name__} has colors, not latents: use LearnedBackground")
+            raise ValueError(f"background: {type(self).__name__} has no latents: use LearnedBackground")
 
     @abstractmethod
     def forward(self, directions: Tensor, particles: int, drawn: Tensor | None = None) -> Tensor:
@@ -33,10 +38,10 @@ class Background(nn.Module, ABC):
         Args:
             directions: (V, P, 3) unit directions of each view's rays.
             particles: n.
-            drawn: (V, 4) uniform numbers in [0, 1) for random colors; None asks for a deterministic one.
+            drawn: (V, 4) uniform numbers in [0, 1) for random colors; None: deterministic.
 
         Returns:
-            (n, V, P, C), or (n, V, 1, C) where a view has one color, which then becomes the sample's
+            (n, V, P, C), or (n, V, 1, C) if each view has one color, which then becomes the sample's
             `Condition.background`.
         """
 
@@ -44,7 +49,7 @@ class Background(nn.Module, ABC):
 def _color(value: Sequence[float]) -> Tensor:
     color = torch.tensor(tuple(value), dtype=torch.float32)
     if color.shape != (3,) or color.abs().max() > 1:
-        raise ValueError(f"a background color is three values in [-1, 1], got {tuple(value)}")
+        raise ValueError(f"a background color must be three values in [-1, 1], got {tuple(value)}")
     return color
 
 
@@ -67,11 +72,11 @@ class SolidBackground(Background):
 
 
 class RandomBackground(Background):
-    """A color drawn for each view, the same for all particles, so that empty space cannot paint itself.
+    """A random color per view, the same for all particles, so that a scene cannot imitate the background.
 
     Args:
-        probability: of a random color, uniform in [-1, 1]^3, in [0, 1]; otherwise `color`.
-        color: the fixed color, also used wherever nothing may be random, in [-1, 1]; default white.
+        probability: probability of a random color, uniform in [-1, 1]^3, in [0, 1]; otherwise `color`.
+        color: the fixed color, also used in evaluation, in [-1, 1]; default white.
     """
 
     color: Tensor
@@ -92,12 +97,12 @@ class RandomBackground(Background):
 
 
 class LearnedBackground(Background):
-    """A small network of the ray's direction for each particle; of latents where the scenes are made of them.
+    """A small network per particle, from the ray's direction to a color, or to latents in scenes of latents.
 
     Args:
-        octaves: frequencies of the direction's encoding, >= 0.
-        width: hidden units of the one hidden layer, >= 1.
-        random: probability that a view has a random color, uniform in [-1, 1]^C, instead, in [0, 1].
+        octaves: number of frequencies of the direction's encoding, >= 0.
+        width: units of the one hidden layer, >= 1.
+        random: probability of a random color per view in place of the network's, uniform in [-1, 1]^3, in [0, 1].
     """
 
     def __init__(self, octaves: int = 3, width: int = 16, random: float = 0.0) -> None:
@@ -110,7 +115,7 @@ class LearnedBackground(Background):
 
     def allocate(self, particles: int, rng: torch.Generator, channels: int = 3) -> None:
         if channels != 3 and self.random:
-            raise ValueError("background: latents have no random colors: set random: 0")
+            raise ValueError("background: random colors are not available for latents: set random: 0")
         self.channels = channels
         self.net = particle_mlp(particles, self.encoding.features, self.width, 1, channels, rng)
 

@@ -1,4 +1,4 @@
-"""Encodings of points in space: frequencies, a dense grid, a multi-resolution hash grid."""
+"""Encodings of points: frequencies, a dense grid and a multi-resolution hash grid."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from scoredistill.ranges import require
 
 
 class Encoding(nn.Module, ABC):
-    """Features of points, one scene per particle. A subclass implements `forward` and states `features`.
+    """Features of points, one scene per particle. A subclass implements `forward` and defines `features`.
 
-    The constructor takes settings only; NeRF copies the encoding and calls `allocate` once it knows the number of
-    particles. Every parameter and buffer made there has a leading particle axis.
+    The constructor only takes settings. The generator copies the encoding and calls `allocate` with the number of
+    particles. Each parameter and buffer that `allocate` creates has a leading particle axis.
     """
 
     features: int
     """Number of features F of a point."""
 
     def allocate(self, particles: int, rng: torch.Generator) -> None:
-        """Create the parameters of n particles; encodings without any leave it out.
+        """Create the parameters of n particles. Encodings without parameters need not implement it.
 
         Args:
             particles: n >= 1.
@@ -37,7 +37,7 @@ class Encoding(nn.Module, ABC):
 
         Args:
             points: (P, 3) in [-1, 1]^3, sorted by particle.
-            particle: (P,) non-decreasing index of the particle that each point belongs to.
+            particle: (P,) index of each point's particle, non-decreasing.
 
         Returns:
             (P, F), differentiable in the parameters and the points.
@@ -48,12 +48,12 @@ class DenseGrid(Encoding):
     """Trilinear interpolation of a voxel grid per particle: the fastest encoding on a CPU.
 
     "Direct Voxel Grid Optimization: Super-fast Convergence for Radiance Fields Reconstruction" (2021),
-    arXiv:2111.11215. With 4 channels and no head, the features are the density's pre-activation and the logits of the
-    color themselves. Piecewise linear: second derivatives by position exist only between different axes.
+    arXiv:2111.11215. With 4 channels and `DirectHead`, the features are the density's pre-activation and the color's
+    logits. The encoding is piecewise linear: second derivatives by position exist only between different axes.
 
     Args:
-        resolution: vertices along each axis, >= 2; the outermost lie on the faces of [-1, 1]^3.
-        channels: features of a vertex, >= 1.
+        resolution: vertices along each axis, >= 2; the outermost are on the faces of [-1, 1]^3.
+        channels: features per vertex, >= 1.
         std: standard deviation of the initial values, >= 0.
     """
 
@@ -62,7 +62,9 @@ class DenseGrid(Encoding):
         require(">= 1", channels=channels)
         require(">= 0", std=std)
         super().__init__()
-        self.resolution, self.features, self.std = resolution, channels, std
+        self.resolution = resolution
+        self.features = channels
+        self.std = std
 
     def allocate(self, particles: int, rng: torch.Generator) -> None:
         r = self.resolution
@@ -78,10 +80,10 @@ class DenseGrid(Encoding):
 
 
 class Frequency(Encoding):
-    """The point itself, and the sine and cosine of its coordinates at frequencies pi, 2 pi, 4 pi, ...
+    """The point's coordinates, and their sine and cosine at frequencies pi, 2 pi, 4 pi, ...
 
     "NeRF: Representing Scenes as Neural Radiance Fields for View Synthesis" (2020), arXiv:2003.08934, equation 4.
-    It has no parameters, so it needs a head.
+    The encoding has no parameters, so it needs a head with parameters.
 
     Args:
         octaves: number of frequencies, >= 0.
@@ -105,14 +107,14 @@ class HashGrid(Encoding):
     """Trilinear interpolation in lattices of growing resolution whose vertices share hash tables.
 
     "Instant Neural Graphics Primitives with a Multiresolution Hash Encoding" (2022), arXiv:2201.05989. A level whose
-    lattice fits its table is stored vertex by vertex, without hashing. Derivatives by the table and by the position
-    exist to any order; the encoding is piecewise linear, so second derivatives by position exist only between
+    lattice fits into its table is stored vertex by vertex, without hashing. Derivatives by the table and by the
+    position exist to any order; the encoding is piecewise linear, so second derivatives by position exist only between
     different axes, and none exists on a cell's faces.
 
     Args:
         levels: number of lattices, >= 1.
-        channels: features of a level, >= 1; F = levels · channels.
-        log2_size: base-2 logarithm of the most entries of a level's table, in [0, 40].
+        channels: features per level, >= 1; F = levels · channels.
+        log2_size: base-2 logarithm of the maximum number of entries in a level's table, in [0, 40].
         base: vertices along each axis of the coarsest level, >= 2.
         finest: vertices along each axis of the finest level, >= 2, not below `base`; the others grow geometrically.
     """
@@ -125,14 +127,14 @@ class HashGrid(Encoding):
         require(">= 2", base=base, finest=finest)
         super().__init__()
         if finest < base:
-            raise ValueError(f"finest must not be below base, got {finest} and {base}")
+            raise ValueError(f"finest must be at least base, got {finest} and {base}")
         growth = log(finest / base) / max(levels - 1, 1)
         self.resolutions = tuple(int(base * exp(growth * level) + 1e-6) for level in range(levels))
         self.entries = tuple(min(2**log2_size, r**3) for r in self.resolutions)
         self.channels, self.features = channels, levels * channels
 
     def allocate(self, particles: int, rng: torch.Generator) -> None:
-        # A parameter for each level, so that the gradient of a level is all that its backward pass has to fill.
+        # One parameter per level, so that a level's backward pass allocates a gradient of that level only.
         self.tables = nn.ParameterList(
             1e-4 * (2 * torch.rand(particles, entries, self.channels, generator=rng) - 1) for entries in self.entries
         )
@@ -143,8 +145,8 @@ class HashGrid(Encoding):
 
 
 def _level(table: Tensor, points: Tensor, particle: Tensor, resolution: int, entries: int) -> Tensor:
-    # Indices and weights, 64 bytes a point and level, are kept for the backward pass: to work them out again would
-    # cost a third of all the time. NeRF's `chunk` bounds the memory.
+    # Indices and weights, 64 bytes per point and level, are stored for the backward pass: recomputing them would take a
+    # third of the total time. NeRF's `chunk` bounds the memory.
     cell, weight = corners(points, resolution)
     index = hashed(cell, resolution, entries)
     if len(table) > 1:
@@ -158,7 +160,7 @@ def hashed(cell: Tensor, resolution: int, entries: int) -> Tensor:
     Args:
         cell: (3, P) int32 lowest corners.
         resolution: vertices along each axis.
-        entries: size of the table: resolution^3, or a power of two.
+        entries: size of the table, resolution^3 or a power of two.
 
     Returns:
         (8, P) integers in [0, entries), in the order of `CORNERS`.
@@ -167,7 +169,7 @@ def hashed(cell: Tensor, resolution: int, entries: int) -> Tensor:
         offsets = [(i * resolution + j) * resolution + k for i, j, k in CORNERS]
         x, y, z = cell
         return ((x * resolution + y) * resolution + z) + cell.new_tensor(offsets)[:, None]
-    # Only the low bits are read, and those of an int32 product that overflows are right: both primes' low halves do.
+    # Only the low bits are used, and these are correct in an int32 product that overflows.
     primes = torch.tensor([p - 2**32 if p >= 2**31 else p for p in _PRIMES], dtype=torch.int32, device=cell.device)
     low = cell * primes[:, None]
     x, y, z = torch.stack([low, low + primes[:, None]], dim=1)

@@ -1,4 +1,4 @@
-"""Heads: from features to the raw density and color of a point."""
+"""Heads: from a point's features to its raw density and color."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from scoredistill.ranges import require
 
 
 class ParticleLinear(nn.Module):
-    """A linear layer per particle, as one batched product.
+    """One linear layer per particle, as one batched product.
 
     Args:
         particles: n, >= 1.
-        inputs: features in, >= 1.
-        outputs: features out, >= 1.
+        inputs: number of input features, >= 1.
+        outputs: number of output features, >= 1.
         rng: CPU generator for the weights, uniform within 1 / sqrt(inputs) as in `torch.nn.Linear`.
 
     Raises:
@@ -38,7 +38,7 @@ class ParticleLinear(nn.Module):
 def particle_mlp(
     particles: int, inputs: int, width: int, depth: int, outputs: int, rng: torch.Generator
 ) -> nn.Sequential:
-    """`depth` hidden layers of `width` units with SiLU for each particle: (n, P, inputs) -> (n, P, outputs)."""
+    """One MLP per particle with `depth` hidden layers of `width` SiLU units: (n, P, inputs) -> (n, P, outputs)."""
     layers: list[nn.Module] = []
     for _ in range(depth):
         layers += [ParticleLinear(particles, inputs, width, rng), nn.SiLU()]
@@ -47,23 +47,37 @@ def particle_mlp(
 
 
 class Head(nn.Module, ABC):
-    """From features to raw values. A subclass implements `forward`; `allocate` is as in `Encoding`."""
+    """From features to raw values. A subclass implements `forward` and, if it has parameters, `allocate`."""
 
     def allocate(self, particles: int, features: int, rng: torch.Generator, channels: int = 3) -> None:
-        """Create the parameters of n particles, for a number of features and of a color's channels C.
+        """Create the parameters of n particles.
+
+        Args:
+            particles: n >= 1.
+            features: features F of a point.
+            rng: CPU generator for initial values.
+            channels: channels C of a color.
 
         Raises:
-            ValueError: if the head cannot work on that many features.
+            ValueError: if the head does not support that number of features.
         """
         del particles, features, rng, channels
 
     @abstractmethod
     def forward(self, features: Tensor, particle: Tensor) -> Tensor:
-        """(P, F) features, sorted by particle (P,), to (P, 1 + C): density's pre-activation, the color's logits."""
+        """Raw values of points.
+
+        Args:
+            features: (P, F), sorted by particle.
+            particle: (P,) index of each point's particle, non-decreasing.
+
+        Returns:
+            (P, 1 + C): the density's pre-activation, then the color's logits.
+        """
 
 
 class DirectHead(Head):
-    """The features are the raw density and the color's logits already: no network, for a `DenseGrid` of 4 channels."""
+    """The identity: the features are the raw density and the color's logits, as in a `DenseGrid` of 4 channels."""
 
     def allocate(self, particles: int, features: int, rng: torch.Generator, channels: int = 3) -> None:
         if features != 1 + channels:
@@ -77,8 +91,8 @@ class MLPHead(Head):
     """A small network per particle.
 
     Args:
-        width: hidden units, >= 1.
-        depth: hidden layers, >= 0.
+        width: units per hidden layer, >= 1.
+        depth: number of hidden layers, >= 0.
     """
 
     def __init__(self, width: int = 32, depth: int = 1) -> None:
@@ -94,7 +108,7 @@ class MLPHead(Head):
         n = len(next(self.net.parameters()))
         if n == 1:
             return self.net(features[None])[0]
-        # Ragged segments become one padded batch, so that n networks are one product.
+        # Ragged segments are padded to one batch, so that the n networks are one product.
         counts = torch.bincount(particle, minlength=n)
         slot = torch.arange(len(particle), device=particle.device) - (counts.cumsum(0) - counts)[particle]
         longest = int(counts.max())

@@ -1,10 +1,10 @@
-"""Weighted sums of table rows, the one expensive step of every grid encoding, with cheap derivatives of any order.
+"""Weighted sums of table rows, the expensive step of grid encodings, with cheap derivatives of any order.
 
     y_p = sum_k w_kp T[i_kp]
 
-is linear in the table T and in the weights w. Its adjoints are a scatter and a row-wise dot product; the three
-operations below are each other's derivatives, so normals by autograd and their gradients come for free. Indices and
-weights are (k, P), corner by corner, which makes everything but the gather itself run along contiguous memory.
+is linear in the table T and in the weights w. Its adjoints are a scatter and a row-wise dot product. The three
+operations below are each other's derivatives, so autograd computes normals and their gradients without extra code.
+Indices and weights are (k, P), corner by corner, so that all operations except the gather run along contiguous memory.
 """
 
 from __future__ import annotations
@@ -55,8 +55,8 @@ def scatter_add(table: Tensor, index: Tensor, weight: Tensor, value: Tensor) -> 
 
 
 def _in_pairs(table: Tensor) -> bool:
-    # On a CPU, gathers and scatters of single numbers are three to ten times as fast as those of short rows, and two
-    # channels make one complex number.
+    # On a CPU, gathers and scatters of single numbers are three to ten times as fast as those of short rows. Two
+    # channels are stored as one complex number.
     even, plain = table.shape[1] % 2 == 0, table.dtype in (torch.float32, torch.float64)
     return even and plain and table.device.type == "cpu" and table.is_contiguous()
 
@@ -127,7 +127,7 @@ def weighted_gather(table: Tensor, index: Tensor, weight: Tensor) -> Tensor:
     Args:
         table: (rows, C).
         index: (k, P) integers in [0, rows).
-        weight: (k, P), of the table's dtype.
+        weight: (k, P), with the table's dtype.
 
     Returns:
         (P, C).
@@ -136,15 +136,15 @@ def weighted_gather(table: Tensor, index: Tensor, weight: Tensor) -> Tensor:
 
 
 def corners(points: Tensor, resolution: int) -> tuple[Tensor, Tensor]:
-    """The cell of a lattice that holds each point, and the trilinear weights of the cell's corners.
+    """The lattice cell of each point, and the trilinear weights of the cell's corners.
 
     Args:
-        points: (P, 3) in [-1, 1]^3; points outside are taken to the nearest face.
-        resolution: vertices along each axis, >= 2; the outermost lie at -1 and 1.
+        points: (P, 3); points outside [-1, 1]^3 are clamped to it.
+        resolution: vertices along each axis, >= 2; the outermost are at -1 and 1.
 
     Returns:
-        (3, P) int32 lowest corner, and (8, P) weights of the corners in the order of `CORNERS`, which are
-        differentiable in the points.
+        (3, P) int32 lowest corners, and (8, P) weights of the corners in the order of `CORNERS`, differentiable in the
+        points.
     """
     lattice = ((points.t() + 1) * ((resolution - 1) / 2)).clamp(0, resolution - 1)
     cell = lattice.detach().floor().clamp(max=resolution - 2)
@@ -152,9 +152,9 @@ def corners(points: Tensor, resolution: int) -> tuple[Tensor, Tensor]:
     x, y = torch.stack([1 - x, x]), torch.stack([1 - y, y])
     xy = (x[:, None] * y).flatten(0, 1)
     upper = xy * z
-    # The lower half is xy (1 - z), a product less.
+    # The lower half is xy (1 - z), which saves a product.
     return cell.int(), torch.stack([xy - upper, upper], dim=1).flatten(0, 1)
 
 
 CORNERS = tuple((i, j, k) for i in (0, 1) for j in (0, 1) for k in (0, 1))
-"""Offsets of a cell's corners from its lowest one, in the order of the weights."""
+"""Offsets of a cell's corners from its lowest corner, in the order of the weights."""

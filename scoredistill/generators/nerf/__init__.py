@@ -1,4 +1,4 @@
-"""Neural radiance fields: n particles, rendered in one batched call."""
+"""Neural radiance fields."""
 
 from scoredistill.generators.nerf.field import Field
 from scoredistill.generators.nerf.initial import DensityBlob, HollowSphere, Initial

@@ -1,4 +1,4 @@
-"""Density and color at a point of a particle's scene."""
+"""The radiance field: density and color at points."""
 
 from __future__ import annotations
 
@@ -13,15 +13,17 @@ from scoredistill.generators.fields.heads import Head
 from scoredistill.generators.nerf.initial import Initial
 
 Activation = Literal["softplus", "exp"]
-"""From the raw value to density: softplus, or an exponential cut off at e^10 lest a step overflow."""
+"""From the raw value to density: softplus, or an exponential that is clamped at e^10 against overflow."""
 
 
 class Field(nn.Module):
-    """density = activation(raw_0), color = 2 sigmoid(raw_1..3) - 1, or the latents raw_1..C themselves,
-    raw = head(encoding(x)) + initial(x).
+    """Density and color of n scenes:
+
+        raw = head(encoding(x)) + initial(x)
+        density = activation(raw_0),    color = 2 sigmoid(raw_1..3) - 1, or the latents raw_1..C
 
     Args:
-        encoding, head, initial: already allocated for the same number of particles.
+        encoding, head, initial: modules that are allocated for the same number of particles.
         activation: see `Activation`.
         latent: whether colors are latents.
     """
@@ -30,15 +32,18 @@ class Field(nn.Module):
         self, encoding: Encoding, head: Head, initial: Initial, activation: Activation, latent: bool = False
     ) -> None:
         super().__init__()
-        self.encoding, self.head, self.initial = encoding, head, initial
-        self.activation, self.latent = activation, latent
+        self.encoding = encoding
+        self.head = head
+        self.initial = initial
+        self.activation = activation
+        self.latent = latent
 
     def forward(self, points: Tensor, particle: Tensor) -> tuple[Tensor, Tensor]:
-        """Density and color.
+        """Evaluate density and color.
 
         Args:
             points: (P, 3) in [-1, 1]^3, sorted by particle.
-            particle: (P,) non-decreasing index of each point's particle.
+            particle: (P,) index of each point's particle, non-decreasing.
 
         Returns:
             density (P,) >= 0 per world unit, and color, (P, 3) in [-1, 1], or latents (P, C).
@@ -50,16 +55,16 @@ class Field(nn.Module):
     def with_normals(self, points: Tensor, particle: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Density, color and outward unit normals, -grad density / |grad density|.
 
-        The normals are differentiable in the parameters where gradients are enabled.
+        The normals are differentiable in the parameters if gradients are enabled.
 
         Returns:
-            density (P,), color (P, C) and normals (P, 3), zero where density is locally constant.
+            density (P,), color (P, C) and normals (P, 3), which are zero where density is locally constant.
         """
         differentiable = torch.is_grad_enabled()
         with torch.enable_grad():
             points = points.detach().requires_grad_()
             density, color = self(points, particle)
             (slope,) = torch.autograd.grad(density.sum(), points, create_graph=differentiable)
-        # Squared length plus a floor, for the derivative of a norm is not finite at zero.
+        # The floor keeps the derivative of the norm finite at zero.
         normals = -slope / (slope.square().sum(1, keepdim=True) + 1e-12).sqrt()
         return (density, color, normals) if differentiable else (density.detach(), color.detach(), normals)

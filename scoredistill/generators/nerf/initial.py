@@ -1,4 +1,4 @@
-"""Where density is before training: biases of the raw density and color, by position and particle."""
+"""Initial density and color: fixed biases of the raw values, by position and particle."""
 
 from __future__ import annotations
 
@@ -15,12 +15,18 @@ class Initial(nn.Module, ABC):
     """A fixed bias of the field's raw values. A subclass implements `forward`; `allocate` is as in `Encoding`."""
 
     def allocate(self, particles: int, rng: torch.Generator, channels: int = 3) -> None:
-        """Draw what differs from particle to particle, as buffers with a leading particle axis; C channels a color."""
+        """Draw the buffers that differ between particles. Each has a leading particle axis.
+
+        Args:
+            particles: n >= 1.
+            rng: CPU generator.
+            channels: channels C of a color.
+        """
         del particles, rng, channels
 
     @property
     def solid_radius(self) -> float:
-        """Radius of the ball around the origin that begins dense, in which no camera belongs; 0: there is none."""
+        """Radius of the ball around the origin that is dense at first, where no camera may be; 0: none."""
         return 0.0
 
     @abstractmethod
@@ -29,7 +35,7 @@ class Initial(nn.Module, ABC):
 
         Args:
             points: (P, 3) in [-1, 1]^3, sorted by particle.
-            particle: (P,) non-decreasing index of each point's particle.
+            particle: (P,) index of each point's particle, non-decreasing.
 
         Returns:
             (P, 1 + C): bias of the density's pre-activation, then of the color's logits.
@@ -37,7 +43,7 @@ class Initial(nn.Module, ABC):
 
 
 class Variation(nn.Module):
-    """What makes particles differ: a low-frequency wave of density and a color.
+    """Random differences between particles: a low-frequency wave of density, and a color.
 
     Args:
         shape: standard deviation of the wave.
@@ -51,13 +57,13 @@ class Variation(nn.Module):
         self.shape, self.color = shape, color
 
     def allocate(self, particles: int, rng: torch.Generator, channels: int) -> None:
-        """As in `Initial`."""
+        """See `Initial.allocate`."""
         self.register_buffer("logits", self.color * torch.randn(particles, channels, generator=rng))
         self.register_buffer("wave", pi * torch.randn(particles, 3, self.waves, generator=rng))
         self.register_buffer("phase", 2 * pi * torch.rand(particles, 1, self.waves, generator=rng))
 
     def forward(self, density: Tensor, points: Tensor, particle: Tensor) -> Tensor:
-        """Raw density (P,), with the wave added and the color beside it, (P, 1 + C)."""
+        """Add the wave to raw density (P,) and append the color's logits, (P, 1 + C)."""
         wave, phase, logits = (self.get_buffer(name) for name in ("wave", "phase", "logits"))
         if self.shape:
             counts = torch.bincount(particle, minlength=len(wave)).tolist()
@@ -75,13 +81,13 @@ def _radius(points: Tensor) -> Tensor:
 class DensityBlob(Initial):
     """A soft ball, for objects: bias of the raw density strength · (1 - |x| / radius).
 
-    "Magic3D: High-Resolution Text-to-3D Content Creation" (2022), arXiv:2211.10440, which takes 10 and .5 with the
+    "Magic3D: High-Resolution Text-to-3D Content Creation" (2022), arXiv:2211.10440, which uses 10 and .5 with the
     softplus activation; the defaults here suit the exponential. Particles differ in size, color and a low-frequency
-    wave of density, because particles that start alike stay alike.
+    wave of density, because particles that start equal stay equal.
 
     Args:
         strength: bias at the center, finite.
-        radius: where the bias is zero, in world units, > 0.
+        radius: distance from the origin where the bias is zero, in world units, > 0.
         size_variation: standard deviation of the logarithm of a particle's radius, >= 0.
         color_variation: standard deviation of a particle's color logits, >= 0.
         shape_variation: standard deviation of the wave that is added to the raw density, >= 0.
@@ -99,7 +105,9 @@ class DensityBlob(Initial):
         require("> 0", radius=radius)
         require(">= 0", size_variation=size_variation, color_variation=color_variation, shape_variation=shape_variation)
         super().__init__()
-        self.strength, self.radius, self.size_variation = strength, radius, size_variation
+        self.strength = strength
+        self.radius = radius
+        self.size_variation = size_variation
         self.variation = Variation(shape_variation, color_variation)
 
     @property
@@ -117,15 +125,15 @@ class DensityBlob(Initial):
 
 
 class HollowSphere(Initial):
-    """Empty within and dense outside, for scenes seen from inside: raw density strength · (|x| / radius - 1).
+    """Empty inside and dense outside, for scenes seen from inside: raw density strength · (|x| / radius - 1).
 
     "ProlificDreamer: High-Fidelity and Diverse Text-to-3D Generation with Variational Score Distillation" (2023),
-    arXiv:2305.16213, scene initialization: 10 and radius 2.5 in a box of half-width 5,
-    with softplus.
+    arXiv:2305.16213, scene initialization, which uses strength 10 and radius 2.5 in a box of half-width 5, with
+    softplus.
 
     Args:
         strength: minus the bias at the center, finite.
-        radius: where the bias is zero, in world units, > 0.
+        radius: distance from the origin where the bias is zero, in world units, > 0.
         color_variation: standard deviation of a particle's color logits, >= 0.
         shape_variation: standard deviation of a low-frequency wave that is added to the raw density, >= 0.
     """

@@ -1,4 +1,4 @@
-"""From samples to pixels: the field is evaluated and composited, a block of rays at a time."""
+"""From samples to pixels: evaluate and composite the field, one block of rays at a time."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from scoredistill.rendering.picture import composite_over
 from scoredistill.rendering.volume import accumulate, render_weights
 
 
-def all_sums(found: March, block: Block) -> Tensors:
-    """Per ray of a block, weighted by opacity: color (n, R, C), opacity, distance (n, R) and normals (n, R, 3)."""
-    assert found.normals is not None
-    normals = accumulate(found.weights, found.row, len(found.opacity), found.normals)
-    sums = (found.color, found.opacity, found.distance, normals)
+def all_sums(result: March, block: Block) -> Tensors:
+    """Color (n, R, C), opacity (n, R), distance (n, R) and normals (n, R, 3) of a block's rays, weighted by opacity."""
+    assert result.normals is not None
+    normals = accumulate(result.weights, result.row, len(result.opacity), result.normals)
+    sums = (result.color, result.opacity, result.distance, normals)
     return tuple(x.unflatten(0, (-1, block.last - block.first)) for x in sums)
 
 
@@ -28,7 +28,7 @@ def channels(sums: Sequence[Tensor], background_color: Tensor) -> Tensor:
     """Color over a background, opacity, depth and normals of one view.
 
     Args:
-        sums: of `all_sums`, of all the view's rays.
+        sums: result of `all_sums` for all rays of the view.
         background_color: (n, 1, 1 or R, C).
 
     Returns:
@@ -47,15 +47,15 @@ Tensors = tuple[Tensor, ...]
 
 @dataclass(frozen=True)
 class March:
-    """What was found along n · R rays of n particles; particle-major, R rays each.
+    """The result of marching R rays for each of n particles; rays are particle-major.
 
     Args:
-        samples: the M samples that were evaluated.
+        samples: the M evaluated samples.
         row: (M,) index of a sample's ray among all n · R.
         directions: (R, 3) unit directions of the rays.
         density: (M,) per world unit.
-        weights: (M,) share in the ray's color.
-        normals: (M, 3) outward unit normals, if they were asked for.
+        weights: (M,) share of each sample in its ray's color.
+        normals: (M, 3) outward unit normals, or None if they were not requested.
         color: (n R, C) sum of w · color, colors in [-1, 1] or latents.
         opacity: (n R,) sum of w, in [0, 1].
         distance: (n R,) sum of w · distance.
@@ -73,14 +73,14 @@ class March:
 
 
 def march(field: Field, samples: RaySamples, directions: Tensor, particles: int, normals: bool = False) -> March:
-    """Evaluate and composite.
+    """Evaluate the field at samples and composite them along their rays.
 
     Args:
         field: density and color.
         samples: M samples.
         directions: (R, 3).
         particles: n.
-        normals: whether to work them out.
+        normals: whether to compute normals.
     """
     density, color, *rest = (field.with_normals if normals else field)(samples.points, samples.particle)
     rays = len(directions)
@@ -93,31 +93,33 @@ def march(field: Field, samples: RaySamples, directions: Tensor, particles: int,
 
 
 def march_in_blocks(
-    field: Field, sampler: RaySampler, chunk: int, normals: bool, look: Callable[[March, Block], Tensors]
+    field: Field, sampler: RaySampler, chunk: int, normals: bool, reduce: Callable[[March, Block], Tensors]
 ) -> list[Tensors]:
     """March all rays, block by block in bounded memory.
 
-    Where gradients are needed, every block but the last is marched again in the backward pass instead of being kept.
-    Until then neither the parameters nor the occupancy may change.
+    With gradients, every block except the last is recomputed in the backward pass. Neither the parameters nor the
+    occupancy may change before that.
 
     Args:
         field: density and color.
-        sampler: of the rays.
-        chunk: most samples of a block.
-        normals: whether to work them out.
-        look: what is wanted of a block.
+        sampler: the rays.
+        chunk: maximum number of samples in a block.
+        normals: whether to compute normals.
+        reduce: computes the tensors to keep of a block.
 
     Returns:
-        what `look` made of each block, block by block for each of its tensors.
+        for each tensor that `reduce` returns, its values for all blocks.
     """
 
-    def seen(block: Block) -> Tensors:
-        return look(march(field, block.samples(), block.directions, sampler.particles, normals), block)
+    def evaluate(block: Block) -> Tensors:
+        return reduce(march(field, block.samples(), block.directions, sampler.particles, normals), block)
 
-    def seen_again(block: Block) -> Tensors:
-        return checkpoint(seen, block, use_reentrant=False, preserve_rng_state=False)
+    def evaluate_checkpointed(block: Block) -> Tensors:
+        return checkpoint(evaluate, block, use_reentrant=False, preserve_rng_state=False)
 
     graph = torch.is_grad_enabled()
-    # The backward pass begins with the last block and has let go of it when it comes to the others.
-    found = [(seen_again if graph and not block.final else seen)(block) for block in sampler.blocks(chunk)]
-    return list(zip(*found, strict=True))
+    # The backward pass starts with the last block and frees it before the others are recomputed.
+    results = [
+        (evaluate_checkpointed if graph and not block.final else evaluate)(block) for block in sampler.blocks(chunk)
+    ]
+    return list(zip(*results, strict=True))

@@ -1,10 +1,9 @@
-"""n neural radiance fields, rendered in one batched call."""
+"""The generator of neural radiance fields."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from copy import deepcopy
-from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -29,29 +28,31 @@ from scoredistill.types import Batch, Sample, Shard
 
 
 class NeRF(SceneGenerator):
-    """n neural radiance fields in [-1, 1]^3.
+    """n neural radiance fields in [-1, 1]^3, rendered in one batched call.
 
     "NeRF: Representing Scenes as Neural Radiance Fields for View Synthesis" (2020), arXiv:2003.08934. The rows of a
     batch are particle-major: row = particle · V + view.
 
     Args:
         particles: number of scenes n, >= 1.
-        encoding: features of a point; default a dense grid of 64^3.
-        head: from features to density and color; default none for 4 features, a small network otherwise.
-        initial: density before training; default a soft ball.
+        encoding: features of a point; None: a dense grid of 64^3.
+        head: from features to density and color; None: `DirectHead` if the encoding has 1 + C features (4 for colors),
+            else a small network.
+        initial: density before training; None: a soft ball.
         activation: from raw value to density.
-        background: what is seen background_color the object; default white or, half of the time, a random color.
-        occupancy: how empty space is skipped; default a grid of 64^3.
-        skip: whether empty space is skipped at all.
+        background: colors behind the object; None: white or, with probability one half, a random color.
+        occupancy: grid for skipping empty space; None: a grid of 64^3.
+        skip: whether empty space is skipped.
         regularizers: penalties, each with its weight.
-        resolution: height and width of the training pictures, >= 1, constant or over training.
-        samples: parts into which each ray's way through the box is cut, >= 1, constant or over training.
-        chunk: most samples held at once, of all particles together, but at least one ray's, >= 1. Where a training step
-            has more, they are worked out again in the backward pass: time for bounded memory.
-        seed: of everything that is drawn at the start, in [0, 2^32).
-        identical: start all particles alike.
-        latents: channels of an autoencoder's latents, of which the scenes are made in place of colors, not 3, >= 4;
-            the pictures that they render go to the teacher as they are. null: colors.
+        resolution: height and width of the training pictures, >= 1, constant or annealed.
+        samples: number of samples per ray, one in each of as many equal parts of its path through the box, >= 1,
+            constant or annealed.
+        chunk: maximum number of samples in memory over all particles, but at least those of one ray, >= 1. If a
+            training step has more, they are recomputed in the backward pass, which saves memory and costs time.
+        seed: random seed of the initialization, in [0, 2^32).
+        identical: start all particles equal.
+        latents: number of latent channels of the teacher's autoencoder, for scenes of latents in place of colors, not
+            3, >= 4; their pictures go to the teacher without encoding. None: colors.
     """
 
     background: Background
@@ -79,7 +80,7 @@ class NeRF(SceneGenerator):
         require(">= 4", latents=latents)
         super().__init__(particles, resolution)
         self.chunk, self.latents = chunk, latents
-        # Copies, so that one configured part can serve several NeRFs without their sharing its parameters.
+        # Copies, so that NeRFs built from the same parts do not share parameters.
         encoding = deepcopy(encoding or DenseGrid())
         head = deepcopy(head or (DirectHead() if encoding.features == 1 + (latents or 3) else MLPHead()))
         self.field = Field(encoding, head, deepcopy(initial or DensityBlob()), activation, latents is not None)
@@ -109,60 +110,46 @@ class NeRF(SceneGenerator):
 
     @property
     def samples(self) -> int:
-        """Parts into which a ray is cut at present."""
+        """Current number of samples per ray."""
         return round(at_progress(self._samples, self.progress))
 
     def forward(self, batch: Batch, rng: torch.Generator | None = None) -> Sample:
         """Render every particle from every camera of the batch.
 
         Args:
-            batch: its condition's camera has V rows; other fields are for the whole batch or for each of the V. A
-                background in it replaces the generator's own.
-            rng: CPU generator of the samples' offsets and of random backgrounds, None: torch's global one; in
-                evaluation mode nothing is random.
+            batch: its condition's camera has V rows, and other fields of the condition have one row or V rows. The
+                condition's background, if any, replaces the generator's.
+            rng: CPU generator for the samples' offsets and random backgrounds, None: torch's global one. In evaluation
+                mode nothing is random.
 
         Returns:
-            n V samples (n V, 3, H, W), or latents (n V, C, H, W), with the background's color in their condition where
-            a view has one color.
+            n V samples (n V, 3, H, W), or latents (n V, C, H, W). If each view has one background color, their
+            condition contains it.
 
         Raises:
             ValueError: if the batch has no camera.
         """
-        if batch.condition is None or batch.condition.camera is None:
-            raise ValueError("NeRF needs a batch whose condition has a camera")
-        n, views, size = self.particles, len(batch.condition.camera), self.resolution
-        rays, directions = self._rays(batch.condition.camera, size, size)
+        condition, camera = self._view(batch)
+        n, size = self.particles, self.resolution
+        rays, directions = self._rays(camera, size, size)
         active = [r for r in self.regularizers if at_progress(r.weight, self.progress) != 0]
         drawn = batch.uniform((size * size + 4,), rng).to(rays.origins) if self.training else None
         offset, random = (None, None) if drawn is None else (drawn[:, 4:].flatten(), drawn[:, :4])
         sampler = RaySampler(rays, n, self.samples, self.occupancy, offset)
 
-        def look(found: March, block: Block) -> Tensors:
-            penalties = penalties_and_counts(active, found, self.field, block.first == 0)
-            return found.color.unflatten(0, (n, -1)), found.opacity.view(n, -1), penalties
+        def reduce(result: March, block: Block) -> Tensors:
+            penalties = penalties_and_counts(active, result, self.field, block.first == 0)
+            return result.color.unflatten(0, (n, -1)), result.opacity.view(n, -1), penalties
 
         needs_normals = any(r.needs_normals for r in active)
-        color, opacity, penalties = march_in_blocks(self.field, sampler, self.chunk, needs_normals, look)
-        background_color = self._background(directions, random, batch.condition.background)
+        color, opacity, penalties = march_in_blocks(self.field, sampler, self.chunk, needs_normals, reduce)
+        background_color = self._background(directions, random, condition.background)
         x = composite_over(torch.cat(color, 1), torch.cat(opacity, 1), background_color)
-        x = x.unflatten(2, (size, size)).permute(0, 1, 4, 2, 3).flatten(0, 1)
-        view = torch.arange(views, device=x.device).repeat(n)
-        condition = batch.condition[view]
-        one_color = background_color.shape[2] == 1
-        condition = replace(condition, background=background_color.flatten(0, 2).to(x.dtype) if one_color else None)
-        particle = (self.first_particle + torch.arange(n, device=x.device)).repeat_interleave(views)
-        regularizer = self._regularizer(active, penalties, batch.shard)
-        return Sample(x, condition, particle, view, regularizer=regularizer)
+        x = x.unflatten(2, (size, size)).permute(0, 1, 4, 2, 3)
+        return self._as_sample(x, condition, background_color, self._regularizer(active, penalties, batch.shard))
 
     @torch.no_grad()
     def render(self, camera: Camera, height: int, width: int, background: Tensor | None = None) -> Render:
-        """Pictures without randomness: samples in the middle of their parts, the background's fixed color.
-
-        Args:
-            camera: V views.
-            height, width: of the pictures.
-            background: (3,) or (V, 3) color in [-1, 1] in place of the generator's background.
-        """
         if background is not None:
             background = background.expand(len(camera), 3)
         views = []
@@ -181,7 +168,7 @@ class NeRF(SceneGenerator):
 
         Args:
             points: (P, 3) in [-1, 1]^3.
-            particle: its index.
+            particle: index of the particle.
 
         Returns:
             (P,) per world unit, differentiable.
@@ -189,28 +176,28 @@ class NeRF(SceneGenerator):
         return self._density(points, torch.full_like(points[:, 0], particle, dtype=torch.long))
 
     def mesh(self, particle: int, resolution: int | None = None, threshold: float | None = None) -> Mesh:
-        """The surface of one particle's scene, colored at its vertices.
+        """Extract the surface of one particle's scene, with colors at its vertices.
 
         Args:
-            particle: its index.
+            particle: index of the particle.
             resolution: lattice points along each axis, >= 2; None: 128.
-            threshold: density at the surface; None: that at which half of the light is lost over two cells of a 64^3
-                lattice, or half of the highest density if that is less.
+            threshold: density at the surface; None: the density at which two cells of a 64^3 lattice absorb half of
+                the light, or half of the highest density if that is less.
 
         Raises:
-            NoSurfaceError: if there is none, the scene being empty for example.
+            NoSurfaceError: if there is no surface, for example in an empty scene.
         """
         points = 128 if resolution is None else resolution
         require(">= 2", resolution=points)
         return surface(self.field, particle, points, threshold, self.chunk)
 
     def color(self, points: Tensor, particle: int) -> Tensor:
-        # A point beyond [-1, 1]^3 has the color of the box's nearest one.
+        # A point outside [-1, 1]^3 has the color of the nearest point of the box.
         return colors(self.field, points, particle, self.chunk)
 
     @property
     def _like(self) -> Tensor:
-        """A tensor with the dtype and device that rays have to have."""
+        """A tensor with the dtype and device of the rays."""
         return next(self.field.parameters())
 
     def _density(self, points: Tensor, particle: Tensor) -> Tensor:
@@ -222,10 +209,10 @@ class NeRF(SceneGenerator):
         return Rays(origins.reshape(-1, 3), directions.reshape(-1, 3)), directions.flatten(1, 2)
 
     def _regularizer(self, active: Sequence[Regularizer], blocks: Sequence[Tensor], shard: Shard) -> Tensor | None:
-        """The weighted sum of the penalties, from every block's `penalties_and_counts`."""
+        """The weighted sum of the penalties, from the `penalties_and_counts` of all blocks."""
         if not active:
             return None
         penalty, count = torch.stack(list(blocks)).sum(0).unbind(1)
         weights = penalty.new_tensor([at_progress(r.weight, self.progress) for r in active])
-        # The mean of this over the shards is the penalty over the count of all of them.
+        # The mean over the shards is the total penalty over the total count.
         return (weights * penalty / (shard.sum(count).clamp(min=1) / shard.parts)).sum()

@@ -1,4 +1,4 @@
-"""Occupancy: where each particle's scene is certainly empty, and where it certainly lets no light through."""
+"""Occupancy grid: which cells of each particle's scene are empty, and which are opaque."""
 
 from __future__ import annotations
 
@@ -17,19 +17,20 @@ class Occupancy(nn.Module):
     """A grid of upper and lower estimates of density per particle, so that most samples need no evaluation.
 
     Each update evaluates the density once in every cell. The upper estimate is max(decay · old, new), pooled over the
-    26 neighbors; a cell is empty where it lies under `threshold`. The lower estimate is the minimum over the same
+    26 neighbors; a cell is empty if it is below `threshold`. The lower estimate is the minimum over the same
     neighborhood; along a ray, samples behind a lower estimate of optical depth of -log(`transmittance`) are dropped.
-    Both err on the side of eval_mode too much. Before the first update nothing is skipped; after one, opacity is off
-    by at most `threshold` · (length of the ray within [-1, 1]^3) + `transmittance`, and by far less once the field is
-    sharp, as long as the field has no detail finer than a cell and does not change much between updates.
+    Both estimates err on the side of evaluating too many samples. Before the first update nothing is skipped. After an
+    update, the error of the opacity is at most `threshold` · (length of the ray inside [-1, 1]^3) + `transmittance`,
+    and far smaller once the field is sharp, if the field has no detail finer than a cell and changes little between
+    updates.
 
     "Instant Neural Graphics Primitives with a Multiresolution Hash Encoding" (2022), arXiv:2201.05989, appendix E.
 
     Args:
         resolution: cells along each axis of [-1, 1]^3, >= 1.
-        threshold: density per world unit under which a cell is empty, >= 0.
-        transmittance: share of light under which a sample is hidden, in (0, 1).
-        decay: of the upper estimate per update, in [0, 1).
+        threshold: density per world unit below which a cell is empty, >= 0.
+        transmittance: share of light below which a sample is hidden, in (0, 1).
+        decay: factor of the old upper estimate in an update, in [0, 1).
         every: generator steps between updates, >= 1.
     """
 
@@ -50,11 +51,14 @@ class Occupancy(nn.Module):
         require("(0, 1)", transmittance=transmittance)
         require("[0, 1)", decay=decay)
         super().__init__()
-        self.resolution, self.threshold, self.transmittance = resolution, threshold, transmittance
-        self.decay, self.every = decay, every
+        self.resolution = resolution
+        self.threshold = threshold
+        self.transmittance = transmittance
+        self.decay = decay
+        self.every = every
 
     def allocate(self, particles: int, rng: torch.Generator) -> None:
-        """As in `Encoding`."""
+        """See `Encoding.allocate`."""
         del rng
         cells = self.resolution**3
         self.register_buffer("upper", torch.zeros(particles, cells))
@@ -63,12 +67,12 @@ class Occupancy(nn.Module):
 
     @torch.no_grad()
     def update(self, density: DensityOf, rng: torch.Generator | None, chunk: int) -> None:
-        """Look at the density again.
+        """Update both estimates from the density at one point per cell.
 
         Args:
             density: the field.
-            rng: CPU generator that places the point looked at within each cell; None: the cell's center.
-            chunk: most points given to `density` at once.
+            rng: CPU generator for the point's position in its cell; None: the cell's center.
+            chunk: maximum number of points in one call of `density`.
         """
         r, like = self.resolution, self.upper
         axis = torch.arange(r, device=like.device)
@@ -76,14 +80,14 @@ class Occupancy(nn.Module):
         offset = 0.5 if rng is None else torch.rand(r**3, 3, generator=rng).to(like)
         points = (lowest + offset) * (2 / r) - 1
         for particle, upper in enumerate(self.upper):
-            of = torch.full((r**3,), particle, device=like.device)
-            new = torch.cat([density(p, i) for p, i in zip(points.split(chunk), of.split(chunk), strict=True)])
+            index = torch.full((r**3,), particle, device=like.device)
+            new = torch.cat([density(p, i) for p, i in zip(points.split(chunk), index.split(chunk), strict=True)])
             upper.copy_(torch.maximum(self.decay * upper, new))
             self.lower[particle] = -self._pool(-new)
             self.occupied[particle] = self._pool(upper) > self.threshold
 
     def _pool(self, cells: Tensor) -> Tensor:
-        """Maximum over a cell and its 26 neighbors; an axis at a time, far quicker than max_pool3d on a CPU."""
+        """Maximum over a cell and its 26 neighbors, one axis at a time: far faster than max_pool3d on a CPU."""
         r = self.resolution
         cells = cells.view(r, r, r)
         for axis in range(3):
@@ -98,7 +102,10 @@ class Occupancy(nn.Module):
         return cells.flatten()
 
     def bounds(self) -> tuple[Tensor, Tensor]:
-        """Corners (3,) and (3,) of the smallest box around all particles' occupied cells; empty: the first is above."""
+        """Lower and upper corner, (3,) each, of the smallest box around all particles' occupied cells.
+
+        If no cell is occupied, the lower corner is above the upper one.
+        """
         r = self.resolution
         anywhere = self.occupied.any(0).view(r, r, r)
         lowest, highest = [], []

@@ -1,4 +1,4 @@
-"""Penalties that a NeRF puts on itself."""
+"""Regularizers of NeRFs."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from scoredistill.ranges import require
 class Regularizer(ABC):
     """A scalar penalty, averaged over all rays of all particles. A subclass implements `__call__`.
 
-    Rays are marched in blocks where there are many, and the blocks' penalties averaged in proportion to `count`.
+    Many rays are marched in blocks. The penalty is then the mean over the blocks, weighted by `count`.
 
     Args:
-        weight: factor in the total, constant or over training, >= 0.
+        weight: factor of the penalty, constant or annealed, >= 0.
     """
 
     needs_rays = True
-    """Whether the march is read; where it is not, only the first block is asked."""
+    """Whether the penalty depends on the march; if not, it is computed for the first block only."""
 
     needs_normals = False
-    """Whether `March.normals` is read."""
+    """Whether the penalty needs `March.normals`."""
 
     def __init__(self, weight: Annealed = 1.0) -> None:
         require(">= 0", weight=weight)
@@ -41,22 +41,22 @@ class Regularizer(ABC):
         """The penalty, without its weight.
 
         Args:
-            march: what was found along the rays of this step, or of a block of them.
+            march: the result for this step's rays, or for a block of them.
             field: density and color, for penalties on the parameters.
         """
 
     def count(self, march: March) -> Tensor:
-        """How many rays the penalty is a mean over, a scalar; all of them unless a subclass says otherwise."""
+        """Number of rays that the penalty is averaged over, a scalar; by default all rays."""
         return march.opacity.new_tensor(len(march.opacity))
 
 
 class Sparsity(Regularizer):
-    """Little should be opaque: mean of sqrt(opacity^2 + .01).
+    """Penalizes opaque rays: the mean of sqrt(opacity^2 + .01).
 
     "DreamFusion: Text-to-3D using 2D Diffusion" (2022), arXiv:2209.14988, appendix.
 
     Args:
-        weight: factor in the total, constant or over training, >= 0.
+        weight: factor of the penalty, constant or annealed, >= 0.
     """
 
     def __call__(self, march: March, field: Field) -> Tensor:
@@ -64,10 +64,10 @@ class Sparsity(Regularizer):
 
 
 class Opacity(Regularizer):
-    """The mean of opacity^2.
+    """Penalizes opaque rays: the mean of opacity^2.
 
     Args:
-        weight: factor in the total, constant or over training, >= 0.
+        weight: factor of the penalty, constant or annealed, >= 0.
     """
 
     def __call__(self, march: March, field: Field) -> Tensor:
@@ -75,10 +75,10 @@ class Opacity(Regularizer):
 
 
 class Entropy(Regularizer):
-    """Rays should hit or miss: mean binary entropy of the opacity, in nats; largest, log 2, at one half.
+    """Penalizes semi-transparent rays: the mean binary entropy of the opacity in nats, at most log 2 (at one half).
 
     Args:
-        weight: factor in the total, constant or over training, >= 0.
+        weight: factor of the penalty, constant or annealed, >= 0.
     """
 
     def __call__(self, march: March, field: Field) -> Tensor:
@@ -87,13 +87,13 @@ class Entropy(Regularizer):
 
 
 class Emptiness(Regularizer):
-    """Rays should meet little, and that at once: mean over rays of sum_i log(1 + scale · w_i).
+    """Penalizes matter that is spread along a ray: the mean over rays of sum_i log(1 + scale · w_i).
 
-    "Score Jacobian Chaining: Lifting Pretrained 2D Diffusion Models for 3D Generation" (2022), arXiv:2212.00774, where
-    it is a mean over a ray's samples too: its weight here is the published one over their number.
+    "Score Jacobian Chaining: Lifting Pretrained 2D Diffusion Models for 3D Generation" (2022), arXiv:2212.00774, which
+    averages over a ray's samples too: the weight here is the published weight over the number of samples.
 
     Args:
-        weight: factor in the total, constant or over training, >= 0.
+        weight: factor of the penalty, constant or annealed, >= 0.
         scale: beta, > 0.
     """
 
@@ -108,12 +108,13 @@ class Emptiness(Regularizer):
 
 
 class Orientation(Regularizer):
-    """Visible surfaces should face the camera: mean over rays of sum_i w_i max(0, n_i · d)^2, w held fixed.
+    """Penalizes visible surfaces that face away from the camera: the mean over rays of sum_i w_i max(0, n_i · d)^2,
+    without gradient through w.
 
     "Ref-NeRF: Structured View-Dependent Appearance for Neural Radiance Fields" (2021), arXiv:2112.03907, equation 11.
 
     Args:
-        weight: factor in the total, constant or over training, >= 0.
+        weight: factor of the penalty, constant or annealed, >= 0.
     """
 
     needs_normals = True
@@ -126,12 +127,12 @@ class Orientation(Regularizer):
 
 
 class ZVariance(Regularizer):
-    """Surfaces should be thin: variance of the distance along a ray, meaned over rays of opacity above one half.
+    """Penalizes thick surfaces: the variance of the distance along a ray, averaged over rays of opacity above one half.
 
     "HiFA: High-fidelity Text-to-3D Generation with Advanced Diffusion Guidance" (2023), arXiv:2305.18766.
 
     Args:
-        weight: factor in the total, constant or over training, >= 0.
+        weight: factor of the penalty, constant or annealed, >= 0.
     """
 
     def __call__(self, march: March, field: Field) -> Tensor:
@@ -146,13 +147,13 @@ class ZVariance(Regularizer):
 
 
 class TotalVariation(Regularizer):
-    """Neighboring vertices of a `DenseGrid` should be alike: mean squared difference, summed over the three axes.
-    Not twice differentiable.
+    """Penalizes differences between neighboring vertices of a `DenseGrid`: the mean squared difference, summed over
+    the three axes. It is not twice differentiable.
 
     "Direct Voxel Grid Optimization" (2021), arXiv:2111.11215.
 
     Args:
-        weight: factor in the total, constant or over training, >= 0.
+        weight: factor of the penalty, constant or annealed, >= 0.
     """
 
     needs_rays = False
@@ -164,16 +165,16 @@ class TotalVariation(Regularizer):
 
 
 def penalties_and_counts(regularizers: Sequence[Regularizer], march: March, field: Field, first: bool) -> Tensor:
-    """Each regularizer's penalty on a block of rays, times its count, and the count itself.
+    """Each regularizer's penalty on a block of rays, times its count, and the count.
 
     Args:
-        regularizers: P of them.
-        march: the block.
+        regularizers: P regularizers.
+        march: the result for the block.
         field: density and color.
-        first: whether the block is the first.
+        first: whether the block is the first one.
 
     Returns:
-        (P, 2), to be summed over blocks.
+        (P, 2), which the caller sums over blocks.
     """
     rows = []
     for regularizer in regularizers:
@@ -189,7 +190,9 @@ def penalties_and_counts(regularizers: Sequence[Regularizer], march: March, fiel
 
 
 class _SquaredSlopes(torch.autograd.Function):
-    """Sum over axes of the mean squared difference of neighbors, its gradient made on the way: four times as fast."""
+    """Sum over axes of the mean squared difference of neighbors. The forward pass also computes the gradient, which is
+    four times as fast.
+    """
 
     @staticmethod
     def forward(ctx: Any, grid: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Finished assets: fewer faces, a texture, files for other programs."""
+"""Assets for other programs: decimated and textured meshes, and their files."""
 
 from scoredistill.rendering.assets.baking import Colors, bake
 from scoredistill.rendering.assets.pieces import count_pieces, keep_largest

@@ -1,4 +1,4 @@
-"""Baking: the picture that, laid on a surface, gives each of its points its color."""
+"""Baking a surface's colors into a texture."""
 
 from __future__ import annotations
 
@@ -12,42 +12,42 @@ from scoredistill.rendering.mesh import Mesh
 from scoredistill.rendering.turntable import to_bytes
 
 Colors = Callable[[Tensor], Tensor]
-"""From points (P, 3) on a surface, world units, to colors (P, 3) in [-1, 1]."""
+"""From points (P, 3) on a surface in world units to colors (P, 3) in [-1, 1]."""
 
 _BLEED = 1.0
-"""Texels by which a chart is continued in its border faces' planes, for bilinear filtering reads that far."""
+"""Texels by which a chart is extended in the planes of its border faces, because bilinear filtering reads that far."""
 
 _PAIRS = 2**22
-"""Most pairs of a face and a texel that are held at once: some 500 MB."""
+"""Maximum number of pairs of a face and a texel in memory, about 500 MB."""
 
 _POINTS = 2**18
-"""Most points whose color is asked for at once."""
+"""Maximum number of points in one evaluation of the colors."""
 
 
 @torch.no_grad()
 def bake(mesh: Mesh, layout: Unwrapped, colors: Colors, size: int) -> Tensor:
-    """A texture: at each texel's center the color of the surface point that lies there.
+    """Bake a texture: each texel has the color of the surface point at its center.
 
-    Charts are continued by one texel, and beyond that every texel has the color of the nearest one of a chart, so
-    that neither bilinear filtering nor mipmaps bring in a foreign color.
+    Charts are extended by one texel. Every other texel has the color of the nearest texel of a chart, so that neither
+    bilinear filtering nor mipmaps mix in unrelated colors.
 
     Args:
         mesh: the surface.
-        layout: where its faces lie in the texture.
-        colors: of points (P, 3) in world units, in [-1, 1].
+        layout: positions of its faces in the texture.
+        colors: from points (P, 3) in world units to colors (P, 3) in [-1, 1].
         size: height and width T in texels.
 
     Returns:
         (T, T, 3) uint8 display values, top row first.
 
     Raises:
-        ValueError: if the charts meet no texel's center, the texture being too small.
+        ValueError: if the texture is so small that no texel's center is in a chart.
     """
     from scipy.ndimage import distance_transform_edt
 
     texel, face, weight = _texels(layout.uv[layout.faces] * size, size)
     if len(texel) == 0:
-        raise ValueError(f"a texture of {size} x {size} is too small for this mesh: give more texels")
+        raise ValueError(f"a texture of {size} x {size} texels is too small for this mesh: increase its size")
     corners = mesh.vertices.detach().cpu().double()[layout.source[layout.faces]]
     points = torch.einsum("pc,pcd->pd", weight, corners[face]).to(mesh.vertices)
     values = torch.cat([colors(part).detach().cpu().float() for part in points.split(_POINTS)])
@@ -60,14 +60,14 @@ def bake(mesh: Mesh, layout: Unwrapped, colors: Colors, size: int) -> Tensor:
 
 
 def _texels(triangles: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Which face each texel's center lies in, or lies nearest to within the bleed.
+    """The face that contains each texel's center, or the nearest face within the bleed.
 
     Args:
         triangles: (F, 3, 2) corners in texels.
         size: T.
 
     Returns:
-        texel (P,) row T + column, ascending; face (P,); and its barycentric coordinates (P, 3), beyond [0, 1] outside.
+        texel (P,) row T + column, ascending; face (P,); barycentric coordinates (P, 3), outside [0, 1] in the bleed.
     """
     depth = triangles.new_full((size * size,), -torch.inf)
     owner = torch.full((size * size,), -1, dtype=torch.long)
@@ -83,11 +83,11 @@ def _texels(triangles: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _candidates(triangles: Tensor, size: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Blocks of pairs (face, texel): all centers in the faces' bounding boxes, grown by the bleed."""
+    """Blocks of pairs (face, texel): all centers in the faces' bounding boxes, enlarged by the bleed."""
     low = (triangles.amin(1) - _BLEED - 0.5).ceil().long().clamp(0, size - 1)
     high = (triangles.amax(1) + _BLEED - 0.5).floor().long().clamp(0, size - 1)
     flat = _cross(triangles[:, 1] - triangles[:, 0], triangles[:, 2] - triangles[:, 0]) == 0
-    sides = torch.where(flat[:, None], 0, high - low + 1)  # a collapsed face has no inside
+    sides = torch.where(flat[:, None], 0, high - low + 1)  # a degenerate face has no interior
     counts = sides.prod(1)
     for block in _blocks(counts):
         face = block.repeat_interleave(counts[block])
@@ -98,7 +98,7 @@ def _candidates(triangles: Tensor, size: int) -> Iterator[tuple[Tensor, Tensor]]
 
 
 def _blocks(counts: Tensor) -> list[Tensor]:
-    """Consecutive faces with about `_PAIRS` pairs together."""
+    """Blocks of consecutive faces with about `_PAIRS` pairs each."""
     group = (counts.cumsum(0) - 1).clamp(min=0) // _PAIRS
     return list(torch.arange(len(counts)).split(torch.bincount(group).tolist()))
 
@@ -119,7 +119,7 @@ def _barycentric(triangles: Tensor, points: Tensor) -> Tensor:
 
 
 def _depth(triangles: Tensor, points: Tensor) -> Tensor:
-    """(P,) texels from a point to the nearest of its triangle's sides' lines, negative outside."""
+    """(P,) distance in texels from a point to the nearest line through a side of its triangle, negative outside."""
     sides = (triangles.roll(-2, dims=1) - triangles.roll(-1, dims=1)).norm(dim=-1)
     heights = _cross(triangles[:, 1] - triangles[:, 0], triangles[:, 2] - triangles[:, 0]).abs()[:, None] / sides
     return (_barycentric(triangles, points) * heights).amin(1)

@@ -1,4 +1,4 @@
-"""The connected pieces of a mesh: an object and what floats around it."""
+"""Connected pieces of a mesh, for removing floating parts."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from scoredistill.rendering.mesh import Mesh
 
 
 def count_pieces(mesh: Mesh) -> int:
-    """How many pieces there are that share no vertex with one another."""
+    """The number of pieces that share no vertex with each other."""
     return int(_piece_of_faces(mesh).max()) + 1 if len(mesh.faces) else 0
 
 
 def keep_largest(mesh: Mesh) -> Mesh:
-    """The piece of the largest surface area, without what floats around it and without surfaces inside it.
+    """The piece with the largest surface area, without floating parts and inner surfaces.
 
     Args:
-        mesh: of at least one face.
+        mesh: a mesh with at least one face.
     """
     piece = _piece_of_faces(mesh)
     area = torch.zeros(int(piece.max()) + 1, dtype=mesh.areas.dtype).index_add(0, piece, mesh.areas.cpu())
@@ -25,10 +25,10 @@ def keep_largest(mesh: Mesh) -> Mesh:
 
 
 def compact(mesh: Mesh, chosen: Tensor) -> Mesh:
-    """Some of the faces, and the vertices that they use.
+    """Select faces, and remove the vertices that they do not use.
 
     Args:
-        mesh: any.
+        mesh: any mesh.
         chosen: (F,) bool.
     """
     used, faces = mesh.faces[chosen].unique(return_inverse=True)
@@ -36,7 +36,7 @@ def compact(mesh: Mesh, chosen: Tensor) -> Mesh:
 
 
 def _piece_of_faces(mesh: Mesh) -> Tensor:
-    """(F,) int64 index of each face's piece, from 0 on."""
+    """(F,) int64 index of each face's piece, starting from 0."""
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
@@ -44,4 +44,4 @@ def _piece_of_faces(mesh: Mesh) -> Tensor:
     start, end = faces.reshape(-1).numpy(), faces.roll(-1, dims=1).reshape(-1).numpy()
     graph = coo_array((torch.ones(len(start)).numpy(), (start, end)), shape=(len(mesh.vertices),) * 2)
     piece = torch.from_numpy(connected_components(graph, directed=False)[1]).long()[faces[:, 0]]
-    return piece.unique(return_inverse=True)[1]  # vertices of no face are no pieces
+    return piece.unique(return_inverse=True)[1]  # vertices without faces do not count as pieces

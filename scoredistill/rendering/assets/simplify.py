@@ -1,4 +1,4 @@
-"""Decimation: the same shape of fewer faces."""
+"""Decimation: approximating a mesh with fewer faces."""
 
 from __future__ import annotations
 
@@ -11,35 +11,38 @@ from scoredistill.rendering.assets.pieces import compact
 from scoredistill.rendering.mesh import Mesh
 
 _EAGERNESS = (7.0, 6.0, 5.0, 4.0, 3.0, 2.0)
-"""How fast the library's tolerance grows, from its own default on: each takes other edges."""
+"""Values of the library's `agg`, the growth rate of its tolerance, starting with its default. Each collapses other
+edges."""
 
 
 def decimate(mesh: Mesh, faces: int) -> Mesh:
-    """Collapse the edges whose loss changes the surface least, until few enough faces are left.
+    """Collapse the edges that change the surface least, until the mesh has few enough faces.
 
-    Surface Simplification Using Quadric Error Metrics, 1997.
+    "Surface Simplification Using Quadric Error Metrics" (1997).
 
     Args:
-        mesh: any; its colors are lost, for its vertices are.
-        faces: the most that may be left, >= 4. A mesh that has no more is returned as it is, colors included.
+        mesh: any mesh. The result has new vertices, and so no colors.
+        faces: maximum number of faces, >= 4. A mesh with at most this many is returned unchanged, with its colors.
 
     Returns:
-        A mesh with vertices of the same dtype and device. Of a watertight mesh it is watertight too, unless several
-        attempts have all pinched it at an edge: then it has no hole, but edges in which four faces meet.
+        A mesh with vertices of the same dtype and device. The result for a watertight mesh is watertight, unless all
+        attempts pinch it at an edge: then it has no holes, but edges with four faces.
 
     Raises:
         ImportError: if fast-simplification is not installed.
-        ValueError: if so few faces are out of reach.
+        ValueError: if the mesh cannot be reduced to that number of faces.
     """
     if len(mesh.faces) <= faces:
         return mesh
     attempts = _attempts(mesh, faces)
-    less = next(attempts)
-    if mesh.watertight and not less.watertight:
-        less = next((other for other in attempts if other.watertight and 4 <= len(other.faces) <= faces), less)
-    if not 4 <= len(less.faces) <= faces:
-        raise ValueError(f"{len(mesh.faces)} faces cannot become {faces}, only {len(less.faces)}: allow more")
-    return less
+    reduced = next(attempts)
+    if mesh.watertight and not reduced.watertight:
+        reduced = next((other for other in attempts if other.watertight and 4 <= len(other.faces) <= faces), reduced)
+    if not 4 <= len(reduced.faces) <= faces:
+        raise ValueError(
+            f"{len(mesh.faces)} faces cannot be reduced to {faces}, only to {len(reduced.faces)}: allow more faces"
+        )
+    return reduced
 
 
 def _attempts(mesh: Mesh, faces: int) -> Iterator[Mesh]:
@@ -49,12 +52,12 @@ def _attempts(mesh: Mesh, faces: int) -> Iterator[Mesh]:
         raise ImportError("fewer faces need fast-simplification: install scoredistill[mesh]") from error
     points, corners = mesh.vertices.detach().cpu().double().numpy(), mesh.faces.cpu().int().numpy()
     for eagerness in _EAGERNESS:
-        vertices, left = fast_simplification.simplify(points, corners, target_count=faces, agg=eagerness)
-        less = Mesh(torch.from_numpy(vertices).to(mesh.vertices), torch.from_numpy(left).to(mesh.faces))
-        yield compact(less, ~_folded(less.faces))
+        vertices, kept = fast_simplification.simplify(points, corners, target_count=faces, agg=eagerness)
+        reduced = Mesh(torch.from_numpy(vertices).to(mesh.vertices), torch.from_numpy(kept).to(mesh.faces))
+        yield compact(reduced, ~_folded(reduced.faces))
 
 
 def _folded(faces: Tensor) -> Tensor:
-    """(F,) whether a face lies back to back with another one, so that the two enclose nothing."""
+    """(F,) whether a face coincides with another one, so that the two enclose no volume."""
     _, same, count = faces.sort(dim=1).values.unique(dim=0, return_inverse=True, return_counts=True)
     return count[same] == 2

@@ -1,4 +1,4 @@
-"""A mesh with a texture, and its files."""
+"""Meshes with a texture, and their files."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ TEXTURED_SUFFIXES = (".glb", ".obj")
 
 @dataclass(frozen=True)
 class TexturedMesh:
-    """A mesh whose colors are a picture.
+    """A mesh with a texture.
 
     Args:
-        mesh: the surface; colors at its vertices are not used.
-        layout: where its faces lie in the texture.
+        mesh: the surface; vertex colors are not used.
+        layout: positions of its faces in the texture.
         texture: (T, T, 3) uint8 display values, top row first.
     """
 
@@ -38,26 +38,27 @@ class TexturedMesh:
         """Unwrap a mesh and bake a texture for it.
 
         Args:
-            mesh: of at least one face.
-            colors: of points (P, 3) on the surface, in [-1, 1].
-            size: height and width of the texture, >= 1.
+            mesh: a mesh with at least one face.
+            colors: from points (P, 3) on the surface to colors (P, 3) in [-1, 1].
+            size: height and width of the texture in texels, >= 1.
 
         Raises:
             ImportError: if xatlas is not installed.
-            ValueError: if the texture is too small for any color.
+            ValueError: if the texture is too small.
         """
         layout = unwrap(mesh, size)
         return cls(mesh, layout, bake(mesh, layout, colors, size))
 
     def save(self, path: str | Path) -> None:
-        """Write the mesh; the suffix names the format. A reader never sees half a file.
+        """Write the mesh atomically, in the format of the suffix.
 
-        GLB holds the picture itself. OBJ is three files, the others .mtl and .png, written together or not at all;
-        where its name has other characters than letters, digits, dots and hyphens, which not every reader takes in a
-        reference, theirs has none (`companions`). The normals are smooth; axes and units are as in `Mesh.save`.
+        A GLB file contains the picture. An OBJ file has two companions, .mtl and .png, and the three are written
+        together or not at all. If its name has characters other than letters, digits, dots, underscores and hyphens,
+        which some readers do not accept in references, the companions' names replace them (`companions`). The normals
+        are smooth; axes and units are those of `Mesh.save`.
 
         Args:
-            path: ends in .glb or .obj.
+            path: file name that ends in .glb or .obj.
 
         Raises:
             ValueError: for another suffix.
@@ -69,10 +70,12 @@ class TexturedMesh:
             write_atomically(path, lambda file: file.write(content))
         elif kind == ".obj":
             material, picture = companions(path)
-            words = f"newmtl baked\nKa 0 0 0\nKd 1 1 1\nKs 0 0 0\nillum 1\nmap_Kd {picture.name}\n"
-            write_together({picture: self._png(), material: words.encode(), path: self._obj(material.name).encode()})
+            text = f"newmtl baked\nKa 0 0 0\nKd 1 1 1\nKs 0 0 0\nillum 1\nmap_Kd {picture.name}\n"
+            write_together({picture: self._png(), material: text.encode(), path: self._obj(material.name).encode()})
         else:
-            raise ValueError(f"a textured mesh's file ends in {', '.join(TEXTURED_SUFFIXES)}; got {path.name!r}")
+            raise ValueError(
+                f"the name of a textured mesh file must end in {', '.join(TEXTURED_SUFFIXES)}; got {path.name!r}"
+            )
 
     def _png(self) -> bytes:
         from PIL import Image
@@ -88,7 +91,7 @@ class TexturedMesh:
         return to_glb(vertices, layout.faces, normals, uv=layout.uv, texture=picture, double_sided=not mesh.watertight)
 
     def _obj(self, material: str) -> str:
-        """Seams split only the places in the texture, so that the surface stays closed. OBJ's v runs upwards."""
+        """Only texture coordinates are split at seams, so that the surface stays closed. OBJ's v axis points up."""
         mesh, layout = self.mesh, self.layout
         place = (mesh.faces.cpu() + 1).tolist()
         corner = (layout.faces + 1).tolist()
@@ -103,7 +106,7 @@ class TexturedMesh:
 
 
 def companions(path: Path) -> tuple[Path, Path]:
-    """The .mtl and the .png of a textured .obj."""
+    """Paths of the .mtl and the .png file of a textured .obj file."""
     stem = path.stem
     if not re.fullmatch(r"[A-Za-z0-9_.-]+", stem):
         stem = f"{re.sub(r'[^A-Za-z0-9_.-]', '_', stem)}_{zlib.crc32(stem.encode()):08x}"

@@ -1,4 +1,4 @@
-"""UV unwrapping: a surface cut into charts that lie flat, side by side, in a square."""
+"""UV unwrapping: cutting a surface into flat charts that are packed into a square."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from torch import Tensor
 from scoredistill.rendering.mesh import Mesh
 
 _GAP = 4
-"""Texels between charts: each may be bled by one, and bilinear filtering reaches one further."""
+"""Texels between charts: each chart is extended by one, and bilinear filtering reads one further."""
 
 
 @dataclass(frozen=True)
 class Unwrapped:
-    """Where a mesh's faces lie in a texture.
+    """Positions of a mesh's faces in a texture.
 
     Args:
-        source: (N',) vertex of the mesh that each of the new ones is; along seams a vertex is several.
-        faces: (F, 3) int64 indices of the new vertices, in the mesh's order.
+        source: (N',) the mesh's vertex for each new vertex; vertices on seams are duplicated.
+        faces: (F, 3) int64 indices of the new vertices, in the order of the mesh's faces.
         uv: (N', 2) in [0, 1], from the texture's upper left corner.
     """
 
@@ -29,11 +29,11 @@ class Unwrapped:
 
 
 def unwrap(mesh: Mesh, size: int) -> Unwrapped:
-    """Cut a mesh into charts by xatlas and pack them, all at one scale, so that they do not overlap.
+    """Cut a mesh into charts with xatlas and pack them at one scale without overlaps.
 
     Args:
-        mesh: of at least one face.
-        size: height and width of the texture in texels, from which the gaps between the charts follow.
+        mesh: a mesh with at least one face.
+        size: height and width of the texture in texels, which determines the gaps between charts.
 
     Raises:
         ImportError: if xatlas is not installed.
@@ -50,6 +50,6 @@ def unwrap(mesh: Mesh, size: int) -> Unwrapped:
     source, faces, uv = (
         torch.tensor(part.astype(kind)) for part, kind in zip(atlas[0], ("i8", "i8", "f8"), strict=True)
     )
-    # xatlas meets the size only roughly; the longer side of what it has made becomes the texture's.
+    # xatlas does not match the size exactly; the longer side of its result becomes the texture's side.
     sides = torch.tensor([atlas.width, atlas.height], dtype=torch.float64)
     return Unwrapped(source, faces, uv * sides / sides.max())

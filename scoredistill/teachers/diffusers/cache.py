@@ -1,4 +1,4 @@
-"""Embeddings on disk, so that text encoders are loaded once for a prompt and never again."""
+"""Disk cache of prompt embeddings, so that text encoders are loaded only for new prompts."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from scoredistill.files import write_atomically
 from scoredistill.types import TextEmbeddings
 
 USER = "user"
-"""In place of a folder: `scoredistill/prompts` in the user's cache directory."""
+"""Value of `folder` for `scoredistill/prompts` in the user's cache directory."""
 
 
 @dataclass(frozen=True)
 class Reading:
-    """What the text encoders have read of one text.
+    """The text encoders' result for one text.
 
     Args:
         embeddings: one row, on the CPU.
-        truncated: what was kept and what was cut, for each tokenizer to which the text was too long.
+        truncated: the used and the cut part of the text, for each tokenizer that truncates it.
     """
 
     embeddings: TextEmbeddings
@@ -30,15 +30,15 @@ class Reading:
 
 
 class EmbeddingCache:
-    """One safetensors file a text, named by the SHA-256 hash of the encoders' key and the text.
+    """One safetensors file per text, named by the SHA-256 hash of the encoders' key and the text.
 
-    The file also holds key and text, so that a file that was damaged, or that is something else under this name, is
-    told from a good one; it is ignored with a warning and written anew. Files appear whole or not at all, so any number
-    of processes may share a folder. A folder that cannot be written costs a warning, and what is in it is still read.
+    The file also contains key and text. A damaged or unrelated file is ignored with a warning, and replaced. Files are
+    written atomically, so processes can share a folder. If the folder is not writable, there is a warning, and its
+    files are still read.
 
     Args:
-        folder: where the files are, made if need be; user: in the user's cache directory.
-        key: what tells the encoders from others.
+        folder: folder of the files, created if necessary; user: in the user's cache directory.
+        key: identifies the encoders.
     """
 
     def __init__(self, folder: str, key: str) -> None:
@@ -47,12 +47,12 @@ class EmbeddingCache:
         self._writable = True
 
     def path(self, text: str) -> Path:
-        """The text's file, whether it is there or not."""
+        """Path of the text's file, whether or not it exists."""
         name = hashlib.sha256(json.dumps([self.key, text]).encode()).hexdigest()
         return self.folder / f"{name}.safetensors"
 
     def read(self, text: str) -> Reading | None:
-        """What the folder has of a text; None: nothing, or nothing that is whole."""
+        """The stored result for a text; None if there is no valid file."""
         from safetensors import SafetensorError, safe_open
 
         path = self.path(text)
@@ -72,7 +72,7 @@ class EmbeddingCache:
             return None
 
     def write(self, text: str, reading: Reading) -> None:
-        """Keep what was read of a text."""
+        """Store the result for a text."""
         from safetensors.torch import save
 
         if not self._writable:
@@ -86,12 +86,12 @@ class EmbeddingCache:
         except OSError as error:
             self._writable = False
             warnings.warn(
-                f"prompts.cache: cannot write to {self.folder}, so the text encoders will be loaded again in the next "
-                f"run; name another folder, or null for none: {error}",
+                f"prompts.cache: cannot write to {self.folder}, so the next run will load the text encoders again; set "
+                f"another folder, or null for no cache: {error}",
                 stacklevel=2,
             )
 
 
 def user_folder() -> Path:
-    """`scoredistill/prompts` in $XDG_CACHE_HOME, or else in .cache of the home directory."""
+    """`scoredistill/prompts` in $XDG_CACHE_HOME, or in ~/.cache if that is not set."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "scoredistill" / "prompts"

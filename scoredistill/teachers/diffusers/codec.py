@@ -1,4 +1,4 @@
-"""Between pictures and the space where a diffusion model lives."""
+"""Codecs between pictures and the space of a diffusion model."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ class Codec(nn.Module, ABC):
     """Pictures (B, 3, H, W) in [-1, 1] to samples of the model's space and back, both differentiable."""
 
     channels: int
-    """Of the model's space."""
+    """Number of channels in the model's space."""
 
     pixels = 1
-    """Of a picture's side to one of the model's space."""
+    """Pixels per latent along each side."""
 
     @abstractmethod
     def encode(self, x: Tensor) -> Tensor:
@@ -26,11 +26,11 @@ class Codec(nn.Module, ABC):
 
     @abstractmethod
     def decode(self, x: Tensor) -> Tensor:
-        """Back to pictures."""
+        """Samples of the model's space to pictures."""
 
 
 class PixelCodec(Codec):
-    """A model that lives among pixels: pictures stay as they are."""
+    """The identity, for models in pixel space."""
 
     channels = 3
 
@@ -46,18 +46,18 @@ class LatentCodec(Codec):
 
         z = (mu(x) - shift) scale,    x = decoder(z / scale + shift)
 
-    mu is the posterior's mean: a draw from the posterior would only add variance to the gradient that reaches the
-    picture, and its standard deviation is small beside the noise of any t.
+    mu is the posterior's mean: a sample of the posterior would only add variance to the gradient at the picture, and
+    its standard deviation is small compared with the noise at any t.
 
-    High-Resolution Image Synthesis with Latent Diffusion Models, 2021, arXiv:2112.10752.
+    "High-Resolution Image Synthesis with Latent Diffusion Models" (2021), arXiv:2112.10752.
 
     Args:
         vae: an AutoencoderKL.
-        offload: keep the decoder, which distillation hardly needs, on the CPU until it is asked; what it decodes has no
-            graph then, since its weights are gone by the time of a backward pass.
+        offload: keep the decoder, which distillation rarely needs, on the CPU between calls. Decoded pictures then have
+            no graph, because the weights are back on the CPU before the backward pass.
 
     Raises:
-        ValueError: if its latents have three channels, which could not be told from pictures, or a scale for each.
+        ValueError: if the latents have three channels, like pictures, or one scale per channel.
     """
 
     def __init__(self, vae: nn.Module, offload: bool = False) -> None:
@@ -66,10 +66,10 @@ class LatentCodec(Codec):
         self.vae: Any = vae
         self.channels = int(config.latent_channels)
         if self.channels == 3 or config.get("latents_mean") is not None:
-            raise ValueError("model: known are autoencoders of more than 3 latent channels, with one scale for all")
+            raise ValueError("model: the autoencoder must have more than 3 latent channels, and one scale for all")
         self.pixels = 2 ** (len(config.block_out_channels) - 1)
         self.scale, self.shift = float(config.scaling_factor), float(config.get("shift_factor") or 0.0)
-        self._idle: dict[str, Any] = {}  # a plain dict: moving the codec does not move what is in it
+        self._idle: dict[str, Any] = {}  # a plain dict, so that moving the codec does not move these modules
         if offload:
             self._idle = {name: getattr(vae, name) for name in ("decoder", "post_quant_conv")}
             self._put(dict.fromkeys(self._idle))
@@ -82,12 +82,12 @@ class LatentCodec(Codec):
         z = (x / self.scale + self.shift).to(self.vae.dtype)
         if not self._idle:
             return self.vae.decode(z, return_dict=False)[0].to(x.dtype)
-        with torch.no_grad(), self._awake(z):
+        with torch.no_grad(), self._decoder_on(z):
             return self.vae.decode(z, return_dict=False)[0].to(x.dtype)
 
     @contextmanager
-    def _awake(self, like: Tensor) -> Iterator[None]:
-        """The idle decoder in its place, on a tensor's device and in its type, inside the `with` block."""
+    def _decoder_on(self, like: Tensor) -> Iterator[None]:
+        """Move the decoder to a tensor's device and dtype inside the `with` block."""
         self._put({name: module and module.to(like.device, like.dtype) for name, module in self._idle.items()})
         try:
             yield

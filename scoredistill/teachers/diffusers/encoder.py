@@ -1,4 +1,4 @@
-"""The text encoders of a pipeline, which are there only while they read."""
+"""Text encoders of a pipeline, which are in memory only while they encode."""
 
 from __future__ import annotations
 
@@ -15,35 +15,35 @@ from scoredistill.teachers.diffusers.loading import Source, quietly
 from scoredistill.types import TextEmbeddings
 
 Reads = Callable[[Any, list[str], torch.device], TextEmbeddings]
-"""From a pipeline, texts and the device where its encoders are to the texts' embeddings."""
+"""From a pipeline, texts and the encoders' device to the texts' embeddings."""
 
 
 class TextEncoder(Protocol):
-    """What makes embeddings of prompts."""
+    """An encoder of prompts."""
 
     @property
     def key(self) -> str:
-        """Stable name of model, weights and precision: equal keys, equal embeddings."""
+        """Stable name of model, weights and precision: equal keys mean equal embeddings."""
 
     def encode(self, texts: Sequence[str]) -> TextEmbeddings:
-        """Embeddings of at least one text, a row each, as the pipeline itself would make them."""
+        """Embeddings of at least one text, one row each, as in the pipeline."""
 
     def truncations(self, text: str) -> list[tuple[str, str]]:
-        """What of a text is read and what is cut off, for each tokenizer that cuts something off."""
+        """The used and the cut part of a text, for each tokenizer that truncates it."""
 
     def release(self) -> None:
-        """Free the encoders' memory; a later `encode` loads them again."""
+        """Free the encoders' memory. The next `encode` loads them again."""
 
 
 class PipelineEncoder:
-    """The tokenizers and text encoders of a pipeline, asked by its own `encode_prompt` and loaded when they are.
+    """Tokenizers and text encoders of a pipeline, called through its `encode_prompt` and loaded on the first call.
 
     Args:
         source: the pipeline.
-        reads: how its `encode_prompt` is asked.
-        dtype: of the encoders' weights.
-        device: where they work, asked anew each time.
-        parts: of the pipeline that `encode_prompt` looks at, by name; others but the encoders are left out.
+        reads: calls the pipeline's `encode_prompt`.
+        dtype: dtype of the encoders' weights.
+        device: returns the encoders' device, which may change between calls.
+        parts: other parts of the pipeline that `encode_prompt` needs, by name.
     """
 
     def __init__(
@@ -54,12 +54,16 @@ class PipelineEncoder:
         device: Callable[[], torch.device],
         parts: dict[str, object],
     ) -> None:
-        self.source, self.reads, self.dtype, self.device, self.parts = source, reads, dtype, device, parts
+        self.source = source
+        self.reads = reads
+        self.dtype = dtype
+        self.device = device
+        self.parts = parts
         self._pipeline: Any = None
 
     @property
     def key(self) -> str:
-        """Class, weights and precision. A folder's weights are told by their files' sizes and times."""
+        """Class, weights and precision. The weights in a folder are identified by their files' sizes and times."""
         source, files = self.source, hashlib.sha256()
         folder = Path(source.model)
         for part in (*source.parts("text_encoder"), *source.parts("tokenizer")):
@@ -81,16 +85,16 @@ class PipelineEncoder:
             torch.cuda.empty_cache()
 
     def truncations(self, text: str) -> list[tuple[str, str]]:
-        found = []
+        truncations = []
         for tokenizer, length in self._tokenizers:
-            room = length - tokenizer.num_special_tokens_to_add()
+            limit = length - tokenizer.num_special_tokens_to_add()
             ids = tokenizer(text, add_special_tokens=False, truncation=False, verbose=False).input_ids
-            if len(ids) > room:
-                found.append((tokenizer.decode(ids[:room]), tokenizer.decode(ids[room:])))
-        return found
+            if len(ids) > limit:
+                truncations.append((tokenizer.decode(ids[:limit]), tokenizer.decode(ids[limit:])))
+        return truncations
 
     def _loaded(self, device: torch.device) -> Any:
-        """The pipeline with its encoders on the device, and nothing else of its own."""
+        """The pipeline with only its text encoders, on the device."""
         if self._pipeline is None:
             parts = dict(self.parts)
             for part in self.source.parts("tokenizer"):
@@ -102,11 +106,11 @@ class PipelineEncoder:
 
     @cached_property
     def _tokenizers(self) -> list[tuple[Any, int]]:
-        """Each tokenizer with the number of tokens that its encoder reads."""
+        """Each tokenizer with its encoder's maximum number of tokens."""
         import diffusers
 
-        asked = inspect.signature(getattr(diffusers, self.source.name).encode_prompt).parameters
-        # Of T5 a pipeline reads as many tokens as its `encode_prompt` says by default, DeepFloyd IF's 77.
-        t5 = asked["max_sequence_length"].default if "max_sequence_length" in asked else 77
+        parameters = inspect.signature(getattr(diffusers, self.source.name).encode_prompt).parameters
+        # For T5, the maximum is the default of `encode_prompt`, or 77 in DeepFloyd IF.
+        t5 = parameters["max_sequence_length"].default if "max_sequence_length" in parameters else 77
         tokenizers = [self.source.read(part) for part in self.source.parts("tokenizer")]
         return [(each, t5 if type(each).__name__.startswith("T5") else each.model_max_length) for each in tokenizers]

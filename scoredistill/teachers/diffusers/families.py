@@ -1,4 +1,4 @@
-"""The families of pipelines: what network each has, and how it reads texts."""
+"""Families of pipelines: each one's network and text encoding."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from scoredistill.types import TextEmbeddings
 
 @dataclass(frozen=True)
 class Setting:
-    """What a backbone is built with.
+    """Settings of a backbone.
 
     Args:
-        schedule: of the noise.
-        pixels: to a latent's side.
-        guidance: that a guidance-distilled network is told, or None.
+        schedule: noise schedule.
+        pixels: pixels per latent along each side.
+        guidance: guidance scale that conditions a guidance-distilled network, or None.
     """
 
     schedule: Schedule
@@ -39,13 +39,13 @@ class Setting:
 
 @dataclass(frozen=True)
 class Family:
-    """What is the same for all pipelines of a class.
+    """Properties of a class of pipelines.
 
     Args:
-        network: name of the part that denoises.
-        backbone: makes a backbone of it.
-        reads: asks the pipeline's `encode_prompt`.
-        side: of the network's samples where its config does not say it.
+        network: name of the denoising part.
+        backbone: builds a backbone from that part.
+        reads: calls the pipeline's `encode_prompt`.
+        side: side of the network's samples, if its config does not contain it.
     """
 
     network: str
@@ -55,7 +55,7 @@ class Family:
 
 
 def _unet(network: nn.Module, setting: Setting) -> DiffusersBackbone:
-    """With cameras where the UNet projects something into its time embedding, otherwise without."""
+    """The backbone of a UNet, with cameras if the UNet projects its class labels into the time embedding."""
     config: Any = network.config
     if config.get("class_embed_type") in ("projection", "simple_projection"):
         return MultiViewBackbone(network, setting.schedule)

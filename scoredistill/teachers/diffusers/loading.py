@@ -16,17 +16,17 @@ import torch
 from scoredistill.networks.weights import first_flaw
 
 LIBRARIES = ("diffusers", "transformers")
-"""Where a pipeline's parts may come from."""
+"""Libraries from which the classes of a pipeline's parts are loaded."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """Where a pipeline is.
+    """Location of a pipeline.
 
     Args:
         model: id on the hub, or a local folder.
-        revision: of a hub repository: branch, tag or commit; None: its main branch.
-        variant: of the weights' files, "fp16" for example; None: the plain ones.
+        revision: branch, tag or commit of a hub repository; None: its main branch.
+        variant: variant of the weight files, for example "fp16"; None: the default files.
     """
 
     model: str
@@ -35,24 +35,24 @@ class Source:
 
     @cached_property
     def index(self) -> Mapping[str, Any]:
-        """The pipeline's description: its class and those of its parts.
+        """The pipeline's description: its class and the classes of its parts.
 
         Raises:
-            ValueError: if there is no pipeline, with what to do about it.
+            ValueError: if there is no pipeline.
         """
-        return self._described[0]
+        return self._index_and_commit[0]
 
     @property
     def commit(self) -> str | None:
-        """Commit of the hub's repository; None for a folder."""
-        return self._described[1]
+        """Commit of the hub repository; None for a folder."""
+        return self._index_and_commit[1]
 
     @cached_property
-    def _described(self) -> tuple[Mapping[str, Any], str | None]:
+    def _index_and_commit(self) -> tuple[Mapping[str, Any], str | None]:
         from diffusers import DiffusionPipeline
 
         if Path(self.model).is_dir() and not (Path(self.model) / "model_index.json").is_file():
-            raise ValueError(f"model: {self.model} is no pipeline's folder: it has no model_index.json")
+            raise ValueError(f"model: {self.model} is not the folder of a pipeline: it has no model_index.json")
         try:
             with quietly():
                 index, commit = DiffusionPipeline.load_config(
@@ -60,8 +60,8 @@ class Source:
                 )
         except (OSError, ValueError) as error:
             raise ValueError(
-                f"model: {self.model!r} is no local folder, and the hub did not give it: {_first_line(error)}. Without "
-                "a connection give the folder of a pipeline that was downloaded before, or trained by yourself"
+                f"model: {self.model!r} is not a local folder, and could not be loaded from the hub: "
+                f"{_first_line(error)}. Without a connection, set the folder of a downloaded or trained pipeline"
             ) from error
         return index, commit
 
@@ -75,15 +75,15 @@ class Source:
         return isinstance(self.index.get(part), list | tuple) and self.index[part][0] is not None
 
     def parts(self, prefix: str) -> list[str]:
-        """Names of the parts that begin so, in order."""
+        """Sorted names of the parts that start with a prefix."""
         return sorted(name for name in self.index if name.startswith(prefix) and self.has(name))
 
     def read(self, part: str, dtype: torch.dtype | None = None) -> Any:
-        """One part of the pipeline, of the class that its description names.
+        """Load one part of the pipeline, of the class that the description names.
 
         Args:
             part: its name.
-            dtype: of its weights; None: it has none, as schedulers and tokenizers.
+            dtype: dtype of its weights; None for parts without weights, such as schedulers and tokenizers.
 
         Raises:
             ValueError: if it is missing, or its weights are not safetensors.
@@ -93,48 +93,51 @@ class Source:
         kind = self._class_of(part)
         from safetensors import SafetensorError
 
-        # `torch_dtype` is what every class and version understands.
+        # `torch_dtype` is the name that all classes and versions accept.
         weights = {} if dtype is None else {"torch_dtype": dtype, "use_safetensors": True, "variant": self.variant}
         try:
             with quietly():
                 return kind.from_pretrained(self.model, subfolder=part, revision=self.revision, **weights)
         except (OSError, ValueError, SafetensorError) as error:
-            found = first_flaw(Path(self.model) / part)
-            if found is not None:
-                raise ValueError(f"model: {found}") from error
+            flaw = first_flaw(Path(self.model) / part)
+            if flaw is not None:
+                raise ValueError(f"model: {flaw}") from error
             raise ValueError(
-                f"model: could not read the {part} of {self.model}: {_first_line(error)}. Weights have to be there as "
-                f"safetensors{f' of variant {self.variant!r}' if self.variant else ''}; pickled ones are not read: "
-                "load the pipeline once with diffusers and save_pretrained it"
+                f"model: could not load the {part} of {self.model}: {_first_line(error)}. The weights must be "
+                f"safetensors{f' of variant {self.variant!r}' if self.variant else ''}, because pickled ones are not "
+                "loaded: load the pipeline once with diffusers and call save_pretrained"
             ) from error
 
     def _class_of(self, part: str) -> Any:
-        """The class of a part. A description could name any module, and importing one runs its code."""
+        """The class of a part.
+
+        Only known libraries are allowed, because a description can name any module, and importing it runs its code.
+        """
         library, name = self.index[part]
         if library not in LIBRARIES:
             raise ValueError(
-                f"model: {self.model}: model_index.json has the {part} from {library!r}; only classes of "
+                f"model: {self.model}: in model_index.json the {part} is from {library!r}; only classes of "
                 f"{' and '.join(LIBRARIES)} are loaded"
             )
         module = importlib.import_module(library)
         kind = getattr(module, name, None) if name in dir(module) else None
         if not isinstance(kind, type) or not hasattr(kind, "from_pretrained"):
             raise ValueError(
-                f"model: {self.model}: model_index.json has a {name} as its {part}, and {library} {module.__version__} "
-                f"has no such class: install the version that the pipeline was saved with, or name another class there"
+                f"model: {self.model}: in model_index.json the {part} is a {name}, and {library} {module.__version__} "
+                f"has no such class: install the version that saved the pipeline, or change model_index.json"
             )
         return kind
 
     def pipeline(self, parts: Mapping[str, object]) -> Any:
-        """The pipeline itself, of these parts and without its others."""
+        """The pipeline with only the given parts."""
         import diffusers
 
         kind: Any = getattr(diffusers, self.name)
-        wanted = inspect.signature(kind.__init__).parameters
-        optional = {"requires_safety_checker": False} if "requires_safety_checker" in wanted else {}
-        left_out = {name: None for name, each in wanted.items() if each.default is each.empty and name != "self"}
+        parameters = inspect.signature(kind.__init__).parameters
+        optional = {"requires_safety_checker": False} if "requires_safety_checker" in parameters else {}
+        missing = {name: None for name, each in parameters.items() if each.default is each.empty and name != "self"}
         with quietly():
-            return kind(**left_out | dict(parts) | optional)
+            return kind(**missing | dict(parts) | optional)
 
 
 def _first_line(error: Exception) -> str:
@@ -143,18 +146,20 @@ def _first_line(error: Exception) -> str:
 
 @contextmanager
 def quietly() -> Iterator[None]:
-    """Without the libraries' own notes and progress bars: what a user has to know is said by us, once."""
-    import diffusers.utils.logging as ours
-    import transformers.utils.logging as theirs
+    """Silence the libraries' log messages and progress bars inside the `with` block."""
+    import diffusers.utils.logging as diffusers_logging
+    import transformers.utils.logging as transformers_logging
 
-    levels, bars = (ours.get_verbosity(), theirs.get_verbosity()), ours.is_progress_bar_enabled()
+    modules = (diffusers_logging, transformers_logging)
+    levels = [module.get_verbosity() for module in modules]
+    bars = diffusers_logging.is_progress_bar_enabled()
     try:
-        for each in (ours, theirs):
-            each.set_verbosity_error()
-            each.disable_progress_bar()
+        for module in modules:
+            module.set_verbosity_error()
+            module.disable_progress_bar()
         yield
     finally:
-        for each, level in zip((ours, theirs), levels, strict=True):
-            each.set_verbosity(level)
+        for module, level in zip(modules, levels, strict=True):
+            module.set_verbosity(level)
             if bars:
-                each.enable_progress_bar()
+                module.enable_progress_bar()

@@ -1,4 +1,4 @@
-"""A pipeline taken apart into what a teacher needs."""
+"""The parts of a pipeline that a teacher needs."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from scoredistill.teachers.diffusers.schedules import prediction_of, schedule_of
 
 @dataclass(frozen=True)
 class Execution:
-    """How the parts are run.
+    """Execution settings of the parts.
 
     Args:
-        dtype: of weights and activations; an autoencoder that asks for float32 gets it.
-        attention: backend of the network's attention; None: the library's choice.
+        dtype: dtype of weights and activations; an autoencoder whose config requires float32 keeps it.
+        attention: backend of the network's attention; None: the library's default.
         compile: compile the network.
         offload: keep the autoencoder's decoder and the text encoders on the CPU.
-        checkpointing: compute activations again in the backward pass.
+        checkpointing: recompute activations in the backward pass.
         slicing: encode and decode one picture at a time.
         tiling: encode and decode large pictures tile by tile.
     """
@@ -43,15 +43,15 @@ class Execution:
 
 @dataclass(frozen=True)
 class Parts:
-    """What a pipeline is made of.
+    """The parts of a pipeline.
 
     Args:
         denoiser: the network with its parameterization.
-        schedule: of the noise.
+        schedule: noise schedule.
         codec: between pictures and the denoiser's space.
-        encoder: of texts.
-        side: pixels of the pictures that it was trained on, height and width.
-        zeros: whether the unconditional model is asked with zeros in place of the empty text's embeddings.
+        encoder: text encoder.
+        side: height and width of the training pictures in pixels.
+        zeros: whether the unconditional model has zeros in place of the empty text's embeddings.
     """
 
     denoiser: Denoiser
@@ -63,26 +63,26 @@ class Parts:
 
 
 def take_apart(source: Source, execution: Execution, guidance: float | None = None) -> Parts:
-    """The parts of a pipeline, without its text encoders, which are read when a text is.
+    """Load the parts of a pipeline. Text encoders are loaded later, when they are needed.
 
     Args:
-        source: where it is.
-        execution: how its parts are run.
-        guidance: the scale that a guidance-distilled network is told; None: 1, if it is one.
+        source: location of the pipeline.
+        execution: execution settings of the parts.
+        guidance: guidance scale that conditions a guidance-distilled network; None: 1 for such a network.
 
     Raises:
-        ValueError: if the pipeline is missing or of a class that is not known, or a setting does not suit it.
+        ValueError: if the pipeline is missing or its class is not supported, or a setting does not apply to it.
     """
     if source.name not in FAMILIES:
-        raise ValueError(f"model: {source.model} is a {source.name}; known are {', '.join(FAMILIES)}")
+        raise ValueError(f"model: {source.model} is a {source.name}; supported are {', '.join(FAMILIES)}")
     family, scheduler = FAMILIES[source.name], source.read("scheduler")
     if guidance is not None and source.name != "FluxPipeline":
-        raise ValueError(f"guidance_embedding: a {source.name} is told no guidance scale: leave it null")
+        raise ValueError(f"guidance_embedding: a {source.name} has no guidance embedding: set null")
     network, codec = _network(source, family.network, execution), _codec(source, execution)
     schedule, prediction = schedule_of(scheduler), prediction_of(scheduler)
     backbone = family.backbone(network, Setting(schedule, codec.pixels, guidance))
     denoiser = Denoiser(backbone, prediction, scale_input=prediction != "flow")
-    # The text encoders' pipeline looks at a transformer's config, where there is no T5, but never at a UNet's.
+    # `encode_prompt` reads the transformer's config if the pipeline has no T5, but never a UNet's.
     others: dict[str, object] = {"transformer": network} if family.network == "transformer" else {}
     half_on_cpu = execution.offload and execution.dtype == torch.float16
     encoder = PipelineEncoder(
@@ -108,9 +108,9 @@ def _network(source: Source, part: str, execution: Execution) -> nn.Module:
 
 
 def _choose_attention(network: Any, backend: str) -> None:
-    """Raises ValueError if the network or this machine does not offer it."""
+    """Set the attention backend. Raises ValueError if the network or this machine does not support it."""
     if not any(hasattr(each, "_attention_backend") for each in network.attn_processors.values()):
-        raise ValueError(f"attention: a {type(network).__name__} of diffusers offers no choice: leave it null")
+        raise ValueError(f"attention: a {type(network).__name__} of diffusers has no attention backends: set null")
     try:
         with quietly():
             network.set_attention_backend(backend)
@@ -122,7 +122,7 @@ def _codec(source: Source, execution: Execution) -> Codec:
     if not source.has("vae"):
         return PixelCodec()
     vae = source.read("vae", torch.float32).requires_grad_(False)
-    if not _wants_float32(vae.config):
+    if not _requires_float32(vae.config):
         vae = vae.to(execution.dtype)
     if execution.checkpointing:
         vae.enable_gradient_checkpointing()
@@ -133,8 +133,8 @@ def _codec(source: Source, execution: Execution) -> Codec:
     return LatentCodec(vae, execution.offload)
 
 
-def _wants_float32(config: Mapping[str, Any]) -> bool:
-    """Whether the autoencoder's own config says so; that of Stable Diffusion 1 and 2 leaves it to the default."""
+def _requires_float32(config: Mapping[str, Any]) -> bool:
+    """Whether the config sets `force_upcast` explicitly. Stable Diffusion 1 and 2 only have it by default."""
     return bool(config.get("force_upcast")) and "force_upcast" not in config.get("_use_default_values", [])
 
 

@@ -24,32 +24,33 @@ from scoredistill.types.checks import times_of
 
 
 class DiffusersTeacher(Teacher):
-    """A text-to-image pipeline as the model of p: its network, under the noise schedule of its scheduler's config.
+    """A text-to-image pipeline as the model of p: its network, with the noise schedule of its scheduler's config.
 
-    Known are Stable Diffusion 1 and 2 (epsilon and v; with cameras if the UNet projects 16 numbers into its time
+    Supported are Stable Diffusion 1 and 2 (epsilon and v; with cameras if the UNet projects 16 numbers into its time
     embedding), SDXL, Stable Diffusion 3, FLUX.1, PixArt-α and PixArt-Σ, and DeepFloyd IF's first stage. Pictures are
-    encoded into the pipeline's space and prompts read by its own encoders, which are loaded only for prompts that are
-    not known yet. Whatever guidance asks of one x_t is one call of the network.
+    encoded into the pipeline's space. Prompts are encoded by the pipeline's text encoders, which are loaded only for
+    new prompts. All conditions that guidance needs at one x_t are evaluated in one call of the network.
 
     Args:
-        model: id on the hub, the folder of a pipeline, or the output of the recipe that trains one, whose newest
-            finished run counts.
-        revision: of a hub repository: branch, tag or commit; null: its main branch.
-        variant: of the weights' files, fp16 for example; null: the plain ones.
-        dtype: of weights and activations: float32, float16 or bfloat16. Results have the type of x_t.
-        resolution: pixels to which a picture's sides are brought before it is encoded, >= 1; null: the pipeline's own.
-        attention: backend of a transformer's attention, as diffusers calls it; null: the library's choice.
-        compile: compile the network, which takes a minute at first.
-        offload: keep what is idle, the autoencoder's decoder and the text encoders, on the CPU.
-        checkpointing: compute activations again in the backward pass, in less memory.
-        slicing: encode and decode one picture at a time, in less memory.
-        tiling: encode and decode large pictures tile by tile, in less memory; the tiles' seams are blended.
-        prompts: how prompts are read; null: word for word.
-        guidance_embedding: the scale that a guidance-distilled FLUX is told, > 0; null: 1, its model without guidance.
-        trained_by: the recipe that trains it; `scoredistill fit` runs it first where there is no such pipeline yet.
+        model: id on the hub, the folder of a pipeline, or the output folder of the recipe that trains one, whose
+            newest finished run is used.
+        revision: branch, tag or commit of a hub repository; None: its main branch.
+        variant: variant of the weight files, for example fp16; None: the default files.
+        dtype: dtype of weights and activations: float32, float16 or bfloat16. Results have the dtype of x_t.
+        resolution: height and width to which pictures are resized before encoding, in pixels, >= 1; None: the
+            pipeline's own.
+        attention: backend of a transformer's attention, under diffusers' name; None: the library's default.
+        compile: compile the network, which takes a minute on the first call.
+        offload: keep the autoencoder's decoder and the text encoders on the CPU while they are not used.
+        checkpointing: recompute activations in the backward pass, which saves memory.
+        slicing: encode and decode one picture at a time, which saves memory.
+        tiling: encode and decode large pictures in tiles with blended seams, which saves memory.
+        prompts: settings for encoding prompts; None: the defaults of `PromptSettings`.
+        guidance_embedding: guidance scale that conditions a guidance-distilled FLUX, > 0; None: 1, no guidance.
+        trained_by: the recipe that trains the pipeline; `scoredistill fit` runs it first if there is no pipeline.
 
     Raises:
-        ValueError: if there is no such pipeline, its class is not known, or a setting does not suit it.
+        ValueError: if there is no such pipeline, its class is not supported, or a setting does not apply to it.
     """
 
     def __init__(
@@ -74,17 +75,21 @@ class DiffusersTeacher(Teacher):
         if dtype not in ("float32", "float16", "bfloat16"):
             raise ValueError(f"dtype: choose float32, float16 or bfloat16, got {dtype!r}")
         execution = Execution(getattr(torch, dtype), attention, compile, offload, checkpointing, slicing, tiling)
-        found = find_trained(model, "pipeline", "model_index.json")
-        if found is None and trained_by is not None:
-            raise ValueError(f"there is no trained pipeline in {model}: scoredistill fit --config {trained_by}")
-        source = Source(model if found is None else str(found), revision, variant)
+        trained = find_trained(model, "pipeline", "model_index.json")
+        if trained is None and trained_by is not None:
+            raise ValueError(
+                f"there is no trained pipeline in {model}: train it: scoredistill fit --config {trained_by}"
+            )
+        source = Source(model if trained is None else str(trained), revision, variant)
         parts = take_apart(source, execution, guidance_embedding)
         super().__init__(parts.schedule)
         self.source = source
-        self.denoiser, self.codec, self._zeros = parts.denoiser, parts.codec, parts.zeros
+        self.denoiser = parts.denoiser
+        self.codec = parts.codec
+        self._zeros = parts.zeros
         self.size = parts.side if resolution is None else (resolution, resolution)
         if resolution is not None and resolution % self.codec.pixels:
-            raise ValueError(f"resolution: it must be a multiple of {self.codec.pixels}, got {resolution}")
+            raise ValueError(f"resolution must be a multiple of {self.codec.pixels}, got {resolution}")
         self.prompts = PromptEmbedder(parts.encoder, prompts)
         self.eval()
 
@@ -93,15 +98,17 @@ class DiffusersTeacher(Teacher):
 
     def predict_many(self, x_t: Tensor, t: Tensor, conditions: Sequence[Condition | None]) -> list[Prediction]:
         n = len(conditions)
-        asked = joined([self._complete(condition, x_t) for condition in conditions])
-        whole = self.denoiser(x_t.repeat(n, 1, 1, 1), t.repeat(n), asked, self.schedule)
-        kind, values = self.denoiser.prediction, whole.value.chunk(n)
+        condition = joined([self._complete(each, x_t) for each in conditions])
+        prediction = self.denoiser(x_t.repeat(n, 1, 1, 1), t.repeat(n), condition, self.schedule)
+        kind, values = self.denoiser.prediction, prediction.value.chunk(n)
         return [Prediction.of(kind, value, x_t, t, self.schedule) for value in values]  # type: ignore[arg-type]
 
     def encode(self, x: Tensor) -> Tensor:
         channels = self.codec.channels
         if x.ndim != 4 or x.shape[1] not in (3, channels):
-            raise ValueError(f"need pictures (B, 3, H, W) or latents of {channels} channels, got {tuple(x.shape)}")
+            raise ValueError(
+                f"the teacher encodes pictures (B, 3, H, W) or latents of {channels} channels, got {tuple(x.shape)}"
+            )
         if x.shape[1] != 3:
             return x
         if x.shape[-2:] != self.size:
@@ -127,7 +134,7 @@ class DiffusersTeacher(Teacher):
         return next(self.denoiser.parameters()).device
 
     def _complete(self, condition: Condition | None, x_t: Tensor) -> Condition:
-        """With embeddings of B rows. What comes without was not worded by `encode_prompt`: it is read word for word."""
+        """The condition with embeddings of B rows. A prompt without embeddings is encoded literally, without views."""
         if condition is None or (condition.prompt is None and condition.embeddings is None):
             return replace(condition or Condition(), embeddings=self._unconditional(len(x_t)))
         condition = self.prompts.literal(condition, len(x_t), x_t.device).to(x_t.device)
@@ -137,7 +144,7 @@ class DiffusersTeacher(Teacher):
         return condition
 
     def _unconditional(self, rows: int) -> TextEmbeddings:
-        """Of the empty text, or the zeros that SDXL puts in its place, B rows."""
+        """Embeddings of the empty text, or the zeros that replace them in SDXL, B rows."""
         empty = self.prompts.texts([""], self._device)
         if self._zeros:
             pooled = None if empty.pooled is None else torch.zeros_like(empty.pooled)
@@ -146,7 +153,7 @@ class DiffusersTeacher(Teacher):
 
 
 def joined(conditions: Sequence[Condition]) -> Condition:
-    """What a network is told of several conditions below each other: embeddings, and cameras where all have them."""
+    """Concatenate the rows of several conditions: embeddings, and cameras if all have them."""
     texts = [TextEmbeddings.of(each.embeddings) for each in conditions if each.embeddings is not None]
     cameras = [each.camera for each in conditions if each.camera is not None]
     camera = Camera.cat(cameras) if len(cameras) == len(conditions) else None

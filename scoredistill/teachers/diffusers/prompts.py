@@ -1,4 +1,4 @@
-"""From prompts to embeddings: each text is read once, kept, and the text encoders released."""
+"""Embeddings of prompts: each text is encoded once and cached, then the text encoders are released."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PromptSettings:
-    """How prompts are read.
+    """Settings for encoding prompts.
 
     Args:
-        views: words about the view for conditions with cameras, `{interpolate: true}` for example; null: none.
-        negative: the negative prompt of conditions that name none; null: the empty text.
-        cache: folder in which embeddings are kept between runs; user: `scoredistill/prompts` in the user's cache
-            directory, $XDG_CACHE_HOME or ~/.cache; null: in memory only.
+        views: view words for conditions with cameras, for example `{interpolate: true}`; None: no view words.
+        negative: negative prompt of conditions without one; None: the empty text.
+        cache: folder that stores embeddings between runs; user: `scoredistill/prompts` in the user's cache directory,
+            $XDG_CACHE_HOME or ~/.cache; None: memory only.
     """
 
     views: ViewPrompts | None = None
@@ -34,15 +34,15 @@ class PromptSettings:
 
 
 class PromptEmbedder:
-    """Embeddings of prompts, from memory, else from disk, else from the text encoders.
+    """Embeddings of prompts from memory, from disk or from the text encoders, in this order.
 
-    A condition holds the prompt, and `encode_prompt` adds what the settings say: words about the view and the negative
-    prompt. Guidance's other branches are read word for word, by `literal`: a negative prompt "blurry" that
-    became "blurry, side view" would drive away from the side.
+    `encode_prompt` encodes a condition's prompt and adds view words and the negative prompt of the settings. Guidance's
+    other branches are encoded literally, by `literal`: a negative prompt "blurry, side view" instead of "blurry" would
+    push away from the side view.
 
     Args:
         encoder: the pipeline's tokenizers and text encoders, released after each use.
-        settings: null: no words about the view, no negative prompt, the user's cache.
+        settings: settings for encoding; None: no view words, no negative prompt, the user's cache.
     """
 
     def __init__(self, encoder: TextEncoder, settings: PromptSettings | None = None) -> None:
@@ -54,42 +54,44 @@ class PromptEmbedder:
     def encode_prompt(
         self, condition: Condition | None, rows: int | None, device: torch.device | str = "cpu"
     ) -> Condition | None:
-        """The condition with its prompt's embeddings, in the words of its cameras' views, and its negative prompt.
+        """Add the embeddings of the prompt with its cameras' view words, and the negative prompt.
 
-        All that the condition and guidance's other branch will need, whichever views its cameras show, is read in one
+        All texts for the condition and for guidance's other branch, with the words of all views, are encoded in one
         call of the encoders.
 
         Args:
-            condition: a condition that has embeddings, or None, stays as it is; no prompt is the empty text.
-            rows: B, where the condition itself does not say it; None: it stays as it is then too.
-            device: where the embeddings are wanted.
+            condition: None, or a condition with embeddings, is returned unchanged; no prompt means the empty text.
+            rows: B, if the condition does not determine it; None: the condition is then returned unchanged.
+            device: device of the embeddings.
 
         Raises:
-            ValueError: if there are several prompts, but not one a row.
+            ValueError: if there are several prompts, but not one per row.
         """
         rows = rows if condition is None or condition.rows is None else condition.rows
         if condition is None or condition.embeddings is not None or rows is None:
             return condition
         negative = self.settings.negative if condition.negative_prompt is None else condition.negative_prompt
-        prompt, views, camera = condition.prompt or "", self.settings.views, condition.camera
-        worded = [prompt] if views is None or camera is None else views.texts(prompt)
-        self._learn([text for each in (*worded, negative or "") for text in listed(each)])
-        parts = [self._rows(each, rows, device) for each in worded]
+        prompt = condition.prompt or ""
+        views = self.settings.views
+        camera = condition.camera
+        prompts = [prompt] if views is None or camera is None else views.texts(prompt)
+        self._load([text for each in (*prompts, negative or "") for text in listed(each)])
+        parts = [self._rows(each, rows, device) for each in prompts]
         if views is None or camera is None:
             return replace(condition, negative_prompt=negative, embeddings=parts[0])
         weights = views.weights(camera.azimuth, camera.elevation)
         return replace(condition, negative_prompt=negative, embeddings=blend(parts, weights))
 
     def literal(self, condition: Condition | None, rows: int, device: torch.device | str = "cpu") -> Condition:
-        """The condition with its prompt's embeddings, word for word.
+        """Add the embeddings of the prompt, without view words.
 
         Args:
-            condition: one that has embeddings stays as it is; None and no prompt are the empty text.
+            condition: a condition with embeddings is returned unchanged; None, or no prompt, means the empty text.
             rows: B.
-            device: where the embeddings are wanted.
+            device: device of the embeddings.
 
         Raises:
-            ValueError: if there are several prompts, but not one a row.
+            ValueError: if there are several prompts, but not one per row.
         """
         condition = Condition() if condition is None else condition
         if condition.embeddings is not None:
@@ -97,13 +99,13 @@ class PromptEmbedder:
         return replace(condition, embeddings=self._rows(condition.prompt or "", rows, device))
 
     def texts(self, texts: Sequence[str], device: torch.device | str = "cpu") -> TextEmbeddings:
-        """Embeddings of several texts, a row each; what is not known yet is read in one call of the encoders.
+        """Embeddings of texts, one row each. New texts are encoded in one call of the encoders.
 
         Args:
-            texts: at least one, word for word.
-            device: where the embeddings are wanted.
+            texts: at least one text.
+            device: device of the embeddings.
         """
-        self._learn(texts)
+        self._load(texts)
         distinct = list(dict.fromkeys(texts))
         for text in distinct:
             self._known[text] = self._known[text].to(device)
@@ -114,23 +116,23 @@ class PromptEmbedder:
         return table[torch.tensor([row[text] for text in texts], device=device)]
 
     def _rows(self, prompt: Prompt, rows: int, device: torch.device | str) -> TextEmbeddings:
-        """B rows; one text's are views of the same memory."""
+        """B rows, which share memory for a single text."""
         texts = listed(prompt)
         if not isinstance(prompt, str) and len(texts) != rows:
-            raise ValueError(f"there are {len(texts)} prompts for {rows} rows: give one text, or one for each row")
+            raise ValueError(f"there are {len(texts)} prompts for {rows} rows: use one prompt, or one per row")
         return expanded(self.texts(texts[:1], device), rows) if len(set(texts)) == 1 else self.texts(texts, device)
 
-    def _learn(self, texts: Sequence[str]) -> None:
-        """Make texts known, from disk or by the encoders, and say what of them the encoders did not see."""
+    def _load(self, texts: Sequence[str]) -> None:
+        """Put texts into memory, from disk or from the encoders, and warn about truncated ones."""
         missing = [text for text in dict.fromkeys(texts) if text not in self._known]
-        found = {text: None if self._cache is None else self._cache.read(text) for text in missing}
-        unread = [text for text, reading in found.items() if reading is None]
-        readings = {text: reading for text, reading in found.items() if reading is not None} | self._encode(unread)
+        cached = {text: None if self._cache is None else self._cache.read(text) for text in missing}
+        new = [text for text, reading in cached.items() if reading is None]
+        readings = {text: reading for text, reading in cached.items() if reading is not None} | self._encode(new)
         for text in missing:
             self._known[text] = readings[text].embeddings
             for kept, cut in dict.fromkeys(readings[text].truncated):
                 warnings.warn(
-                    f"the prompt {text!r} is too long for a text encoder, which reads {kept!r} and not {cut!r}",
+                    f"the prompt {text!r} is too long for a text encoder, which uses {kept!r} and cuts off {cut!r}",
                     stacklevel=2,
                 )
 
@@ -144,7 +146,7 @@ class PromptEmbedder:
         finally:
             self.encoder.release()
         readings = {
-            text: Reading(embeddings[torch.tensor([i])], truncated[i])  # a copy, which does not hold the whole batch
+            text: Reading(embeddings[torch.tensor([i])], truncated[i])  # a copy, so that the batch can be freed
             for i, text in enumerate(texts)
         }
         if self._cache is not None:
@@ -154,11 +156,11 @@ class PromptEmbedder:
 
 
 def listed(prompt: Prompt) -> list[str]:
-    """The texts of a prompt."""
+    """The texts of a prompt as a list."""
     return [prompt] if isinstance(prompt, str) else list(prompt)
 
 
 def expanded(embeddings: TextEmbeddings, rows: int) -> TextEmbeddings:
-    """One row as B rows that share its memory."""
+    """Expand one row to B rows that share its memory."""
     pooled, mask = (None if part is None else part.expand(rows, -1) for part in (embeddings.pooled, embeddings.mask))
     return TextEmbeddings(embeddings.tokens.expand(rows, -1, -1), pooled, mask)

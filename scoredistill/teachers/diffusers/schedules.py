@@ -1,4 +1,4 @@
-"""The noise schedule that a scheduler of diffusers describes."""
+"""Noise schedules and prediction types of diffusers' schedulers."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ def is_flow(scheduler: Any) -> bool:
 
 
 def schedule_of(scheduler: Any) -> Schedule:
-    """alpha and sigma of the process that a scheduler's config names; how the scheduler would sample it is left aside.
+    """The noise schedule of a scheduler's config. Settings of the sampler are ignored.
 
-    A flow's `shift` is left aside too: it only moves the times at which a sampler stops.
+    A flow's `shift` is ignored too, because it only changes the sampler's times.
 
     Args:
-        scheduler: of diffusers.
+        scheduler: a scheduler of diffusers.
 
     Raises:
-        ValueError: if it has neither betas nor a flow.
+        ValueError: if it has no betas and is not a flow.
     """
     config = scheduler.config
     if is_flow(scheduler):
         return FlowSchedule()
     if not hasattr(scheduler, "betas"):
         raise ValueError(
-            f"model: the schedule of a {type(scheduler).__name__} is not known; known are schedulers with betas (DDPM, "
-            "DDIM, PNDM, Euler, DPMSolver, UniPC) and of flows (FlowMatchEuler)"
+            f"model: the schedule of a {type(scheduler).__name__} is not supported; supported are schedulers with "
+            "betas (DDPM, DDIM, PNDM, Euler, DPMSolver, UniPC) and of flows (FlowMatchEuler)"
         )
     plain = config.get("trained_betas") is None and not config.get("rescale_betas_zero_snr")
     if plain and config.beta_schedule in ("linear", "scaled_linear"):
@@ -47,13 +47,13 @@ def schedule_of(scheduler: Any) -> Schedule:
 
 
 def prediction_of(scheduler: Any) -> Parameterization:
-    """What the network outputs, by its scheduler's config.
+    """The output of the network, from its scheduler's config.
 
     Args:
-        scheduler: of diffusers.
+        scheduler: a scheduler of diffusers.
 
     Raises:
-        ValueError: if that is not known.
+        ValueError: if the prediction type is not supported.
     """
     kind = "flow_prediction" if is_flow(scheduler) else scheduler.config.get("prediction_type", "epsilon")
     if kind not in _PREDICTIONS:

@@ -1,4 +1,4 @@
-"""A teacher without weights: procedural scenes, their renders and the exact score of those."""
+"""A teacher without weights: procedural scenes and the exact score of their renders."""
 
 from scoredistill.teachers.gallery.gallery import Gallery, GalleryRender
 from scoredistill.teachers.gallery.vocabulary import Phrase, Vocabulary

@@ -3,10 +3,11 @@
     p(x | prompt, camera, background) = sum_k pi_k N(x; mu_k, pixel_std^2 I + F_k^T F_k)
     mu_k = 2 (sum_g light_kg albedo_kg + (1 - opacity_k) (1 + b) / 2) - 1,    F_k = d mu_k / d albedo . color_std
 
-over the K variants of the prompt's noun, rendered from the camera over the background b. Of pictures of normals the
-mean is n_k + (1 - opacity_k) b, for n_k the mean outward normal of a pixel's rays, in world axes. What is not said is
-averaged over: without camera the canonical ring of cameras, without prompt all nouns. Hence guidance, negative prompts
-and view words act as with a real model, while every mode, its weight and its geometry are known.
+over the K variants of the prompt's noun, rendered from the camera over the background b. For pictures of normals the
+mean is n_k + (1 - opacity_k) b, where n_k is the mean outward normal of a pixel's rays, in world axes. Missing
+conditions are averaged over: without a camera the canonical ring of cameras, without a prompt all nouns. Guidance,
+negative prompts and view words therefore act as with a real model, while all modes, their weights and their geometry
+are known.
 """
 
 from __future__ import annotations
@@ -47,13 +48,13 @@ from scoredistill.types.checks import times_of
 
 @dataclass(frozen=True)
 class GalleryRender:
-    """The K variants of a prompt from V cameras; nothing in it carries a gradient.
+    """The K variants of a prompt from V cameras, without gradients.
 
     Args:
-        rgb: (V, K, 3, H, W) what the gallery shows, colors or normals, over the background, in [-1, 1].
+        rgb: (V, K, 3, H, W) colors or normals over the background, in [-1, 1].
         opacity: (V, K, 1, H, W) covered share of each pixel, in [0, 1].
-        depth: (V, K, 1, H, W) distance along the ray through the pixel's center, world units; 0 where it meets nothing.
-        normals: (V, K, 3, H, W) outward unit normal in the world where that ray meets the surface, else 0.
+        depth: (V, K, 1, H, W) distance along the ray through the pixel's center in world units; 0 without a hit.
+        normals: (V, K, 3, H, W) outward unit normal in world axes where that ray hits the surface; 0 without a hit.
     """
 
     rgb: Tensor
@@ -65,29 +66,26 @@ class GalleryRender:
 class Gallery(Teacher):
     """Procedural scenes with the exact score of their renders: a text-to-image model without weights.
 
-    Prompts read `[a] [size] [color] noun[, front|side|back|overhead view]`, see `vocabulary()`. A color word replaces
-    the main color of every variant, a size word the size. An empty prompt is the unconditional model. With a camera,
-    a view word that holds changes nothing; one that the camera contradicts wins: the camera is turned by the least
-    angle that makes the word true. Without a camera the word restricts the ring of canonical cameras. Labels are
-    refused, embeddings ignored.
+    Prompts have the form `[a] [size] [color] noun[, front|side|back|overhead view]`, see `vocabulary()`. A color word
+    replaces the main color of all variants, and a size word their size. An empty prompt is the unconditional model. If
+    a view word contradicts the camera, the camera is turned by the smallest angle that makes the word true. Without a
+    camera, a view word restricts the ring of canonical cameras. Labels raise an error; embeddings are ignored.
 
     Args:
         schedule: noise schedule; None: cosine.
         pixel_std: standard deviation of independent pixel noise, in units of [-1, 1] values, >= 0.
-        color_std: standard deviation of every material's albedo in each channel, in display units from 0 to 1, >= 0.
-        janus: share in [0, 1] of pictures that show the object from the opposite azimuth, as a teacher does that has
-            seen more fronts than backs.
-        supersample: rays a pixel at edges, >= 1; 1 leaves them jagged.
+        color_std: standard deviation of each material's albedo in each channel, in display units from 0 to 1, >= 0.
+        janus: share of pictures of the object from the opposite azimuth, in [0, 1], which imitates a teacher whose
+            training data has more fronts than backs.
+        supersample: rays per pixel at edges, >= 1; 1: no antialiasing.
         unconditional_views: canonical cameras over which a prompt without a camera is averaged, a multiple of 4, >= 4.
-        background: color in [-1, 1] where the condition states none.
-        cache_bytes: memory for the latest renders, >= 0.
-        shows: colors, or normals: the outward unit normal's x, y and z in world axes as red, green and blue.
+        background: color for conditions without a background, in [-1, 1].
+        cache_bytes: memory for the latest renders in bytes, >= 0.
+        shows: colors or normals: the outward unit normal's x, y and z in world axes as red, green and blue.
 
     Raises:
-        ValueError: for a value outside its range, or for a spread of colors where normals are shown.
+        ValueError: if a value is outside its range, or color_std is set for pictures of normals.
     """
-
-    exact = True
 
     def __init__(
         self,
@@ -110,34 +108,37 @@ class Gallery(Teacher):
         if unconditional_views % 4:
             raise ValueError(f"unconditional_views must be a multiple of 4, got {unconditional_views}")
         if len(background) != 3:
-            raise ValueError(f"a background has three channels; got {tuple(background)}")
+            raise ValueError(f"a background must have three channels; got {tuple(background)}")
         if shows == "normals" and color_std > 0:
-            raise ValueError(f"normals have no colors: with shows: normals, color_std has to be 0, got {color_std}")
+            raise ValueError(f"normals have no colors: with shows: normals, color_std must be 0, got {color_std}")
         self.pixel_std = pixel_std
         self.settings = Settings(color_std, janus, unconditional_views, tuple(background), shows)
         self._vocabulary = Vocabulary(tuple(SCENES))
         self._pictures = Pictures(supersample, cache_bytes)
 
     def vocabulary(self) -> Vocabulary:
-        """The words that prompts may use."""
+        """The words of prompts."""
         return self._vocabulary
 
     def check(self, prompt: Prompt | None) -> None:
-        """Refuse a prompt that the gallery cannot show.
+        """Check that the gallery supports a prompt.
+
+        Args:
+            prompt: one or several prompts, or None.
 
         Raises:
-            ValueError: that names the unknown word and lists the vocabulary.
+            ValueError: if a word is unknown. The message lists the vocabulary.
         """
         for text in [prompt] if prompt is None or isinstance(prompt, str) else prompt:
             self._vocabulary.parse(text)
 
     def variant_count(self, prompt: str | None) -> int:
-        """K, the number of the prompt's variants; of all nouns' where it names none."""
+        """K, the number of the prompt's variants; without a noun, that of all nouns."""
         phrase = self._vocabulary.parse(prompt)
         return len(models(phrase.noun, phrase.size))
 
     def weights(self, prompt: str | None) -> Tensor:
-        """Probability of each variant, (K,) float64. Variants of a noun are equally likely, and so are nouns."""
+        """Probability of each variant, (K,) float64. Nouns are equally likely, and so are the variants of a noun."""
         return variant_weights(self._vocabulary.parse(prompt))
 
     def forward(self, x_t: Tensor, t: float | Tensor, condition: Condition | None = None) -> Prediction:
@@ -148,11 +149,11 @@ class Gallery(Teacher):
         return self._posterior(x_t, t, condition).log_prob
 
     def responsibilities(self, x_t: Tensor, t: float | Tensor, condition: Condition | None = None) -> Tensor:
-        """p(variant | x_t), summed over the cameras where several are averaged; (B, K).
+        """p(variant | x_t), (B, K), summed over cameras if the condition has none.
 
         Args:
             x_t: (B, 3, H, W).
-            t: (B,).
+            t: in [0, 1]: a number, or (B,).
             condition: prompts with the same number of variants each.
 
         Raises:
@@ -161,7 +162,7 @@ class Gallery(Teacher):
         phrases = phrases_of(condition, len(x_t), self._vocabulary)
         counts = {len(models(phrase.noun, phrase.size)) for phrase in phrases}
         if len(counts) != 1:
-            raise ValueError(f"prompts with different numbers of variants, {sorted(counts)}, have no common columns")
+            raise ValueError(f"the prompts have different numbers of variants, {sorted(counts)}")
         joint = self._posterior(x_t, t, condition).responsibilities
         return joint.reshape(len(x_t), -1, counts.pop()).sum(1)
 
@@ -169,13 +170,13 @@ class Gallery(Teacher):
     def renders(
         self, prompt: str | None, camera: Camera, height: int, width: int, background: Tensor | None = None
     ) -> GalleryRender:
-        """The prompt's variants as the cameras see them.
+        """Render the prompt's variants.
 
         Args:
-            prompt: a view word turns cameras that contradict it.
-            camera: V cameras; their floating point type and device are the result's.
-            height, width: pixels.
-            background: (V, 3) in [-1, 1]; None: the gallery's own.
+            prompt: the prompt. A view word turns cameras that contradict it.
+            camera: V cameras. The result has their dtype and device.
+            height, width: size of the pictures in pixels.
+            background: (V, 3) in [-1, 1]; None: the gallery's background.
         """
         phrase = self._vocabulary.parse(prompt)
         light = self._pictures(phrase, obey(camera, phrase.view), height, width)
@@ -189,18 +190,22 @@ class Gallery(Teacher):
         """Signed distance bound of one variant's surface: 1-Lipschitz, zero on the surface, negative inside.
 
         Args:
-            prompt, variant: which; the view is ignored.
-            points: (N, 3) world units.
+            prompt: the prompt; its view word is ignored.
+            variant: index of the variant.
+            points: (N, 3) in world units.
 
         Returns:
-            (N,) with the points' floating point type.
+            (N,) with the points' dtype.
         """
         scene = self._scene(prompt, variant, points)
         return torch.cat([bound for bound, _ in scene.distances(points, variant)])
 
     @torch.no_grad()
     def albedo(self, prompt: str, variant: int, points: Tensor) -> Tensor:
-        """Color of the material nearest to each point, (N, 3) -> (N, 3) in [0, 1]."""
+        """Color of the nearest material at points (N, 3), (N, 3) in [0, 1].
+
+        Arguments are those of `distance`.
+        """
         scene = self._scene(prompt, variant, points)
         nearest = torch.cat([part for _, part in scene.distances(points, variant)])
         return albedo(self._vocabulary.parse(prompt), points)[variant, scene.material[nearest]]
@@ -209,7 +214,8 @@ class Gallery(Teacher):
         """One variant's surface by marching cubes, watertight, with the materials' colors at the vertices.
 
         Args:
-            prompt, variant: which.
+            prompt: the prompt; its view word is ignored.
+            variant: index of the variant.
             resolution: samples along each side of the volume.
         """
         bound = RADIUS * (1 + 2 / resolution)
@@ -223,16 +229,16 @@ class Gallery(Teacher):
     def sample(
         self, n: int, condition: Condition | None, height: int, width: int, rng: torch.Generator | None = None
     ) -> Tensor:
-        """Clean pictures from p(x | condition).
+        """Draw clean pictures from p(x | condition).
 
         Args:
             n: number of pictures; a condition's cameras, backgrounds and lists of prompts have n rows.
-            condition: None: any noun from any canonical camera.
-            height, width: pixels.
+            condition: the condition; None: any noun from any canonical camera.
+            height, width: size of the pictures in pixels.
             rng: CPU generator; None: torch's global one.
 
         Returns:
-            (n, 3, height, width) float32 around [-1, 1], or the cameras' floating point type on their device.
+            (n, 3, height, width), in about [-1, 1], with the cameras' dtype and device, or float32 without cameras.
         """
         camera = None if condition is None else condition.camera
         like = torch.zeros(n, 3, height, width) if camera is None else camera.fov.new_zeros(n, 3, height, width)
@@ -241,13 +247,13 @@ class Gallery(Teacher):
     @torch.no_grad()
     def _mixtures(self, like: Tensor, condition: Condition | None) -> list[tuple[Group, Mixture]]:
         groups = groups_of(condition, like, self._vocabulary, self.settings)
-        # A list: a generator would leave its caller without gradients too.
+        # A list, because a suspended generator would disable gradients in its caller.
         return list(mixtures_of(groups, self._pictures, self.settings, like))
 
     def _posterior(self, x_t: Tensor, t: float | Tensor, condition: Condition | None) -> MixturePosterior:
-        """The mixtures' answers in the order of the rows, with the type of x_t; in float32 for half precision."""
+        """The posterior of each row in the dtype of x_t, or in float32 for half precision."""
         if x_t.ndim != 4 or x_t.shape[1] != 3:
-            raise ValueError(f"the gallery shows pictures (B, 3, H, W); got {tuple(x_t.shape)}")
+            raise ValueError(f"the gallery needs pictures (B, 3, H, W); got {tuple(x_t.shape)}")
         x = x_t.float() if x_t.dtype in (torch.float16, torch.bfloat16) else x_t
         t = times_of(t, x).to(x.device)
         if self.pixel_std == 0:

@@ -1,10 +1,10 @@
-"""From a condition to Gaussian mixtures: rows that ask for the same are grouped, each group has one mixture.
+"""From a condition to Gaussian mixtures: equal rows of a batch are grouped, and each group has one mixture.
 
     mu_k = 2 (sum_g light_kg albedo_kg + (1 - opacity_k) (1 + b) / 2) - 1
     F_k = color_std d mu_k / d albedo = 2 color_std light_kg for material g, in each channel
 
-Shaded color is linear in the albedo, so normally distributed albedos have exactly the covariance F_k^T F_k. Where the
-surface's normals are shown in place of colors, mu_k = n_k + (1 - opacity_k) b.
+Shaded color is linear in the albedo, so normally distributed albedos have exactly the covariance F_k^T F_k. For
+pictures of normals, mu_k = n_k + (1 - opacity_k) b.
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ class Settings:
 
 @dataclass(frozen=True)
 class Group:
-    """Rows of a batch with one mixture.
+    """Rows of a batch with the same mixture.
 
     Args:
         rows: (b,) indices into the batch, on the CPU.
-        phrase: what they ask for.
-        camera: the one camera that they share, or None.
+        phrase: their prompt.
+        camera: their one camera, or None.
         background: (3,) in [-1, 1].
     """
 
@@ -55,7 +55,7 @@ class Group:
     background: Tensor
 
     def cameras(self, settings: Settings, like: Tensor) -> tuple[Camera, Tensor]:
-        """Cameras over which the group's mixture runs, and their probabilities, (C,) each."""
+        """The C cameras of the group's mixture, and their probabilities (C,)."""
         if self.camera is None:
             ring = canonical(settings.views, self.phrase.view)
             camera = Camera(ring.pose.to(like), ring.fov.to(like))
@@ -69,12 +69,12 @@ class Group:
 
 @dataclass(frozen=True)
 class Mixture:
-    """The clean mixture of one group; its components are cameras times variants, variants running faster.
+    """The clean mixture of one group. Its components are all pairs of a camera and a variant, in camera-major order.
 
     Args:
         means: (K, D).
         log_weights: (K,).
-        factors: (K, R, D) with covariance F^T F beside the pixel noise, or None.
+        factors: (K, R, D) with covariance F^T F in addition to the pixel noise, or None.
     """
 
     means: Tensor
@@ -83,19 +83,19 @@ class Mixture:
 
 
 def phrases_of(condition: Condition | None, batch: int, vocabulary: Vocabulary) -> list[Phrase]:
-    """What each row's prompt says.
+    """The parsed prompt of each row.
 
     Raises:
-        ValueError: for a word outside the vocabulary, a label, or a number of prompts other than the batch's.
+        ValueError: if a word is not in the vocabulary, the condition has a label, or the number of prompts is not B.
     """
     if condition is None:
         return [Phrase()] * batch
     if condition.label is not None:
-        raise ValueError("the gallery has no class labels; name a noun in the prompt")
+        raise ValueError("the gallery has no class labels; use a noun in the prompt")
     if condition.prompt is None or isinstance(condition.prompt, str):
         return [vocabulary.parse(condition.prompt)] * batch
     if len(condition.prompt) != batch:
-        raise ValueError(f"{len(condition.prompt)} prompts for a batch of {batch}")
+        raise ValueError(f"the condition has {len(condition.prompt)} prompts for a batch of {batch}")
     known = {prompt: vocabulary.parse(prompt) for prompt in set(condition.prompt)}
     return [known[prompt] for prompt in condition.prompt]
 
@@ -104,69 +104,77 @@ def groups_of(condition: Condition | None, like: Tensor, vocabulary: Vocabulary,
     """Rows with the same phrase, camera and background, in order of appearance.
 
     Args:
-        condition: as many rows as `like`.
-        like: (B, ...) whose floating point type and device cameras and backgrounds take.
+        condition: B rows, or None.
+        like: (B, ...); cameras and backgrounds are converted to its dtype and device.
 
     Raises:
-        ValueError: if cameras or backgrounds are not one a row.
+        ValueError: if there is not one camera or one background per row.
     """
     batch = len(like)
     phrases = phrases_of(condition, batch, vocabulary)
     camera = None if condition is None or condition.camera is None else condition.camera
-    stated = None if condition is None else condition.background
-    for name, value in (("cameras", camera), ("backgrounds", stated)):
+    background = None if condition is None else condition.background
+    for name, value in (("cameras", camera), ("backgrounds", background)):
         if value is not None and len(value) != batch:
-            raise ValueError(f"{len(value)} {name} for a batch of {batch}")
+            raise ValueError(f"the condition has {len(value)} {name} for a batch of {batch}")
     if camera is not None:
         camera = Camera(camera.pose.to(like), camera.fov.to(like))
-    background = (like.new_tensor(settings.background).expand(batch, 3) if stated is None else stated).to(like)
-    seen = [background] if camera is None else [background, camera.pose, camera.fov]
+    if background is None:
+        background = like.new_tensor(settings.background).expand(batch, 3)
+    background = background.to(like)
+    values = [background] if camera is None else [background, camera.pose, camera.fov]
     rows: dict[tuple[Phrase, bytes], list[int]] = {}
-    for row, key in enumerate(zip(phrases, fingerprints(*seen), strict=True)):
+    for row, key in enumerate(zip(phrases, fingerprints(*values), strict=True)):
         rows.setdefault(key, []).append(row)
     return [
         Group(
-            torch.tensor(mine), phrase, None if camera is None else camera[torch.tensor(mine[:1])], background[mine[0]]
+            torch.tensor(index),
+            phrase,
+            None if camera is None else camera[torch.tensor(index[:1])],
+            background[index[0]],
         )
-        for (phrase, _), mine in rows.items()
+        for (phrase, _), index in rows.items()
     ]
 
 
 def mixtures_of(
     groups: list[Group], pictures: Pictures, settings: Settings, like: Tensor
 ) -> Iterator[tuple[Group, Mixture]]:
-    """Each group's mixture; the cameras of all groups that show one scene are rendered in one call.
+    """Each group's mixture. The cameras of all groups with the same scene are rendered in one call.
 
     Args:
-        like: (B, 3, H, W) for the pictures' size, floating point type and device.
+        groups: groups of a batch's rows.
+        pictures: the renderer.
+        settings: the gallery's options.
+        like: (B, 3, H, W) with the pictures' size, dtype and device.
     """
     scenes: dict[tuple[str | None, str | None], list[Group]] = {}
     for group in groups:
         scenes.setdefault((group.phrase.noun, group.phrase.size), []).append(group)
-    for together in scenes.values():
-        cameras, weights = zip(*(group.cameras(settings, like) for group in together), strict=True)
-        light = pictures(together[0].phrase, _joined(list(cameras)), *like.shape[-2:])
+    for members in scenes.values():
+        cameras, weights = zip(*(group.cameras(settings, like) for group in members), strict=True)
+        light = pictures(members[0].phrase, _joined(list(cameras)), *like.shape[-2:])
         start = 0
-        for group, weight in zip(together, weights, strict=True):
-            own = light[slice(start, start + len(weight))]
+        for group, weight in zip(members, weights, strict=True):
+            part = light[slice(start, start + len(weight))]
             start += len(weight)
-            yield group, _mixture(group, own, weight, settings)
+            yield group, _mixture(group, part, weight, settings)
 
 
 def variant_weights(phrase: Phrase) -> Tensor:
     """Probability of each variant, (K,) float64: nouns are equally likely, and so are the variants of a noun."""
-    named = tuple(SCENES) if phrase.noun is None else (phrase.noun,)
-    counts = [len(models(noun, phrase.size)) for noun in named]
-    return torch.cat([torch.full((n,), 1 / (n * len(named)), dtype=torch.float64) for n in counts])
+    nouns = tuple(SCENES) if phrase.noun is None else (phrase.noun,)
+    counts = [len(models(noun, phrase.size)) for noun in nouns]
+    return torch.cat([torch.full((n,), 1 / (n * len(nouns)), dtype=torch.float64) for n in counts])
 
 
 def composite(light: Light, phrase: Phrase, background: Tensor, shows: Shown = "colors") -> Tensor:
     """Pictures in [-1, 1] over backgrounds (V, 3): (V, K, 3, H, W)."""
-    behind = background[:, None, :, None, None]
+    background_color = background[:, None, :, None, None]
     if shows == "normals":
-        return light.facing + (1 - light.opacity) * behind
-    shown = torch.einsum("vkghw,kgc->vkchw", light.light, albedo(phrase, background))
-    return 2 * shown + (1 - light.opacity) * (behind + 1) - 1
+        return light.facing + (1 - light.opacity) * background_color
+    color = torch.einsum("vkghw,kgc->vkchw", light.light, albedo(phrase, background))
+    return 2 * color + (1 - light.opacity) * (background_color + 1) - 1
 
 
 def _mixture(group: Group, light: Light, weight: Tensor, settings: Settings) -> Mixture:
@@ -177,7 +185,7 @@ def _mixture(group: Group, light: Light, weight: Tensor, settings: Settings) -> 
     log_weights = (weight[:, None] * variant).reshape(-1).log()
     if color_std == 0:
         return Mixture(means, log_weights, None)
-    # One factor a material and channel: the material's light in that channel, nothing in the others.
+    # One factor per material and channel: the material's light in that channel, 0 in the others.
     channels = torch.eye(3, dtype=means.dtype, device=means.device)
     factors = 2 * color_std * torch.einsum("vkghw,cd->vkgcdhw", light.light, channels)
     return Mixture(means, log_weights, factors.reshape(cameras * variants, materials * 3, 3 * height * width))

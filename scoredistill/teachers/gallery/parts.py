@@ -1,4 +1,4 @@
-"""Parts: solids with a color and a place, the words in which the scenes are written."""
+"""Parts of scenes: solids with a material and a position."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 from scoredistill.teachers.gallery.sdf import shape_row
 
 EDGE = 0.02
-"""Default rounding of edges. Above zero, as a sharp edge has no normal and aliases."""
+"""Default radius of rounded edges. It is above zero, because a sharp edge has no normal and aliases."""
 
 
 def _rotation(axis: str, degrees: float) -> Tensor:
@@ -26,14 +26,14 @@ def _rotation(axis: str, degrees: float) -> Tensor:
 
 @dataclass(frozen=True)
 class Part:
-    """A solid, the affine map that places it, and its material.
+    """A solid, its affine map to the world, and its material.
 
     Args:
-        shape: numbers of `sdf.shape_row`.
-        material: name of the material; a model's colors say which color that is.
+        shape: numbers from `sdf.shape_row`.
+        material: name of the material, a key of the model's colors.
         linear: (3, 3) float64, solid to world: a rotation times a diagonal stretch.
-        center: (3,) float64, where the solid's origin lies.
-        bend: 2 / c for a solid whose strongest hollow has radius of curvature c, own units; 0 if it is convex.
+        center: (3,) float64, position of the solid's origin.
+        bend: 2 / c for a solid whose smallest concave radius of curvature is c, in its own units; 0 if it is convex.
     """
 
     shape: tuple[float, ...]
@@ -56,10 +56,9 @@ class Part:
         return replace(self, linear=scale * self.linear, center=scale * self.center)
 
     def support(self, directions: Tensor) -> Tensor:
-        """max over the solid's points p of p . direction, (N, 3) -> (N,), the cut left out.
+        """max over the solid's points p of p . direction, (N, 3) -> (N,), without the cut.
 
-        It bounds the solid exactly: its maximum over unit directions is the distance of the farthest point from the
-        origin.
+        Its maximum over unit directions is the distance of the farthest point from the origin.
         """
         a, c, r, _, h, taper, _, _, edge, _ = self.shape
         x, y, z = (directions @ self.linear).unbind(-1)
@@ -69,7 +68,7 @@ class Part:
         return reach + directions @ self.center
 
     def box(self) -> tuple[list[float], list[float]]:
-        """Lower and upper corner of the solid in its own frame."""
+        """Lower and upper corner of the solid's bounding box in its own frame."""
         a, c, r, _, h, taper, _, _, edge, clip = self.shape
         x, y, z = a + r + taper + edge, h + edge, c + r + taper + edge
         return [max(-x, clip), -y, -z], [x, y, z]
@@ -81,41 +80,41 @@ def _part(material: str, bend: float = 0.0, stretch: tuple[float, float, float] 
 
 
 def sphere(material: str, radius: float) -> Part:
-    """A ball about the origin."""
+    """A ball around the origin."""
     return _part(material, edge=radius)
 
 
 def ellipsoid(material: str, x: float, y: float, z: float) -> Part:
-    """A ball stretched to the half axes x, y, z."""
+    """An ellipsoid with half axes x, y, z."""
     return _part(material, stretch=(x, y, z), edge=1.0)
 
 
 def dome(material: str, x: float, y: float, z: float, cut: float = 0.0) -> Part:
-    """The part of an ellipsoid above `cut` of its height, in (-1, 1); 0 leaves the upper half."""
-    # The solid is cut along its x; a quarter turn brings that upright, and the stretch follows it.
+    """The part of an ellipsoid above a relative height `cut` in (-1, 1); 0: the upper half."""
+    # The solid is cut along its x axis, so it is turned upright, and the stretch with it.
     linear = _rotation("z", 90) @ torch.diag(torch.tensor([y, x, z], dtype=torch.float64))
     return replace(_part(material, edge=1.0, clip=cut), linear=linear)
 
 
 def box(material: str, x: float, y: float, z: float, edge: float = EDGE) -> Part:
-    """A box with half sides x, y, z and edges rounded by `edge`, which the half sides include."""
+    """A box with half sides x, y, z, which include the rounded edges of radius `edge`."""
     return _part(material, a=x - edge, c=z - edge, h=y - edge, edge=edge)
 
 
 def cylinder(material: str, radius: float, half: float, edge: float = EDGE) -> Part:
-    """An upright cylinder of half height `half`, its rim rounded by `edge`."""
+    """An upright cylinder of half height `half`, with rims rounded by `edge`."""
     return _part(material, r=radius - edge, h=half - edge, edge=edge)
 
 
 def cone(material: str, bottom: float, top: float, half: float, edge: float = EDGE) -> Part:
-    """An upright cone cut short, `bottom` and `top` radius in either order, rounded by `edge`."""
+    """An upright truncated cone with radii `bottom` and `top`, rounded by `edge`."""
     if top > bottom:
         return cone(material, top, bottom, half, edge).turned("z", 180)
     return _part(material, r=max(top - edge, 0.0), taper=bottom - max(top, edge), h=half - edge, edge=edge)
 
 
 def pyramid(material: str, x: float, z: float, inset: float, half: float, edge: float = EDGE) -> Part:
-    """A block whose half sides x, z shrink by `inset` from bottom to top: roofs and hulls."""
+    """A block whose half sides x, z decrease by `inset` from bottom to top, for roofs and hulls."""
     return _part(material, a=x - inset - edge, c=z - inset - edge, taper=inset, h=half - edge, edge=edge)
 
 
@@ -125,16 +124,16 @@ def capsule(material: str, radius: float, half: float) -> Part:
 
 
 def torus(material: str, radius: float, tube: float) -> Part:
-    """A ring about the y axis; `radius` to the middle of a tube of radius `tube`."""
+    """A ring around the y axis; `radius` is the distance to the middle of a tube of radius `tube`."""
     return _part(material, bend=2 / (radius - tube), r=radius, wall=0.0, edge=tube)
 
 
 def cup(material: str, radius: float, half: float, wall: float) -> Part:
-    """An upright tube, open at both ends, `radius` outside, walls `wall` thick with round rims."""
+    """An upright tube, open at both ends, with outer radius `radius`, wall thickness `wall` and round rims."""
     edge = 0.45 * wall
     return _part(material, bend=2 / (radius - wall), r=radius - edge, h=half - edge, wall=0.5 * wall - edge, edge=edge)
 
 
 def stretched(part: Part, x: float, y: float, z: float) -> Part:
-    """A solid that has not been turned yet, stretched along its axes."""
+    """Stretch a solid along its axes. It must not have been turned."""
     return replace(part, linear=part.linear @ torch.diag(torch.tensor([x, y, z], dtype=torch.float64)))

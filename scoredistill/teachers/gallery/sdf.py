@@ -1,4 +1,4 @@
-"""Signed distance to one family of solids that holds spheres, boxes, cylinders, cones, tori, capsules and tubes.
+"""Signed distance to a family of solids: spheres, boxes, cylinders, cones, tori, capsules and tubes.
 
 A solid of the family is a rounded rectangle in the plane (x, z), optionally hollowed to a wall, extruded along y,
 widened linearly toward the bottom, inflated by `edge` and cut at `x >= clip`:
@@ -6,12 +6,12 @@ widened linearly toward the bottom, inflated by `edge` and cut at `x >= clip`:
     q = signed distance to the rounded rectangle (half sides a and c, corner radius r)     q <- |q + w| - w for a wall
     d = signed distance of (q, y) to the trapezium {|y| <= h, q <= taper (h - y) / 2h} - edge
 
-q is 1-Lipschitz in (x, z), so (x, y, z) -> (q, y) does not stretch distances and d is a 1-Lipschitz lower bound of the
-distance, whatever the parameters. Without wall it is convex in (x, y, z). One formula for all solids lets parts of all
-kinds be evaluated in the same vectorized call.
+q is 1-Lipschitz in (x, z), so (x, y, z) -> (q, y) does not stretch distances, and d is a 1-Lipschitz lower bound of the
+distance for all parameters. Without a wall it is convex in (x, y, z). With one formula for all solids, all parts are
+evaluated in one vectorized call.
 
-Construction after the uber primitive of Leonard Ritter and others, https://www.shadertoy.com/view/MsVGWG, 2016; plain
-primitives and the rules of composition: Inigo Quilez, https://iquilezles.org/articles/distfunctions, 2008.
+The construction follows the uber primitive of Leonard Ritter and others, https://www.shadertoy.com/view/MsVGWG, 2016.
+Primitives and rules of composition: Inigo Quilez, https://iquilezles.org/articles/distfunctions, 2008.
 """
 
 from __future__ import annotations
@@ -35,15 +35,15 @@ def shape_row(
     wall: float | None = None,
     clip: float | None = None,
 ) -> tuple[float, ...]:
-    """The numbers of a solid, in the order of `distance`; lengths in the solid's own units."""
+    """The numbers that describe a solid, in the order of `distance`. Lengths are in the solid's units."""
     slant = taper * taper + 4 * h * h
-    wall = min(a, c) + r + 1.0 if wall is None else wall  # thicker than the solid: |q + w| - w = q everywhere
+    wall = min(a, c) + r + 1.0 if wall is None else wall  # thicker than the solid, so that |q + w| - w = q
     clip = -1e6 if clip is None else clip
     return a, c, r, wall, h, taper, 2 * h, 1 / slant if slant > 0 else 0.0, edge, clip
 
 
 def distance(shape: Sequence[Tensor], x: Tensor, y: Tensor, z: Tensor) -> Tensor:
-    """Signed distance in the solid's own frame, negative inside.
+    """Signed distance in the solid's frame, negative inside.
 
     Args:
         shape: `SHAPE_ROWS` tensors that broadcast with the coordinates.
@@ -62,13 +62,13 @@ def distance(shape: Sequence[Tensor], x: Tensor, y: Tensor, z: Tensor) -> Tensor
     low_q, high_q = (q - taper).clamp_(min=0), q.clamp(min=0)
     torch.minimum(squared, low_q.square_().addcmul_(bottom, bottom), out=squared)
     torch.minimum(squared, high_q.square_().addcmul_(top, top), out=squared)
-    # Negative inside the trapezium. A flat one (h = taper = 0) has no inside, and gives +0 here.
+    # Negative inside the trapezium. A flat trapezium (h = taper = 0) has no interior and gives +0 here.
     side = torch.maximum((q * height).addcmul_(top, taper), y.abs() - h)
     return torch.maximum(squared.sqrt_().copysign_(side).sub_(edge), clip - x)
 
 
 def gradient(shape: Sequence[Tensor], x: Tensor, y: Tensor, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The distance's gradient in the solid's own frame, a unit vector wherever the distance is differentiable.
+    """The distance's gradient in the solid's frame, a unit vector wherever the distance is differentiable.
 
     Args:
         shape: as for `distance`.
@@ -87,7 +87,7 @@ def gradient(shape: Sequence[Tensor], x: Tensor, y: Tensor, z: Tensor) -> tuple[
 
     top, bottom = y - h, y + h
     along = ((q * taper - top * height) * slant).clamp(0, 1)
-    # From the nearest point of each of the trapezium's edges to (q, y): the shortest of them is the gradient.
+    # Vectors from the nearest point of each of the trapezium's edges to (q, y). The shortest is the gradient.
     near_q, near_y = q - taper * along, top + height * along
     near = near_q * near_q + near_y * near_y
     for other_q, other_y in (((q - taper).clamp(min=0), bottom), (q.clamp(min=0), top)):

@@ -1,4 +1,4 @@
-"""Models (lists of parts with colors) and the table of tensors into which several of them are compiled."""
+"""Models, which are lists of parts with colors, and tables, which are several models as tensors."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from scoredistill.teachers.gallery.parts import Part
 from scoredistill.teachers.gallery.sdf import distance
 
 RADIUS = 0.8
-"""Every model fits the ball of this radius about the origin, world units."""
+"""Radius of the ball around the origin that contains all models, in world units."""
 
 POINTS_AT_ONCE = 1 << 18
-"""Points of one vectorized distance evaluation, which bounds its memory."""
+"""Maximum number of pairs of a point and a part in one evaluation of distances, which bounds memory."""
 
 
 @dataclass(frozen=True)
@@ -25,28 +25,28 @@ class Model:
     """One variant of a noun.
 
     Args:
-        parts: their union is the object.
-        colors: material -> display color, each channel in [0, 1]; "main" is the one that a color word replaces.
+        parts: parts whose union is the object.
+        colors: from material to display color, each channel in [0, 1]; a color word replaces the color of "main".
     """
 
     parts: tuple[Part, ...]
     colors: dict[str, tuple[float, float, float]]
 
     def fitted(self, radius: float) -> Model:
-        """Centered, and scaled so that its farthest point lies `radius` from the origin."""
+        """The model centered, and scaled so that its farthest point is at distance `radius` from the origin."""
         axes = torch.eye(3, dtype=torch.float64)
         high = torch.stack([part.support(axes) for part in self.parts]).amax(0)
         low = -torch.stack([part.support(-axes) for part in self.parts]).amax(0)
         shift = (-(low + high) / 2).tolist()
         parts = [part.at(*shift) for part in self.parts]
         directions = _directions(4096)
-        # 4096 directions lie within 2.5 degrees of every direction, so that they miss at most .1% of the reach.
+        # Every direction is within 2.5 degrees of one of 4096, so that they miss at most .1% of the reach.
         reach = 1.001 * max(part.support(directions).max().item() for part in parts)
         return replace(self, parts=tuple(part.resized(radius / reach) for part in parts))
 
 
 def _directions(n: int) -> Tensor:
-    """n directions spread evenly over the sphere by the Fibonacci lattice, (n, 3) float64."""
+    """n evenly spread directions, a Fibonacci lattice on the sphere, (n, 3) float64."""
     i = torch.arange(n, dtype=torch.float64) + 0.5
     height, angle = 1 - 2 * i / n, math.pi * (1 + math.sqrt(5)) * i
     radius = (1 - height * height).sqrt()
@@ -55,17 +55,17 @@ def _directions(n: int) -> Tensor:
 
 @dataclass(frozen=True)
 class Table:
-    """The parts of K models as tensors: M parts, G materials at most.
+    """The M parts of K models as tensors, with at most G materials per model.
 
     Args:
         shape: (10, M) numbers of the solids, see `sdf.distance`.
-        inverse: (M, 3, 3) world to solid, `center` (M, 3) the solids' origins in the world.
-        least: (M,) least scale of the solid's map: solid's distance times it bounds the world's from below.
-        low, high: (M, 3) corners of the solid's box in its own frame.
-        reach: (M,) radius about `center` that holds the part.
+        inverse: (M, 3, 3) world to solid; `center` (M, 3) are the solids' origins in the world.
+        least: (M,) smallest scale of the solid's map; times the solid's distance, a lower bound of the world's.
+        low, high: (M, 3) corners of the solid's bounding box in its own frame.
+        reach: (M,) radius of the ball around `center` that contains the part.
         bend: (M,) bound on the concave curvature of a solid's distance, see `Part.bend`.
-        model: (M,) index of the model that owns each part; `material` (M,) its index among the model's materials.
-        members: (K, P) each model's parts, -1 where it has fewer than P.
+        model: (M,) index of each part's model; `material` (M,) is its index among the model's materials.
+        members: (K, P) indices of each model's parts, padded with -1.
         materials: G, the largest number of materials of a model.
     """
 
@@ -84,10 +84,10 @@ class Table:
 
     @classmethod
     def compile(cls, models: Sequence[Model]) -> Table:
-        """From K models, in float64 on the CPU."""
+        """The table of K models, in float64 on the CPU."""
         parts = [(k, part) for k, model in enumerate(models) for part in model.parts]
         linear = torch.stack([part.linear for _, part in parts])
-        scales = linear.norm(dim=1)  # of a rotation times a stretch: the columns' lengths
+        scales = linear.norm(dim=1)  # the columns' lengths of a rotation times a stretch
         boxes = torch.tensor([part.box() for _, part in parts], dtype=torch.float64)
         corners = boxes.abs().amax(1)
         materials = [list(model.colors) for model in models]
@@ -95,8 +95,8 @@ class Table:
         width = max(len(m.parts) for m in models)
         members = torch.full((len(models), width), -1)
         for k in range(len(models)):
-            mine = (model == k).nonzero()[:, 0]
-            members[k, : len(mine)] = mine
+            index = (model == k).nonzero()[:, 0]
+            members[k, : len(index)] = index
         return cls(
             shape=torch.tensor([part.shape for _, part in parts], dtype=torch.float64).T.contiguous(),
             inverse=torch.linalg.inv(linear),
@@ -122,21 +122,21 @@ class Table:
         )
 
     def to(self, like: Tensor) -> Table:
-        """The same table on the device of `like` and with its floating point type."""
+        """The table with the device and dtype of `like`."""
         moved = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "materials"}
         for name, value in moved.items():
             moved[name] = value.to(like) if value.is_floating_point() else value.to(like.device)
         return replace(self, **moved)
 
     def distances(self, points: Tensor, model: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Distance bound and nearest part at points (N, 3) of one model, in chunks of (n,) each."""
-        mine = self.members[model]
-        mine = mine[mine >= 0]
-        shape = [row[:, None] for row in self.shape[:, mine]]
-        for chunk in points.split(max(1, POINTS_AT_ONCE // len(mine))):
-            x, y, z = torch.einsum("mij,nmj->imn", self.inverse[mine], chunk[:, None] - self.center[mine])
-            bound, index = (distance(shape, x, y, z) * self.least[mine][:, None]).min(dim=0)
-            yield bound, mine[index]
+        """Distance bounds and nearest parts of one model at points (N, 3), in chunks of (n,) each."""
+        members = self.members[model]
+        members = members[members >= 0]
+        shape = [row[:, None] for row in self.shape[:, members]]
+        for chunk in points.split(max(1, POINTS_AT_ONCE // len(members))):
+            x, y, z = torch.einsum("mij,nmj->imn", self.inverse[members], chunk[:, None] - self.center[members])
+            bound, index = (distance(shape, x, y, z) * self.least[members][:, None]).min(dim=0)
+            yield bound, members[index]
 
 
 def _reach(part: Part, corner: Tensor) -> float:
@@ -144,7 +144,7 @@ def _reach(part: Part, corner: Tensor) -> float:
     if torch.allclose(part.linear.norm(dim=0), part.linear.norm(dim=0).mean()):
         radius = math.hypot(math.hypot(a, c) + r + taper, h) + edge
         return radius * part.linear[:, 0].norm().item()
-    # Under a stretch: the ball about the image of the box, or for an ellipsoid (all but `edge` zero) its longest axis.
+    # With a stretch: the ball around the image of the box, or for an ellipsoid (all but `edge` zero) its longest axis.
     if max(a, c, r, h, taper) == 0:
         return edge * part.linear.norm(dim=0).max().item()
     return (part.linear.norm(dim=0) * corner).norm().item()

@@ -1,4 +1,4 @@
-"""View words and cameras: which directions are "front view", "side view", "back view" and "overhead view".
+"""View words and cameras: the directions of "front view", "side view", "back view" and "overhead view".
 
     front       azimuth within 45 degrees of 0         back    azimuth within 45 degrees of 180
     side        all other azimuths                     overhead    elevation of 60 degrees or more, any azimuth
@@ -19,21 +19,21 @@ View = Literal["front", "side", "back", "overhead"]
 
 HALF_SECTOR = 45.0
 OVERHEAD = 60.0
-"""Limits of the views, degrees."""
+"""Limits of the views in degrees."""
 
 RADIUS, FOV, ELEVATION, ELEVATION_OVERHEAD = 2.6, 40.0, 15.0, 75.0
-"""The canonical cameras: world units and degrees."""
+"""The canonical cameras, in world units and degrees."""
 
 
 def canonical(count: int, view: View | None = None) -> Camera:
-    """The fixed cameras over which a prompt without a camera is averaged: a ring, or those of it that a word allows.
+    """The fixed cameras over which a prompt without a camera is averaged: a ring, restricted to a view.
 
     Args:
-        count: cameras of the full ring, a multiple of 4 so that every view has some.
-        view: "overhead" asks for a ring of its own, looking down from an elevation of 75 degrees.
+        count: number of cameras in the full ring, a multiple of 4 so that each view has some.
+        view: the view; "overhead": another ring at an elevation of 75 degrees; None: the full ring.
 
     Returns:
-        float64 cameras, azimuth ascending from 0.
+        float64 cameras in the order of azimuth, starting from 0.
     """
     azimuth = torch.arange(count, dtype=torch.float64) * (360 / count)
     from_front = 180 - (azimuth - 180).abs()
@@ -47,14 +47,14 @@ def canonical(count: int, view: View | None = None) -> Camera:
 
 
 def obey(camera: Camera, view: View | None) -> Camera:
-    """Turn cameras that contradict a view word by the least angle that makes it true; others are left as they are.
+    """Turn cameras that contradict a view word by the smallest angle that makes it true. Others are unchanged.
 
-    The camera swings about the origin, along its parallel and then its meridian, at its own distance. So a negative
-    prompt "a mug, front view" asked at the back is about pictures of the front, as with a model that sees no camera.
+    The camera turns around the origin, along its parallel and then its meridian, at its distance. A negative prompt
+    "a mug, front view" at a camera behind the object thus means pictures of the front, as in a model without cameras.
 
     Args:
         camera: V cameras.
-        view: None changes nothing.
+        view: the view; None: no change.
     """
     if view is None:
         return camera
@@ -65,18 +65,18 @@ def obey(camera: Camera, view: View | None) -> Camera:
         case "front":
             turned, raised = azimuth.clamp(-HALF_SECTOR, HALF_SECTOR), elevation.clamp(max=OVERHEAD)
         case "back":
-            behind = (azimuth % 360 - 180).clamp(-HALF_SECTOR, HALF_SECTOR)
-            turned, raised = behind + 180, elevation.clamp(max=OVERHEAD)
+            from_back = (azimuth % 360 - 180).clamp(-HALF_SECTOR, HALF_SECTOR)
+            turned, raised = from_back + 180, elevation.clamp(max=OVERHEAD)
         case "side":
-            beside = azimuth.abs().clamp(HALF_SECTOR, 180 - HALF_SECTOR)
-            turned, raised = torch.where(azimuth < 0, -beside, beside), elevation.clamp(max=OVERHEAD)
+            from_front = azimuth.abs().clamp(HALF_SECTOR, 180 - HALF_SECTOR)
+            turned, raised = torch.where(azimuth < 0, -from_front, from_front), elevation.clamp(max=OVERHEAD)
     turn = _about_y(turned) @ _about_x(elevation - raised) @ _about_y(-azimuth)
     kept = ((turned - azimuth) % 360 == 0) & (raised == elevation)
     return Camera(torch.where(kept[:, None, None], camera.pose, turn @ camera.pose), camera.fov)
 
 
 def opposite(camera: Camera) -> Camera:
-    """The cameras on the other side: half a turn about the y axis."""
+    """The cameras on the opposite side, turned by 180 degrees around the y axis."""
     return Camera(_about_y(torch.full_like(camera.fov, 180.0)) @ camera.pose, camera.fov)
 
 

@@ -1,4 +1,4 @@
-"""The gallery's words: `[a] [size] [color] noun[, view view]`."""
+"""The gallery's prompts, `[a] [size] [color] noun[, view view]`, and their parser."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ COLORS: dict[str, tuple[float, float, float]] = {
     "grey": (0.55, 0.57, 0.60),
     "black": (0.13, 0.13, 0.15),
 }
-"""Color words and the albedo that they give to a model's main material, display values in [0, 1]."""
+"""Color words, and the albedo of a model's main material, display values in [0, 1]."""
 
 SIZES: dict[str, float] = {"tiny": 0.34, "small": 0.5, "big": 0.8, "large": 0.8}
-"""Size words and the radius of the ball about the origin that the object then fills, world units."""
+"""Size words, and the object's radius around the origin in world units."""
 
 DEFAULT_SIZE = 0.7
-"""The ball's radius without a size word."""
+"""The radius without a size word."""
 
 ARTICLES = ("a", "an", "the", "one")
 
 
 @dataclass(frozen=True)
 class Phrase:
-    """A prompt, understood. A field that is None was not mentioned; no noun means any of them.
+    """A parsed prompt.
 
     Args:
-        noun, color, size, view: words of the vocabulary.
+        noun, color, size, view: words of the vocabulary, or None if the prompt has none of that kind.
     """
 
     noun: str | None = None
@@ -50,7 +50,7 @@ class Phrase:
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """All words that a prompt may use.
+    """All words of prompts.
 
     Args:
         nouns, colors, sizes, views: the words of each kind.
@@ -68,13 +68,13 @@ class Vocabulary:
         )
 
     def parse(self, prompt: str | None) -> Phrase:
-        """Understand a prompt; None and an empty one say nothing, which is the unconditional model.
+        """Parse a prompt. None and the empty prompt are the unconditional model.
 
         Args:
-            prompt: for instance "a small blue mushroom, side view"; upper and lower case are the same.
+            prompt: for example "a small blue mushroom, side view". Case is ignored.
 
         Raises:
-            ValueError: for a word outside the vocabulary, which it names, two words of a kind, or no noun.
+            ValueError: if a word is not in the vocabulary, there are two words of a kind, or the noun is missing.
         """
         text = (prompt or "").lower().strip().rstrip(".")
         if not text:
@@ -84,22 +84,22 @@ class Vocabulary:
         words = head.split()
         words = words[1:] if words and words[0] in ARTICLES else words
         kinds: dict[str, Sequence[str]] = {"noun": self.nouns, "color": self.colors, "size": self.sizes}
-        found: dict[str, str] = {}
+        parsed: dict[str, str] = {}
         for word in words:
             kind = next((kind for kind, known in kinds.items() if word in known), None)
             if kind is None:
-                raise ValueError(f"unknown word {word!r} in prompt {prompt!r}; the gallery knows {self}")
-            if kind in found:
-                raise ValueError(f"prompt {prompt!r} has two {kind}s, {found[kind]!r} and {word!r}")
-            found[kind] = word
-        if "noun" not in found or words[-1] != found["noun"]:
-            raise ValueError(f"prompt {prompt!r} must name its noun last; the gallery knows {self}")
-        return Phrase(found["noun"], found.get("color"), found.get("size"), view)
+                raise ValueError(f"unknown word {word!r} in prompt {prompt!r}; the gallery has {self}")
+            if kind in parsed:
+                raise ValueError(f"prompt {prompt!r} has two {kind}s, {parsed[kind]!r} and {word!r}")
+            parsed[kind] = word
+        if "noun" not in parsed or words[-1] != parsed["noun"]:
+            raise ValueError(f"prompt {prompt!r} must have its noun last; the gallery has {self}")
+        return Phrase(parsed["noun"], parsed.get("color"), parsed.get("size"), view)
 
     def _view(self, tail: Sequence[str], prompt: str | None) -> View | None:
         if not tail:
             return None
         words = tail[0].split()
         if len(tail) > 1 or len(words) != 2 or words[1] != "view" or words[0] not in self.views:
-            raise ValueError(f"unknown words {', '.join(tail)!r} in prompt {prompt!r}; the gallery knows {self}")
+            raise ValueError(f"unknown words {', '.join(tail)!r} in prompt {prompt!r}; the gallery has {self}")
         return cast(Literal["front", "side", "back", "overhead"], words[0])

@@ -83,9 +83,9 @@ def test_a_box_stays_in_the_world():
 
 
 def test_errors_propose_a_threshold():
-    with pytest.raises(NoSurfaceError, match="empty everywhere: the density is at most 1e-05"):
+    with pytest.raises(NoSurfaceError, match="empty everywhere: its density is at most 1e-05"):
         shape_of(lambda points: 1e-5 * points[:, 0].sigmoid() / torch.tensor(1.0).sigmoid(), 9, None, LIKE)
-    with pytest.raises(NoSurfaceError, match="the density is 3 everywhere"):
+    with pytest.raises(NoSurfaceError, match="its density is 3 everywhere"):
         shape_of(lambda points: torch.full_like(points[:, 0], 3.0), 9, None, LIKE)
     with pytest.raises(NoSurfaceError, match=r"no surface at density 500: .* try a threshold of \d"):
         shape_of(ball(), 17, 500.0, LIKE)

@@ -51,7 +51,7 @@ def test_a_tetrahedron_turns_inside_out_beyond_a_sixth_of_a_cell():
         for share, least in ((LARGEST_SHIFT, 0.0), (0.16, 0.04), (0.2, -0.2)):
             edges = (bits[list(tetrahedron)] + share * signs).diff(dim=1)
             torch.testing.assert_close(torch.linalg.det(edges).min(), torch.tensor(least), atol=1e-12, rtol=0)
-    with pytest.raises(ValueError, match=r"shift must lie in \[0, 1/6\).*got 0.2"):
+    with pytest.raises(ValueError, match=r"shift must be in \[0, 1/6\).*got 0.2"):
         Grid(torch.ones(1, 3, 3, 3), 0.2)
 
 

@@ -119,7 +119,7 @@ def test_distance_from_triangles():
 
 
 def test_a_mesh_without_area_is_refused():
-    with pytest.raises(ValueError, match="an area"):
+    with pytest.raises(ValueError, match="positive area"):
         signed_distance(Mesh(torch.zeros(3, 3), torch.tensor([[0, 1, 2]])), 5)
 
 

@@ -134,5 +134,5 @@ def test_gather_of_any_precision(dtype):
 
 
 def test_bad_hash_grid_is_refused():
-    with pytest.raises(ValueError, match="finest must not be below base, got 16 and 64"):
+    with pytest.raises(ValueError, match="finest must be at least base, got 16 and 64"):
         HashGrid(base=64, finest=16)

@@ -19,7 +19,7 @@ REFUSED = {
     "channels must be at least 1, got -2": lambda: HashGrid(channels=-2),
     r"log2_size must lie in \[0, 40\], got -1": lambda: HashGrid(log2_size=-1),
     "base must be at least 2, got 1": lambda: HashGrid(base=1),
-    "finest must not be below base, got 8 and 16": lambda: HashGrid(finest=8),
+    "finest must be at least base, got 8 and 16": lambda: HashGrid(finest=8),
     "width must be at least 1, got 0": lambda: MLPHead(0),
     "depth must be at least 0, got -1": lambda: MLPHead(depth=-1),
     "width must be at least 1, got -1": lambda: LearnedBackground(width=-1),

@@ -1,7 +1,7 @@
-"""The nouns: each a procedural scene with several variants, a front that faces +z and a main color.
+"""The gallery's nouns, each a procedural scene with several variants, a front that faces +z and a main color.
 
-A scene is written standing anywhere, in any unit; it is centered and scaled afterwards. A function returns the
-variants of its noun: other proportions, poses and colors, so that a mode is told from the next at a glance.
+A function returns the variants of its noun, which differ clearly in proportions, pose and color. Scenes are defined at
+any position and scale; they are centered and scaled afterwards.
 """
 
 from collections.abc import Callable
@@ -35,4 +35,4 @@ SCENES: dict[str, Callable[[], tuple[Model, ...]]] = {
         tree,
     )
 }
-"""Noun -> the function that makes its variants."""
+"""From noun to the function that returns its variants."""

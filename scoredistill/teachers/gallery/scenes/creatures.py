@@ -1,4 +1,4 @@
-"""Creatures, with a face that tells front from back."""
+"""Scenes of creatures, whose faces distinguish front and back."""
 
 from __future__ import annotations
 
@@ -98,7 +98,10 @@ def bear() -> tuple[Model, ...]:
             parts.append(leg.at(side * 0.6 * belly, 0.3 * belly, 0.8 * belly))
         return Model(tuple(parts), {"main": COLORS[main], "light": light, "dark": DARK})
 
-    cream, pale, sand, snow = (0.93, 0.84, 0.68), (0.90, 0.90, 0.92), (0.80, 0.68, 0.50), (0.98, 0.94, 0.90)
+    cream = (0.93, 0.84, 0.68)
+    pale = (0.90, 0.90, 0.92)
+    sand = (0.80, 0.68, 0.50)
+    snow = (0.98, 0.94, 0.90)
     return (
         one(0.45, 0.38, 0.17, 40, "brown", cream),
         one(0.4, 0.42, 0.22, 130, "gray", pale),

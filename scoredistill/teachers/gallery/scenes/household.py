@@ -1,4 +1,4 @@
-"""Things about the house, and the house."""
+"""Scenes of household objects and a house."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ WARM = (1.0, 0.93, 0.68)
 
 
 def mug() -> tuple[Model, ...]:
-    """A mug with its handle to the right, a band around it and coffee in it."""
+    """A mug with a handle on the right, a band and coffee."""
 
     def one(radius: float, half: float, handle: float, turn: float, main: str, band: str) -> Model:
         wall = 0.09
@@ -51,7 +51,7 @@ def mug() -> tuple[Model, ...]:
 
 
 def donut() -> tuple[Model, ...]:
-    """A ring of dough, iced on its upper side, with sprinkles."""
+    """A ring of dough with icing on top and sprinkles."""
 
     def one(radius: float, tube: float, lean: float, main: str, sprinkle: str) -> Model:
         parts: list[Part] = [torus("dough", radius, tube), torus("main", radius, tube * 0.97).at(0, 0.12 * tube, 0)]
@@ -98,7 +98,7 @@ def house() -> tuple[Model, ...]:
 
 
 def lamp() -> tuple[Model, ...]:
-    """A table lamp: foot, stem, shade, and the bulb that shows under it."""
+    """A table lamp: foot, stem, shade, and a bulb below the shade."""
 
     def one(foot: Part, stem: float, shade: Part, main: str, metal: tuple[float, float, float]) -> Model:
         parts = (

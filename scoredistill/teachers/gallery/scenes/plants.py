@@ -1,4 +1,4 @@
-"""Plants and a fungus."""
+"""Scenes of plants and mushrooms."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SOIL = (0.28, 0.19, 0.13)
 
 
 def mushroom() -> tuple[Model, ...]:
-    """A stem, a cap in the main color and light spots on it."""
+    """A stem, and a cap in the main color with light spots."""
 
     def one(stem: float, half: float, cap: tuple[float, float], lean: float, main: str, spots: str) -> Model:
         width, rise = cap
@@ -83,7 +83,7 @@ def tree() -> tuple[Model, ...]:
 
 
 def flower() -> tuple[Model, ...]:
-    """A blossom that faces the front on a stem with leaves."""
+    """A blossom that faces the front, on a stem with leaves."""
 
     def one(petals: int, reach: float, width: float, core: float, stem: float, main: str, middle: str) -> Model:
         head = 2 * stem + 0.1
@@ -108,7 +108,7 @@ def flower() -> tuple[Model, ...]:
 
 
 def cactus() -> tuple[Model, ...]:
-    """A cactus with arms and a blossom in a clay pot."""
+    """A cactus with arms and a blossom in a pot."""
 
     def arm(side: int, height: float, out: float, up: float) -> list[Part]:
         lying = capsule("main", 0.11, out / 2).turned("z", 90).at(side * out / 2, height, 0)

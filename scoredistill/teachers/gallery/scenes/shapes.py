@@ -1,4 +1,4 @@
-"""Plain shapes, and the prompt whose variants differ most."""
+"""Scenes of plain shapes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def torus() -> tuple[Model, ...]:
 
 
 def toy() -> tuple[Model, ...]:
-    """Four shapes of four colors: the modes of the diversity experiments, each told from all others at a glance."""
+    """Four clearly different shapes in four colors, the modes of the diversity experiments."""
     return (
         Model(
             (sphere("main", 0.6), sphere("dot", 0.16).at(0, 0.2, 0.5)),

@@ -1,4 +1,4 @@
-"""Vehicles, their bows toward +z."""
+"""Scenes of vehicles, whose fronts face +z."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ WOOD = (0.58, 0.38, 0.22)
 
 
 def car() -> tuple[Model, ...]:
-    """Body, cabin with windows, wheels, headlights in front and red lights behind."""
+    """A body, a cabin with windows, wheels, headlights and red tail lights."""
 
     def one(width: float, length: float, cabin: Part, glass: Part, wheel: float, main: str, roof: str) -> Model:
         parts = [box("main", width, 0.17, length, 0.07).at(0, wheel + 0.12, 0), glass, cabin]
