@@ -23,7 +23,7 @@ def require_whole(path: Path) -> None:
     """
     if path.is_file() and not path.read_bytes().rstrip().endswith(END.strip().encode()):
         raise UsageError(
-            f"{path} is damaged: its last line, {END.strip()}, is missing: copy the run again, or add it to a complete file"
+            f"{path} is damaged: its last line, {END.strip()}, is missing: copy the run again, or add it if complete"
         )
 
 
