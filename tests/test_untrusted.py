@@ -212,7 +212,7 @@ def test_a_seed_is_a_number(tmp_path, seed):
     record = study(tmp_path, "plain")
     for changed in (replace(record, seeds=[seed]), replace(record, runs=[replace(record.runs[0], seed=seed)])):
         changed.write(tmp_path)
-        with pytest.raises(ValueError, match="is no seed"):
+        with pytest.raises(ValueError, match="is not an integer"):
             StudyRecord.read(tmp_path)
 
 
@@ -222,7 +222,7 @@ def test_a_record_names_no_run_elsewhere(tmp_path, name):
     (tmp_path / "link").symlink_to("/")
     for elsewhere in ("../other", "/etc", "link/etc"):
         replace(record, runs=[replace(record.runs[0], **{name: elsewhere})]).write(tmp_path)
-        with pytest.raises(ValueError, match=r"lies outside the study's folder; nothing there is read"):
+        with pytest.raises(ValueError, match=r"is outside the study's folder and is not read"):
             StudyRecord.read(tmp_path)
 
 

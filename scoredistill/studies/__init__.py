@@ -1,1 +1,1 @@
-"""Studies: runs of a recipe under all combinations of settings and seeds, and what they say."""
+"""Studies: runs of a recipe under all combinations of settings and seeds, with statistics and a report."""
