@@ -31,10 +31,10 @@ from scoredistill.cli.processes import is_first, run_folder_env
 from scoredistill.cli.provenance import provenance
 from scoredistill.cli.stored import END
 from scoredistill.cli.workspace import Start
-from scoredistill.files import reason, update_json, write_atomically
+from scoredistill.files import reason, update_json, write_atomically, write_json_atomically
 from scoredistill.training.callbacks.evaluation import EvaluationError
 from scoredistill.training.module import Distillation
-from scoredistill.training.run_folder import RunFolder, write_json_atomically
+from scoredistill.training.run_folder import RunFolder
 from scoredistill.training.training_module import TrainingModule
 
 DEBUG = "SCOREDISTILL_DEBUG"

@@ -18,8 +18,8 @@ class PictureEncoder(nn.Module):
     Args:
         model: id on the hub, the folder of a pipeline, or the output of the recipe that trains one, whose newest
             finished run counts.
-        revision: of a hub repository: branch, tag or commit; null: its main branch.
-        variant: of the weights' files, fp16 for example; null: the plain ones.
+        revision: of a hub repository: branch, tag or commit; None: its main branch.
+        variant: of the weights' files, fp16 for example; None: the plain ones.
 
     Raises:
         ValueError: if there is no such pipeline, or it has no autoencoder.

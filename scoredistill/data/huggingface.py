@@ -19,8 +19,8 @@ class HuggingFaceImages(ImageSource):
             as `imagefolder` reads it.
         split: which part, where the folder has several.
         image_column: name of the column of pictures.
-        label_column: name of the column of classes, numbers from 0, which every row has; null: no labels.
-        text_column: name of the column of captions; null: no captions.
+        label_column: name of the column of classes, numbers from 0, which every row has; None: no labels.
+        text_column: name of the column of captions; None: no captions.
         resolution: side in pixels of the central square that is cut out, >= 1.
         gray: one channel instead of three.
 

@@ -38,7 +38,7 @@ class LatentCache(ImageSource):
         folder: where the files are, made if need be.
         batch: pictures encoded at once, >= 1.
         shard: latents a file, >= 1.
-        name: of the encoder; null: that of its function or class, with a hash of its weights.
+        name: of the encoder; None: that of its function or class, with a hash of its weights.
 
     Raises:
         ValueError: if the source has no end, if a number is not positive, if the encoder has no name to tell it by, or

@@ -15,7 +15,7 @@ class TeacherSamples(ImageSource):
 
     Args:
         teacher: the mixture; where it has labels, a sample's class is its component's.
-        count: size of a fixed set, >= 1; null: no end, each draw is new.
+        count: size of a fixed set, >= 1; None: no end, each draw is new.
         seed: of the fixed set, in [0, 2^32).
 
     Raises:

@@ -28,7 +28,7 @@ class ImageSource(ABC):
 
     Args:
         shape: of one sample, (C, H, W) for pictures, >= 1.
-        classes: number of classes, labels being 0 to classes - 1, >= 1; null: samples have no label.
+        classes: number of classes, labels being 0 to classes - 1, >= 1; None: samples have no label.
     """
 
     endless = False

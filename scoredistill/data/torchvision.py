@@ -20,8 +20,8 @@ class TorchvisionImages(ImageSource):
         dataset: torchvision's name: MNIST, FashionMNIST, CIFAR10, SVHN, ...
         root: the folder that torchvision is given, in which the data set's own folder lies.
         split: `train` or `test`, or another that the data set has.
-        resolution: side in pixels of the central square that is cut out, >= 1; null: the pictures as they are.
-        gray: one channel instead of three; null: as the first picture.
+        resolution: side in pixels of the central square that is cut out, >= 1; None: the pictures as they are.
+        gray: one channel instead of three; None: as the first picture.
 
     Raises:
         FileNotFoundError: if the files are not there.

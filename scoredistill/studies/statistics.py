@@ -98,9 +98,7 @@ def paired(values: Sequence[float], others: Sequence[float], level: float = 0.95
         ValueError: if values is empty, or the lengths differ.
     """
     if len(values) != len(others) or len(values) == 0:
-        raise ValueError(
-            f"a paired difference needs pairs of values; got {len(values)} values and {len(others)} others"
-        )
+        raise ValueError(f"a paired difference needs pairs of values; got {len(values)} and {len(others)} values")
     d = np.asarray(values, dtype=np.float64) - np.asarray(others, dtype=np.float64)
     low, high = _interval(d, level, seed)
     least = min(1.0, 2.0 ** (1 - len(d)))

@@ -183,7 +183,7 @@ class DenoiserTraining(DenoisingTraining):
 
     def sample(self, batch: Batch, rng: torch.Generator) -> Sample:
         if batch.data is None:
-            raise ValueError("a teacher is trained on data: use a data module that has them, Images for example")
+            raise ValueError("a teacher is trained on data: use a data module with real samples, such as Images")
         label = batch.data_label
         return Sample(batch.data, None if label is None else Condition(label=label))
 

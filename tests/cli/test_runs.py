@@ -8,7 +8,8 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from scoredistill.training.run_folder import RunFolder, numbered_folder, write_json_atomically
+from scoredistill.files import write_json_atomically
+from scoredistill.training.run_folder import RunFolder, numbered_folder
 
 
 def contents(folder: Path) -> set[str]:

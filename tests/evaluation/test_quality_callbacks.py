@@ -12,7 +12,13 @@ from scoredistill.generators import Generator, ImageParticles
 from scoredistill.losses import SDS
 from scoredistill.teachers import GaussianMixture
 from scoredistill.training import ConditionDataModule, Distillation, Labels, PromptFile
-from scoredistill.training.callbacks.quality import MixtureQuality, SampleQuality, asked_texts, classes, draw_samples
+from scoredistill.training.callbacks.quality import (
+    MixtureQuality,
+    SampleQuality,
+    class_condition,
+    draw_samples,
+    evaluation_prompts,
+)
 from scoredistill.types import Batch, Sample
 
 MEANS = torch.tensor([[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0]], dtype=torch.float64)
@@ -109,7 +115,8 @@ def test_figures_of_several_sets_are_their_means() -> None:
         single = SampleQuality(50, **settings).evaluate(module, data, final=True)
         several = SampleQuality(50, **settings, sets=3).evaluate(module, data, final=True)
         sets = [
-            draw_samples(module, 50, classes(even_labels(50, CLASSES.unique())), 20, 0, number) for number in range(3)
+            draw_samples(module, 50, class_condition(even_labels(50, CLASSES.unique())), 20, 0, number)
+            for number in range(3)
         ]
     known = SampleQuality(50, **settings)._report(module, data)
     each = [known(made, even_labels(50, CLASSES.unique()), 0)["frechet"] for made in sets]
@@ -189,13 +196,13 @@ def test_draws_depend_on_the_seed_alone() -> None:
 
 def test_text_students_are_looked_at_under_the_evaluations_prompts(tmp_path):
     (tmp_path / "prompts.txt").write_text("a\nb\n")
-    assert asked_texts(PromptFile(tmp_path / "prompts.txt", 2, evaluation_size=3), 5).prompt == (
+    assert evaluation_prompts(PromptFile(tmp_path / "prompts.txt", 2, evaluation_size=3), 5).prompt == (
         "a",
         "b",
         "a",
         "a",
         "b",
     )
-    assert asked_texts(ConditionDataModule("a"), 5).prompt == "a"
-    assert asked_texts(ConditionDataModule(), 5) is None
-    assert asked_texts(Labels(3, 2), 5) is None
+    assert evaluation_prompts(ConditionDataModule("a"), 5).prompt == "a"
+    assert evaluation_prompts(ConditionDataModule(), 5) is None
+    assert evaluation_prompts(Labels(3, 2), 5) is None

@@ -1,4 +1,4 @@
-"""What looks at a run: metrics, pictures, progress."""
+"""Callbacks: metrics, pictures, progress."""
 
 from scoredistill.training.callbacks.cost import Cost
 from scoredistill.training.callbacks.evaluation import Evaluation, merge_metrics, run_folder
@@ -6,7 +6,7 @@ from scoredistill.training.callbacks.gallery import GalleryFidelity
 from scoredistill.training.callbacks.pictures import MeshExport, ParticleGrid, Turntable
 from scoredistill.training.callbacks.progress import RunProgress
 from scoredistill.training.callbacks.prompt import PromptFidelity, PromptSamples
-from scoredistill.training.callbacks.quality import MixtureQuality, ModeStatistics, SampleQuality, mode_statistics
+from scoredistill.training.callbacks.quality import MixtureQuality, ModeStatistics, SampleQuality
 from scoredistill.training.callbacks.reconstruction import ReconstructionQuality
 from scoredistill.training.callbacks.summary import Summary
 
@@ -26,6 +26,5 @@ __all__ = [
     "Summary",
     "Turntable",
     "merge_metrics",
-    "mode_statistics",
     "run_folder",
 ]
