@@ -96,7 +96,7 @@ def test_a_small_file_of_a_huge_picture_is_refused_before_it_is_decoded(side):
 
 
 def test_the_limit_is_named():
-    with pytest.raises(ValueError, match=r"has 9000 x 9000 pixels, of which 67,108,864 are allowed"):
+    with pytest.raises(ValueError, match=r"has 9000 x 9000 pixels, more than 67,108,864"):
         decode(bomb(9_000), 8, gray=False, name="bomb.png")
 
 
@@ -121,7 +121,7 @@ def test_data_do_not_leave_their_folder(tmp_path, what):
     if what == "below":  # folders' links are not followed at all
         assert [path.name for path, _ in ImageFolder(inside, 8).files] == ["1.png"]
         return
-    with pytest.raises(ValueError, match=r"is a link that leads out of .*data"):
+    with pytest.raises(ValueError, match=r"is a link that points out of .*data"):
         assert ImageFolder(inside, 8).captions
 
 

@@ -74,7 +74,10 @@ class TextToImageTraining(DenoisingTraining):
         seed: int = 0,
     ) -> None:
         require("[0, 1]", text_dropout=text_dropout)
+        require("[0, 1)", ema=ema)
         require(">= 0", guidance=guidance)
+        require(">= 1", steps=steps)
+        require("[0, 2^32)", seed=seed)
         folder = find_trained(autoencoder, "autoencoder", "config.json")
         if folder is None:
             remedy = f"train it: scoredistill fit --config {trained_by}" if trained_by else "train one first"

@@ -68,7 +68,7 @@ def test_spoilt_pictures_keep_their_range_and_mean() -> None:
 
 @pytest.mark.parametrize("prompts", ["a red mug", ["a red mug"], ["a red mug", "a red mug"]])
 def test_it_needs_prompts_that_differ(prompts: list[str]) -> None:
-    with pytest.raises(ValueError, match="two or more that differ"):
+    with pytest.raises(ValueError, match="two or more different prompts"):
         PromptClassifier(prompts)
 
 

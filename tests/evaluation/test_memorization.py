@@ -59,7 +59,7 @@ def test_a_point_that_the_data_hold_twice_can_be_copied() -> None:
 
 
 def test_errors() -> None:
-    with pytest.raises(ValueError, match="data: at least 2 rows"):
+    with pytest.raises(ValueError, match="data: expected at least 2 rows"):
         memorization_metrics(DATA, DATA[:1])
     with pytest.raises(ValueError, match="rows of 4 and of 16"):
         memorization_metrics(DATA[:, :, 0], DATA)

@@ -96,13 +96,13 @@ def test_features_are_chosen_and_fitted_once() -> None:
     module, _ = distillation()
     callback, data = SampleQuality(8, resamples=0), Data(module.distiller.teacher, known=False)
     assert callback.evaluate(module, data, final=False) == {}
-    assert callback._known is None
+    assert callback._cached is None
     first = callback.evaluate(module, data, final=True)
-    assert callback._known is not None
-    report = callback._known[1]
+    assert callback._cached is not None
+    report = callback._cached[1]
     assert isinstance(report.extractor, PCAFeatures)
     assert callback.evaluate(module, data, final=True) == first
-    assert callback._known[1] is report
+    assert callback._cached[1] is report
     callback.interim = True
     assert callback.evaluate(module, data, final=False) == first
 
@@ -146,7 +146,7 @@ def test_the_teacher_is_judged_too(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_what_cannot_be_judged_is_told() -> None:
     module, _ = distillation()
-    with pytest.raises(TypeError, match=r"real data to compare with: Images; there is ConditionDataModule"):
+    with pytest.raises(TypeError, match=r"real data to compare with, such as Images; got ConditionDataModule"):
         SampleQuality().evaluate(module, ConditionDataModule(), final=True)
     particles = Distillation(ImageParticles(MEANS), mixture(), SDS())
     with pytest.raises(TypeError, match="ImageParticles holds particles"):

@@ -150,7 +150,7 @@ def test_what_cannot_be_trained_is_an_error():
         made().error(Batch(size=2), torch.Generator())
     with pytest.raises(ValueError, match=r"no trained pipeline in nowhere: scoredistill fit --config sd.yaml"):
         DiffusersTeacher("nowhere", trained_by="sd.yaml")
-    with pytest.raises(ValueError, match="prompts: need a list of two or more"):
+    with pytest.raises(ValueError, match="prompts: expected a list of two or more"):
         PromptSamples(["a tree"])
 
 

@@ -59,7 +59,8 @@ def _become(job: Job, threads: int, stdin: int, log: int) -> NoReturn:
             os.dup2(source, target)
         # New stream objects: the parent's may hold unwritten output or draw its table.
         sys.stdout, sys.stderr = (
-            start_up.lasting(stream, os.fdopen(stream, "w", 1, encoding="utf-8", closefd=False)) for stream in (1, 2)
+            start_up.robust_stream(stream, os.fdopen(stream, "w", 1, encoding="utf-8", closefd=False))
+            for stream in (1, 2)
         )
         os.chdir(job.directory)
         os.environ.update({BOUND: "1", **job.environment})
