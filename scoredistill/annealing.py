@@ -19,7 +19,7 @@ class Knot:
         then: interpolation up to the next knot: hold the value and jump, or linear or geometric.
 
     Raises:
-        ValueError: if `at` lies outside [0, 1] or the value is not finite.
+        ValueError: if `at` is outside [0, 1] or the value is not finite.
     """
 
     at: float

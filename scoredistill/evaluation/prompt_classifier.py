@@ -90,10 +90,10 @@ class PromptClassifier(nn.Module):
             x, labels = source.take(torch.arange(count))
             self._train(x.float(), labels, torch.Generator().manual_seed(self.seed))
         unseen = GalleryImages(self.prompts, self.resolution, CHECKED * len(self.prompts), seed=2 * self.seed + 1)
-        checked, answers = unseen.take(torch.arange(len(unseen)))
+        pictures, target = unseen.take(torch.arange(len(unseen)))
         rng = torch.Generator().manual_seed(self.seed)
-        each = (checked.float(), torch.cat([corrupt(part, rng) for part in checked.float().split(8)]))
-        self.accuracies = torch.stack([(self.recognize(part) == answers).float().mean() for part in each])
+        each = (pictures.float(), torch.cat([corrupt(part, rng) for part in pictures.float().split(8)]))
+        self.accuracies = torch.stack([(self.recognize(part) == target).float().mean() for part in each])
         return self.requires_grad_(False)
 
     def _train(self, x: Tensor, labels: Tensor, rng: torch.Generator) -> None:

@@ -106,7 +106,7 @@ class Results:
         return {key: {n: float(value) for n, value in cost.items() if _is_number(value)} for key, cost in known.items()}
 
     @cached_property
-    def made_with(self) -> Mapping[str, object]:
+    def versions(self) -> Mapping[str, object]:
         """Software versions of the first finished run that recorded them; empty if none did."""
         entries = [entry for run in self.done for entry in self._read(run, "versions.json", list)[-1:]]
         return next((entry for entry in entries if isinstance(entry, dict)), {})
@@ -129,7 +129,7 @@ class Results:
     def missing(self) -> list[Missing]:
         """All missing results, run by run, and all damaged files."""
         missing = []
-        _ = self._costs, self.made_with, self._curves  # reading them records damaged files
+        _ = self._costs, self.versions, self._curves  # reading them records damaged files
         for run in self.record.runs:
             if run.state != "done":
                 why = run.message or {"waiting": "has not been run", "running": "is not finished"}.get(

@@ -221,7 +221,7 @@ def test_a_recipe_that_includes_itself_is_refused(cli, folder):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("model: {loss: SDS, loss: CSD}\n", "bad.yaml, line 1 is not YAML: the key 'loss' stands twice"),
+        ("model: {loss: SDS, loss: CSD}\n", "bad.yaml, line 1 is not YAML: the key 'loss' is used twice"),
         ("model: &m {loss: *m}\n", "bad.yaml, line 1 is not YAML: an alias contains itself"),
         ("model: {guidance: {class_path: CFG, init_args: }}\n", "model.guidance.init_args: expected arguments"),
         ("model: {guidance: {class_path: [CFG]}}\n", "model.guidance: expected the name of a class"),

@@ -60,11 +60,11 @@ def test_transparency_becomes_white_and_orientation_is_obeyed(tmp_path) -> None:
 def test_missing_and_empty_folders_are_errors(tmp_path) -> None:
     with pytest.raises(FileNotFoundError, match="nowhere: this folder of pictures does not exist"):
         ImageFolder(tmp_path / "nowhere", 8)
-    with pytest.raises(FileNotFoundError, match="holds no pictures"):
+    with pytest.raises(FileNotFoundError, match="contains no pictures"):
         ImageFolder(tmp_path, 8)
     save(tmp_path / "full" / "a.png", 1)
     (tmp_path / "hollow").mkdir()
-    with pytest.raises(FileNotFoundError, match="hollow: holds no pictures"):
+    with pytest.raises(FileNotFoundError, match="hollow: contains no pictures"):
         ImageFolder(tmp_path, 8)
 
 

@@ -61,7 +61,7 @@ def test_a_point_that_the_data_hold_twice_can_be_copied() -> None:
 def test_errors() -> None:
     with pytest.raises(ValueError, match="data: expected at least 2 rows"):
         memorization_metrics(DATA, DATA[:1])
-    with pytest.raises(ValueError, match="rows of 4 and of 16"):
+    with pytest.raises(ValueError, match="rows of 4 and 16"):
         memorization_metrics(DATA[:, :, 0], DATA)
     with pytest.raises(ValueError, match=r"ratio must lie in \(0, 1\]"):
         memorization_metrics(DATA, DATA, ratio=0.0)

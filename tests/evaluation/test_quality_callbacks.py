@@ -152,7 +152,7 @@ def test_what_cannot_be_judged_is_told() -> None:
     with pytest.raises(TypeError, match="ImageParticles holds particles"):
         MixtureQuality(8).evaluate(particles, ConditionDataModule(), final=True)
     module.distiller.teacher = nn.Identity()  # type: ignore[assignment]
-    with pytest.raises(TypeError, match="needs a GaussianMixture teacher; there is Identity"):
+    with pytest.raises(TypeError, match="needs a GaussianMixture teacher, got Identity"):
         MixtureQuality().evaluate(module, ConditionDataModule(), final=True)
     for callback in (SampleQuality, MixtureQuality):
         with pytest.raises(ValueError, match="samples must be at least 4"):

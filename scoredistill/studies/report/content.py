@@ -22,7 +22,7 @@ COSTS = {
 
 
 @dataclass(frozen=True)
-class Shows:
+class Available:
     """Which statistics a report contains; some need more than one or two seeds.
 
     Args:
@@ -105,11 +105,11 @@ class Content:
         return shlex.join(["scoredistill", "ablate", source, "--output", folder])
 
     @cached_property
-    def shows(self) -> Shows:
+    def available(self) -> Available:
         """Which statistics the tables contain."""
         means = [row.mean for row in self.rows if row.mean is not None]
         differences = [each.difference for each in self.comparisons if each.difference is not None]
-        return Shows(
+        return Available(
             errors=any(mean.error is not None for mean in means),
             intervals=any(mean.low is not None for mean in means),
             differences=bool(differences),
@@ -127,10 +127,10 @@ class Content:
         seeds = max((row.mean.n for row in self.rows if row.mean is not None), default=0)
         if seeds == 0:
             return ""
-        if not self.shows.errors:
+        if not self.available.errors:
             return "One seed: there are neither standard errors nor intervals."
         means = "Means over seeds ± their standard errors."
-        if not self.shows.intervals:
+        if not self.available.intervals:
             return f"{means} Fewer than three seeds: there are no intervals."
         return (
             f"{means} The intervals are 95% bootstrap intervals (expanded percentiles). With {seeds} seeds such an "
@@ -139,15 +139,15 @@ class Content:
         )
 
     def _about_comparisons(self) -> str:
-        if not self.shows.differences:
+        if not self.available.differences:
             return ""
         sentences = [
             "Each cell is compared, seed by seed, with the cell that has the baseline's value on one axis and equal "
             "values on the others."
         ]
-        if self.shows.effects:
+        if self.available.effects:
             sentences.append("d is the paired effect size (Hedges' correction).")
-        if self.shows.tests:
+        if self.available.tests:
             sentences.append(
                 "p is the p-value of the exact two-sided sign-flip test, with Holm's correction for "
                 + ("one comparison." if self.tested == 1 else f"all {self.tested} comparisons.")
@@ -162,7 +162,7 @@ class Content:
             return ""
         seeds = max(difference.n for difference in tested)
         needed = next(n for n in range(2, 64) if 2.0 ** (1 - n) * self.tested <= 0.05)
-        sizes = "sizes and intervals" if self.shows.difference_intervals else "sizes"
+        sizes = "sizes and intervals" if self.available.difference_intervals else "sizes"
         return (
             f"With {seeds} seeds no single p can be below {least:.2g}, and no corrected p below .05: compare {sizes}, "
             f"or run {needed} seeds."

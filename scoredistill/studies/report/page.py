@@ -115,15 +115,15 @@ def _study(content: Content) -> str:
     record = content.results.record
     rows = [[axis, ", ".join(values), record.baseline.get(axis, "")] for axis, values in record.axes.items()]
     seeds = escape(", ".join(map(str, record.seeds)))
-    made = _made_with(content)
-    words = f"<p>Seeds {seeds}. {made}Repeat with <code>{escape(content.command)}</code></p>"
+    versions = _versions(content)
+    words = f"<p>Seeds {seeds}. {versions}Repeat with <code>{escape(content.command)}</code></p>"
     return _section("The study", _table(["axis", "values", "baseline"], rows) + words)
 
 
-def _made_with(content: Content) -> str:
+def _versions(content: Content) -> str:
     """Software versions of the first finished run, as text."""
-    made = content.results.made_with
-    known = [f"{key} {made[key]}" for key in ("scoredistill", "torch", "python", "device") if made.get(key)]
+    versions = content.results.versions
+    known = [f"{key} {versions[key]}" for key in ("scoredistill", "torch", "python", "device") if versions.get(key)]
     return escape(", ".join(known)) + ". " if known else ""
 
 

@@ -62,10 +62,10 @@ def markdown(content: Content) -> str:
 
 def _columns(content: Content) -> dict[str, bool]:
     """The columns of a metric's table, and whether this report has values in them."""
-    shows = content.shows
-    compared = {"against": shows.differences, "difference": shows.differences}
-    compared |= {"its interval": shows.difference_intervals, "d": shows.effects, "p": shows.tests}
-    return {"cell": True, "n": True, "mean": True, "95% interval": shows.intervals, **compared}
+    available = content.available
+    compared = {"against": available.differences, "difference": available.differences}
+    compared |= {"its interval": available.difference_intervals, "d": available.effects, "p": available.tests}
+    return {"cell": True, "n": True, "mean": True, "95% interval": available.intervals, **compared}
 
 
 def head(content: Content) -> list[str]:

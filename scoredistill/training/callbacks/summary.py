@@ -46,7 +46,7 @@ class Summary(EvaluationFailures):
         self._end(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Print, unless training goes on."""
+        """Print, except during training."""
         if trainer.state.fn == TrainerFn.VALIDATING:
             self._end(trainer)
 
