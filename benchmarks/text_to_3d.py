@@ -74,7 +74,7 @@ def cell(runs: list[Path]) -> dict[str, object]:
     """Metrics of several seeds, with the Gallery's and the classifier's own. Empty particles have no chroma."""
     read = [metrics(path) for path in runs]
     names = [*FIGURES, "seconds", *(f"{name}_gallery" for name in FIGURES[1:])]
-    names += ["recognizer_accuracy", "recognizer_accuracy_spoilt"]
+    names += ["recognizer_accuracy", "recognizer_accuracy_corrupted"]
     found = {name: [m[name] for m in read if name in m] for name in names}
     return {"seeds": len(read)} | {name: mean_and_error(values) for name, values in found.items() if values}
 

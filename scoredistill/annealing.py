@@ -1,4 +1,4 @@
-"""Values that change with training progress, typed and named."""
+"""Schedules of values over training progress."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ class Knot:
 
     Args:
         at: fraction of training, in [0, 1].
-        value: the value reached there, finite.
-        then: how to go on to the next knot: hold the value and jump, or move linearly or geometrically.
+        value: the value at this point, finite.
+        then: interpolation up to the next knot: hold the value and jump, or linear or geometric.
 
     Raises:
-        ValueError: if `at` lies outside [0, 1] or the value is not finite.
+        ValueError: if `at` is outside [0, 1] or the value is not finite.
     """
 
     at: float
@@ -35,15 +35,15 @@ class Knot:
 
 @dataclass(frozen=True)
 class Piecewise:
-    """A value over training progress, through named knots; constant before the first and after the last.
+    """A piecewise function of training progress, constant before the first knot and after the last.
 
-    Iterating gives the values at the knots; all others lie between them.
+    Iteration yields the values at the knots, which bound all others.
 
     Args:
-        knots: in order of `at`, at least one.
+        knots: at least one knot, in order of `at`.
 
     Raises:
-        ValueError: if there is no knot, they are out of order, or a geometric segment touches a value <= 0.
+        ValueError: if there is no knot, they are out of order, or a geometric segment has a value <= 0.
     """
 
     knots: Sequence[Knot]
@@ -53,9 +53,9 @@ class Piecewise:
             raise ValueError("Piecewise needs at least one knot")
         for left, right in zip(self.knots, self.knots[1:], strict=False):
             if not left.at < right.at:
-                raise ValueError(f"Piecewise knots must be in order of `at`; {right.at} follows {left.at}")
+                raise ValueError(f"Piecewise knots must be in order of `at`, got {right.at} after {left.at}")
             if left.then == "geometric" and min(left.value, right.value) <= 0:
-                raise ValueError(f"a geometric segment needs values > 0; got {left.value} and {right.value}")
+                raise ValueError(f"a geometric segment needs values > 0, got {left.value} and {right.value}")
 
     def __iter__(self) -> Iterator[float]:
         return (knot.value for knot in self.knots)
@@ -78,7 +78,7 @@ class Piecewise:
 
 
 Annealed = float | Piecewise
-"""A constant or a schedule, wherever a setting may change during training."""
+"""A constant or a schedule, the type of settings that may change during training."""
 
 
 def at_progress(value: Annealed, progress: float) -> float:

@@ -1,4 +1,4 @@
-"""The last answer of a pure function, kept for whoever asks for the same once more."""
+"""A cache of the last result of a pure function."""
 
 from __future__ import annotations
 
@@ -9,37 +9,40 @@ from typing import Generic, TypeVar
 import torch
 from torch import Tensor
 
-Answer = TypeVar("Answer")
+Result = TypeVar("Result")
 
 
-class LastCallCache(Generic[Answer]):
-    """Remembers one answer, as long as the very same objects are asked about.
+class LastCallCache(Generic[Result]):
+    """Stores the result of the last call, which is reused as long as the arguments are the same objects.
 
-    Objects are told apart by identity and held weakly, and a tensor that was changed in place is another one. So is an
-    answer with a graph from one without.
+    Arguments are compared by identity and referenced weakly. A tensor that was changed in place counts as a new
+    argument, and a result with an autograd graph is distinct from one without.
     """
 
     def __init__(self) -> None:
         self._key: tuple[object, ...] | None = None
-        self._asked: list[weakref.ref[object]] = []
-        self._answer: Answer | None = None
+        self._arguments: list[weakref.ref[object]] = []
+        self._result: Result | None = None
 
-    def __reduce__(self) -> tuple[type[LastCallCache[Answer]], tuple[()]]:
-        """Copies and processes start with nothing to remember."""
+    def __reduce__(self) -> tuple[type[LastCallCache[Result]], tuple[()]]:
+        """Copy or pickle as an empty cache."""
         return type(self), ()
 
-    def of(self, settings: object, about: Sequence[object], compute: Callable[[], Answer]) -> Answer:
-        """The answer, computed if it is not the latest one.
+    def of(self, settings: object, arguments: Sequence[object], compute: Callable[[], Result]) -> Result:
+        """Return the stored result, or compute it.
 
         Args:
-            settings: whatever else the answer depends on, compared by equality.
-            about: the objects that are asked about.
-            compute: the function.
+            settings: other values that determine the result, compared by equality.
+            arguments: the objects that determine the result, compared by identity.
+            compute: computes the result.
         """
-        versions = [thing._version for thing in about if isinstance(thing, Tensor) and not thing.is_inference()]
+        versions = [each._version for each in arguments if isinstance(each, Tensor) and not each.is_inference()]
         key = (settings, torch.is_grad_enabled(), torch.is_inference_mode_enabled(), versions)
-        same = len(self._asked) == len(about) and all(a() is b for a, b in zip(self._asked, about, strict=True))
-        if self._answer is None or key != self._key or not same:
-            self._answer = compute()
-            self._key, self._asked = key, [weakref.ref(thing) for thing in about]
-        return self._answer
+        same = len(self._arguments) == len(arguments) and all(
+            stored() is each for stored, each in zip(self._arguments, arguments, strict=True)
+        )
+        if self._result is None or key != self._key or not same:
+            self._result = compute()
+            self._key = key
+            self._arguments = [weakref.ref(each) for each in arguments]
+        return self._result

@@ -1,4 +1,4 @@
-"""What the processes of a run do together, and which particles each of them holds."""
+"""Collective operations of processes, and their shards of batches and particles."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def all_reduce(value: Tensor, operation: dist.ReduceOp.RedOpType = dist.ReduceOp
     """Reduce a tensor over all processes, in place.
 
     Args:
-        value: of any shape.
+        value: tensor of any shape.
         operation: sum, maximum, ...
 
     Returns:
@@ -30,33 +30,33 @@ def all_reduce(value: Tensor, operation: dist.ReduceOp.RedOpType = dist.ReduceOp
     return value
 
 
-def all_gather(own: Tensor) -> Tensor:
-    """Every process's tensor of the same shape (B, ...), one after the other, (P B, ...), without gradient."""
+def all_gather(value: Tensor) -> Tensor:
+    """Concatenate the tensors (B, ...) of all P processes to (P B, ...), without gradient."""
     if not is_distributed():
-        return own.detach()
-    parts = [torch.empty_like(own) for _ in range(dist.get_world_size())]
-    dist.all_gather(parts, own.detach().contiguous())
+        return value.detach()
+    parts = [torch.empty_like(value) for _ in range(dist.get_world_size())]
+    dist.all_gather(parts, value.detach().contiguous())
     return torch.cat(parts)
 
 
-def gather_to_rank0(own: Tensor) -> Tensor | None:
-    """The same on the first process alone, None on the others: nobody else needs the memory."""
+def gather_to_rank0(value: Tensor) -> Tensor | None:
+    """Concatenate them on the first process only; None on the others, which need no memory for it."""
     if not is_distributed():
-        return own.detach()
+        return value.detach()
     first = dist.get_rank() == 0
-    parts = [torch.empty_like(own) for _ in range(dist.get_world_size())] if first else None
-    dist.gather(own.detach().contiguous(), parts)
+    parts = [torch.empty_like(value) for _ in range(dist.get_world_size())] if first else None
+    dist.gather(value.detach().contiguous(), parts)
     return None if parts is None else torch.cat(parts)
 
 
 def is_distributed() -> bool:
-    """Whether this process is one of a group."""
+    """Whether this process belongs to a process group."""
     return dist.is_available() and dist.is_initialized()
 
 
 @dataclass(frozen=True)
 class BatchShard(Shard):
-    """One process's own batch, where each of several processes has one: statistics are those of all of them."""
+    """The batch of one of several processes; statistics are computed over the batches of all of them."""
 
     def sum(self, value: Tensor) -> Tensor:
         return all_reduce(value.detach().clone())
@@ -67,13 +67,13 @@ class BatchShard(Shard):
 
 @dataclass(frozen=True)
 class ParticleShard(BatchShard):
-    """Particles `first` to `first + held` (exclusive) of n. Every process holds as many, in the order of the processes.
+    """Particles `first` to `first + held` (exclusive) of n, which are split evenly over the processes by rank.
 
     Args:
-        draw_on_device: as of `Shard`.
-        process: which one it is, below `processes`, >= 0.
-        processes: among which the particles are split, >= 1.
-        particles: n, of all processes together, >= 1.
+        draw_on_device: see `Shard`.
+        process: rank of this process, below `processes`, >= 0.
+        processes: number of processes, >= 1.
+        particles: number n of particles of all processes together, >= 1.
 
     Raises:
         ValueError: if n cannot be split evenly.
@@ -88,8 +88,8 @@ class ParticleShard(BatchShard):
         require(">= 1", processes=self.processes, particles=self.particles)
         if self.particles % self.processes:
             raise ValueError(
-                f"particles: {self.particles} cannot be split evenly over {self.processes} processes: ask for a "
-                "multiple of them, or for fewer devices"
+                f"particles: {self.particles} cannot be split evenly over {self.processes} processes: use a multiple "
+                "of this number, or fewer devices"
             )
 
     @property
@@ -98,16 +98,16 @@ class ParticleShard(BatchShard):
 
     @property
     def held(self) -> int:
-        """Particles of this process."""
+        """Number of particles of this process."""
         return self.particles // self.processes
 
     @property
     def first(self) -> int:
-        """Index of the first of them among all."""
+        """Index of this process's first particle."""
         return self.process * self.held
 
     def own(self, value: Tensor) -> Tensor:
-        """This process's rows of what has rows for all particles, in their order: n of them, or n V."""
+        """This process's rows of a tensor with n or n V rows for all particles, in their order."""
         return value.tensor_split(self.processes)[self.process]
 
     def draw(self, draw: Callable[[int], Tensor], rows: int) -> Tensor:
@@ -118,5 +118,5 @@ class ParticleShard(BatchShard):
 
     def with_population(self, sample: Sample) -> Sample:
         views = sample.views
-        everyone = None if views is None else all_gather(views)
-        return replace(sample, population=all_gather(sample.x), population_view_index=everyone)
+        all_views = None if views is None else all_gather(views)
+        return replace(sample, population=all_gather(sample.x), population_view_index=all_views)

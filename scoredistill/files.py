@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, and JSON in them."""
+"""Atomic writing of files and folders, and JSON files."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from typing import Any, BinaryIO, TypeVar, cast
 from uuid import uuid4
 
 PARTIAL = ".partial"
-"""Suffix of what is not in its place yet; left behind only by a process that was killed, see `remove_partial`."""
+"""Suffix of incomplete files; only a killed process leaves them behind, see `remove_partial`."""
 
 
 def write_atomically(path: str | Path, writer: Callable[[BinaryIO], object]) -> None:
-    """Write a file beside its destination, then rename it; missing folders are made.
+    """Write a file next to its destination, then rename it; missing folders are created.
 
     Args:
         path: the destination, replaced if it exists.
-        writer: is given the open binary file; if it raises, nothing is left behind.
+        writer: called with the open binary file; if it raises, nothing is left behind.
 
     Raises:
-        OSError: if it cannot be written; it names the destination, which is as it was before.
+        OSError: with the destination's path, if it cannot be written; the destination is then unchanged.
     """
     path = Path(path)
     temporary = _partial(path)
@@ -38,7 +38,7 @@ def write_atomically(path: str | Path, writer: Callable[[BinaryIO], object]) -> 
                 with io.BufferedWriter(raw) as file:
                     writer(cast(BinaryIO, file))
                     file.flush()
-                    raw.sync()  # after a power cut the name must not be there without the content
+                    raw.sync()  # after a power failure the file must not exist without its content
             except Exception as error:
                 raise raw.failure or error from error
             temporary.replace(path)
@@ -48,16 +48,16 @@ def write_atomically(path: str | Path, writer: Callable[[BinaryIO], object]) -> 
 
 
 def write_together(contents: Mapping[str | Path, bytes]) -> None:
-    """Write files that belong together: all of them or, after an error, none, and what was there is there again.
+    """Write related files of one folder: all of them or, after an error, none, and the previous ones are restored.
 
-    Each is written whole beside its destination before the first is renamed, in the order given: name last what refers
-    to the others. A process that is killed between two renames leaves whole files.
+    All files are written next to their destinations before the first is renamed, in the given order: a file that refers
+    to others must be last. A process that is killed between two renames leaves complete files.
 
     Args:
-        contents: what is written under each name, all in one folder, which is made if it is missing.
+        contents: content by path, all in one folder, which is created if it is missing.
 
     Raises:
-        OSError: if one cannot be written; it names the folder or the file.
+        OSError: with the path of the folder or the file, if one cannot be written.
     """
     paths = [Path(path) for path in contents]
     folder = paths[0].parent
@@ -75,7 +75,7 @@ def write_together(contents: Mapping[str | Path, bytes]) -> None:
 
 
 def _exchange(paths: list[Path], old: Path, new: Path) -> None:
-    """Rename all files of a folder into their places, what was there into another folder; undo it after an error."""
+    """Rename all new files to their destinations and existing ones into another folder; undo it after an error."""
     try:
         for path in paths:
             if path.exists():
@@ -83,7 +83,7 @@ def _exchange(paths: list[Path], old: Path, new: Path) -> None:
             (new / path.name).replace(path)
     except BaseException:
         for path in paths:
-            if not (new / path.name).exists():  # it is in its place already
+            if not (new / path.name).exists():  # it has been renamed
                 path.unlink()
             if (old / path.name).exists():
                 (old / path.name).replace(path)
@@ -92,10 +92,10 @@ def _exchange(paths: list[Path], old: Path, new: Path) -> None:
 
 @contextmanager
 def atomic_folder(folder: Path) -> Iterator[Path]:
-    """A draft to write into, which takes the folder's place when the `with` block has ended well.
+    """Yield a temporary folder, which replaces the folder when the `with` block ends without an error.
 
     Raises:
-        OSError: if it cannot be written; it names the folder, which is as it was before.
+        OSError: with the folder's path, if it cannot be written; the folder is then unchanged.
     """
     draft, former = _partial(folder), _partial(folder)
     with naming(folder):
@@ -111,10 +111,10 @@ def atomic_folder(folder: Path) -> Iterator[Path]:
 
 
 def remove_partial(folder: Path) -> None:
-    """Remove what processes that were killed have left in a folder; nobody may be writing into it.
+    """Remove incomplete files of killed processes from a folder, to which no other process may be writing.
 
     Args:
-        folder: its subfolders are not looked at.
+        folder: the folder; its subfolders are ignored.
     """
     for path in folder.glob(f".*{PARTIAL}"):
         if path.is_dir():
@@ -126,11 +126,11 @@ def remove_partial(folder: Path) -> None:
 
 @contextmanager
 def naming(path: str | Path) -> Iterator[None]:
-    """Let an error of the system inside the block name a file, whatever library has met it.
+    """Add a path to operating-system errors inside the block.
 
     Raises:
-        OSError: in place of an error that names none or a temporary one, or that only quotes the system's, as Rust's
-            libraries do.
+        OSError: with the path, in place of an error without a path or with a temporary one, or of another error that
+            only quotes an operating-system error, as Rust libraries raise.
     """
     try:
         yield
@@ -146,17 +146,17 @@ def naming(path: str | Path) -> Iterator[None]:
 
 
 def reason(error: OSError, path: str | Path) -> str:
-    """An error of the system as `PATH: what is wrong`.
+    """Format an operating-system error as `PATH: reason`.
 
     Args:
-        error: it.
-        path: for one that names no file.
+        error: the error.
+        path: the path for an error without one.
     """
     return f"{error.filename or path}: {error.strerror or error}"
 
 
 class _Destination(io.FileIO):
-    """A file that remembers why it could not be written: torch and Pillow say that in words of their own."""
+    """A file that stores the error of a failed write, which torch and Pillow replace by errors of their own."""
 
     failure: OSError | None = None
 
@@ -168,7 +168,7 @@ class _Destination(io.FileIO):
             raise
 
     def fileno(self) -> int:
-        """None: what writes past `write` would fail unseen."""
+        """Not supported, because a direct write to the descriptor would bypass the error handling of `write`."""
         raise io.UnsupportedOperation("fileno")
 
     def sync(self) -> None:
@@ -177,12 +177,12 @@ class _Destination(io.FileIO):
 
 
 def _partial(path: Path) -> Path:
-    """A name beside a path's that no other process has, on whatever machine it runs."""
+    """A path next to another that is unique across processes and machines."""
     return path.with_name(f".{path.name}.{uuid4().hex}{PARTIAL}")
 
 
 def within(path: str | Path, folder: str | Path) -> bool:
-    """Whether a path lies in a folder or below it, once all links have been followed."""
+    """Whether a path is inside a folder after all links are resolved."""
     return Path(path).resolve().is_relative_to(Path(folder).resolve())
 
 
@@ -190,56 +190,56 @@ Kind = TypeVar("Kind", dict[str, Any], list[Any])
 
 
 def json_text(value: object, indent: int | None = 2) -> str:
-    """A value as JSON, which has no NaN and no infinity: they become null.
+    """Format a value as JSON. NaN and infinity, which JSON lacks, become null.
 
     Args:
-        value: what JSON can hold; paths and others are written as text.
-        indent: spaces of each level; None: all on one line.
+        value: JSON data; paths and other objects are written as text.
+        indent: spaces per level; None: everything on one line.
     """
     finite = json.loads(json.dumps(value, default=str), parse_constant=lambda _: None)
     return json.dumps(finite, indent=indent, allow_nan=False)
 
 
 def write_json_atomically(path: str | Path, value: object) -> None:
-    """Write a value as JSON, so that a reader never sees half of it.
+    """Write a value as JSON, atomically.
 
     Args:
         path: the destination, replaced if it exists.
-        value: as for `json_text`.
+        value: see `json_text`.
 
     Raises:
-        OSError: if it cannot be written; it names the file.
+        OSError: with the path, if it cannot be written.
     """
     content = f"{json_text(value)}\n".encode()
     write_atomically(path, lambda file: file.write(content))
 
 
 def read_json(path: Path, kind: type[Kind]) -> Kind | None:
-    """A JSON file's content, or None where there is no such file; a warning names a file that is damaged.
+    """Read a JSON file; None if it does not exist, or with a warning if it is damaged.
 
     Args:
-        path: of the file.
-        kind: dict or list, what it has to hold.
+        path: path of the file.
+        kind: expected type, dict or list.
     """
     try:
         return load_json(path, kind)
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
-        _warn(f"{error}; it is left out")
+        _warn(f"{error}; it is ignored")
         return None
 
 
 def load_json(path: Path, kind: type[Kind]) -> Kind:
-    """A JSON file's content.
+    """Read a JSON file.
 
     Args:
-        path: of the file.
-        kind: dict or list, what it has to hold.
+        path: path of the file.
+        kind: expected type, dict or list.
 
     Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: if it cannot be read, or holds something else; the message names it.
+        FileNotFoundError: if the file does not exist.
+        ValueError: with the path, if the file cannot be read or contains another type.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -250,34 +250,34 @@ def load_json(path: Path, kind: type[Kind]) -> Kind:
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is damaged: it is not JSON ({error})") from error
     if not isinstance(content, kind):
-        what = {dict: "an object", list: "a list"}[kind]
-        raise ValueError(f"{path} is damaged: it holds {type(content).__name__}, not {what}")
+        expected = {dict: "an object", list: "a list"}[kind]
+        raise ValueError(f"{path} is damaged: it contains {type(content).__name__}, expected {expected}")
     return content
 
 
 def set_aside(path: Path) -> None:
-    """Rename what cannot be read, a file or whatever is in its place, so that a new one can be written.
+    """Rename an unreadable file or folder, so that a new file can be written.
 
     Args:
-        path: NAME becomes NAME.damaged, or NAME.damaged_1 and so on where that is taken.
+        path: NAME becomes NAME.damaged, or NAME.damaged_1 and so on if that exists.
     """
     aside, number = path.with_name(f"{path.name}.damaged"), 0
     while aside.exists():
         number += 1
         aside = path.with_name(f"{path.name}.damaged_{number}")
     path.rename(aside)
-    _warn(f"{path} is kept as {aside.name}, and a new one is written")
+    _warn(f"{path} is renamed to {aside.name}, and a new file is written")
 
 
 def update_json(path: Path, kind: type[Kind]) -> Kind:
-    """What a JSON file holds that is about to be written anew; one that is damaged is set aside.
+    """Read a JSON file before it is rewritten; a damaged file is renamed, see `set_aside`.
 
     Args:
-        path: of the file.
-        kind: dict or list.
+        path: path of the file.
+        kind: expected type, dict or list.
 
     Returns:
-        The content, empty where there is none.
+        The content, empty if the file does not exist or is damaged.
     """
     try:
         return load_json(path, kind)

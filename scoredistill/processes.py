@@ -1,4 +1,4 @@
-"""Locks of folders, and child processes that end with their parent."""
+"""Folder locks, and child processes that end with their parent."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from pathlib import Path
 from typing import IO
 
 LOCK = ".lock"
-"""Lock file of a folder that one process at a time may work in. The system releases it when the process ends."""
+"""Name of a folder's lock file. The operating system releases the lock when the process ends."""
 PATIENCE = 5.0
-"""Seconds after which a folder that is in use is refused: a process that was killed may take a moment to end."""
+"""Seconds to wait for a folder that is in use: a killed process may take a moment to end."""
 PAUSE = 0.05
-"""Seconds between two tries."""
+"""Seconds between two attempts."""
 BOUND = "SCOREDISTILL_BOUND"
-"""Environment variable: a process ends when its standard input does, so that it does not outlive its parent."""
+"""Environment variable. If it is set, a process ends when its standard input is closed, that is with its parent."""
 
 WITHOUT_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK)
-"""What file systems without locks answer, some of clusters for example."""
+"""Errors of file systems without locks, such as some of clusters."""
 
 _held: set[IO[str]] = set()
 
@@ -34,15 +34,15 @@ class InUseError(Exception):
 
 
 class FolderLock:
-    """The lock of a folder, held by this process until it is released or the process ends, in whatever way.
+    """The lock of a folder, held by this process until it is released or the process ends.
 
     Args:
-        folder: which has to exist.
-        patience: seconds to wait for another process; None: as long as it takes.
+        folder: an existing folder.
+        patience: seconds to wait for another process; None: without a limit.
 
     Raises:
-        InUseError: if another process still holds it then.
-        OSError: if the lock's file cannot be opened.
+        InUseError: if another process holds the lock after this time.
+        OSError: if the lock file cannot be opened.
     """
 
     def __init__(self, folder: Path, patience: float | None = PATIENCE) -> None:
@@ -51,12 +51,12 @@ class FolderLock:
         while not _take(self._file):
             if end is not None and time.monotonic() >= end:
                 self._file.close()
-                raise InUseError(f"another process is at work in {folder}")
+                raise InUseError(f"another process is using {folder}")
             time.sleep(PAUSE)
         _held.add(self._file)
 
     def release(self) -> None:
-        """Release it; a second call does nothing."""
+        """Release the lock; a second call does nothing."""
         if self._file in _held:
             _give(self._file)
             _held.discard(self._file)
@@ -94,17 +94,15 @@ else:
             if error.errno not in WITHOUT_LOCKS:
                 raise
             where = Path(file.name).parent
-            sys.stderr.write(
-                f"warning: {where} is on a file system without locks: let one process at a time work in it\n"
-            )
+            sys.stderr.write(f"warning: {where} is on a file system without locks: use it in one process at a time\n")
         return True
 
     def _give(file: IO[str]) -> None:
         with suppress(OSError):  # a file system without locks
-            fcntl.flock(file, fcntl.LOCK_UN)  # closing alone would leave it to a fork that has the file too
+            fcntl.flock(file, fcntl.LOCK_UN)  # closing the file would leave the lock with a fork that shares it
 
     def _forget() -> None:
-        """A fork shares its parent's locks, and would hold them as long as it runs."""
+        """Close the locks in a fork, which would hold its parent's locks as long as it runs."""
         for file in _held:
             file.close()
         _held.clear()
@@ -113,23 +111,23 @@ else:
 
 
 def start_bound(command: Sequence[str], environment: Mapping[str, str] | None = None) -> subprocess.Popen[bytes]:
-    """Start a process that ends when this one does, even by SIGKILL.
+    """Start a process that ends with this one, even if this one is killed by SIGKILL.
 
     Args:
         command: a program that calls `end_with_parent`.
-        environment: of the process; None: this one's.
+        environment: environment of the process; None: that of this process.
     """
     bound = {**(os.environ if environment is None else environment), BOUND: "1"}
-    # Never written to: its end tells the process that this one has ended.
+    # Standard input is never written to; the process detects by its end that this one has ended.
     return subprocess.Popen(command, env=bound, stdin=subprocess.PIPE)
 
 
 def run_bound(command: Sequence[str], environment: Mapping[str, str] | None = None) -> int:
-    """Run such a process to its end, and forward SIGINT and SIGTERM to it.
+    """Run such a process until it ends, and forward SIGINT and SIGTERM to it.
 
     Args:
-        command: as for `start_bound`.
-        environment: of the process; None: this one's.
+        command: see `start_bound`.
+        environment: environment of the process; None: that of this process.
 
     Returns:
         The exit code.
@@ -147,7 +145,7 @@ def run_bound(command: Sequence[str], environment: Mapping[str, str] | None = No
 
 
 def end_with_parent() -> None:
-    """End this process when its parent ends, if `start_bound` or a launcher has started it."""
+    """End this process when its parent ends, if it was started by `start_bound` or a launcher."""
     if os.environ.get(BOUND):
         threading.Thread(target=_watch, daemon=True).start()
 
@@ -155,4 +153,4 @@ def end_with_parent() -> None:
 def _watch() -> None:
     while os.read(0, 1):
         pass
-    os._exit(137)  # as by SIGKILL: nothing more is written
+    os._exit(137)  # the exit code of SIGKILL; nothing more is written

@@ -1,4 +1,4 @@
-"""Ranges of numeric settings, in the notation of the docstrings that declare them."""
+"""Ranges of numeric settings, in the notation of docstrings."""
 
 from __future__ import annotations
 
@@ -17,28 +17,28 @@ INTERVAL = re.compile(rf"([\[(])({NUMBER}), ({NUMBER})([\])])")
 
 
 class RangeError(ValueError):
-    """A setting lies outside its range.
+    """A setting is outside its range.
 
     Args:
-        name: of the setting.
-        allowed: the range, as `Range.parse` reads it.
-        said: the message.
+        name: name of the setting.
+        allowed: the range, in the notation of `Range.parse`.
+        message: the error message.
     """
 
-    def __init__(self, name: str, allowed: str, said: str) -> None:
-        super().__init__(said)
+    def __init__(self, name: str, allowed: str, message: str) -> None:
+        super().__init__(message)
         self.name, self.allowed = name, allowed
 
 
 @dataclass(frozen=True)
 class Range:
-    """An interval of numbers. Infinity belongs to it only where it is a closed end; NaN never does.
+    """An interval of numbers. It contains infinity only as a closed end, and never NaN.
 
     Args:
         low: lower end, any number.
         high: upper end, any number.
-        low_closed: whether the lower end belongs to it.
-        high_closed: whether the upper end belongs to it.
+        low_closed: whether the interval contains the lower end.
+        high_closed: whether the interval contains the upper end.
     """
 
     low: float = -math.inf
@@ -48,20 +48,20 @@ class Range:
 
     @classmethod
     def parse(cls, text: str) -> Range:
-        """Read a range as docstrings state it: `>= 1`, `> 0`, `<= 0`, `[0, 1)` or `finite`.
+        """Parse the notation of docstrings: `>= 1`, `> 0`, `<= 0`, `[0, 1)` or `finite`.
 
         Raises:
-            ValueError: if the text is no range.
+            ValueError: if the text is not a range.
         """
         if text == "finite":
             return cls()
-        if found := BOUND.fullmatch(text):
-            sign, end = found[1], _number(found[2])
+        if match := BOUND.fullmatch(text):
+            sign, end = match[1], _number(match[2])
             closed = sign.endswith("=")
             return cls(low=end, low_closed=closed) if sign[0] == ">" else cls(high=end, high_closed=closed)
-        if found := INTERVAL.fullmatch(text):
-            return cls(_number(found[2]), _number(found[3]), found[1] == "[", found[4] == "]")
-        raise ValueError(f"{text!r} is no range: write >= 1, > 0, [0, 1) or finite")
+        if match := INTERVAL.fullmatch(text):
+            return cls(_number(match[2]), _number(match[3]), match[1] == "[", match[4] == "]")
+        raise ValueError(f"{text!r} is not a range: write >= 1, > 0, [0, 1) or finite")
 
     def __contains__(self, number: float) -> bool:
         above = number >= self.low if self.low_closed else number > self.low
@@ -80,15 +80,15 @@ class Range:
 
 
 def require(allowed: str, **settings: Any) -> None:
-    """Check settings against the range that their docstring states.
+    """Check settings against the range in their docstring.
 
     Args:
-        allowed: the range, as `Range.parse` reads it.
-        settings: by name: numbers, `Piecewise` schedules, or sequences and mappings of numbers, each of which is
-            checked. None is not.
+        allowed: the range, in the notation of `Range.parse`.
+        settings: values by name: numbers, `Piecewise` schedules, or sequences and mappings of numbers, each of which is
+            checked. None is allowed.
 
     Raises:
-        RangeError: naming the first setting with a number outside the range.
+        RangeError: with the name of the first setting that has a number outside the range.
     """
     limits = _parsed(allowed)
     for name, value in settings.items():
@@ -98,17 +98,17 @@ def require(allowed: str, **settings: Any) -> None:
 
 
 def require_rising(**ends: tuple[float, float]) -> None:
-    """Check ranges that are settings themselves.
+    """Check settings that are ranges.
 
     Args:
-        ends: by name, the lower and the upper end.
+        ends: lower and upper end by name.
 
     Raises:
-        ValueError: naming the first whose lower end lies above its upper one.
+        ValueError: with the name of the first setting whose lower end is above its upper end.
     """
     for name, (low, high) in ends.items():
         if low > high:
-            raise ValueError(f"{name}: the range begins at {low} and ends at {high}; swap them")
+            raise ValueError(f"{name}: the lower end {low} is above the upper end {high}; swap them")
 
 
 _parsed = cache(Range.parse)
@@ -125,7 +125,7 @@ def _number(text: str) -> float:
 
 
 def _numbers(name: str, value: Any) -> Iterator[tuple[str, float]]:
-    """All numbers of a setting, those of a mapping by their keys."""
+    """All numbers of a setting with their names; those of a mapping include the key."""
     if hasattr(value, "tolist"):  # a tensor
         value = value.tolist()
     if isinstance(value, Mapping):

@@ -1,4 +1,4 @@
-"""Recipes: found by name, merged, listed and copied."""
+"""Shipped recipes: search by name, list and copy."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from typing import Any, NoReturn
 
 SUFFIXES = (".yaml", ".yml")
 LONGEST = 100
-"""Characters of a word that near matches are looked for; it takes a time that grows with the square."""
+"""Largest length of a word for which close matches are computed; the time is quadratic in the length."""
 
 
 class RecipeError(Exception):
-    """A recipe was not found or cannot be copied; the message says what to do."""
+    """A recipe was not found or cannot be copied; the message includes the remedy."""
 
 
 @dataclass(frozen=True)
@@ -26,9 +26,9 @@ class Recipe:
     """One shipped recipe.
 
     Args:
-        name: path from the recipe root, with forward slashes: `points/vsd.yaml`.
-        path: where the file is.
-        description: its first comment line, or nothing.
+        name: path relative to the recipe root, with forward slashes: `points/vsd.yaml`.
+        path: path of the file.
+        description: its first comment line, or empty.
     """
 
     name: str
@@ -42,14 +42,14 @@ def _either(words: Iterable[str]) -> str:
 
 
 def did_you_mean(word: str, choices: Iterable[str]) -> str:
-    """Word a suggestion for a misspelt word.
+    """Suggest corrections of a misspelled word.
 
     Args:
-        word: what was written.
-        choices: what could have been meant.
+        word: the word.
+        choices: the valid words.
 
     Returns:
-        `Did you mean 'a' or 'b'?`, or nothing where no choice is near.
+        `Did you mean 'a' or 'b'?`, or an empty string if no choice is close.
     """
     if len(word) > LONGEST:
         return ""
@@ -71,11 +71,11 @@ def root() -> Path:
     installed = package / "recipes"
     if installed.is_dir():
         return installed
-    # A folder of that name beside an installed package would be somebody else's: only a checkout has a pyproject.toml.
+    # A folder of that name next to an installed package may belong to another: only a checkout has a pyproject.toml.
     checkout = package.parent / "recipes"
     if checkout.is_dir() and (package.parent / "pyproject.toml").is_file():
         return checkout
-    raise RecipeError("this installation of scoredistill has no recipes: install it again, or write a recipe yourself")
+    raise RecipeError("this installation of scoredistill has no recipes: reinstall it, or use your own recipe")
 
 
 def _describe(path: Path) -> str:
@@ -117,11 +117,11 @@ def _look_up(name: str, folder: Path | None) -> Recipe | None:
 
 
 def _hint(name: str, folder: Path | None) -> str:
-    """Suggest recipes: those of that file name in another folder, or else those spelt alike."""
+    """Suggest recipes: those with this file name in other folders, or else those with a similar name."""
     known = [recipe.name.rsplit(".", 1)[0] for recipe in recipes(folder)]
-    wanted = re.sub(r"\.ya?ml$", "", _normal(name))
-    elsewhere = [other for other in known if Path(other).name == Path(wanted).name]
-    return _either(elsewhere) or did_you_mean(wanted, known) or "`scoredistill recipes` lists them."
+    stem = re.sub(r"\.ya?ml$", "", _normal(name))
+    elsewhere = [other for other in known if Path(other).name == Path(stem).name]
+    return _either(elsewhere) or did_you_mean(stem, known) or "`scoredistill recipes` lists them."
 
 
 def shipped(name: str, folder: Path | None = None) -> Recipe:
@@ -135,7 +135,7 @@ def shipped(name: str, folder: Path | None = None) -> Recipe:
         The recipe.
 
     Raises:
-        RecipeError: if there is none of that name; the message lists near matches.
+        RecipeError: if there is no such recipe; the message lists close matches.
     """
     recipe = _look_up(name, folder)
     if recipe is None:
@@ -144,19 +144,19 @@ def shipped(name: str, folder: Path | None = None) -> Recipe:
 
 
 def find(name: str | Path, folder: Path | None = None) -> Path:
-    """Resolve what a user wrote after `--config`.
+    """Resolve the value of `--config`.
 
-    A file of the user's own comes before a shipped recipe: who copies `quickstart.yaml` and edits it means the copy.
+    An existing file has precedence over a shipped recipe, so that a copied and edited `quickstart.yaml` is used.
 
     Args:
-        name: a path to any file, or the name of a shipped recipe.
+        name: path of a file, or name of a shipped recipe.
         folder: the recipe root; default: the shipped one.
 
     Returns:
         The path of an existing file.
 
     Raises:
-        RecipeError: if it is neither; the message lists near matches.
+        RecipeError: if it is neither; the message lists close matches.
     """
     path = Path(name).expanduser()
     if path.is_file():
@@ -168,15 +168,15 @@ def find(name: str | Path, folder: Path | None = None) -> Path:
 
 
 def read(path: Path) -> Any:
-    """What a YAML file holds.
+    """Read a YAML file.
 
     Args:
-        path: of the file.
+        path: path of the file.
 
     Raises:
-        RecipeError: if it cannot be read, or is no YAML; the message names file and line.
+        RecipeError: with file and line, if it cannot be read or is not YAML.
     """
-    import yaml  # type: ignore[import-untyped]  # only where a file is read: listing recipes needs none
+    import yaml  # type: ignore[import-untyped]  # imported here, because listing recipes does not need it
 
     from scoredistill import recipe_yaml
 
@@ -197,26 +197,26 @@ def references(path: Path) -> list[str]:
         path: the recipe.
 
     Returns:
-        The references as written, in order, each once; only those that lead to a file.
+        The distinct references to existing files, as written and in order.
     """
     code = re.sub(r"(^|\s)#.*", "", path.read_text(encoding="utf-8"), flags=re.MULTILINE)
-    found = [word for word in re.split(r"[^\w./-]+", code) if word.endswith(SUFFIXES)]
-    return [name for name in dict.fromkeys(found) if (path.parent / name).is_file()]
+    names = [word for word in re.split(r"[^\w./-]+", code) if word.endswith(SUFFIXES)]
+    return [name for name in dict.fromkeys(names) if (path.parent / name).is_file()]
 
 
 def copy(name: str, destination: Path = Path(), folder: Path | None = None) -> Path:
-    """Copy one shipped recipe. Files that it refers to stay where they are.
+    """Copy one shipped recipe, without the files that it refers to.
 
     Args:
-        name: as `shipped` takes it.
-        destination: a file to write, where it ends in .yaml or .yml; otherwise a folder to write into.
+        name: see `shipped`.
+        destination: a file if it ends in .yaml or .yml; otherwise a folder.
         folder: the recipe root; default: the shipped one.
 
     Returns:
         The file written.
 
     Raises:
-        RecipeError: if there is no such recipe, or the file exists already.
+        RecipeError: if there is no such recipe, or the file already exists.
     """
     source = shipped(name, folder).path
     is_file_name = destination.suffix in SUFFIXES and not destination.is_dir()
@@ -226,17 +226,17 @@ def copy(name: str, destination: Path = Path(), folder: Path | None = None) -> P
 
 
 def copy_all(destination: Path = Path("recipes"), folder: Path | None = None) -> list[Path]:
-    """Copy the whole recipe root with its folders, so that relative references still lead somewhere.
+    """Copy all recipes with their folders, so that relative references remain valid.
 
     Args:
-        destination: the folder that becomes the copy's root.
+        destination: root folder of the copy.
         folder: the recipe root; default: the shipped one.
 
     Returns:
         The files written.
 
     Raises:
-        RecipeError: if any of the files exists already; then nothing is copied.
+        RecipeError: if any of the files already exists; then nothing is copied.
     """
     source = folder or root()
     if not recipes(source):
@@ -248,11 +248,11 @@ def copy_all(destination: Path = Path("recipes"), folder: Path | None = None) ->
 
 
 def _copy(targets: dict[Path, Path]) -> None:
-    """Copy files, after looking that none of them exists: all of them or none."""
-    taken = [str(target) for target in targets.values() if target.exists() or target.is_symlink()]
-    if taken:
-        more = f" and {len(taken) - 1} more" if len(taken) > 1 else ""
-        raise RecipeError(f"{taken[0]}{more} exists already: name another destination, or remove it first")
+    """Copy files if none of the targets exists."""
+    existing = [str(target) for target in targets.values() if target.exists() or target.is_symlink()]
+    if existing:
+        more = f" and {len(existing) - 1} more" if len(existing) > 1 else ""
+        raise RecipeError(f"{existing[0]}{more} already exists: choose another destination, or remove it first")
     try:
         for source, target in targets.items():
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -262,19 +262,19 @@ def _copy(targets: dict[Path, Path]) -> None:
 
 
 USAGE = """\
-usage: scoredistill recipes                        list them
-       scoredistill recipes show NAME              print one
-       scoredistill recipes copy NAME [DEST]       copy one, to a file or into a folder (default: this folder)
-       scoredistill recipes copy --all [DEST]      copy all of them, with their folders (default: ./recipes)
+usage: scoredistill recipes                        list all recipes
+       scoredistill recipes show NAME              print a recipe
+       scoredistill recipes copy NAME [DEST]       copy a recipe to a file or into a folder (default: this folder)
+       scoredistill recipes copy --all [DEST]      copy all recipes with their folders (default: ./recipes)
 
-NAME is a path as listed; `.yaml` and a leading `recipes/` may be left out. Nothing is ever overwritten.
-A recipe may refer to others by relative path (loss: ../losses/sds.yaml). `copy NAME` copies that one file and tells you
-what it refers to; `copy --all` keeps the folders, so that every reference still leads somewhere.
+NAME is a path as listed; `.yaml` and a leading `recipes/` may be omitted. Existing files are never overwritten.
+A recipe may refer to others by relative path (loss: ../losses/sds.yaml). `copy NAME` copies this file only and lists
+its references; `copy --all` copies the folders as well, so that all references remain valid.
 """
 
 
 class _Parser(argparse.ArgumentParser):
-    """Prints the one help text of `scoredistill recipes`, and raises what argparse would print."""
+    """Prints the help text of `scoredistill recipes`, and raises errors that argparse would print."""
 
     def format_help(self) -> str:
         return USAGE
@@ -285,9 +285,9 @@ class _Parser(argparse.ArgumentParser):
 
 def _list(arguments: Sequence[str]) -> None:
     _Parser().parse_args(arguments)
-    found = recipes()
-    width = max((len(recipe.name) for recipe in found), default=0)
-    for recipe in found:
+    shipped_recipes = recipes()
+    width = max((len(recipe.name) for recipe in shipped_recipes), default=0)
+    for recipe in shipped_recipes:
         sys.stdout.write(f"{recipe.name:{width}}  {recipe.description}".rstrip() + "\n")
 
 
@@ -305,9 +305,9 @@ def _copy_command(arguments: Sequence[str]) -> None:
     options = parser.parse_args(arguments)
     words = list(options.words)
     if not options.all and not words:
-        parser.error("copy needs the NAME of a recipe, or --all")
+        parser.error("copy: expected the NAME of a recipe, or --all")
     if len(words) > (1 if options.all else 2):
-        parser.error(f"copy does not know what to do with {words[-1]!r}")
+        parser.error(f"copy: unexpected argument {words[-1]!r}")
     if options.all:
         written = copy_all(Path(words[0] if words else "recipes").expanduser())
         sys.stdout.write(f"copied {len(written)} files to {words[0] if words else 'recipes'}\n")
@@ -325,7 +325,7 @@ def main(arguments: Sequence[str]) -> int:
     """Run `scoredistill recipes`.
 
     Args:
-        arguments: what stands after `recipes`.
+        arguments: the command-line arguments after `recipes`.
 
     Returns:
         The exit code: 0, or 2 after a message on standard error.
@@ -342,6 +342,6 @@ def main(arguments: Sequence[str]) -> int:
     except RecipeError as error:
         sys.stderr.write(f"scoredistill recipes: {error}\n")
         return 2
-    except SystemExit as end:  # argparse's way of ending after --help
+    except SystemExit as end:  # raised by argparse after --help
         return int(end.code or 0)
     return 0

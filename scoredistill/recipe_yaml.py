@@ -1,8 +1,9 @@
-"""YAML as recipes use it: no key twice, no endless aliases, and text that stays text.
+"""The YAML of recipes, without duplicate keys, unlimited aliases and surprising conversions of text.
 
-Scalars follow the core schema of YAML 1.2, narrowed to what all readers agree on: `true` and `false` are booleans, an
-unquoted `null` or nothing is null, decimal and hexadecimal integers and decimals with a point are numbers. All else is
-text: `no`, `~`, `1e3`, `12:30` and `2026-01-01` too. A field that takes a number reads `1e3` as one.
+Scalars follow the core schema of YAML 1.2, restricted to the forms on which all readers agree: `true` and `false` are
+booleans, an unquoted `null` or an empty value is null, decimal and hexadecimal integers and decimals with a point are
+numbers. Everything else is text, including `no`, `~`, `1e3`, `12:30` and `2026-01-01`. A field that takes a number
+converts `1e3`.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any
 import yaml  # type: ignore[import-untyped]
 
 LARGEST = 100_000
-"""Values in a file, with every alias written out."""
+"""Largest number of values in a file, with all aliases expanded."""
 
 _INT = re.compile(r"[-+]?(?:0|[1-9][0-9]*)$|0x[0-9a-fA-F]+$")
 _FLOAT = re.compile(r"[-+]?[0-9]+\.[0-9]*(?:[eE][-+][0-9]+)?$|[-+]?\.[0-9]+(?:[eE][-+][0-9]+)?$|[-+]?\.inf$|\.nan$")
@@ -43,25 +44,25 @@ class _Dumper(yaml.SafeDumper):
 
     def represent_str(self, data: str) -> yaml.Node:
         lines = data.splitlines() not in ([], [data])
-        # PyYAML would write other kinds of line ends in a way that it does not read again.
+        # PyYAML would write other line endings in a form that it does not read back.
         return self.represent_scalar("tag:yaml.org,2002:str", data, '"' if lines else None)
 
 
 _Dumper.add_representer(str, _Dumper.represent_str)
 
-# Other readers take these for numbers: as text they are quoted.
+# Other readers parse these as numbers, so they are quoted as text.
 _Dumper.add_implicit_resolver("tag:yaml.org,2002:float", EXPONENT, list("-+0123456789"))
 
 
 def load(text: str) -> Any:
-    """What YAML text holds.
+    """Parse YAML text.
 
     Args:
         text: one document.
 
     Raises:
-        yaml.YAMLError: if it is no YAML, a key stands twice in a mapping, an alias contains itself, or the aliases
-            written out would be more than `LARGEST` values.
+        yaml.YAMLError: if it is not YAML, a mapping has a duplicate key, an alias contains itself, or the expanded
+            aliases have more than `LARGEST` values.
     """
     loader = _Loader(text)
     try:
@@ -70,23 +71,23 @@ def load(text: str) -> Any:
             return None
         _size(node, {}, set())
         return loader.construct_document(node)
-    except (ValueError, RecursionError) as error:  # a number that Python refuses, or a file nested without end
+    except (ValueError, RecursionError) as error:  # a number that Python rejects, or a file that is nested too deeply
         raise yaml.YAMLError(str(error)) from error
     finally:
         loader.dispose()
 
 
 def dump(value: Any) -> str:
-    """Write plain data as YAML, so that `load` reads the same.
+    """Format plain data as YAML that `load` reads back.
 
     Args:
-        value: of dicts, lists, text, numbers, booleans and None.
+        value: data of dicts, lists, text, numbers, booleans and None.
     """
     return _dump(value, flow=False)
 
 
 def dump_line(value: Any) -> str:
-    """The same on one line."""
+    """Format plain data as YAML on one line."""
     return _dump(value, flow=True).removesuffix("\n").removesuffix("\n...")
 
 
@@ -98,7 +99,7 @@ def _dump(value: Any, flow: bool) -> str:
 
 
 def _size(node: yaml.Node, known: dict[int, int], above: set[int]) -> int:
-    """Number of values below a node, each alias counted as what it stands for."""
+    """Number of values below a node, with aliases expanded."""
     if id(node) in known:
         return known[id(node)]
     if id(node) in above:
@@ -108,7 +109,7 @@ def _size(node: yaml.Node, known: dict[int, int], above: set[int]) -> int:
     size = 1 + sum(_size(child, known, above | {id(node)}) for child in _children(node))
     if size > LARGEST:
         raise yaml.MarkedYAMLError(
-            problem=f"holds more than {LARGEST:,} values, its aliases written out", problem_mark=node.start_mark
+            problem=f"contains more than {LARGEST:,} values with its aliases expanded", problem_mark=node.start_mark
         )
     known[id(node)] = size
     return size
@@ -131,7 +132,7 @@ def _refuse_duplicates(node: yaml.MappingNode) -> None:
         line = key.start_mark.line + 1
         if key.value in lines:
             raise yaml.MarkedYAMLError(
-                problem=f"the key {key.value!r} stands twice, in lines {lines[key.value]} and {line}: keep one of them",
+                problem=f"the key {key.value!r} is used twice, in lines {lines[key.value]} and {line}: remove one",
                 problem_mark=key.start_mark,
             )
         lines[key.value] = line

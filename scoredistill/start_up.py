@@ -1,4 +1,4 @@
-"""Set-up of the process before anything large is imported: signal handlers and standard streams."""
+"""Set-up of signal handlers and standard streams before large libraries are imported."""
 
 from __future__ import annotations
 
@@ -13,19 +13,20 @@ STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 def prepare() -> None:
-    """Prepare the process for a long run that does not depend on its terminal."""
+    """Prepare the process for a long run that is independent of its terminal."""
     _reopen()
-    sys.stdout, sys.stderr = lasting(1, sys.stdout), lasting(2, sys.stderr)
+    sys.stdout, sys.stderr = robust_stream(1, sys.stdout), robust_stream(2, sys.stderr)
     for number in STOP_SIGNALS:
-        if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):  # and not ignored, as by nohup
+        # An ignored signal, as under nohup, stays ignored.
+        if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
             signal.signal(number, _end)
 
 
 def restore_signals() -> None:
-    """Restore Python's handlers: from here on there may be files to clean up.
+    """Restore Python's signal handlers, because from now on an interrupted process may have to clean up files.
 
-    Until then a signal ends the process at once. A KeyboardInterrupt would be lost: one that is raised while numpy or
-    torch is imported becomes an ImportError, or leaves the library half imported.
+    Before, a signal ends the process immediately. A KeyboardInterrupt would be lost: if it is raised while numpy or
+    torch is imported, it becomes an ImportError or leaves a partially imported library.
     """
     for number in STOP_SIGNALS:
         if signal.getsignal(number) is _end:
@@ -36,42 +37,42 @@ def _end(number: int, _: FrameType | None) -> None:
     try:
         os.write(2, b"scoredistill: interrupted\n")
     finally:
-        os._exit(128 + number)  # what shells report for the signal
+        os._exit(128 + number)  # the exit code that shells report for the signal
 
 
 def _reopen() -> None:
-    """Open closed standard streams on the null device: the next file would get their number, and their output."""
+    """Open closed standard streams on the null device; otherwise the next file would get their descriptors."""
     for number in range(3):
         try:
             os.fstat(number)
         except OSError:
-            opened = os.open(os.devnull, os.O_RDWR)  # which takes the lowest free number, this one
+            opened = os.open(os.devnull, os.O_RDWR)  # gets the lowest free descriptor, which is this one
             os.set_inheritable(opened, True)
     if sys.stdin is None:
-        sys.stdin = open(0, closefd=False)  # noqa: SIM115  # for as long as the process lives
+        sys.stdin = open(0, closefd=False)  # noqa: SIM115  # stays open until the process ends
 
 
-def lasting(number: int, given: Any) -> Any:
-    """A stream that never fails: what cannot be encoded is escaped, what cannot be written is dropped.
+def robust_stream(number: int, stream: Any) -> Any:
+    """A text stream that never fails: characters that cannot be encoded are escaped, failed writes are dropped.
 
     Args:
-        number: of the file, which stays open.
-        given: the stream that is there, whose encoding and buffering are kept; None: none is.
+        number: file descriptor, which stays open.
+        stream: the current stream, whose encoding and buffering are kept; None: there is none.
     """
-    if given is not None and not isinstance(given, io.TextIOWrapper):  # not Python's own
-        return given
+    if stream is not None and not isinstance(stream, io.TextIOWrapper):  # replaced by another program, such as pytest
+        return stream
     raw = io.BufferedWriter(_Lossy(number, "w", closefd=False))
     return io.TextIOWrapper(
         raw,
-        encoding="utf-8" if given is None else given.encoding,
+        encoding="utf-8" if stream is None else stream.encoding,
         errors="backslashreplace",
-        line_buffering=given is not None and given.line_buffering,
-        write_through=given is not None and given.write_through,
+        line_buffering=stream is not None and stream.line_buffering,
+        write_through=stream is not None and stream.write_through,
     )
 
 
 class _Lossy(io.FileIO):
-    """A stream whose errors are ignored: a reader that has gone or a full disk must not end a run."""
+    """A stream that ignores errors: a closed reader or a full disk must not end a run."""
 
     def write(self, content: Any) -> int | None:  # type: ignore[override]
         try:

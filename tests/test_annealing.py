@@ -33,9 +33,9 @@ def test_constants_and_single_knots_do_not_change(value: float, progress: float)
     ("knots", "message"),
     [
         ([], "at least one knot"),
-        ([Knot(0.5, 1.0), Knot(0.5, 2.0)], "in order of `at`; 0.5 follows 0.5"),
-        ([Knot(0.5, 1.0), Knot(0.2, 2.0)], "in order of `at`; 0.2 follows 0.5"),
-        ([Knot(0.0, 1.0, "geometric"), Knot(1.0, 0.0)], "a geometric segment needs values > 0; got 1.0 and 0.0"),
+        ([Knot(0.5, 1.0), Knot(0.5, 2.0)], "in order of `at`, got 0.5 after 0.5"),
+        ([Knot(0.5, 1.0), Knot(0.2, 2.0)], "in order of `at`, got 0.2 after 0.5"),
+        ([Knot(0.0, 1.0, "geometric"), Knot(1.0, 0.0)], "a geometric segment needs values > 0, got 1.0 and 0.0"),
         ([Knot(0.0, -1.0, "geometric"), Knot(1.0, 1.0)], "a geometric segment needs values > 0"),
     ],
 )

@@ -2,6 +2,7 @@
 
 import ast
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -28,7 +29,8 @@ CHAINS = [
         {"losses"},
         {"distiller"},
         {"training"},
-        {"studies", "cli"},
+        {"studies"},
+        {"cli"},
         {"__main__"},
     ],
     [{"rendering", "networks"}, {"generators"}, {"distiller"}],
@@ -39,20 +41,27 @@ LIGHTNING = {"pytorch_lightning", "lightning", "lightning_fabric"}
 LIGHTNING_USERS = {"training", "studies", "cli"}
 ONLY_IN_FUNCTIONS = {"diffusers", "transformers", "peft"}
 TORCH_FREE = {"__main__", "recipe_library", "recipe_yaml", "start_up", "version"}
+NAME = re.compile(r"\bscoredistill(?:\.\w+)+")
+"""A module's name in a string, with which it can be imported as well: importlib.import_module, python -m."""
 
 
 @dataclass(frozen=True)
 class Import:
-    """One import: who imports what, where, and whether that happens as soon as the importer is imported."""
+    """One import: who imports what, where, and whether that happens as soon as the importer is imported.
+
+    A module that is named in a string is one too.
+    """
 
     importer: str
     target: str
     line: int
     at_once: bool
+    in_string: bool = False
 
     @property
     def where(self) -> str:
-        return f"{self.importer.replace('.', '/')}.py:{self.line} imports {self.target}"
+        verb = "names" if self.in_string else "imports"
+        return f"{self.importer.replace('.', '/')}.py:{self.line} {verb} {self.target}"
 
 
 def is_type_checking(node: ast.AST) -> bool:
@@ -72,6 +81,14 @@ def import_nodes(node: ast.AST, at_once: bool = True) -> Iterator[tuple[ast.Impo
             yield from import_nodes(child, at_once and not in_function)
 
 
+def strings(tree: ast.Module) -> Iterator[tuple[str, int]]:
+    """Walk the string literals, the fixed parts of f-strings included, and leave out docstrings."""
+    docs = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docs:
+            yield node.value, node.lineno
+
+
 def targets(node: ast.Import | ast.ImportFrom, package: str) -> list[str]:
     """Name what a statement imports: modules, or modules with a name inside them."""
     if isinstance(node, ast.Import):
@@ -86,10 +103,18 @@ def targets(node: ast.Import | ast.ImportFrom, package: str) -> list[str]:
 def imports_of(path: Path, root: Path) -> list[Import]:
     module = ".".join(path.relative_to(root).with_suffix("").parts)
     package = module.rpartition(".")[0]
-    nodes = import_nodes(ast.parse(path.read_text(encoding="utf-8")))
-    return [
-        Import(module, target, node.lineno, at_once) for node, at_once in nodes for target in targets(node, package)
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    statements = [
+        Import(module, target, node.lineno, at_once)
+        for node, at_once in import_nodes(tree)
+        for target in targets(node, package)
     ]
+    names = [
+        Import(module, target, line, at_once=False, in_string=True)
+        for text, line in strings(tree)
+        for target in NAME.findall(text)
+    ]
+    return statements + names
 
 
 def all_imports(package: Path = PACKAGE) -> list[Import]:
@@ -154,7 +179,9 @@ def torch_in_torch_free(imports: list[Import]) -> list[str]:
 def facade_users(imports: list[Import]) -> list[str]:
     """Modules that take a lazy export of the facade instead of naming the module that they depend on."""
     return [
-        i.where for i in imports if part(i.importer) and top(i.target) == "scoredistill" and part(i.target) not in PARTS
+        i.where
+        for i in imports
+        if part(i.importer) and top(i.target) == "scoredistill" and part(i.target) not in PARTS and not i.in_string
     ]
 
 
@@ -210,6 +237,11 @@ def test_order_is_an_order():
         ("losses/sds.py", "from scoredistill import distiller", ["upward"]),
         ("losses/sds.py", "from ..generators.base import Generator", ["between_strangers"]),
         ("losses/sds.py", "from .base import Loss", []),
+        ("studies/runner.py", "from scoredistill.cli import main", ["upward"]),
+        ("studies/runner.py", 'MODULE = "scoredistill.cli.study_worker"', ["upward"]),
+        ("types.py", 'def f(name):\n    return f"scoredistill.losses.{name}"', ["upward"]),
+        ("losses/sds.py", 'NAMES = ["python -m scoredistill.generators.nerf"]', ["between_strangers"]),
+        ("losses/sds.py", '"""Like scoredistill.cli.main."""\nNAME = "scoredistill.version"', []),
         ("generators/nerf/grid.py", "from scoredistill.losses import SDS", ["between_strangers"]),
         ("losses/sds.py", "import pytorch_lightning as pl", ["misplaced_lightning"]),
         ("training/module.py", "import pytorch_lightning as pl", []),

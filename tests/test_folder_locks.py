@@ -54,7 +54,7 @@ def check_free(folder: Path, patience: float | None) -> None:
 
 def test_a_folder_is_held_by_one_process_until_it_is_killed(tmp_path):
     process = held_by_another(tmp_path)
-    with pytest.raises(InUseError, match="another process is at work in"):
+    with pytest.raises(InUseError, match="another process is using"):
         FolderLock(tmp_path, patience=0)
     process.send_signal(signal.SIGKILL)
     process.wait()

@@ -225,7 +225,7 @@ def test_the_notation_of_ranges(text, words, inner, outer):
 
 @pytest.mark.parametrize("text", ["1", ">= a", "[0; 1]", "= 1", ""])
 def test_what_is_no_range_is_refused(text):
-    with pytest.raises(ValueError, match="is no range"):
+    with pytest.raises(ValueError, match="is not a range"):
         Range.parse(text)
 
 
@@ -238,5 +238,5 @@ def test_numbers_are_found_in_every_form():
 
 def test_inverted_ends_are_named():
     require_rising(radius=(1.0, 1.0))
-    with pytest.raises(ValueError, match=r"fov: the range begins at 3 and ends at 2; swap them"):
+    with pytest.raises(ValueError, match=r"fov: the lower end 3 is above the upper end 2; swap them"):
         require_rising(radius=(1.0, 2.0), fov=(3, 2))

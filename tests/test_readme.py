@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from scoredistill.training.callbacks import mode_statistics
+from scoredistill.evaluation import mode_statistics
 
 ROOT = Path(__file__).parents[1]
 

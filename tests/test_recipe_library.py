@@ -111,7 +111,7 @@ def test_copy_to_a_file_or_a_folder(library, destination, written):
 @pytest.mark.parametrize("destination", [".", "quickstart.yaml"])
 def test_copy_never_overwrites(library, destination):
     Path("quickstart.yaml").write_text("mine\n")
-    with pytest.raises(RecipeError, match=r"^quickstart\.yaml exists already: .*remove it"):
+    with pytest.raises(RecipeError, match=r"^quickstart\.yaml already exists: .*remove it"):
         recipe_library.copy("quickstart", Path(destination))
     assert tree(Path()) == {"quickstart.yaml": "mine\n"}
 
@@ -126,7 +126,7 @@ def test_copy_all_copies_all_or_nothing(library):
     mine = Path("recipes/points/vsd.yaml")
     mine.parent.mkdir(parents=True)
     mine.write_text("mine\n")
-    with pytest.raises(RecipeError, match="exists already"):
+    with pytest.raises(RecipeError, match="already exists"):
         recipe_library.copy_all()
     assert tree(Path()) == {"recipes/points/vsd.yaml": "mine\n"}
 
@@ -173,7 +173,7 @@ def test_command_copies_all(library, capsys, words):
 def test_command_help_says_that_folders_are_kept(capsys, words):
     code, out, err = run(capsys, "recipes", *words)
     assert (code, err) == (0, "")
-    assert "keeps the folders" in out
+    assert "copies the folders" in out
 
 
 @pytest.mark.parametrize(

@@ -52,8 +52,8 @@ def test_scalars(text, value):
 @pytest.mark.parametrize(
     ("text", "line", "said"),
     [
-        ("a: 1\nb: 2\na: 3", 3, "the key 'a' stands twice, in lines 1 and 3"),
-        ("m:\n  loss: SDS\n  x: {y: 1,\n    y: 2}", 4, "the key 'y' stands twice, in lines 3 and 4"),
+        ("a: 1\nb: 2\na: 3", 3, "the key 'a' is used twice, in lines 1 and 3"),
+        ("m:\n  loss: SDS\n  x: {y: 1,\n    y: 2}", 4, "the key 'y' is used twice, in lines 3 and 4"),
         ("a: &x [*x]", 1, "an alias contains itself"),
         ("a: &x {b: {c: *x}}", 1, "an alias contains itself"),
         ("a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n"

@@ -96,7 +96,7 @@ def test_a_small_file_of_a_huge_picture_is_refused_before_it_is_decoded(side):
 
 
 def test_the_limit_is_named():
-    with pytest.raises(ValueError, match=r"has 9000 x 9000 pixels, of which 67,108,864 are allowed"):
+    with pytest.raises(ValueError, match=r"has 9000 x 9000 pixels, more than 67,108,864"):
         decode(bomb(9_000), 8, gray=False, name="bomb.png")
 
 
@@ -121,7 +121,7 @@ def test_data_do_not_leave_their_folder(tmp_path, what):
     if what == "below":  # folders' links are not followed at all
         assert [path.name for path, _ in ImageFolder(inside, 8).files] == ["1.png"]
         return
-    with pytest.raises(ValueError, match=r"is a link that leads out of .*data"):
+    with pytest.raises(ValueError, match=r"is a link that points out of .*data"):
         assert ImageFolder(inside, 8).captions
 
 
@@ -212,7 +212,7 @@ def test_a_seed_is_a_number(tmp_path, seed):
     record = study(tmp_path, "plain")
     for changed in (replace(record, seeds=[seed]), replace(record, runs=[replace(record.runs[0], seed=seed)])):
         changed.write(tmp_path)
-        with pytest.raises(ValueError, match="is no seed"):
+        with pytest.raises(ValueError, match="is not an integer"):
             StudyRecord.read(tmp_path)
 
 
@@ -222,7 +222,7 @@ def test_a_record_names_no_run_elsewhere(tmp_path, name):
     (tmp_path / "link").symlink_to("/")
     for elsewhere in ("../other", "/etc", "link/etc"):
         replace(record, runs=[replace(record.runs[0], **{name: elsewhere})]).write(tmp_path)
-        with pytest.raises(ValueError, match=r"lies outside the study's folder; nothing there is read"):
+        with pytest.raises(ValueError, match=r"is outside the study's folder and is not read"):
             StudyRecord.read(tmp_path)
 
 

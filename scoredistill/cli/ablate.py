@@ -23,7 +23,7 @@ from scoredistill.cli.parsing import HelpFormatter
 from scoredistill.cli.recipe_parser import RecipeParser
 from scoredistill.cli.report import print_metrics
 from scoredistill.cli.run_key import Resolver
-from scoredistill.cli.study_worker import attempt_at
+from scoredistill.cli.study_worker import attempt_at, main
 from scoredistill.files import reason, remove_partial, update_json, write_atomically
 from scoredistill.processes import FolderLock, InUseError
 from scoredistill.studies.axes import StudyError
@@ -156,7 +156,7 @@ def _run(study: Study, cells: Sequence[Cell], folder: Path, launcher: Launcher) 
         return None if run is None else Path(run).name
 
     with Display(launcher.slots) as display, _signals():
-        runner = Runner(study, cells, folder, finished, display.look)
+        runner = Runner(study, cells, folder, main, finished, display.update)
         _say_what_changed(runner)
         runner.run(launcher)
     if runner.unwritten is not None:

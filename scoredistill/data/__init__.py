@@ -1,4 +1,4 @@
-"""Pictures to train teachers on, and to compare students with."""
+"""Sources of real samples for training teachers and evaluating students."""
 
 from scoredistill.data.digits import DigitImages
 from scoredistill.data.encoder import PictureEncoder

@@ -1,4 +1,4 @@
-"""Handwritten digits that come with scikit-learn."""
+"""Handwritten digits included in scikit-learn."""
 
 from __future__ import annotations
 

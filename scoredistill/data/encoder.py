@@ -1,4 +1,4 @@
-"""The autoencoder of a text-to-image pipeline, for latents that are encoded once."""
+"""The encoder of a text-to-image pipeline, for latent caches."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from scoredistill.teachers.diffusers.loading import Source
 
 
 class PictureEncoder(nn.Module):
-    """Pictures to the latents in which a `DiffusersTeacher` of the same pipeline lives: `encode` of `LatentCache`.
+    """Encodes pictures to the latents of a pipeline's `DiffusersTeacher`, for `encode` of `LatentCache`.
 
     High-Resolution Image Synthesis with Latent Diffusion Models, 2021, arXiv:2112.10752.
 
     Args:
-        model: id on the hub, the folder of a pipeline, or the output of the recipe that trains one, whose newest
-            finished run counts.
-        revision: of a hub repository: branch, tag or commit; null: its main branch.
-        variant: of the weights' files, fp16 for example; null: the plain ones.
+        model: id on the hub, folder of a pipeline, or output folder of the recipe that trains one, whose newest
+            finished run is used.
+        revision: branch, tag or commit of a hub repository; None: its main branch.
+        variant: variant of the weight files, such as fp16; None: no variant.
 
     Raises:
-        ValueError: if there is no such pipeline, or it has no autoencoder.
+        ValueError: if the pipeline does not exist or has no autoencoder.
     """
 
     def __init__(self, model: str, revision: str | None = None, variant: str | None = None) -> None:
@@ -32,7 +32,7 @@ class PictureEncoder(nn.Module):
 
     @torch.no_grad()
     def forward(self, pictures: Tensor) -> Tensor:
-        """Latents on the CPU; they are encoded on a GPU where there is one.
+        """Encode pictures, on a GPU if there is one; the latents are on the CPU.
 
         Args:
             pictures: (B, 3, H, W) in [-1, 1].

@@ -14,27 +14,27 @@ from scoredistill.teachers.gallery import Gallery
 
 
 class GalleryImages(ImageSource):
-    """Class-conditional pictures of the Gallery: the class is the number of the prompt.
+    """Class-conditional pictures of the Gallery: the class is the index of the prompt.
 
-    Picture i is of class i mod P. Each random camera looks at one prompt and gives as many pictures as the prompt has
-    variants, each variant in proportion to its probability: once, where they are equally likely. Azimuth and elevation
-    are uniform. Pictures are rendered when they are first asked for and kept as bytes, 3 H W each. They do not depend
-    on the order in which they are asked for.
+    Picture i has class i mod P. Each random camera renders one prompt in as many pictures as the prompt has variants,
+    each variant in proportion to its probability, that is once if they are equally likely. Azimuth and elevation are
+    uniform. Pictures are rendered on first access and stored as 3 H W bytes each. They do not depend on the order of
+    access.
 
     Args:
-        prompts: P of them, one a class; a view word turns the cameras that contradict it.
-        view_words: front, side, back or overhead: each prompt also comes with each of these, as P more classes.
-        resolution: side in pixels, >= 1.
+        prompts: P prompts, one per class; a view word in a prompt turns the cameras that contradict it.
+        view_words: front, side, back or overhead: for each of these, all prompts with this view are P more classes.
+        resolution: height and width in pixels, >= 1.
         count: number of pictures, >= 1.
-        seed: of cameras and variants, in [0, 2^32).
-        azimuth: range in degrees, in [-360, 720]; [0, 360] is all around, 0 the front.
+        seed: seed of cameras and variants, in [0, 2^32).
+        azimuth: range in degrees, in [-360, 720]; [0, 360] is a full circle, 0 the front.
         elevation: range in degrees, in [-90, 90].
-        radius: distance of the cameras from the origin, world units, > 0.
+        radius: distance of the cameras from the origin in world units, > 0.
         fov: vertical field of view in degrees, in (0, 180).
         background: color behind the object in [-1, 1].
 
     Raises:
-        ValueError: for a prompt that the gallery cannot show, or if there is no prompt or no picture.
+        ValueError: if the gallery does not support a prompt, or there is no prompt or no picture.
     """
 
     def __init__(
@@ -59,18 +59,21 @@ class GalleryImages(ImageSource):
         require("[-1, 1]", background=background)
         require_rising(azimuth=azimuth, elevation=elevation)
         if isinstance(prompts, str) or not prompts:
-            raise ValueError(f"prompts: expected a list of one or more, got {prompts!r}")
-        viewed = [f"{prompt}, {view} view" for view in view_words for prompt in prompts]
-        self.prompts, self.count = (*prompts, *viewed), count
+            raise ValueError(f"prompts: expected a list of at least one prompt, got {prompts!r}")
+        with_views = [f"{prompt}, {view} view" for view in view_words for prompt in prompts]
+        self.prompts = (*prompts, *with_views)
+        self.count = count
         super().__init__((3, resolution, resolution), len(self.prompts))
         self.gallery = Gallery(background=background, cache_bytes=0)
         self.gallery.check(self.prompts)
         self._weights = [self.gallery.weights(prompt) for prompt in self.prompts]
-        # float64 here and float32 below, whatever the default is: the pictures must not depend on it.
+        # Explicit types, here float64 and below float32: the pictures must not depend on the default type.
         chance = torch.rand(count, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
         self._azimuth = azimuth[0] + (azimuth[1] - azimuth[0]) * chance[:, 0]
         self._elevation = elevation[0] + (elevation[1] - elevation[0]) * chance[:, 1]
-        self._offset, self._radius, self._fov = chance[:, 2], radius, fov
+        self._offset = chance[:, 2]
+        self._radius = radius
+        self._fov = fov
         self._pixels = torch.zeros(count, *self.shape, dtype=torch.uint8)
         self._done: set[tuple[int, int]] = set()
 
@@ -90,13 +93,13 @@ class GalleryImages(ImageSource):
         return floats(self._pixels[indices]), labels
 
     def contents(self) -> Iterator[bytes]:
-        """The settings, from which every picture follows: rendering all of them would take as long as encoding them."""
+        """The settings, which determine every picture: rendering all pictures would take as long as encoding them."""
         yield repr((self.prompts, self._radius, self._fov, self.gallery.settings)).encode()
-        for drawn in (self._azimuth, self._elevation, self._offset):
-            yield drawn.numpy().tobytes()
+        for values in (self._azimuth, self._elevation, self._offset):
+            yield values.numpy().tobytes()
 
     def _render(self, index: int) -> int:
-        """See to it that a picture is there, with the others from its camera; its class."""
+        """Render a picture and the others from its camera, if that was not done yet, and return its class."""
         row, label = divmod(index, len(self.prompts))
         variants = len(self._weights[label])
         camera = row // variants
@@ -108,13 +111,13 @@ class GalleryImages(ImageSource):
         return label
 
     def _pictures(self, label: int, first: int) -> Tensor:
-        """K pictures (K, 3, H, W) uint8 of a prompt from one camera, the random numbers being those of row `first`."""
+        """K pictures (K, 3, H, W) uint8 of a prompt from one camera, with the random numbers of picture `first`."""
         angles = [self._azimuth[first], self._elevation[first]]
         ends = [torch.tensor(value, dtype=torch.float64) for value in (self._radius, self._fov)]
         camera = Camera.orbit(*(value.float()[None] for value in (*angles, *ends)))
         rgb = self.gallery.renders(self.prompts[label], camera, *self.shape[1:]).rgb[0]
         weights = self._weights[label]
-        # Systematic resampling: every variant's expected number of pictures is K times its probability.
+        # Systematic resampling: the expected number of pictures of each variant is K times its probability.
         places = (torch.arange(len(weights), dtype=torch.float64) + self._offset[first]) / len(weights)
         variant = torch.searchsorted(weights.cumsum(0), places, right=True).clamp(max=len(weights) - 1)
         return ((rgb[variant] + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)

@@ -1,4 +1,4 @@
-"""Pictures in the files of Hugging Face's datasets library."""
+"""Pictures in files of Hugging Face's datasets library."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from scoredistill.ranges import require
 
 
 class HuggingFaceImages(ImageSource):
-    """Pictures of a data set of the `datasets` library that lies on this machine; nothing is downloaded.
+    """Pictures of a local data set of the `datasets` library; nothing is downloaded.
 
     Args:
-        path: a folder that `save_to_disk` wrote, a .parquet or .arrow file, a folder of those, or a folder of pictures
-            as `imagefolder` reads it.
-        split: which part, where the folder has several.
+        path: a folder written by `save_to_disk`, a .parquet or .arrow file, a folder of such files, or a folder of
+            pictures in the layout of `imagefolder`.
+        split: the split, if the folder has several.
         image_column: name of the column of pictures.
-        label_column: name of the column of classes, numbers from 0, which every row has; null: no labels.
-        text_column: name of the column of captions; null: no captions.
-        resolution: side in pixels of the central square that is cut out, >= 1.
+        label_column: name of the column of classes, integers from 0 without missing values; None: no labels.
+        text_column: name of the column of captions; None: no captions.
+        resolution: side of the central square in pixels, >= 1.
         gray: one channel instead of three.
 
     Raises:
         ImportError: if `datasets` is not installed.
-        FileNotFoundError: if there is nothing at the path.
-        ValueError: if the split or a column is not there, the data set is empty, a row has no label (-1 or None), or a
-            caption is no text; when read, for a picture that cannot be.
+        FileNotFoundError: if the path does not exist.
+        ValueError: if the split or a column is missing, the data set is empty, a row has no label (-1 or None), or a
+            caption is not text; on access, if a picture cannot be read.
     """
 
     threads = 4
@@ -44,8 +44,11 @@ class HuggingFaceImages(ImageSource):
         text_column: str | None = None,
     ) -> None:
         require(">= 1", resolution=resolution)
-        self.path, self.resolution, self.gray = Path(path), resolution, gray
-        self.split, self.image_column = split, image_column
+        self.path = Path(path)
+        self.resolution = resolution
+        self.gray = gray
+        self.split = split
+        self.image_column = image_column
         table = _load(self.path, split)
         for column in (image_column, label_column, text_column):
             if column is not None and column not in table.column_names:
@@ -55,12 +58,12 @@ class HuggingFaceImages(ImageSource):
         self.labels: list[int] | None = None if label_column is None else list(table[label_column])
         classes = None
         if label_column is not None and self.labels is not None:
-            named = getattr(table.features[label_column], "num_classes", None)
-            classes = class_count(self.labels, self._row, named, ", or set label_column: null")
+            known = getattr(table.features[label_column], "num_classes", None)
+            classes = class_count(self.labels, self._row, known, ", or set label_column: null")
         self._captions = None if text_column is None else tuple(table[text_column])
         for row, text in enumerate(self._captions or ()):
             if not isinstance(text, str):
-                raise ValueError(f"{self.path}: row {row} of {split}: its {text_column} is {text!r}, no caption")
+                raise ValueError(f"{self.path}: row {row} of {split}: expected text in {text_column}, got {text!r}")
         self._files = _undecoded(table, image_column)
         super().__init__((1 if gray else 3, resolution, resolution), classes)
 
@@ -83,10 +86,10 @@ class HuggingFaceImages(ImageSource):
             yield f"{label}\n".encode() + (file if isinstance(file, bytes) else file.read_bytes())
 
     def _file(self, index: int) -> Path | bytes:
-        """A row's picture: a file's path or content.
+        """The path or the content of a row's picture file.
 
         Raises:
-            ValueError: if the row has none.
+            ValueError: if the row has no picture.
         """
         entry = self._files[index][self.image_column]
         if not isinstance(entry, dict) or (entry["bytes"] is None and entry["path"] is None):
@@ -98,13 +101,13 @@ class HuggingFaceImages(ImageSource):
 
 
 def _load(path: Path, split: str) -> Any:
-    """The table of a split, from whichever form it is stored in."""
+    """Load the table of a split, in any of the supported formats."""
     try:
         import datasets  # type: ignore[import-not-found, import-untyped, unused-ignore]
     except ImportError as error:
         raise ImportError("HuggingFaceImages needs the datasets library: install scoredistill[data]") from error
     if not path.exists():
-        raise FileNotFoundError(f"{path}: there is no such data set; it is not downloaded")
+        raise FileNotFoundError(f"{path}: this data set does not exist; nothing is downloaded")
     if (path / "state.json").is_file():
         return datasets.load_from_disk(str(path))
     if (path / "dataset_dict.json").is_file():
@@ -114,7 +117,7 @@ def _load(path: Path, split: str) -> Any:
         return parts[split]
     for kind in ("parquet", "arrow"):
         files = [path] if path.suffix == f".{kind}" else sorted(path.rglob(f"*.{kind}"))
-        # The Hub's names of files begin with the split's.
+        # File names on the Hub begin with the name of the split.
         files = [file for file in files if file.name.startswith(split)] or files
         if files:
             return datasets.load_dataset(kind, data_files={split: [str(file) for file in files]}, split=split)
@@ -124,7 +127,7 @@ def _load(path: Path, split: str) -> Any:
 
 
 def _undecoded(table: Any, column: str) -> Any:
-    """The column of pictures as {"bytes", "path"}: decoded here, so that an error names the row."""
+    """The column of pictures as {"bytes", "path"}; they are decoded later, so that an error names the row."""
     import datasets
 
     return table.select_columns([column]).cast_column(column, datasets.Image(decode=False))

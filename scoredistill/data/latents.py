@@ -1,4 +1,4 @@
-"""Latents of a data set, encoded once and kept in files."""
+"""A cache of the latents of a data set."""
 
 from __future__ import annotations
 
@@ -19,30 +19,30 @@ from scoredistill.networks.weights import flaw
 from scoredistill.ranges import require
 
 MEMORY = re.compile(r" at 0x[0-9a-f]+")
-"""Where an object lies, in its text."""
+"""The memory address in the text of an object."""
 
 
 class LatentCache(ImageSource):
-    """The latents of another source, encoded when they are first needed and read from files ever after.
+    """The latents of another source, encoded on first access and then read from files.
 
-    The files' names hold a hash of the source's content and of the encoder, so that one folder may serve many; a cache
-    that was stopped half way goes on after the last whole file. Every sample of the source and its class are part of
-    the hash, and so are a network's weights, layers and config; give any other encoder whose behavior its name does
-    not tell a `name`. A mirrored latent is not the latent of the mirrored
-    picture, so that there is no flip.
+    The file names contain a hash of the source's content and of the encoder, so one folder can hold several caches. An
+    interrupted cache is continued after the last complete file. The hash includes every sample of the source with its
+    class, and a network's weights, layers and config; any other encoder whose name does not identify its behavior needs
+    a `name`. A mirrored latent is not the latent of the mirrored picture, so samples cannot be flipped.
 
     Args:
         source: the pictures.
-        encode: network or function from pictures (B, C, H, W) in [-1, 1] of the default type, on the CPU, to latents
-            (B, *D); each depends on its picture alone, as the mean of a VAE does, or a resumed cache would differ.
-        folder: where the files are, made if need be.
-        batch: pictures encoded at once, >= 1.
-        shard: latents a file, >= 1.
-        name: of the encoder; null: that of its function or class, with a hash of its weights.
+        encode: network or function that maps pictures (B, C, H, W) in [-1, 1] of the default type, on the CPU, to
+            latents (B, *D). Each latent must depend on its picture alone, such as the mean of a VAE; otherwise a
+            continued cache would differ.
+        folder: folder of the files; it is created if it does not exist.
+        batch: number of pictures per call of encode, >= 1.
+        shard: number of latents per file, >= 1.
+        name: name of the encoder; None: the name of its function or class, with a hash of its weights.
 
     Raises:
-        ValueError: if the source has no end, if a number is not positive, if the encoder has no name to tell it by, or
-            if encode gives back another number of latents.
+        ValueError: if the source has no end, a number is not positive, the encoder cannot be identified, or encode
+            returns another number of latents.
     """
 
     flippable = False
@@ -59,9 +59,12 @@ class LatentCache(ImageSource):
         require(">= 1", batch=batch, shard=shard)
         super().__init__(None, source.classes)
         if source.endless:
-            raise ValueError(f"source: {type(source).__name__} has no end, and cannot be kept: set its count")
-        self.source, self.encode, self.folder = source, encode, Path(folder)
-        self.batch, self.per_file = batch, shard
+            raise ValueError(f"source: {type(source).__name__} has no end and cannot be cached: set its count")
+        self.source = source
+        self.encode = encode
+        self.folder = Path(folder)
+        self.batch = batch
+        self.per_file = shard
         self.encoder = encoder_name(encode) if name is None else name
         self._open: dict[int, Any] = {}
 
@@ -83,7 +86,7 @@ class LatentCache(ImageSource):
         return latents[: len(indices)], None if labels is None else labels[: len(indices)]
 
     def prepare(self) -> None:
-        """Encode what no file holds yet."""
+        """Encode the samples of all missing files."""
         self.source.prepare()
         for number, path in enumerate(self.files):
             if not path.is_file():
@@ -91,7 +94,7 @@ class LatentCache(ImageSource):
 
     @cached_property
     def files(self) -> list[Path]:
-        """Of the latents, in order, whether they are there or not."""
+        """Paths of the files, in order; they may not exist yet."""
         about = repr((self.source.fingerprint(), self.encoder, self.per_file))
         key = hashlib.sha256(about.encode()).hexdigest()[:16]
         count = -(-len(self.source) // self.per_file)
@@ -107,19 +110,19 @@ class LatentCache(ImageSource):
         first = number * self.per_file
         indices = torch.arange(first, min(first + self.per_file, len(self.source)))
         parts, labels = [], []
-        for some in indices.split(self.batch):
-            pictures, own = self.source.take(some)
+        for piece in indices.split(self.batch):
+            pictures, classes = self.source.take(piece)
             latents = self.encode(pictures).detach().cpu()
-            if len(latents) != len(some):
-                raise ValueError(f"{self.encoder} made {len(latents)} latents of {len(some)} pictures")
+            if len(latents) != len(piece):
+                raise ValueError(f"{self.encoder} returned {len(latents)} latents for {len(piece)} pictures")
             parts.append(latents)
-            labels += [] if own is None else [own]
+            labels += [] if classes is None else [classes]
         tensors = {"latents": torch.cat(parts).contiguous()} | ({"labels": torch.cat(labels)} if labels else {})
         content = save(tensors, {"about": json.dumps({"encoder": self.encoder, "first": first})})
         write_atomically(path, lambda file: file.write(content))
 
     def _row(self, index: int) -> tuple[Tensor, Tensor]:
-        """A latent and its label, read from the file in which it is."""
+        """Read a latent and its label from their file."""
         number, row = divmod(self._checked(index), self.per_file)
         if number not in self._open:
             if not self.files[number].is_file():
@@ -131,24 +134,24 @@ class LatentCache(ImageSource):
 
 
 def _opened(path: Path) -> Any:
-    """A file of latents.
+    """Open a file of latents.
 
     Raises:
-        ValueError: that names it, if it cannot be read.
+        ValueError: with its path, if it cannot be read.
     """
     from safetensors import SafetensorError, safe_open
 
     try:
         return safe_open(path, "pt")
     except SafetensorError as error:
-        raise ValueError(f"{path}: {flaw(path) or error}; once it is deleted, it is made again") from error
+        raise ValueError(f"{path}: {flaw(path) or error}; delete it, and it will be written again") from error
 
 
 def encoder_name(encode: nn.Module | Callable[[Tensor], Tensor]) -> str:
-    """What tells an encoder from another: its qualified name and, of a network, its weights, layers and configs.
+    """Identify an encoder: its qualified name and, for a network, a hash of its weights, layers and configs.
 
     Raises:
-        ValueError: for lambdas, functools.partial and other objects whose name says nothing about what they do.
+        ValueError: for lambdas, functools.partial and other objects whose name does not identify their behavior.
     """
     network = encode if isinstance(encode, nn.Module) else getattr(encode, "__self__", None)
     if isinstance(network, nn.Module):
@@ -158,12 +161,14 @@ def encoder_name(encode: nn.Module | Callable[[Tensor], Tensor]) -> str:
             digest.update(f"{key}{value.dtype}{tuple(value.shape)}".encode() + raw.numpy().tobytes())
         digest.update(MEMORY.sub("", repr(network)).encode())  # layers and their settings
         for key, module in network.named_modules():
-            if isinstance(config := getattr(module, "config", None), Mapping):  # of diffusers, the latents' scale in it
-                known = sorted((name, str(value)) for name, value in config.items() if not name.startswith("_"))
-                digest.update(f"{key}{known}".encode())
-        own = "" if encode is network else f".{encode.__name__}"
-        return f"{type(network).__module__}.{type(network).__qualname__}{own} {digest.hexdigest()[:16]}"
+            if isinstance(
+                config := getattr(module, "config", None), Mapping
+            ):  # diffusers' config, which contains the latents' scale
+                entries = sorted((name, str(value)) for name, value in config.items() if not name.startswith("_"))
+                digest.update(f"{key}{entries}".encode())
+        method = "" if encode is network else f".{encode.__name__}"
+        return f"{type(network).__module__}.{type(network).__qualname__}{method} {digest.hexdigest()[:16]}"
     name = getattr(encode, "__qualname__", "<object>")
     if "<" in name or network is not None:
-        raise ValueError("the encoder has no name that tells what it does, so give LatentCache one: name=...")
+        raise ValueError("the encoder's name does not identify its behavior: set LatentCache's name")
     return f"{encode.__module__}.{name}"

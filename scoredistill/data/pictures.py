@@ -1,4 +1,4 @@
-"""From a picture's file to a square of pixels."""
+"""Decoding of picture files."""
 
 from __future__ import annotations
 
@@ -17,30 +17,30 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
-"""Endings of the files that count as pictures, in lower case."""
+"""Suffixes of picture files, in lower case."""
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
-"""What Pillow may take a file for: some of its other readers run programs such as Ghostscript."""
+"""Pillow's formats that are allowed: some of its other readers execute programs such as Ghostscript."""
 MOST_PIXELS = 2**26
-"""Pixels of the largest picture that is decoded: a file of some kilobytes can hold gigabytes."""
+"""Largest number of pixels that is decoded: a file of a few kilobytes can expand to gigabytes."""
 
 
 @contextmanager
 def opened(file: Path | bytes, name: str) -> Iterator[Image]:
-    """A picture that is decoded as far as the `with` block asks for.
+    """Open a picture, which is decoded inside the `with` block.
 
     Args:
-        file: a path, or the file's content.
-        name: what to call the picture in an error.
+        file: path or content of the file.
+        name: name of the picture in error messages.
 
     Raises:
-        ValueError: that names the picture, if it cannot be read or has more than `MOST_PIXELS`.
+        ValueError: with this name, if the picture cannot be read or has more than `MOST_PIXELS` pixels.
     """
     from PIL import Image as images
 
     try:
         with images.open(io.BytesIO(file) if isinstance(file, bytes) else file, formats=FORMATS) as image:
             if image.width * image.height > MOST_PIXELS:
-                raise ValueError(f"it has {image.width} x {image.height} pixels, of which {MOST_PIXELS:,} are allowed")
+                raise ValueError(f"it has {image.width} x {image.height} pixels, more than {MOST_PIXELS:,}")
             yield image
     # Pillow raises SyntaxError for a broken PNG.
     except (
@@ -54,19 +54,19 @@ def opened(file: Path | bytes, name: str) -> Iterator[Image]:
 
 
 def decode(file: Path | bytes, resolution: int | None, gray: bool, name: str) -> Tensor:
-    """Read a picture and cut its central square.
+    """Read a picture and crop it to its central square.
 
     Args:
-        file: a path, or the file's content.
-        resolution: side of the result in pixels, resampled with antialiasing; None: as it is, not cut.
+        file: path or content of the file.
+        resolution: side of the result in pixels, resampled with antialiasing; None: neither cropped nor resampled.
         gray: one channel instead of three.
-        name: what to call the picture in an error.
+        name: name of the picture in error messages.
 
     Returns:
         (C, H, W) uint8.
 
     Raises:
-        ValueError: that names the picture, if it cannot be read.
+        ValueError: with this name, if the picture cannot be read.
     """
     from PIL import ImageOps
 
@@ -75,37 +75,37 @@ def decode(file: Path | bytes, resolution: int | None, gray: bool, name: str) ->
 
 
 def read_picture(path: Path) -> Tensor:
-    """A whole picture, (3, H, W) in [-1, 1]; transparent parts are white.
+    """Read a complete picture, (3, H, W) in [-1, 1]; transparent pixels become white.
 
     Args:
-        path: its file.
+        path: path of the file.
 
     Raises:
-        ValueError: that names the file, if it is not there or cannot be read.
+        ValueError: with the path, if the file does not exist or cannot be read.
     """
     if not path.is_file():
-        raise ValueError(f"there is no picture {path}: give the path of one")
+        raise ValueError(f"there is no picture {path}: give the path of a picture file")
     return floats(decode(path, None, False, str(path)))
 
 
 def square(image: Image, resolution: int | None, gray: bool) -> Tensor:
-    """The central square of a picture, transparent parts on white.
+    """Crop a picture to its central square; transparent pixels become white.
 
     Args:
-        image: of eight bits a channel.
-        resolution: side in pixels; None: the whole picture as it is.
+        image: a picture with eight bits per channel.
+        resolution: side in pixels; None: neither cropped nor resampled.
         gray: one channel instead of three.
 
     Returns:
         (C, H, W) uint8.
 
     Raises:
-        ValueError: for pictures of more than eight bits a channel.
+        ValueError: if the picture has more than eight bits per channel.
     """
     from PIL import Image as images
 
     if image.mode.startswith(("I", "F")):
-        raise ValueError(f"its pixels are of Pillow's mode {image.mode}, and need eight bits a channel")
+        raise ValueError(f"it has Pillow's mode {image.mode}; expected eight bits per channel")
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = images.alpha_composite(images.new("RGBA", image.size, "white"), image)

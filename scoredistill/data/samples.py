@@ -1,4 +1,4 @@
-"""Samples of an exact teacher, as data."""
+"""Samples of an exact teacher as data."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from scoredistill.teachers.analytic import GaussianMixture
 
 
 class TeacherSamples(ImageSource):
-    """Independent samples of an exact mixture: as many as are asked for, or a fixed set of them.
+    """Independent samples of an exact mixture, in a fixed set or without end.
 
     Args:
-        teacher: the mixture; where it has labels, a sample's class is its component's.
-        count: size of a fixed set, >= 1; null: no end, each draw is new.
-        seed: of the fixed set, in [0, 2^32).
+        teacher: the mixture; if it has labels, the class of a sample is that of its component.
+        count: size of the fixed set, >= 1; None: each draw returns new samples.
+        seed: seed of the fixed set, in [0, 2^32).
 
     Raises:
         ValueError: if count is not positive.
@@ -33,7 +33,7 @@ class TeacherSamples(ImageSource):
 
     def __len__(self) -> int:
         if self._fixed is None:
-            raise TypeError("TeacherSamples without count has no end: draw from it, or give it a count")
+            raise TypeError("TeacherSamples without a count has no end: use draw, or set count")
         return len(self._fixed[0])
 
     def __getitem__(self, index: int) -> Item:
@@ -42,7 +42,7 @@ class TeacherSamples(ImageSource):
 
     def take(self, indices: Tensor) -> tuple[Tensor, Tensor | None]:
         if self._fixed is None:
-            raise TypeError("TeacherSamples without count has no end: draw from it, or give it a count")
+            raise TypeError("TeacherSamples without a count has no end: use draw, or set count")
         samples, labels = self._fixed
         return samples[indices], None if labels is None else labels[indices]
 

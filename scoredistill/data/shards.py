@@ -1,4 +1,4 @@
-"""Pictures in tar files, as WebDataset packs them."""
+"""Pictures in tar files in the WebDataset format."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from scoredistill.ranges import require
 
 @dataclass(frozen=True)
 class Member:
-    """Where a picture's bytes are.
+    """Position of a picture in a tar file.
 
     Args:
         shard: the tar file.
-        name: of the picture in it.
-        offset, size: bytes.
+        name: name of the picture in it.
+        offset, size: position and length in bytes.
         label: its class, or None.
-        caption: its text in UTF-8, or None.
+        caption: its caption in UTF-8, or None.
     """
 
     shard: Path
@@ -36,30 +36,29 @@ class Member:
     caption: bytes | None
 
     def read(self) -> bytes:
-        """The picture's bytes."""
+        """Read the picture's bytes."""
         with self.shard.open("rb") as file:
             file.seek(self.offset)
             return file.read(self.size)
 
 
 class WebDatasetShards(ImageSource):
-    """Pictures in uncompressed tar files, as WebDataset packs them: key.png (.jpg, .webp) with key.cls or key.json.
+    """Pictures in uncompressed tar files in the WebDataset format: key.png (.jpg, .webp) with key.cls or key.json.
 
-    The files' tables of contents are read once and kept in memory, so that any picture can be read by its number, and
-    training draws from all shards alike, again and again the same. A .cls file holds the class as a number, a .json
-    file has it under "label"; a .txt file holds the caption, a .json file has it under `text_key`. Keys without a
-    picture are left out.
+    The indices of the files are read once and kept in memory, so that any picture can be read by its index and training
+    draws reproducibly and uniformly from all shards. A .cls file contains the class as a number, a .json file under
+    "label"; a .txt file contains the caption, a .json file under `text_key`. Keys without a picture are ignored.
 
     Args:
         shards: the tar files: a pattern (`data/train-*.tar`, `data/train-{000000..000099}.tar`) or a list of files.
-        resolution: side in pixels of the central square that is cut out, >= 1.
+        resolution: side of the central square in pixels, >= 1.
         gray: one channel instead of three.
-        text_key: of captions in .json files; img2dataset's is caption.
+        text_key: key of captions in .json files; img2dataset uses caption.
 
     Raises:
-        FileNotFoundError: if the pattern matches no file, a file is missing, or there is no picture in any of them.
-        ValueError: for a file that is no tar file or is compressed, for a label that is no number, and if some
-            pictures have a label and others have none; when read, for a picture that cannot be.
+        FileNotFoundError: if the pattern matches no file, a file is missing, or none of them contains a picture.
+        ValueError: if a file is not an uncompressed tar file, a label is not a number, or some pictures have a label
+            and others have none; on access, if a picture cannot be read.
     """
 
     threads = 4
@@ -68,11 +67,12 @@ class WebDatasetShards(ImageSource):
         self, shards: str | Sequence[str], resolution: int, gray: bool = False, text_key: str = "text"
     ) -> None:
         require(">= 1", resolution=resolution)
-        self.resolution, self.gray = resolution, gray
+        self.resolution = resolution
+        self.gray = gray
         self.shards = find_shards(shards)
         self.members = [member for shard in self.shards for member in read_index(shard, text_key)]
         if not self.members:
-            raise FileNotFoundError(f"{shards}: the shards hold no pictures ({', '.join(SUFFIXES)})")
+            raise FileNotFoundError(f"{shards}: the shards contain no pictures ({', '.join(SUFFIXES)})")
         labels = {f"{m.shard}: {m.name}": m.label for m in self.members if m.label is not None}
         if labels and len(labels) != len(self.members):
             bare = next(member for member in self.members if member.label is None)
@@ -87,15 +87,15 @@ class WebDatasetShards(ImageSource):
         texts = [member.caption for member in self.members]
         if all(text is None for text in texts):
             return None
-        found = []
+        captions = []
         for member, text in zip(self.members, texts, strict=True):
             if text is None:
                 raise ValueError(f"{member.shard}: {member.name} has no caption (.txt or .json), while others have one")
             try:
-                found.append(text.decode("utf-8-sig").strip())
+                captions.append(text.decode("utf-8-sig").strip())
             except UnicodeDecodeError as error:
                 raise ValueError(f"{member.shard}: the caption of {member.name} is not UTF-8 ({error})") from error
-        return tuple(found)
+        return tuple(captions)
 
     def __len__(self) -> int:
         return len(self.members)
@@ -111,21 +111,21 @@ class WebDatasetShards(ImageSource):
 
 
 def find_shards(shards: str | Sequence[str]) -> list[Path]:
-    """The files that a pattern matches, sorted, or those of a list in its own order.
+    """The files that match a pattern, sorted, or the files of a list in its order.
 
     Raises:
-        FileNotFoundError: if there are none, or a file that is named is not there.
+        FileNotFoundError: if there are none, or a listed file does not exist.
     """
     patterns = [shards] if isinstance(shards, str) else list(shards)
-    found: list[Path] = []
+    paths: list[Path] = []
     for name in (name for pattern in patterns for name in _expanded(pattern)):
         files = sorted(Path(match) for match in glob(name, recursive=True))
         if not files:
             raise FileNotFoundError(f"{name}: matches no shard")
-        found += files
-    if not found:
+        paths += files
+    if not paths:
         raise FileNotFoundError("the list of shards is empty")
-    return found
+    return paths
 
 
 def read_index(shard: Path, text_key: str = "text") -> list[Member]:
@@ -133,10 +133,10 @@ def read_index(shard: Path, text_key: str = "text") -> list[Member]:
 
     Args:
         shard: the file.
-        text_key: of captions in .json files.
+        text_key: key of captions in .json files.
 
     Raises:
-        ValueError: if it is no uncompressed tar file, or a label is no number.
+        ValueError: if it is not an uncompressed tar file, or a label is not a number.
     """
     groups: dict[str, dict[str, tarfile.TarInfo]] = {}
     labels: dict[str, int] = {}
@@ -165,7 +165,7 @@ def read_index(shard: Path, text_key: str = "text") -> list[Member]:
 
 
 def _read_label(tar: tarfile.TarFile, info: tarfile.TarInfo, labels: dict[str, int], key: str) -> None:
-    """Note a key's label; .cls goes before .json, which may be there for other reasons."""
+    """Store the label of a key; .cls has precedence over .json, which may contain other data."""
     text = _content(tar, info)
     try:
         if info.name.lower().endswith(".cls"):
@@ -173,15 +173,15 @@ def _read_label(tar: tarfile.TarFile, info: tarfile.TarInfo, labels: dict[str, i
         else:
             content = json.loads(text)
             if isinstance(content, dict) and content.get("label") is not None:
-                labels.setdefault(key, int(str(content["label"])))  # not int alone, which takes 3.7 for 3
+                labels.setdefault(key, int(str(content["label"])))  # int alone would accept 3.7 as 3
     except (ValueError, TypeError) as error:
-        raise ValueError(f"{tar.name!s}: {info.name} holds no class number ({error})") from error
+        raise ValueError(f"{tar.name!s}: {info.name} contains no class number ({error})") from error
 
 
 def _read_caption(
     tar: tarfile.TarFile, info: tarfile.TarInfo, captions: dict[str, bytes], key: str, text_key: str
 ) -> None:
-    """Note a key's caption; .txt goes before .json, which `_read_label` has found to be one."""
+    """Store the caption of a key; .txt has precedence over .json, which `_read_label` has already parsed."""
     text = _content(tar, info)
     if info.name.lower().endswith(".txt"):
         captions[key] = text
@@ -197,12 +197,12 @@ def _content(tar: tarfile.TarFile, info: tarfile.TarInfo) -> bytes:
 
 
 def _expanded(pattern: str) -> Iterator[str]:
-    """WebDataset's ranges {000..123} written out, one after the other: the first file that is missing ends it."""
-    found = re.search(r"\{(\d+)\.\.(\d+)\}", pattern)
-    if found is None:
+    """Expand WebDataset's ranges {000..123}, lazily, so that the first missing file ends the expansion."""
+    match = re.search(r"\{(\d+)\.\.(\d+)\}", pattern)
+    if match is None:
         yield pattern
         return
-    first, last = found.groups()
+    first, last = match.groups()
     for number in range(int(first), int(last) + 1):
-        for end in _expanded(pattern[found.end() :]):
-            yield pattern[: found.start()] + str(number).zfill(len(first)) + end
+        for end in _expanded(pattern[match.end() :]):
+            yield pattern[: match.start()] + str(number).zfill(len(first)) + end

@@ -1,4 +1,4 @@
-"""What a set of pictures has to answer."""
+"""The interface of sources of real samples."""
 
 from __future__ import annotations
 
@@ -15,30 +15,30 @@ from scoredistill.ranges import require
 Item = tuple[Tensor, int | None]
 
 PROBES = 16
-"""Samples by which a fingerprint knows how files are decoded."""
+"""Number of decoded samples in a fingerprint, which detect a change of the decoding."""
 PIECE = 256
-"""Samples that are hashed at once."""
+"""Number of samples that are hashed at once."""
 
 
 class ImageSource(ABC):
     """A finite set of samples with their classes: pictures (C, H, W) in [-1, 1], latents or points.
 
-    A subclass says how many there are and reads one of them; where many can be read at once it overrides `take` too.
-    Samples have torch's default floating point type.
+    A subclass implements `__len__` and `__getitem__`; it overrides `take` if it can read several samples at once.
+    Samples have torch's default floating-point type.
 
     Args:
-        shape: of one sample, (C, H, W) for pictures, >= 1.
-        classes: number of classes, labels being 0 to classes - 1, >= 1; null: samples have no label.
+        shape: shape of one sample, (C, H, W) for pictures, >= 1.
+        classes: number of classes, >= 1; labels are 0 to classes - 1. None: samples have no label.
     """
 
     endless = False
-    """Whether samples can only be drawn, not counted."""
+    """Whether samples can only be drawn and not indexed."""
 
     flippable = True
-    """Whether a sample mirrored left to right is one too, as it is for pictures and not for latents."""
+    """Whether mirrored samples are valid samples, which holds for pictures and not for latents."""
 
     threads = 1
-    """Threads that read samples of one batch side by side."""
+    """Number of threads that read the samples of a batch."""
 
     def __init__(self, shape: Sequence[int] | None = None, classes: int | None = None) -> None:
         require(">= 1", shape=shape, classes=classes)
@@ -50,7 +50,7 @@ class ImageSource(ABC):
 
     @abstractmethod
     def __getitem__(self, index: int) -> Item:
-        """One sample and its class, None where there are no classes; the same whenever it is asked for.
+        """One sample and its class, or None without classes; equal at every access.
 
         Raises:
             IndexError: for an index outside 0 to len - 1.
@@ -58,7 +58,7 @@ class ImageSource(ABC):
 
     @property
     def shape(self) -> torch.Size:
-        """Of one sample; that of the first one where the subclass does not state it."""
+        """Shape of one sample; that of the first sample if the subclass does not set it."""
         if self._shape is None:
             self._shape = self[0][0].shape
         return self._shape
@@ -70,67 +70,67 @@ class ImageSource(ABC):
 
     @property
     def captions(self) -> Sequence[str] | None:
-        """The text of each sample, in the order of their numbers; None: there are none.
+        """Caption of each sample, in order; None: samples have no captions.
 
         Raises:
-            ValueError: that names the sample, if some have a text and others have none.
+            ValueError: with the name of a sample, if some have a caption and others have none.
         """
         return None
 
-    def prepare(self) -> None:  # noqa: B027  most sources have nothing to do
-        """Do once what takes long and leaves files behind; in a run of several processes one of them calls it."""
+    def prepare(self) -> None:  # noqa: B027  # most sources have nothing to prepare
+        """Write files that take long to create; one process per machine calls it."""
 
     def take(self, indices: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Several samples at once.
+        """Read several samples.
 
         Args:
-            indices: (n,) integers in 0 to len - 1, in any order, repeated or not.
+            indices: (n,) integers in 0 to len - 1, in any order, possibly repeated.
 
         Returns:
-            samples (n, *D) and classes (n,), or None where there are none.
+            samples (n, *D), and classes (n,) or None.
         """
-        wanted = indices.tolist()
-        if not wanted:
+        numbers = indices.tolist()
+        if not numbers:
             return torch.empty(0, *self.shape), None if self.classes is None else torch.empty(0, dtype=torch.long)
-        if self.threads > 1 and len(wanted) > 1:
-            with ThreadPoolExecutor(min(self.threads, len(wanted))) as pool:
-                items = list(pool.map(self.__getitem__, wanted))  # in the order asked for
+        if self.threads > 1 and len(numbers) > 1:
+            with ThreadPoolExecutor(min(self.threads, len(numbers))) as pool:
+                items = list(pool.map(self.__getitem__, numbers))
         else:
-            items = [self[index] for index in wanted]
+            items = [self[index] for index in numbers]
         samples = torch.stack([sample for sample, _ in items])
         return samples, None if self.classes is None else torch.tensor([label for _, label in items])
 
     def all(self) -> tuple[Tensor, Tensor | None]:
-        """Every sample (N, *D) in memory, and its class (N,)."""
+        """Read all samples (N, *D) and their classes (N,) or None."""
         return self.take(torch.arange(len(self)))
 
     def draw(self, n: int, rng: torch.Generator) -> tuple[Tensor, Tensor | None]:
-        """Independent samples, each equally likely.
+        """Draw independent samples with equal probabilities.
 
         Args:
-            n: how many.
-            rng: CPU generator, from which alone the choice depends.
+            n: number of samples.
+            rng: CPU generator, which alone determines the choice.
 
         Returns:
-            samples (n, *D) and classes (n,), or None where there are none.
+            samples (n, *D), and classes (n,) or None.
         """
         return self.take(self.choose(n, rng))
 
     def choose(self, n: int, rng: torch.Generator) -> Tensor:
-        """The numbers (n,) of the samples that `draw` gives, for sources with an end; arguments are those of `draw`."""
+        """Indices (n,) of the samples that `draw` returns for the same arguments; for sources with an end."""
         return torch.randint(len(self), (n,), generator=rng)
 
     def contents(self) -> Iterator[bytes]:
-        """All that the samples depend on, piece by piece, in an order that is always the same.
+        """All data that determine the samples, piece by piece in a fixed order.
 
-        Here these are the samples themselves. A subclass that reads files gives their bytes, which need no decoding;
-        one whose samples follow from its settings gives the settings.
+        By default these are the samples. A subclass that reads files yields their bytes, which need no decoding; a
+        subclass whose samples are determined by its settings yields the settings.
         """
         for indices in torch.arange(len(self)).split(PIECE):
             yield self._bytes_of(indices)
 
     def fingerprint(self) -> str:
-        """A hash of every sample: of the `contents` and, for what has become of them, some of the samples."""
+        """A hash of the source: of its `contents` and of some decoded samples."""
         digest = hashlib.sha256(repr((type(self).__qualname__, len(self), self.classes)).encode())
         digest.update(self._bytes_of(torch.linspace(0, len(self) - 1, min(PROBES, len(self))).round().long()))
         for piece in self.contents():
@@ -138,34 +138,34 @@ class ImageSource(ABC):
         return digest.hexdigest()
 
     def _bytes_of(self, indices: Tensor) -> bytes:
-        """Samples and classes, rounded, so that float32 and float64 agree."""
+        """Samples and classes as bytes, rounded so that float32 and float64 agree."""
         samples, labels = self.take(indices)
         about = repr((tuple(samples.shape), None if labels is None else labels.tolist())).encode()
         return about + (samples.double() * 1000).round().to(torch.int32).numpy().tobytes()
 
     def _checked(self, index: int) -> int:
         if not 0 <= index < len(self):
-            raise IndexError(f"{type(self).__name__} has samples 0 to {len(self) - 1}, not {index}")
+            raise IndexError(f"{type(self).__name__} has samples 0 to {len(self) - 1}, got index {index}")
         return index
 
 
 def floats(pixels: Tensor) -> Tensor:
-    """uint8 pixels 0 to 255 as numbers in [-1, 1] of the default type, any shape."""
+    """Convert uint8 pixels 0 to 255 of any shape to numbers in [-1, 1] of the default type."""
     return pixels.to(torch.get_default_dtype()) / 127.5 - 1
 
 
 def class_count(labels: Sequence[int], name: Callable[[int], str], known: int | None = None, remedy: str = "") -> int:
-    """The number of classes that labels 0, 1, ... name.
+    """The number of classes of labels 0, 1, ...
 
     Args:
-        labels: of all samples.
-        name: what to call the sample of a row in an error.
-        known: the number, where the data set states it; None: one more than the largest label.
-        remedy: what else can be done about samples without a label.
+        labels: labels of all samples.
+        name: returns the name of a row's sample, for error messages.
+        known: the number stated by the data set; None: one more than the largest label.
+        remedy: another remedy for samples without a label, for error messages.
 
     Raises:
-        ValueError: that names the first sample whose label is no number of a class: -1 or None for example, by which
-            data sets mark samples without a label.
+        ValueError: with the name of the first sample whose label is not a class, such as -1 or None, which data sets
+            use for samples without a label.
     """
     for row, label in enumerate(labels):
         if type(label) is not int or label < 0 or (known is not None and label >= known):

@@ -1,4 +1,4 @@
-"""Pictures that torchvision knows how to read."""
+"""Pictures of torchvision's data sets."""
 
 from __future__ import annotations
 
@@ -14,19 +14,18 @@ from scoredistill.ranges import require
 
 
 class TorchvisionImages(ImageSource):
-    """A classification data set of torchvision's that lies on this machine; nothing is downloaded.
+    """Pictures of a local classification data set of torchvision; nothing is downloaded.
 
     Args:
         dataset: torchvision's name: MNIST, FashionMNIST, CIFAR10, SVHN, ...
-        root: the folder that torchvision is given, in which the data set's own folder lies.
-        split: `train` or `test`, or another that the data set has.
-        resolution: side in pixels of the central square that is cut out, >= 1; null: the pictures as they are.
-        gray: one channel instead of three; null: as the first picture.
+        root: torchvision's root folder, which contains the data set's folder.
+        split: `train`, `test`, or another split of the data set.
+        resolution: side of the central square in pixels, >= 1; None: pictures are neither cropped nor resampled.
+        gray: one channel instead of three; None: the same as the first picture.
 
     Raises:
-        FileNotFoundError: if the files are not there.
-        ValueError: if torchvision has no such data set or the data set no such split, or if its labels are no class
-            numbers.
+        FileNotFoundError: if the files do not exist.
+        ValueError: if torchvision has no such data set, the data set has no such split, or its labels are not classes.
     """
 
     threads = 4
@@ -40,12 +39,12 @@ class TorchvisionImages(ImageSource):
         gray: bool | None = None,
     ) -> None:
         require(">= 1", resolution=resolution)
-        self.name, self.split, self.resolution = dataset, split, resolution
+        self.resolution = resolution
         self._pictures = _open(dataset, root, split)
         image, label = self._pictures[0]
         self.gray = image.mode in ("1", "L") if gray is None else gray
         if not isinstance(label, int):
-            raise ValueError(f"{dataset}: the target of a picture is {type(label).__name__}, not the number of a class")
+            raise ValueError(f"{dataset}: expected class numbers as targets, got {type(label).__name__}")
         super().__init__(square(image, resolution, self.gray).shape, _classes(self._pictures))
 
     def __len__(self) -> int:
@@ -72,15 +71,15 @@ def _open(dataset: str, root: str | Path, split: str) -> Any:
         return kind(str(root), **choice)
     except (RuntimeError, FileNotFoundError) as error:
         raise FileNotFoundError(
-            f"{root}: the files of {dataset} are not there, or not whole. Once, with a network: "
+            f"{root}: the files of {dataset} are missing or incomplete. Download them once: "
             f"torchvision.datasets.{dataset}({str(root)!r}, download=True)"
         ) from error
 
 
 def _classes(pictures: Any) -> int:
     names = getattr(pictures, "classes", None)
-    found = next(
+    labels = next(
         (getattr(pictures, name) for name in ("targets", "labels", "_labels") if hasattr(pictures, name)), None
     )
-    labels = [int(pictures[i][1]) for i in range(len(pictures))] if found is None else torch.as_tensor(found).tolist()
-    return class_count(labels, lambda row: f"{type(pictures).__name__}: picture {row}", names and len(names))
+    values = [int(pictures[i][1]) for i in range(len(pictures))] if labels is None else torch.as_tensor(labels).tolist()
+    return class_count(values, lambda row: f"{type(pictures).__name__}: picture {row}", names and len(names))

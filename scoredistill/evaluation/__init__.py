@@ -1,4 +1,4 @@
-"""How good samples are: distances to data, coverage, classes, copies, modes, with standard errors."""
+"""Metrics of samples: distances to data, coverage, classes, memorization, modes, with standard errors."""
 
 from scoredistill.evaluation.classes import class_accuracy, class_metrics, class_shares, even_labels
 from scoredistill.evaluation.color import chroma, mean_chroma, mean_pair_distance

@@ -1,4 +1,4 @@
-"""How colorful pictures are, and how far apart."""
+"""Chroma of pictures, and distances between them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 _TO_XYZ = ((0.4124564, 0.3575761, 0.1804375), (0.2126729, 0.7151522, 0.0721750), (0.0193339, 0.1191920, 0.9503041))
-"""From linear sRGB, D65."""
+"""Matrix from linear sRGB to XYZ, D65."""
 
 
 def chroma(pictures: Tensor) -> Tensor:
@@ -16,10 +16,10 @@ def chroma(pictures: Tensor) -> Tensor:
 
         a* = 500 (f(X / X_n) - f(Y / Y_n)),    b* = 200 (f(Y / Y_n) - f(Z / Z_n))
 
-    with XYZ of sRGB under D65 and f the cube root, linear near black (CIE 15, Colorimetry).
+    XYZ are those of sRGB under D65, and f is the cube root, linear near black (CIE 15, Colorimetry).
 
     Args:
-        pictures: (..., 3, H, W) sRGB in [-1, 1]; what is outside is clamped.
+        pictures: (..., 3, H, W) sRGB in [-1, 1]; other values are clamped.
 
     Returns:
         (..., H, W), >= 0.
@@ -34,7 +34,7 @@ def chroma(pictures: Tensor) -> Tensor:
 
 
 def mean_chroma(pictures: Tensor, opacity: Tensor) -> Tensor | None:
-    """Mean chroma of the foreground's pixels, those of opacity above one half; None where there are none.
+    """Mean chroma of the foreground pixels, whose opacity is above one half; None without a foreground.
 
     Args:
         pictures: (..., 3, H, W) in [-1, 1].
@@ -45,10 +45,10 @@ def mean_chroma(pictures: Tensor, opacity: Tensor) -> Tensor | None:
 
 
 def mean_pair_distance(x: Tensor) -> Tensor | None:
-    """Mean root-mean-square difference of two of n things that are seen from the same places; None below two.
+    """Mean root-mean-square difference between two of n scenes from the same views; None for fewer than two.
 
     Args:
-        x: (n, V, ...): n things from V places each; the difference is taken place by place.
+        x: (n, V, ...): n scenes from V views each; views are compared one by one.
     """
     pairs = [(x[i] - x[j]).flatten(1).square().mean(1).sqrt().mean() for i, j in combinations(range(len(x)), 2)]
     return torch.stack(pairs).mean() if pairs else None

@@ -1,4 +1,4 @@
-"""Features in which sets of samples are compared."""
+"""Feature extractors in whose features sets of samples are compared."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from scoredistill.ranges import require
 
 
 class FeatureExtractor(nn.Module, ABC):
-    """phi: samples to features. A subclass implements `forward`; one that learns from data also `fit`."""
+    """Maps samples to features phi(x). A subclass implements `forward`, and `fit` if it learns from data."""
 
     def fit(self, data: Tensor, labels: Tensor | None = None) -> Self:
-        """Learn from real data; here: nothing to learn. Returns itself.
+        """Fit to real data; by default there is nothing to fit. Returns self.
 
         Args:
             data: (N, *D) in [-1, 1].
@@ -28,7 +28,7 @@ class FeatureExtractor(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, x: Tensor) -> Tensor:
-        """Features.
+        """Compute features.
 
         Args:
             x: (N, *D) in [-1, 1].
@@ -38,7 +38,7 @@ class FeatureExtractor(nn.Module, ABC):
         """
 
     def classify(self, x: Tensor) -> Tensor | None:
-        """The class that each sample shows, (N,); None where the extractor is no classifier."""
+        """Predicted class of each sample, (N,); None if the extractor is not a classifier."""
         del x
         return None
 
@@ -47,22 +47,24 @@ def embed(extractor: FeatureExtractor, x: Tensor, rows: int = 256) -> Tensor:
     """Features (N, F) of any number of samples, in float64 on the CPU, without gradients.
 
     Args:
-        extractor: fitted; it is asked on its own device.
+        extractor: a fitted extractor; it is evaluated on its device.
         x: (N, *D).
-        rows: samples at a time.
+        rows: number of samples per call.
     """
-    held = next(chain(extractor.parameters(), extractor.buffers()), x)
+    tensor = next(chain(extractor.parameters(), extractor.buffers()), x)
     with torch.no_grad():
-        return in_pieces(lambda piece: extractor(piece.to(held.device)).to("cpu", torch.float64), x, rows)
+        return in_pieces(lambda piece: extractor(piece.to(tensor.device)).to("cpu", torch.float64), x, rows)
 
 
 class PCAFeatures(FeatureExtractor):
-    """phi(x) = V^T (x - mean): projection on the data's directions of largest variance.
+    """Projection on the data's directions of largest variance:
 
-    Without whitening, so that distances are those between the samples themselves as far as the kept directions tell.
+        phi(x) = V^T (x - mean)
+
+    There is no whitening, so distances approximate those between the samples, within the kept directions.
 
     Args:
-        components: number of directions F, >= 1; fewer where the data have fewer dimensions or points.
+        components: number of directions F, >= 1; fewer if the data have fewer dimensions or points.
     """
 
     mean: Tensor
@@ -76,7 +78,7 @@ class PCAFeatures(FeatureExtractor):
         self.register_buffer("directions", torch.empty(0))
 
     def fit(self, data: Tensor, labels: Tensor | None = None) -> Self:
-        """Find the directions; labels are not looked at.
+        """Compute the directions; labels are ignored.
 
         Raises:
             ValueError: if there are fewer than two points, or a number is not finite.
@@ -87,30 +89,31 @@ class PCAFeatures(FeatureExtractor):
         if len(rows) > rows.shape[1]:
             directions = torch.linalg.eigh(centered.T @ centered).eigenvectors.flip(1)
         else:
-            directions = torch.linalg.svd(centered, full_matrices=False).Vh[:-1].T  # the last one is of no variance
+            directions = torch.linalg.svd(centered, full_matrices=False).Vh[:-1].T  # the last one has no variance
         self.directions = directions[:, : self.components].contiguous()
         return self
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.directions.numel():
-            raise RuntimeError("PCAFeatures must be fitted to data before it is asked")
+            raise RuntimeError("PCAFeatures must be fitted to data before it is called")
         return ((x.flatten(1).to(self.mean) - self.mean) @ self.directions).to(x.dtype)
 
 
 class ClassifierFeatures(FeatureExtractor):
-    """The last hidden layer of a small classifier that is trained on the labeled data: convolutions for pictures, a
-    multilayer perceptron for everything else. Features are scaled to a mean square of 1 over the training data.
+    """The last hidden layer of a small classifier that is trained on the labeled data.
 
-    Training runs in float32 on the CPU from `seed` alone: it neither reads nor moves torch's global random state.
+    The classifier is a convolutional network for pictures and a multilayer perceptron for other samples. Features are
+    scaled to a mean square of 1 over the training data. Training runs in float32 on the CPU and depends on `seed`
+    alone: it neither reads nor changes torch's global random state.
 
     Args:
-        hidden: channels of the first convolution, >= 1; later ones have twice as many, the layer for points four times.
+        hidden: channels of the first convolution, >= 1; later ones have 2 hidden, the layer for points 4 hidden.
         features: width F of the last hidden layer, >= 1.
-        steps: of Adam, with a learning rate that falls to 0, >= 1.
-        batch: samples in a step, >= 1.
-        lr: learning rate in the beginning, > 0.
-        held_out: share of the data that is kept from training and measures `accuracy`, in (0, 1).
-        seed: of the initialization, the split and the order of the samples, in [0, 2^32).
+        steps: steps of Adam, with a learning rate that decreases to 0, >= 1.
+        batch: samples per step, >= 1.
+        lr: initial learning rate, > 0.
+        held_out: share of the data that is not used for training and on which `accuracy` is computed, in (0, 1).
+        seed: seed of the initialization, the split and the order of the samples, in [0, 2^32).
     """
 
     classes: Tensor
@@ -132,11 +135,16 @@ class ClassifierFeatures(FeatureExtractor):
         require("(0, 1)", held_out=held_out)
         require("[0, 2^32)", seed=seed)
         super().__init__()
-        self.hidden, self.features, self.steps, self.batch = hidden, features, steps, batch
-        self.lr, self.held_out, self.seed = lr, held_out, seed
+        self.hidden = hidden
+        self.features = features
+        self.steps = steps
+        self.batch = batch
+        self.lr = lr
+        self.held_out = held_out
+        self.seed = seed
         self.trunk, self.head = nn.Sequential(), nn.Sequential()
         self.accuracy: float | None = None
-        """Share of held-out data that it classifies rightly; None before `fit`."""
+        """Accuracy on held-out data; None before `fit`."""
         self.register_buffer("classes", torch.empty(0, dtype=torch.long))
         self.register_buffer("moments", torch.tensor([0.0, 1.0], dtype=torch.float32))
         self.register_buffer("scale", torch.ones((), dtype=torch.float32))
@@ -145,12 +153,12 @@ class ClassifierFeatures(FeatureExtractor):
         """Train on labeled data.
 
         Raises:
-            ValueError: if there are no labels, not one for each sample, or only one class.
+            ValueError: if there is not one label per sample, or only one class.
         """
         if labels is None or labels.shape != data.shape[:1]:
-            raise ValueError("ClassifierFeatures needs one label a sample; use PCAFeatures for data without labels")
+            raise ValueError("ClassifierFeatures needs one label per sample; use PCAFeatures for data without labels")
         as_rows(data, "data")
-        # Lightning validates under inference mode, whose tensors cannot be trained on.
+        # Lightning validates in inference mode, whose tensors cannot be used for training.
         with torch.inference_mode(False), torch.enable_grad(), torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(self.seed)
             x = data.detach().to("cpu", torch.float32, copy=True)
@@ -166,28 +174,28 @@ class ClassifierFeatures(FeatureExtractor):
 
     def _train(self, x: Tensor, target: Tensor, rng: torch.Generator) -> None:
         order = torch.randperm(len(x), generator=rng)
-        kept = max(1, round(self.held_out * len(x)))
-        held, used = order[:kept], order[kept:]
+        count = max(1, round(self.held_out * len(x)))
+        held, used = order[:count], order[count:]
         weights = [*self.trunk.parameters(), *self.head.parameters()]
         optimizer = torch.optim.Adam(weights, self.lr)
-        # Noise and smoothed labels halve the error on small sets of pictures; points may lie closer than the noise.
+        # Noise and smoothed labels halve the error on small sets of pictures; points can be closer than the noise.
         noise = 0.3 * float(self.moments[1]) if x.ndim == 4 else 0.0
         for step in range(self.steps):
             optimizer.param_groups[0]["lr"] = self.lr * (1 - step / self.steps)
             rows = used[torch.randint(len(used), (self.batch,), generator=rng)]
-            seen = x[rows] + noise * torch.randn(x[rows].shape, dtype=x.dtype, generator=rng)
-            loss = nn.functional.cross_entropy(self.logits(seen), target[rows], label_smoothing=0.1)
+            noisy = x[rows] + noise * torch.randn(x[rows].shape, dtype=x.dtype, generator=rng)
+            loss = nn.functional.cross_entropy(self.logits(noisy), target[rows], label_smoothing=0.1)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
         with torch.no_grad():
             self.scale = in_pieces(self, x[used], 256).square().mean().clamp(min=1e-12).rsqrt()
-            right = in_pieces(self.logits, x[held], 256).argmax(1) == target[held]
-        self.accuracy = float(right.double().mean())
+            correct = in_pieces(self.logits, x[held], 256).argmax(1) == target[held]
+        self.accuracy = float(correct.double().mean())
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.trunk:
-            raise RuntimeError("ClassifierFeatures must be fitted to labeled data before it is asked")
+            raise RuntimeError("ClassifierFeatures must be fitted to labeled data before it is called")
         mean, std = self.moments
         return self.scale * self.trunk((x.to(self.moments) - mean) / std)
 
@@ -207,8 +215,8 @@ def trunk(shape: torch.Size, hidden: int, features: int) -> nn.Sequential:
 
     Args:
         shape: (C, H, W) of pictures, or any other shape, which is flattened.
-        hidden: as for `ClassifierFeatures`.
-        features: as for `ClassifierFeatures`.
+        hidden: see `ClassifierFeatures`.
+        features: see `ClassifierFeatures`.
     """
     exact = torch.float32
     if len(shape) != 3:

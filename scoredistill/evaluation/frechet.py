@@ -1,4 +1,4 @@
-"""Distances between two distributions of features: Fréchet and kernel distance."""
+"""Distances between two distributions of features: Fréchet distance and kernel distance."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from scoredistill.evaluation.rows import CHUNK_ELEMENTS, as_rows, same_width
 
 @dataclass(frozen=True)
 class GaussianFit:
-    """Mean and covariance of a set of features, kept for many comparisons with the same set.
+    """Mean and covariance of a set of features, computed once for many comparisons.
 
     Args:
         mean: (F,).
@@ -24,7 +24,7 @@ class GaussianFit:
 
     @classmethod
     def of(cls, features: Tensor) -> GaussianFit:
-        """From features (N, F), N >= 2. With N <= F the covariance has rank N - 1, which is no obstacle.
+        """Fit features (N, F), N >= 2. With N <= F the covariance has rank N - 1, which is supported.
 
         Raises:
             ValueError: if N < 2 or a feature is not finite.
@@ -41,17 +41,19 @@ class GaussianFit:
     def distance(self, other: GaussianFit) -> float:
         """Squared Fréchet distance to another fit; see `frechet_distance`."""
         same_width(self.mean[None], other.mean[None])
-        # tr (S_a S_b)^(1/2) is the sum of the singular values of S_a^(1/2) S_b^(1/2): no complex root, no cancellation.
+        # tr (S_a S_b)^(1/2) is the sum of the singular values of S_a^(1/2) S_b^(1/2), without complex roots.
         cross = torch.linalg.svdvals(self.root @ other.root).sum()
         traces = self.root.square().sum() + other.root.square().sum()
         return float(((self.mean - other.mean).square().sum() + traces - 2 * cross).clamp(min=0))
 
 
 def frechet_distance(a: Tensor, b: Tensor) -> float:
-    """|mu_a - mu_b|^2 + tr(S_a + S_b - 2 (S_a S_b)^(1/2)), the squared 2-Wasserstein distance of two fitted Gaussians.
+    """Squared 2-Wasserstein distance of two fitted Gaussians:
 
-    With Inception features it is the FID. Its expectation falls with the number of samples, so only values from equal
-    numbers can be compared; with fewer samples than features it is finite but mostly this bias.
+        |mu_a - mu_b|^2 + tr(S_a + S_b - 2 (S_a S_b)^(1/2))
+
+    With Inception features it is the FID. Its expectation decreases with the number of samples, so only values from
+    equal numbers are comparable; with fewer samples than features it is finite but dominated by this bias.
 
     GANs Trained by a Two Time-Scale Update Rule Converge to a Local Nash Equilibrium, 2017, arXiv:1706.08500.
 
@@ -69,11 +71,11 @@ def frechet_distance(a: Tensor, b: Tensor) -> float:
 
 
 def kernel_self_similarity(a: Tensor, degree: int = 3) -> float:
-    """Mean of k(x, x') over pairs of different rows of one set, the part of `kernel_distance` that one set decides.
+    """Mean of k(x, x') over pairs of different rows of one set, a term of `kernel_distance`.
 
     Args:
         a: (N, F), N >= 2.
-        degree: of the polynomial kernel.
+        degree: degree of the polynomial kernel.
     """
     rows = as_rows(a, "features")
     diagonal = (rows.square().mean(1) + 1) ** degree
@@ -81,20 +83,20 @@ def kernel_self_similarity(a: Tensor, degree: int = 3) -> float:
 
 
 def kernel_distance(a: Tensor, b: Tensor, degree: int = 3, self_b: float | None = None) -> float:
-    """Unbiased squared maximum mean discrepancy under k(x, y) = (x . y / F + 1)^degree.
+    """Unbiased squared maximum mean discrepancy with the kernel k(x, y) = (x . y / F + 1)^degree:
 
         mean_{i != j} k(a_i, a_j) + mean_{i != j} k(b_i, b_j) - 2 mean_{i, j} k(a_i, b_j)
 
-    With Inception features it is the KID. Unlike the Fréchet distance its expectation does not depend on the number of
-    samples, and it may be slightly negative.
+    With Inception features it is the KID. Unlike that of the Fréchet distance, its expectation does not depend on the
+    number of samples. It can be slightly negative.
 
     Demystifying MMD GANs, 2018, arXiv:1801.01401.
 
     Args:
         a: (N, F) features of one set, N >= 2.
         b: (M, F) features of the other, M >= 2.
-        degree: of the polynomial kernel, >= 1.
-        self_b: `kernel_self_similarity(b)` where it is already known.
+        degree: degree of the polynomial kernel, >= 1.
+        self_b: `kernel_self_similarity(b)`; None: it is computed.
 
     Raises:
         ValueError: if a set has fewer than two rows, the rows differ in length or a number is not finite.

@@ -1,4 +1,4 @@
-"""Inception-v3 features, the standard of FID and KID, from a checkpoint on this machine."""
+"""Inception-v3 features, the standard for FID and KID, from a local checkpoint."""
 
 from __future__ import annotations
 
@@ -12,25 +12,26 @@ from scoredistill.evaluation.features import FeatureExtractor
 from scoredistill.networks.weights import flaw, read_safetensors
 
 FID_CLASSES = 1008
-"""Outputs of the network that FID is defined with; torchvision's has 1000."""
+"""Number of classes of the network in the definition of FID; torchvision's has 1000."""
 
 
 class InceptionFeatures(FeatureExtractor):
-    """phi(x): the 2048 pooled features of Inception-v3, of pictures resized to 299 x 299.
+    """The 2048 pooled features of Inception-v3 for pictures resized to 299 x 299.
 
-    Two layouts of weights are read, told apart by their number of classes: torchvision's (`inception_v3_google-*.pth`),
-    and that of pytorch-fid, torch-fidelity and torchmetrics (`pt_inception-2015-12-05-6726825d.pth`,
-    `weights-inception-2015-12-05-6726825d.pth`), which FIDs in papers are computed with. Pictures are resized
-    bilinearly, with antialiasing where they are larger (arXiv:2104.11222); grayscale is repeated to three channels.
+    Two layouts of weights are supported and distinguished by their number of classes: torchvision's
+    (`inception_v3_google-*.pth`), and that of pytorch-fid, torch-fidelity and torchmetrics
+    (`pt_inception-2015-12-05-6726825d.pth`, `weights-inception-2015-12-05-6726825d.pth`), with which FIDs in papers are
+    computed. Pictures are resized bilinearly, with antialiasing if they are larger (arXiv:2104.11222); grayscale is
+    repeated to three channels.
 
     Rethinking the Inception Architecture for Computer Vision, 2015, arXiv:1512.00567.
 
     Args:
-        path: state dictionary, `.safetensors` or a file of `torch.save`; only tensors are read.
+        path: file of the state dictionary, `.safetensors` or from `torch.save`; only tensors are read.
 
     Raises:
-        FileNotFoundError: if there is no such file; nothing is downloaded.
-        ValueError: if it holds another network.
+        FileNotFoundError: if the file does not exist; nothing is downloaded.
+        ValueError: if it contains another network.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -39,7 +40,7 @@ class InceptionFeatures(FeatureExtractor):
         self.train(False)
 
     def train(self, mode: bool = True) -> InceptionFeatures:
-        """It stays in evaluation mode whatever is asked: its batch normalization must not move."""
+        """Stay in evaluation mode, because the batch normalization must not change."""
         return super().train(False)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -54,11 +55,11 @@ class InceptionFeatures(FeatureExtractor):
 
 
 class Repooled(nn.Module):
-    """An Inception block whose pooled branch, the last of its outputs, pools in another way.
+    """An Inception block with another pooling in its last branch.
 
     Args:
-        block: of torchvision, with its `branch_pool`.
-        pool: (N, C, H, W) to the same shape.
+        block: torchvision's block, with a `branch_pool`.
+        pool: pooling that keeps the shape (N, C, H, W).
     """
 
     def __init__(self, block: nn.Module, pool: nn.Module) -> None:
@@ -66,13 +67,13 @@ class Repooled(nn.Module):
         self.block, self.pool = block, pool
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) to (N, C', H, W)."""
+        """Map (N, C, H, W) to (N, C', H, W)."""
         pooled = self.block.branch_pool(self.pool(x))  # type: ignore[operator]
         return torch.cat([self.block(x)[:, : -pooled.shape[1]], pooled], dim=1)
 
 
 def build_inception(state: dict[str, Tensor]) -> nn.Module:
-    """The network of a state dictionary, ending in its pooled features.
+    """Build the network of a state dictionary, up to its pooled features.
 
     Raises:
         ValueError: if the tensors are not Inception-v3's.
@@ -80,9 +81,9 @@ def build_inception(state: dict[str, Tensor]) -> nn.Module:
     from torchvision.models import inception_v3  # type: ignore[import-untyped]
 
     if "fc.weight" not in state or "Mixed_7c.branch_pool.conv.weight" not in state:
-        raise ValueError(f"not a state dictionary of Inception-v3; it begins with {sorted(state)[:3]}")
+        raise ValueError(f"not a state dictionary of Inception-v3; its first keys are {sorted(state)[:3]}")
     classes, auxiliary = len(state["fc.weight"]), "AuxLogits.fc.weight" in state
-    # On the meta device nothing is initialized: no time, no random numbers.
+    # On the meta device nothing is initialized, which saves time and draws no random numbers.
     with torch.device("meta"):
         network = inception_v3(weights=None, init_weights=False, num_classes=classes, aux_logits=auxiliary)
     try:
@@ -91,7 +92,7 @@ def build_inception(state: dict[str, Tensor]) -> nn.Module:
         raise ValueError(f"the tensors do not fit Inception-v3: {str(error).splitlines()[1].strip()}") from error
     network.AuxLogits, network.fc = None, nn.Identity()
     if classes == FID_CLASSES:
-        # TensorFlow's average pools leave the padding out, and its last block takes the maximum.
+        # TensorFlow's average pooling excludes the padding, and its last block uses max pooling.
         for name in ("5b", "5c", "5d", "6b", "6c", "6d", "6e", "7b"):
             _repool(network, name, nn.AvgPool2d(3, stride=1, padding=1, count_include_pad=False))
         _repool(network, "7c", nn.MaxPool2d(3, stride=1, padding=1))
@@ -103,10 +104,10 @@ def _repool(network: nn.Module, name: str, pool: nn.Module) -> None:
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
-    """A state dictionary from a file, tensors only.
+    """Read a state dictionary from a file, tensors only.
 
     Raises:
-        FileNotFoundError: if there is no such file.
+        FileNotFoundError: if the file does not exist.
         ValueError: if it cannot be read.
     """
     if not path.is_file():
@@ -115,6 +116,6 @@ def read_state(path: Path) -> dict[str, Tensor]:
         )
     if path.suffix == ".safetensors":
         return read_safetensors(path)
-    if (found := flaw(path)) is not None:
-        raise ValueError(f"{path}: {found}")
+    if (reason := flaw(path)) is not None:
+        raise ValueError(f"{path}: {reason}")
     return torch.load(path, map_location="cpu", weights_only=True)

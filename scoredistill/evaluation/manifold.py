@@ -1,4 +1,4 @@
-"""Fidelity and diversity by nearest neighbors: precision, recall, density and coverage."""
+"""Fidelity and diversity from nearest neighbors: precision, recall, density and coverage."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from scoredistill.ranges import require
 
 @dataclass(frozen=True)
 class Manifold:
-    """A set of points with a ball around each that reaches to its k-th nearest neighbor in the set.
+    """A set of points, each with a ball up to its k-th nearest neighbor in the set.
 
     Args:
-        points: (N, F).
-        radii: (N,).
+        points: (N, F) the points.
+        radii: (N,) radii of their balls.
         neighbors: k, >= 1.
     """
 
@@ -30,26 +30,26 @@ class Manifold:
 
     @classmethod
     def of(cls, features: Tensor, neighbors: int = 5) -> Manifold:
-        """From features (N, F), N >= 2; with N <= `neighbors` k is N - 1.
+        """Create it from features (N, F), N >= 2; if N <= `neighbors`, k is N - 1.
 
         Raises:
             ValueError: if N < 2, `neighbors` < 1 or a feature is not finite.
         """
         if neighbors < 1:
-            raise ValueError(f"neighbors must be at least 1; got {neighbors}")
+            raise ValueError(f"neighbors must be at least 1, got {neighbors}")
         points = as_rows(features, "features")
         k = min(neighbors, len(points) - 1)
         return cls(points, distances_to_others(points, k)[:, -1], k)
 
     def count(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """In how many balls each x lies, (M,), and in each ball whether some x lies, (N,).
+        """The number of balls that contain each x, (M,), and whether each ball contains some x, (N,).
 
         Args:
             x: (M, F).
         """
         same_width(self.points, x)
         balls, reached = [], torch.zeros(len(self.points), dtype=torch.bool)
-        # Copies must lie in a ball of radius 0, however the distance is rounded.
+        # Copies must be inside a ball of radius 0 in spite of rounding.
         reach = self.radii + 1e-7 * self.points.norm(dim=1)
         for piece in x.split(max(1, CHUNK_ELEMENTS // len(self.points))):
             inside = torch.cdist(piece, self.points) <= reach
@@ -61,15 +61,15 @@ class Manifold:
 def manifold_metrics(samples: Tensor, data: Tensor | Manifold, neighbors: int = 5) -> dict[str, float]:
     """Precision, recall, density and coverage of samples against data.
 
-    With B(z) the ball of a point z of a set up to its k-th nearest neighbor in that set:
+    B(z) is the ball around a point z of a set up to its k-th nearest neighbor in that set:
 
-        precision  share of samples that lie in some B(data point)
-        recall     share of data points that lie in some B(sample)
-        density    mean number of B(data point) in which a sample lies, over k; about 1 for perfect samples
-        coverage   share of B(data point) in which some sample lies
+        precision  share of samples in some B(data point)
+        recall     share of data points in some B(sample)
+        density    mean number of B(data point) that contain a sample, over k; about 1 for perfect samples
+        coverage   share of B(data point) that contain some sample
 
-    Density and coverage do not reward outliers among the data or the samples as precision and recall do. All depend
-    on the numbers of samples and data, so only values from equal numbers can be compared.
+    Unlike precision and recall, density and coverage do not reward outliers among the data or the samples. All depend
+    on the numbers of samples and data, so only values from equal numbers are comparable.
 
     Improved Precision and Recall Metric for Assessing Generative Models, 2019, arXiv:1904.06991.
     Reliable Fidelity and Diversity Metrics for Generative Models, 2020, arXiv:2002.09797.
@@ -77,7 +77,7 @@ def manifold_metrics(samples: Tensor, data: Tensor | Manifold, neighbors: int = 
     Args:
         samples: (N, F) features, N >= 2.
         data: (M, F) features, M >= 2, or their `Manifold`.
-        neighbors: k, >= 1; fewer where a set is smaller.
+        neighbors: k, >= 1; fewer if a set is smaller.
 
     Raises:
         ValueError: if a set has fewer than two rows, the rows differ in length or a number is not finite.

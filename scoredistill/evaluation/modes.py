@@ -1,4 +1,4 @@
-"""How samples are spread over the modes of a Gaussian mixture, whose responsibilities are known exactly."""
+"""Distribution of samples over the modes of a Gaussian mixture, from its exact responsibilities."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from scoredistill.types import right_pad_dims
 
 
 def responsibilities(x: Tensor, teacher: GaussianMixture, sigma: float = 0.01) -> Tensor:
-    """p(k | x), (n, K).
+    """Responsibilities p(k | x), (n, K).
 
     Args:
         x: (n, *D).
         teacher: the mixture.
-        sigma: noise at which they are taken, so that Diracs have some; small beside the components' own deviations.
+        sigma: noise level at which they are evaluated, so that they exist for Diracs; small compared with the
+            components' standard deviations.
     """
     log_snr = torch.full((len(x),), -2.0).to(x) * torch.log(torch.tensor(sigma)).to(x)
     t = teacher.schedule.t_at_log_snr(log_snr)
@@ -25,15 +26,16 @@ def responsibilities(x: Tensor, teacher: GaussianMixture, sigma: float = 0.01) -
 def mode_statistics(x: Tensor, teacher: GaussianMixture, sigma: float = 0.01) -> dict[str, float]:
     """Coverage, weights and spread of samples under a mixture.
 
-    Each sample belongs to the component most responsible for it. `spread` is the standard deviation of samples
-    around the mean of those in their mode, over the components' own (root mean square over dimensions and modes),
-    1 for perfect samples; `weight_error` the largest |share - weight|; `within_3_std` the share of samples within
-    three standard deviations of their component's mean (root mean square over dimensions).
+    Each sample is assigned to the component with the largest responsibility. `modes_covered` is the number of
+    components with a sample; `weight_error` the largest |share - weight|; `spread` the ratio of the standard deviation
+    of samples around the mean of their mode to that of the component (root mean square over dimensions and modes), 1
+    for perfect samples; `within_3_std` the share of samples within three standard deviations of their component's mean
+    (root mean square over dimensions).
 
     Args:
         x: (n, *D).
         teacher: the mixture.
-        sigma: noise at which responsibilities are taken, for mixtures of Diracs.
+        sigma: noise level at which responsibilities are evaluated, for mixtures of Diracs.
     """
     flat = x.flatten(1)
     modes = responsibilities(x, teacher, sigma).argmax(1)
@@ -47,7 +49,7 @@ def mode_statistics(x: Tensor, teacher: GaussianMixture, sigma: float = 0.01) ->
         "weight_error": float((counts / len(x) - teacher.log_weights.exp()).abs().max()),
     }
     if bool((variance > 0).all()):
-        # Each mode's own mean costs one sample: n_k - 1 degrees of freedom.
+        # The mean of each mode is estimated, which leaves n_k - 1 degrees of freedom.
         freedom = (counts - 1).clamp(min=0).sum().clamp(min=1)
         scaled = ((flat - centers[modes]) ** 2).mean(1) / variance[modes].to(x)
         metrics["spread"] = float((scaled.sum() / freedom).sqrt())
@@ -57,15 +59,15 @@ def mode_statistics(x: Tensor, teacher: GaussianMixture, sigma: float = 0.01) ->
 
 
 def mode_histogram(x: Tensor, teacher: GaussianMixture, sigma: float = 0.01) -> Tensor:
-    """h_k = mean over samples of p(k | x), (K,) in float64.
+    """Mode histogram h_k, the mean of p(k | x) over samples, (K,) in float64.
 
-    Its expectation under the mixture itself is pi_k, also where components overlap; counts of the most responsible
-    component would be biased there.
+    Its expectation under the mixture is pi_k, even if components overlap; counts of the most responsible component
+    would be biased.
 
     Args:
         x: (n, *D), n >= 1.
         teacher: the mixture.
-        sigma: noise at which responsibilities are taken, for mixtures of Diracs.
+        sigma: noise level at which responsibilities are evaluated, for mixtures of Diracs.
 
     Raises:
         ValueError: if there is no sample.
@@ -76,15 +78,15 @@ def mode_histogram(x: Tensor, teacher: GaussianMixture, sigma: float = 0.01) -> 
 
 
 def mode_divergences(x: Tensor, teacher: GaussianMixture, sigma: float = 0.01) -> dict[str, float]:
-    """How far the mode histogram h is from the weights pi.
+    """Divergences of the mode histogram h from the weights pi.
 
-        mode_kl               sum_k h_k log(h_k / pi_k), finite however many modes are dropped
+        mode_kl               sum_k h_k log(h_k / pi_k), finite for any number of dropped modes
         mode_total_variation  1/2 sum_k |h_k - pi_k|, the share of samples in the wrong modes
 
     Args:
         x: (n, *D), n >= 1.
         teacher: the mixture.
-        sigma: noise at which responsibilities are taken, for mixtures of Diracs.
+        sigma: noise level at which responsibilities are evaluated, for mixtures of Diracs.
     """
     histogram, log_weights = mode_histogram(x, teacher, sigma), teacher.log_weights.double()
     kl = torch.special.xlogy(histogram, histogram) - histogram * log_weights

@@ -1,4 +1,4 @@
-"""A classifier of the Gallery's prompts that forgives imperfect pictures."""
+"""A classifier of the Gallery's prompts that is robust to imperfect pictures."""
 
 from __future__ import annotations
 
@@ -20,31 +20,31 @@ from scoredistill.networks.weights import read_safetensors
 from scoredistill.ranges import require
 
 BATCH, RATE = 64, 3e-3
-"""Pictures in a step of Adam, and its learning rate in the beginning, which falls to 0."""
+"""Batch size and initial learning rate of Adam; the learning rate decreases to 0."""
 
 CHECKED = 40
-"""Pictures a prompt on which the accuracies are measured."""
+"""Number of pictures per prompt on which the accuracies are computed."""
 
 
 class PromptClassifier(nn.Module):
-    """Which of several prompts a picture shows, by a small convolutional network trained on the Gallery's pictures.
+    """Classifies pictures by prompt with a small convolutional network trained on the Gallery's pictures.
 
-    What is to be judged are renders of NeRFs, which are softer, noisier, paler or more saturated than the Gallery's.
-    So the training pictures are corrupted in the same ways (`corrupt`). Both accuracies are measured, on clean and on
-    corrupted pictures, from cameras that training has not seen.
+    It is applied to renders of NeRFs, which are softer, noisier, paler or more saturated than the Gallery's pictures.
+    The training pictures are therefore corrupted in the same ways (`corrupt`). Its accuracies on clean and on corrupted
+    pictures are computed from cameras that are not used in training.
 
-    Training runs in float32 on the CPU from `seed` alone, in less than a minute; it neither reads nor moves torch's
-    global random state.
+    Training runs in float32 on the CPU and takes less than a minute. It depends on `seed` alone and neither reads nor
+    changes torch's global random state.
 
     Args:
-        prompts: at least two, all different.
-        resolution: height and width to which pictures are brought, >= 8.
-        pictures: for training, a prompt, >= 1.
-        steps: of training, >= 1.
-        seed: of pictures and training, in [0, 2^31).
+        prompts: at least two different prompts.
+        resolution: height and width to which pictures are resized, >= 8.
+        pictures: number of training pictures per prompt, >= 1.
+        steps: number of training steps, >= 1.
+        seed: seed of pictures and training, in [0, 2^31).
 
     Raises:
-        ValueError: if there are fewer than two prompts, two are the same, or the Gallery cannot show one.
+        ValueError: if there are fewer than two prompts, two are equal, or the Gallery does not support one.
     """
 
     accuracies: Tensor
@@ -58,10 +58,13 @@ class PromptClassifier(nn.Module):
         require("[0, 2^31)", seed=seed)
         super().__init__()
         if isinstance(prompts, str) or len(set(prompts)) < max(2, len(prompts)):
-            raise ValueError(f"prompts: need a list of two or more that differ, got {prompts!r}")
-        self.prompts, self.resolution = tuple(prompts), resolution
-        self.pictures, self.steps, self.seed = pictures, steps, seed
-        # Lightning validates under inference mode, whose tensors cannot be trained.
+            raise ValueError(f"prompts: expected a list of two or more different prompts, got {prompts!r}")
+        self.prompts = tuple(prompts)
+        self.resolution = resolution
+        self.pictures = pictures
+        self.steps = steps
+        self.seed = seed
+        # Lightning validates in inference mode, whose tensors cannot be trained.
         with torch.inference_mode(False), torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
             self.trunk = trunk(torch.Size((3, resolution, resolution)), 16, 64)
@@ -71,26 +74,26 @@ class PromptClassifier(nn.Module):
 
     @property
     def accuracy(self) -> float:
-        """Share of unseen Gallery pictures that are recognized."""
+        """Accuracy on unseen Gallery pictures."""
         return float(self.accuracies[0])
 
     @property
-    def accuracy_spoilt(self) -> float:
-        """The same for corrupt ones."""
+    def accuracy_corrupted(self) -> float:
+        """Accuracy on unseen Gallery pictures after `corrupt`."""
         return float(self.accuracies[1])
 
     def fit(self) -> Self:
-        """Render the Gallery's pictures and learn."""
+        """Render the Gallery's pictures and train on them."""
         count = self.pictures * len(self.prompts)
         with torch.inference_mode(False), torch.enable_grad():
             source = GalleryImages(self.prompts, self.resolution, count, seed=2 * self.seed)
             x, labels = source.take(torch.arange(count))
             self._train(x.float(), labels, torch.Generator().manual_seed(self.seed))
         unseen = GalleryImages(self.prompts, self.resolution, CHECKED * len(self.prompts), seed=2 * self.seed + 1)
-        checked, answers = unseen.take(torch.arange(len(unseen)))
+        pictures, target = unseen.take(torch.arange(len(unseen)))
         rng = torch.Generator().manual_seed(self.seed)
-        each = (checked.float(), torch.cat([corrupt(part, rng) for part in checked.float().split(8)]))
-        self.accuracies = torch.stack([(self.recognize(part) == answers).float().mean() for part in each])
+        each = (pictures.float(), torch.cat([corrupt(part, rng) for part in pictures.float().split(8)]))
+        self.accuracies = torch.stack([(self.recognize(part) == target).float().mean() for part in each])
         return self.requires_grad_(False)
 
     def _train(self, x: Tensor, labels: Tensor, rng: torch.Generator) -> None:
@@ -111,18 +114,18 @@ class PromptClassifier(nn.Module):
         Args:
             pictures: (B, 3, H, W) in [-1, 1].
         """
-        return self.scale * in_pieces(self.trunk, self._seen(pictures), 256)
+        return self.scale * in_pieces(self.trunk, self._resized(pictures), 256)
 
     @torch.no_grad()
     def recognize(self, pictures: Tensor) -> Tensor:
-        """The number of the prompt that each picture shows, (B,).
+        """Index of the predicted prompt of each picture, (B,).
 
         Args:
             pictures: (B, 3, H, W) in [-1, 1].
         """
-        return in_pieces(self._logits, self._seen(pictures), 256).argmax(1)
+        return in_pieces(self._logits, self._resized(pictures), 256).argmax(1)
 
-    def _seen(self, pictures: Tensor) -> Tensor:
+    def _resized(self, pictures: Tensor) -> Tensor:
         x = pictures.detach().to("cpu", torch.float32).clamp(-1, 1)
         side = (self.resolution, self.resolution)
         return x if x.shape[-2:] == side else interpolate(x, side, mode="bilinear", antialias=True)
@@ -132,33 +135,35 @@ class PromptClassifier(nn.Module):
 
     @classmethod
     def cached(cls, folder: str | Path, prompts: Sequence[str]) -> Self:
-        """The fitted classifier of these prompts, from a folder, or trained now and kept there.
+        """Read the fitted classifier of these prompts from a folder, or train it and write it there.
 
         Args:
-            folder: where recognizers are kept, each in a safetensors file named by the hash of its prompts and sizes.
-            prompts: as for the constructor.
+            folder: folder of classifiers, each in a safetensors file named by the hash of its prompts and sizes.
+            prompts: see the constructor.
         """
         from safetensors.torch import save
 
-        made = cls(prompts)
-        sizes = {name: list(value.shape) for name, value in made.state_dict().items()}
-        key = json.dumps([made.prompts, made.resolution, made.pictures, made.steps, made.seed, sizes])
+        result = cls(prompts)
+        sizes = {name: list(value.shape) for name, value in result.state_dict().items()}
+        key = json.dumps([result.prompts, result.resolution, result.pictures, result.steps, result.seed, sizes])
         path = Path(folder) / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.safetensors"
         if path.is_file():
-            made.load_state_dict(read_safetensors(path))
-            return made.requires_grad_(False)
-        made.fit()
-        content = save({name: value.contiguous() for name, value in made.state_dict().items()})
+            result.load_state_dict(read_safetensors(path))
+            return result.requires_grad_(False)
+        result.fit()
+        content = save({name: value.contiguous() for name, value in result.state_dict().items()})
         write_atomically(path, lambda file: file.write(content))
-        return made
+        return result
 
 
 def corrupt(x: Tensor, rng: torch.Generator) -> Tensor:
-    """Pictures as an imperfect NeRF would show them: blurred by three eighths at most of their resolution, their
-    saturation between .4 and 1.8 of what it was, their contrast between .7 and 1.2, with noise of up to .2.
+    """Corrupt pictures as in renders of an imperfect NeRF.
+
+    They are blurred by a reduction to no less than three eighths of their resolution, their saturation is multiplied by
+    .4 to 1.8 and their contrast by .7 to 1.2, and noise with a standard deviation of up to .2 is added.
 
     Args:
-        x: (B, 3, H, W) in [-1, 1], all blurred alike.
+        x: (B, 3, H, W) in [-1, 1], all with the same blur.
         rng: CPU generator.
     """
     side = x.shape[-1]

@@ -1,4 +1,4 @@
-"""Standard errors of metrics that have no formula for theirs."""
+"""Standard errors by resampling, for metrics without a formula for their error."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ def standard_errors(
 
         se = sqrt(m / (n - m)) sd_r(statistic of m = n // 2 of the n samples, drawn without replacement)
 
-    For means this is the usual standard error. Unlike a bootstrap it never holds a sample twice, which would put
-    nearest neighbors at distance 0. What is not resampled, the data for instance, counts as fixed: the error is that
-    of drawing n samples anew. It is consistent for smooth functions of means and approximate for neighborhood metrics;
-    for squared distances that are nothing but noise it is up to sqrt(3) too large. With R resamples it is itself
-    uncertain by a share of about 1 / sqrt(2 R).
+    For means this is the usual standard error. Unlike a bootstrap sample, a subset contains no sample twice, which
+    would make nearest neighbors coincide. The data are fixed: the error is that of drawing n new samples. It is
+    consistent for smooth functions of means and approximate for neighborhood metrics; for squared distances that
+    consist only of noise it is up to sqrt(3) too large. With R resamples its relative uncertainty is about 1 / sqrt(2
+    R).
 
     A General Theory for Jackknife Variance Estimation, J. Shao and C. F. J. Wu, 1989, Annals of Statistics 17(3).
 
     Args:
-        statistic: metrics of a subset, given by its indices (m,).
+        statistic: returns the metrics of a subset, called with its indices (m,).
         n: number of samples, >= 4.
         resamples: number R of subsets, >= 2.
         rng: CPU generator.
@@ -36,7 +36,7 @@ def standard_errors(
         ValueError: if there are too few samples or resamples.
     """
     if n < 4 or resamples < 2:
-        raise ValueError(f"standard errors need 4 samples and 2 resamples; got {n} and {resamples}")
+        raise ValueError(f"standard errors need at least 4 samples and 2 resamples, got {n} and {resamples}")
     m = n // 2
     drawn = [statistic(torch.randperm(n, generator=rng)[:m]) for _ in range(resamples)]
     scale = (m / (n - m)) ** 0.5
@@ -47,12 +47,12 @@ def standard_errors(
 def with_errors(
     statistic: Callable[[Tensor], Mapping[str, float]], n: int, resamples: int, rng: torch.Generator
 ) -> dict[str, float]:
-    """Metrics of all n samples with their standard errors beside them.
+    """Metrics of all n samples together with their standard errors.
 
     Args:
-        statistic: metrics of a subset, given by its indices.
+        statistic: returns the metrics of a subset, called with its indices.
         n: number of samples.
-        resamples: of `standard_errors`; 0: no errors.
+        resamples: see `standard_errors`; 0: no errors.
         rng: CPU generator.
     """
     metrics = dict(statistic(torch.arange(n)))
@@ -60,13 +60,13 @@ def with_errors(
 
 
 def mean_over_sets(metrics: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """Means of the metrics of independent sets, with their standard errors from the spread between the sets.
+    """Means of metrics over independent sets, with standard errors from the spread between the sets.
 
     Args:
-        metrics: of at least two sets, the same ones of each.
+        metrics: metrics of at least two sets, with equal names.
 
     Returns:
-        `name` and `name_se` for each of their names.
+        `name` and `name_se` for each name.
     """
     values = {name: torch.tensor([each[name] for each in metrics], dtype=torch.float64) for name in metrics[0]}
     means = {name: float(value.mean()) for name, value in values.items()}

@@ -1,4 +1,4 @@
-"""All metrics of a set of samples against data, in one flat dictionary."""
+"""All metrics of a set of samples compared with data."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from scoredistill.ranges import require
 
 
 class SampleReport:
-    """What can be said of the data once, kept for any number of sample sets; calling it judges one set.
+    """Evaluates sample sets against data. The statistics of the data are computed once.
 
     Args:
         data: (M, *D) real samples in [-1, 1], M >= 3.
         data_labels: (M,) integer classes, or None.
-        extractor: fitted.
+        extractor: fitted to the data.
         neighbors: k of precision, recall, density and coverage, >= 1.
 
     Raises:
@@ -32,38 +32,40 @@ class SampleReport:
     ) -> None:
         require(">= 1", neighbors=neighbors)
         features = embed(extractor, data)
-        self.extractor, self.neighbors = extractor, neighbors
+        self.extractor = extractor
+        self.neighbors = neighbors
         self.labels = None if data_labels is None else data_labels.detach().cpu()
         self.shape = data.shape[1:]
-        self.fit, self.manifold = GaussianFit.of(features), Manifold.of(features, neighbors)
+        self.fit = GaussianFit.of(features)
+        self.manifold = Manifold.of(features, neighbors)
         self.self_similarity = kernel_self_similarity(features)
         self.neighborhood = Neighborhood.of(data)
 
     def __call__(
-        self, samples: Tensor, labels_asked: Tensor | None = None, resamples: int = 20, seed: int = 0
+        self, samples: Tensor, labels: Tensor | None = None, resamples: int = 20, seed: int = 0
     ) -> dict[str, float]:
         """Metrics of samples; see `evaluate_samples`.
 
         Args:
             samples: (N, *D) in [-1, 1].
-            labels_asked: (N,) the class that each was asked to show, or None.
-            resamples: half-samples from which standard errors are computed; 0: none.
-            seed: of the half-samples.
+            labels: (N,) the class that each sample is conditioned on, or None.
+            resamples: half-samples from which standard errors are computed; 0: no standard errors.
+            seed: seed of the half-samples.
         """
         features = embed(self.extractor, samples)
-        near = self.neighborhood.look(samples)
+        near = self.neighborhood.metrics(samples)
         predicted = self.extractor.classify(samples)
-        asked = None if labels_asked is None else labels_asked.detach().cpu()
-        # Of the whole set: a subset's own classes would differ from one resample to the next.
-        seen = [labels for labels in (self.labels, asked, predicted) if labels is not None]
-        classes = torch.cat(seen).unique() if seen else None
+        target = None if labels is None else labels.detach().cpu()
+        # The classes of the complete set: those of a subset would differ between resamples.
+        present = [each for each in (self.labels, target, predicted) if each is not None]
+        classes = torch.cat(present).unique() if present else None
 
         def statistic(index: Tensor) -> dict[str, float]:
             metrics = self._of_features(features[index])
             metrics |= {name: float(values[index].mean()) for name, values in near.items()}
             if predicted is not None and classes is not None:
-                goal = None if asked is None else asked[index]
-                metrics |= class_metrics(predicted[index], goal, self.labels, classes)
+                subset = None if target is None else target[index]
+                metrics |= class_metrics(predicted[index], subset, self.labels, classes)
             return metrics
 
         rng = torch.Generator().manual_seed(seed)
@@ -79,7 +81,7 @@ class SampleReport:
 
 def evaluate_samples(
     samples: Tensor,
-    labels_asked: Tensor | None,
+    labels: Tensor | None,
     data: Tensor,
     data_labels: Tensor | None,
     extractor: FeatureExtractor,
@@ -87,26 +89,26 @@ def evaluate_samples(
     neighbors: int = 5,
     seed: int = 0,
 ) -> dict[str, float]:
-    """Quality and diversity of samples against data, in one flat dictionary.
+    """Quality and diversity of samples compared with data, in one flat dictionary.
 
-    In feature space: frechet, kernel, precision, recall, density, coverage. Where the extractor is a classifier:
-    class_accuracy (labels asked), class_share/c, class_histogram_error against the labels asked, else against the
-    data's. In the samples' own space: memorized, unauthentic, nearest_distance, and nearest_distance_data to compare
-    it with. Each but the last has its standard error beside it as `name_se`: that of drawing as many samples anew from
-    the same generator, the data fixed (see `standard_errors`). With fewer samples than features all values are finite,
-    but frechet is mostly bias.
+    In feature space: frechet, kernel, precision, recall, density, coverage. If the extractor is a classifier:
+    class_accuracy (with labels), class_share/c, and class_histogram_error with respect to the labels, or else to the
+    data's labels. In sample space: memorized, unauthentic, nearest_distance, and nearest_distance_data for comparison.
+    Each metric except the last has a standard error `name_se`, that of drawing equally many new samples from the same
+    generator for fixed data (see `standard_errors`). With fewer samples than features all values are finite, but
+    frechet is dominated by bias.
 
     Args:
         samples: (N, *D) in [-1, 1]; N >= 2, and >= 4 with standard errors.
-        labels_asked: (N,) the class that each sample was asked to show, or None.
+        labels: (N,) the class that each sample is conditioned on, or None.
         data: (M, *D) real samples, M >= 3.
         data_labels: (M,) integer classes, or None.
         extractor: fitted to the data.
         resamples: half-samples from which standard errors are computed, >= 2; 0: no standard errors.
         neighbors: k of precision, recall, density and coverage, >= 1.
-        seed: of the half-samples.
+        seed: seed of the half-samples.
 
     Raises:
         ValueError: if there are too few samples or data, shapes disagree or a number is not finite.
     """
-    return SampleReport(data, data_labels, extractor, neighbors)(samples, labels_asked, resamples, seed)
+    return SampleReport(data, data_labels, extractor, neighbors)(samples, labels, resamples, seed)

@@ -1,4 +1,4 @@
-"""The cells of a study: all combinations of its axes' values, each run under every seed."""
+"""The cells of a study: all combinations of its axes' values, each run with every seed."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from scoredistill.studies.axes import StudyError
 from scoredistill.studies.study import Study
 
 RUNS = "runs"
-"""Folder of the runs in the study's."""
+"""Subfolder of the runs in the study's folder."""
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One combination.
+    """One combination of the axes' values.
 
     Args:
-        name: `objective=VSD,guidance=7.5`.
-        settings: by axis, its value's name.
+        name: such as `objective=VSD,guidance=7.5`.
+        settings: name of the value per axis.
         words: the options of `fit`, without seed and output.
-        key: what tells its recipe from others.
+        key: identifies its resolved recipe.
     """
 
     name: str
@@ -35,19 +35,19 @@ class Cell:
         return [*self.words, f"--seed_everything={seed}"]
 
     def key_under(self, seed: int) -> str:
-        """What tells one of its runs from others."""
+        """Identifies one of its runs."""
         return f"{self.key} seed {seed}"
 
     def folder(self, seed: int) -> str:
-        """Parent of that run's folder, in the study's."""
+        """Parent of that run's folder, relative to the study's folder."""
         return f"{RUNS}/{_safe(self.name)}/seed-{seed}"
 
 
 def cells_of(study: Study) -> list[Cell]:
-    """Every combination that is not left out, in the order of the axes.
+    """All combinations except those in `leave_out`, in the order of the axes.
 
     Raises:
-        StudyError: if none is left, the baseline is left out, or two cells would share a folder.
+        StudyError: if no combination remains, the baseline is left out, or two cells would share a folder.
     """
     cells = []
     for values in itertools.product(*(axis.values for axis in study.axes)):
@@ -60,13 +60,13 @@ def cells_of(study: Study) -> list[Cell]:
         cells.append(Cell(",".join(f"{axis}={value}" for axis, value in settings.items()), settings, words))
     if not any(cell.settings == study.baseline for cell in cells):
         raise StudyError(f"{study.path}: leave_out leaves out the baseline, {dict(study.baseline)}")
-    folders = [cell.folder(0).casefold() for cell in cells]  # some file systems do not tell a from A
+    folders = [cell.folder(0).casefold() for cell in cells]  # some file systems ignore case
     same = next((cell.name for cell, folder in zip(cells, folders, strict=True) if folders.count(folder) > 1), None)
     if same is not None:
-        raise StudyError(f"{study.path}: two cells would be in one folder, that of {same}: name their values apart")
+        raise StudyError(f"{study.path}: two cells would share one folder, that of {same}: rename their values")
     return cells
 
 
 def _safe(name: str) -> str:
-    """A name that every file system takes."""
+    """A name that is valid on every file system."""
     return re.sub(r"[^\w=,.+-]+", "_", name)[:200]

@@ -1,4 +1,4 @@
-"""Every cell against the baseline, seed by seed, for every figure."""
+"""Comparison of every cell with the baseline, seed by seed, for every metric."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from scoredistill.studies.statistics import Difference, Mean, holm, mean_of, pai
 
 @dataclass(frozen=True)
 class Row:
-    """A figure of a cell.
+    """One metric of one cell.
 
     Args:
-        cell: its name.
-        metric: the figure.
-        mean: over the cell's seeds; None where there is none.
+        cell: name of the cell.
+        metric: name of the metric.
+        mean: mean over the cell's seeds; None if no seed has the metric.
     """
 
     cell: str
@@ -25,15 +25,15 @@ class Row:
 
 @dataclass(frozen=True)
 class Comparison:
-    """A figure of a cell against that of its baseline.
+    """One metric of a cell compared with that of its baseline.
 
     Args:
         cell, metric: see `Row`.
-        axis: the one on which the two differ.
-        baseline: the other cell, which has the baseline's value there and is the same otherwise.
-        seeds: that both have.
-        difference: cell minus baseline; None where they have no seed in common.
-        p: the difference's, corrected for all comparisons of the report; None where there is none.
+        axis: the axis on which the two cells differ.
+        baseline: the other cell, with the baseline's value on this axis and equal values on the others.
+        seeds: seeds that both have.
+        difference: cell minus baseline; None if they have no seed in common.
+        p: p-value of the difference, corrected for all comparisons of the report; None without a test.
     """
 
     cell: str
@@ -46,7 +46,7 @@ class Comparison:
 
 
 def rows_of(results: Results) -> list[Row]:
-    """Every figure of every cell, figure by figure."""
+    """Every metric of every cell, ordered by metric."""
     rows = []
     for metric in results.metrics:
         for cell in results.cells:
@@ -56,33 +56,33 @@ def rows_of(results: Results) -> list[Row]:
 
 
 def comparisons_of(results: Results) -> list[Comparison]:
-    """Every cell against its baseline on each axis, for every figure.
+    """Compare every cell with its baseline on each axis, for every metric.
 
-    On an axis, a cell's baseline is the cell that has the study's baseline value there and agrees with it on all other
-    axes, so that one thing is different at a time. P-values are corrected by `holm` for all comparisons together.
+    A cell's baseline on an axis is the cell with the study's baseline value on that axis and equal values on all other
+    axes, so that one setting differs at a time. `holm` corrects the p-values for all comparisons together.
     """
-    found = []
+    comparisons = []
     for metric in results.metrics:
         for cell in results.cells:
             for axis, other in _baselines(results, cell).items():
                 values, others = results.values(cell, metric), results.values(other, metric)
                 seeds = tuple(seed for seed in values if seed in others)
                 pair = paired([values[s] for s in seeds], [others[s] for s in seeds]) if seeds else None
-                found.append(Comparison(cell, metric, axis, other, seeds, pair, None))
-    tested = [i for i, each in enumerate(found) if each.difference is not None and each.difference.p is not None]
-    corrected = holm([found[i].difference.p for i in tested])  # type: ignore[union-attr, misc]
+                comparisons.append(Comparison(cell, metric, axis, other, seeds, pair, None))
+    tested = [i for i, each in enumerate(comparisons) if each.difference is not None and each.difference.p is not None]
+    corrected = holm([comparisons[i].difference.p for i in tested])  # type: ignore[union-attr, misc]
     for i, p in zip(tested, corrected, strict=True):
-        found[i] = replace(found[i], p=p)
-    return found
+        comparisons[i] = replace(comparisons[i], p=p)
+    return comparisons
 
 
 def _baselines(results: Results, cell: str) -> dict[str, str]:
-    """By axis, the cell that this one is compared with."""
+    """The cell that this one is compared with, per axis."""
     settings = results.settings[cell]
-    found = {}
+    baselines = {}
     for axis, value in results.record.baseline.items():
-        wanted = {**settings, axis: value}
-        other = next((name for name, own in results.settings.items() if dict(own) == wanted), None)
+        target = {**settings, axis: value}
+        other = next((name for name, each in results.settings.items() if dict(each) == target), None)
         if other is not None and other != cell:
-            found[axis] = other
-    return found
+            baselines[axis] = other
+    return baselines

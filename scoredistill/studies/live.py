@@ -1,4 +1,4 @@
-"""How a study stands, for whoever waits for it: a table on a terminal, a line for each ended run elsewhere."""
+"""Progress display of a study: a table on a terminal, otherwise one line per ended run."""
 
 from __future__ import annotations
 
@@ -16,24 +16,26 @@ from scoredistill.studies.launchers.launcher import LOG, PROMPT
 from scoredistill.studies.runner import Run
 
 EVERY = 1.0
-"""Seconds between two pictures of the table."""
+"""Seconds between two updates of the table."""
 TAIL = 2000
-"""Bytes of a log's end, in which its last line about the step is."""
+"""Number of bytes at the end of a log that are searched for the last step."""
 MARKS = {"waiting": "[dim]·[/]", "done": "[green]done[/]", "failed": "[red]failed[/]"}
 
 
 class Display:
-    """Shows runs; a context.
+    """Displays the runs' states. It is a context manager.
 
     Args:
-        slots: how many run at a time.
-        console: to show them on.
+        slots: number of concurrent runs.
+        console: the console to print on; None: standard output.
     """
 
     def __init__(self, slots: int, console: Console | None = None) -> None:
-        self.slots, self.console = slots, console or Console(highlight=False)
-        self._began, self._shown = time.monotonic(), 0.0
-        self._said: set[int] = set()
+        self.slots = slots
+        self.console = console or Console(highlight=False)
+        self._began = time.monotonic()
+        self._updated = 0.0
+        self._reported: set[int] = set()
         self._live = Live(console=self.console, auto_refresh=False) if self.console.is_terminal else None
 
     def __enter__(self) -> Display:
@@ -45,17 +47,17 @@ class Display:
         if self._live is not None:
             self._live.stop()
 
-    def look(self, runs: Sequence[Run]) -> None:
-        """Show how the runs stand."""
+    def update(self, runs: Sequence[Run]) -> None:
+        """Display the current states."""
         now = time.monotonic()
         if self._live is None:
-            self._say(runs)
-        elif now - self._shown >= EVERY or not any(run.state == "running" for run in runs):
-            self._shown = now
+            self._report_ended(runs)
+        elif now - self._updated >= EVERY or not any(run.state == "running" for run in runs):
+            self._updated = now
             self._live.update(self.table(runs), refresh=True)
 
     def table(self, runs: Sequence[Run]) -> Table:
-        """A row a cell, a column a seed."""
+        """The table, with one row per cell and one column per seed."""
         seeds = list(dict.fromkeys(run.seed for run in runs))
         table = Table("cell", *(f"seed {seed}" for seed in seeds), title=self._summary(runs))
         for name in dict.fromkeys(run.cell.name for run in runs):
@@ -72,15 +74,15 @@ class Display:
             words.append(f"about {_duration(sum(timed) / len(timed) * left / min(self.slots, left))} left")
         return ", ".join(words)
 
-    def _say(self, runs: Sequence[Run]) -> None:
-        over = {number: run for number, run in enumerate(runs) if run.state in ("done", "failed")}
-        self._said |= {number for number, run in over.items() if not run.ended}  # of an earlier command
-        for number, run in over.items():
-            if number not in self._said:
-                self._said.add(number)
-                what = "done" if run.state == "done" else f"failed: {run.message}"
-                took = _duration(run.ended - run.began)
-                line = f"{len(self._said)}/{len(runs)} {run.cell.name} seed {run.seed} {what} ({took})"
+    def _report_ended(self, runs: Sequence[Run]) -> None:
+        ended = {number: run for number, run in enumerate(runs) if run.state in ("done", "failed")}
+        self._reported |= {number for number, run in ended.items() if not run.ended}  # by an earlier command
+        for number, run in ended.items():
+            if number not in self._reported:
+                self._reported.add(number)
+                outcome = "done" if run.state == "done" else f"failed: {run.message}"
+                duration = _duration(run.ended - run.began)
+                line = f"{len(self._reported)}/{len(runs)} {run.cell.name} seed {run.seed} {outcome} ({duration})"
                 self.console.print(line, soft_wrap=True, markup=False)
 
 
@@ -89,15 +91,15 @@ def _state(run: Run) -> str:
 
 
 def _step(log: Path) -> str:
-    """Where a run's log says that it is."""
+    """The last step in a run's log."""
     try:
         with log.open("rb") as file:
             file.seek(max(0, log.stat().st_size - TAIL))
             attempt = file.read().rpartition(PROMPT.encode())[2]
-            said = re.findall(rb"step (\d+)/(\d+)", attempt)
+            steps = re.findall(rb"step (\d+)/(\d+)", attempt)
     except OSError:
-        said = []
-    return f"{int(said[-1][0])}/{int(said[-1][1])}" if said else "starting"
+        steps = []
+    return f"{int(steps[-1][0])}/{int(steps[-1][1])}" if steps else "starting"
 
 
 def _duration(seconds: float) -> str:

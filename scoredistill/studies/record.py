@@ -1,4 +1,4 @@
-"""What is known of a study's runs: the file that `ablate` keeps and the report reads.
+"""The record of a study's runs, a file that `ablate` writes and the report reads.
 
 runs/studies/points/  study.yaml  study.json  runs/<cell>/seed-0/0/ ...  report.html  report.md  *.csv
 """
@@ -14,7 +14,7 @@ from scoredistill.files import load_json, within, write_json_atomically
 from scoredistill.training.run_folder import RunFolder
 
 RECORD = "study.json"
-"""In the study's folder."""
+"""File name in the study's folder."""
 
 State = Literal["waiting", "running", "done", "failed"]
 
@@ -24,13 +24,13 @@ class RunRecord:
     """One run of a study.
 
     Args:
-        cell: its cell's name, `objective=VSD,guidance=7.5` for example.
-        settings: by axis, the name of the cell's value.
-        seed: which the runs of all cells under that seed share.
-        state: what has become of it. Only what is done has metrics in its folder's metrics.json.
-        folder: parent of its run folder, relative to the study's.
-        run: its run folder, relative to the study's; None where there is none yet.
-        message: why it failed, on one line; None where it did not.
+        cell: name of its cell, such as `objective=VSD,guidance=7.5`.
+        settings: name of the cell's value per axis.
+        seed: its seed; every cell is run with the same seeds.
+        state: its state. Only done runs have metrics in metrics.json.
+        folder: parent of its run folder, relative to the study's folder.
+        run: its run folder, relative to the study's folder; None before it has one.
+        message: why it failed, on one line; None if it did not fail.
     """
 
     cell: str
@@ -42,21 +42,21 @@ class RunRecord:
     message: str | None = None
 
     def run_folder(self, study: str | Path) -> RunFolder | None:
-        """Its run folder in the study's folder, or None where there is none yet."""
+        """Its run folder in the study's folder; None before it has one."""
         return None if self.run is None else RunFolder(Path(study) / self.run)
 
 
 @dataclass(frozen=True)
 class StudyRecord:
-    """A study as it stands.
+    """The current state of a study.
 
     Args:
-        name: of the study.
-        source: its file.
-        axes: by axis, its values' names, in order.
-        seeds: of every cell.
-        baseline: by axis, the value that the others are compared with.
-        metrics: names of the metrics in metrics.json that the report is about, in order; empty: all that there are.
+        name: name of the study.
+        source: path of its file.
+        axes: names of the values per axis, in order.
+        seeds: seeds of every cell.
+        baseline: per axis, the value that the others are compared with.
+        metrics: names of the metrics in metrics.json that the report contains, in order; empty: all.
         runs: every run, cell by cell, in the order of the axes.
     """
 
@@ -73,23 +73,23 @@ class StudyRecord:
         """Read a study's folder.
 
         Raises:
-            OSError: if it has no record.
-            ValueError: if that is none, or names a run outside the folder.
+            OSError: if the folder has no record.
+            ValueError: if the record is invalid, or names a run outside the folder.
         """
         path = Path(study) / RECORD
         content = load_json(path, dict)
         try:
             record = cls(**content | {"runs": [RunRecord(**run) for run in content["runs"]]})
         except (KeyError, TypeError) as error:
-            raise ValueError(f"{path} is no record of a study: {error}") from error
+            raise ValueError(f"{path} is not a record of a study: {error}") from error
         for seed in (*record.seeds, *(run.seed for run in record.runs)):
             if type(seed) is not int:
-                raise ValueError(f"{path} is no record of a study: {seed!r} is no seed")
+                raise ValueError(f"{path} is not a record of a study: the seed {seed!r} is not an integer")
         for folder in (place for run in record.runs for place in (run.folder, run.run) if place is not None):
             if not within(Path(study) / folder, study):
-                raise ValueError(f"{path}: the run {folder} lies outside the study's folder; nothing there is read")
+                raise ValueError(f"{path}: the run {folder} is outside the study's folder and is not read")
         return record
 
     def write(self, study: str | Path) -> None:
-        """Write it into a study's folder, atomically."""
+        """Write the record into a study's folder, atomically."""
         write_json_atomically(Path(study) / RECORD, asdict(self))

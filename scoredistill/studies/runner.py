@@ -1,4 +1,4 @@
-"""Runs what is left of a study, and keeps a record of how it stands."""
+"""Runs the unfinished runs of a study and keeps its record up to date."""
 
 from __future__ import annotations
 
@@ -13,29 +13,29 @@ from pathlib import Path
 
 from scoredistill.files import reason
 from scoredistill.studies.cells import Cell
-from scoredistill.studies.launchers.launcher import LOG, PROMPT, Job, Launched, Launcher
+from scoredistill.studies.launchers.launcher import LOG, PROMPT, Entry, Job, Launched, Launcher
 from scoredistill.studies.record import RunRecord, State, StudyRecord
 from scoredistill.studies.study import Study
 
 PAUSE = 0.2
-"""Seconds between looks at what is running."""
+"""Seconds between two polls of the active runs."""
 
 Finished = Callable[[Path, str], str | None]
-"""From a run's folder and key to the number of its finished run folder, or None."""
+"""Maps a run's folder and key to the number of its finished run folder, or to None."""
 
 
 @dataclass
 class Run:
-    """One run as it stands.
+    """The current state of one run.
 
     Args:
-        cell: whose it is.
-        seed: of it.
+        cell: its cell.
+        seed: its seed.
         folder: parent of its run folder.
         state: see `RunRecord`.
-        number: of its finished run folder.
+        number: number of its finished run folder.
         message: why it failed.
-        began, ended: when, on the clock of `time.monotonic`; 0: not in this session.
+        began, ended: times by `time.monotonic`; 0: not in this session.
     """
 
     cell: Cell
@@ -49,14 +49,15 @@ class Run:
 
 
 class Runner:
-    """Runs every run that has not finished; one that fails leaves the others alone.
+    """Executes every unfinished run. A failed run does not stop the others.
 
     Args:
-        study: what is asked for.
-        cells: of it.
-        folder: of everything.
-        finished: says which runs have finished.
-        look: is called with all runs again and again.
+        study: the study.
+        cells: its cells.
+        folder: its folder.
+        entry: executes one run in its process; launchers receive it with each job.
+        finished: returns the finished run folder of a run.
+        update: called with all runs at every poll.
     """
 
     def __init__(
@@ -64,23 +65,28 @@ class Runner:
         study: Study,
         cells: Sequence[Cell],
         folder: Path,
+        entry: Entry,
         finished: Finished,
-        look: Callable[[Sequence[Run]], None],
+        update: Callable[[Sequence[Run]], None],
     ) -> None:
-        self.study, self.folder, self.finished, self.look = study, folder, finished, look
+        self.study = study
+        self.folder = folder
+        self.entry = entry
+        self.finished = finished
+        self.update = update
         self.runs = [Run(cell, seed, folder / cell.folder(seed)) for cell in cells for seed in study.seeds]
         for run in self.runs:
             self._settle(run, None)
         self.unwritten: OSError | None = None
 
     def run(self, launcher: Launcher) -> None:
-        """Run them to the end.
+        """Execute all unfinished runs.
 
         Args:
-            launcher: starts them; it is closed at the end.
+            launcher: starts the runs; it is closed at the end.
 
         Raises:
-            BaseException: whatever interrupts it, after everything under way has been told to end.
+            BaseException: whatever interrupts this method, after all active runs have been stopped.
         """
         waiting = [run for run in self.runs if run.state == "waiting"]
         free, active = list(range(launcher.slots)), dict[int, tuple[Run, Launched]]()
@@ -93,23 +99,23 @@ class Runner:
                     if self._ended(run, launched):
                         del active[slot]
                         free.insert(0, slot)
-                self.look(self.runs)
+                self.update(self.runs)
                 time.sleep(PAUSE if active else 0)
         finally:
             self._stop(active.values())
             launcher.close()
             self.record()
-            self.look(self.runs)
+            self.update(self.runs)
 
     def _launch(self, run: Run, free: list[int], active: dict[int, tuple[Run, Launched]], launcher: Launcher) -> None:
         cell, seed = run.cell, run.seed
-        job = Job(run.folder.absolute(), cell.key_under(seed), cell.words_under(seed), Path.cwd())
+        job = Job(run.folder.absolute(), cell.key_under(seed), cell.words_under(seed), Path.cwd(), self.entry)
         run.state, run.began = "running", time.monotonic()
         try:
             launched = launcher.launch(job, free[0])
         except RuntimeError as error:
             run.state, run.message = "failed", str(error)
-        except OSError as error:  # no room for its folder or its log
+        except OSError as error:  # its folder or log cannot be written, as on a full disk
             run.state, run.message = "failed", reason(error, run.folder)
         else:
             active[free.pop(0)] = run, launched
@@ -118,9 +124,9 @@ class Runner:
         self.record()
 
     def _stop(self, active: Collection[tuple[Run, Launched]]) -> None:
-        """Tell all of them to end before waiting for the first: each may be in a long step."""
+        """Stop all active runs, and only then wait for them: each may be in a long step."""
         for _, launched in active:
-            with suppress(RuntimeError):  # what it ran on has gone
+            with suppress(RuntimeError):  # the machine or worker it ran on was lost
                 launched.stop()
         for run, launched in active:
             with suppress(RuntimeError):
@@ -142,13 +148,18 @@ class Runner:
         return True
 
     def _settle(self, run: Run, code: int | None) -> None:
-        """What became of a run that is not under way: its folder says it."""
+        """Set the state of an inactive run from its folder.
+
+        Args:
+            run: the run.
+            code: its exit code; None if it did not exit in this session.
+        """
         run.number = self.finished(run.folder, run.cell.key_under(run.seed))
         run.state = "done" if run.number is not None else "waiting" if code is None else "failed"
         run.message = _message(run.folder / LOG, code or 0) if run.state == "failed" else None
 
     def record(self) -> None:
-        """Write how the study stands. Where that fails, the runs go on, and it is tried again with the next change."""
+        """Write the study's record. If that fails, the runs continue, and the next change writes it again."""
         study = self.study
         record = StudyRecord(
             name=study.path.stem,
@@ -163,7 +174,7 @@ class Runner:
             record.write(self.folder)
         except OSError as error:
             if self.unwritten is None:
-                sys.stderr.write(f"warning: {reason(error, self.folder)}; the runs go on\n")
+                sys.stderr.write(f"warning: {reason(error, self.folder)}; the runs continue\n")
             self.unwritten = error
         else:
             self.unwritten = None
@@ -175,7 +186,7 @@ class Runner:
 
 
 def _message(log: Path, code: int) -> str:
-    """Why a run failed: the message that its last attempt ended with, or else the last thing that it said."""
+    """Why a run failed: the error message of its last attempt, or else the last line of its log."""
     if code < 0:
         return f"killed by {signal.Signals(-code).name}" + (" (out of memory?)" if code == -signal.SIGKILL else "")
     try:
@@ -183,6 +194,6 @@ def _message(log: Path, code: int) -> str:
     except OSError:
         lines = []
     begun = max((number for number, line in enumerate(lines) if line.startswith(PROMPT)), default=-1)
-    said = [line.strip() for line in lines[begun + 1 :] if line.strip()]
-    own = [re.sub(r"^scoredistill fit: ", "", line) for line in said if line.startswith("scoredistill fit: ")]
-    return (own or said or [f"ended with code {code} without a word"])[-1]
+    output = [line.strip() for line in lines[begun + 1 :] if line.strip()]
+    errors = [re.sub(r"^scoredistill fit: ", "", line) for line in output if line.startswith("scoredistill fit: ")]
+    return (errors or output or [f"ended with exit code {code} and no output"])[-1]

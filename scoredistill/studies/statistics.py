@@ -1,4 +1,4 @@
-"""What a handful of seeds can say: intervals of means, paired differences, and a correction for many comparisons."""
+"""Statistics for few seeds: bootstrap intervals, paired differences, and a correction for multiple comparisons."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from dataclasses import dataclass
 import numpy as np
 
 RESAMPLES = 9999
-"""Of the bootstrap, and the most sign patterns that are enumerated."""
+"""Number of bootstrap resamples, and largest number of sign patterns that are enumerated."""
 
 
 @dataclass(frozen=True)
 class Mean:
-    """The mean of a figure over seeds.
+    """Mean of a metric over seeds.
 
     Args:
         n: number of seeds.
-        mean: over them.
+        mean: the mean.
         error: its standard error; None for one seed.
-        low, high: bootstrap interval; None for fewer than three seeds, which say nothing about the spread.
+        low, high: bootstrap interval; None for fewer than three seeds, which do not determine the spread.
     """
 
     n: int
@@ -33,15 +33,15 @@ class Mean:
 
 @dataclass(frozen=True)
 class Difference:
-    """A figure's difference between two cells under the same seeds.
+    """Difference of a metric between two cells with the same seeds.
 
     Args:
-        n: number of seeds that both have.
-        mean: of the differences.
+        n: number of common seeds.
+        mean: mean of the differences.
         low, high: bootstrap interval; None for fewer than three seeds.
-        effect: paired effect size, see `paired`; None for fewer than three seeds, and where all are the same.
-        p: of the sign-flip test; None for one seed.
-        least_p: the smallest that the test can give for so many seeds.
+        effect: paired effect size, see `paired`; None for fewer than three seeds, and if all differences are equal.
+        p: p-value of the sign-flip test; None for one seed.
+        least_p: smallest p-value that the test can give for this number of seeds.
     """
 
     n: int
@@ -56,23 +56,23 @@ class Difference:
 def mean_of(values: Sequence[float], level: float = 0.95, seed: int = 0) -> Mean:
     """Mean, standard error and bootstrap interval.
 
-    The interval is from expanded percentiles: the bootstrap's percentiles at
+    The interval uses expanded percentiles, the bootstrap's percentiles at
 
         alpha' = Phi(-sqrt(n / (n - 1)) t_{n-1, 1 - alpha/2})
 
-    for plain percentiles are too narrow for few seeds: their spread lacks the factor n / (n - 1), and they ignore that
-    it is estimated. No bootstrap interval is wider than the seeds' own range, which holds a symmetric distribution's
-    center with probability 1 - 2^(1 - n) only: 75% for three seeds, 94% for five.
+    Plain percentiles are too narrow for few seeds: their variance lacks the factor n / (n - 1), and they ignore that
+    it is estimated. No bootstrap interval is wider than the range of the seeds, which contains the center of a
+    symmetric distribution with probability 1 - 2^(1 - n) only: 75% for three seeds, 94% for five.
 
     What Teachers Should Know about the Bootstrap, T. Hesterberg, 2014, arXiv:1411.5279.
 
     Args:
-        values: one a seed, finite.
-        level: of the interval, in (0, 1).
-        seed: of the resamples.
+        values: one value per seed, finite.
+        level: confidence level of the interval, in (0, 1).
+        seed: seed of the resamples.
 
     Raises:
-        ValueError: if there is none.
+        ValueError: if values is empty.
     """
     x = np.asarray(values, dtype=np.float64)
     if len(x) == 0:
@@ -83,22 +83,22 @@ def mean_of(values: Sequence[float], level: float = 0.95, seed: int = 0) -> Mean
 
 
 def paired(values: Sequence[float], others: Sequence[float], level: float = 0.95, seed: int = 0) -> Difference:
-    """The difference of two cells under the same seeds: d_i = values_i - others_i.
+    """Difference of two cells with the same seeds: d_i = values_i - others_i.
 
-    The p-value is that of the exact sign-flip test, two-sided: without a difference each d_i would have either sign
-    with the same probability, whatever its distribution; of all 2^n patterns it counts those whose mean is as far from
-    0. The effect size is Cohen's d_z = mean(d) / sd(d) with Hedges' correction 1 - 3 / (4 (n - 1) - 1).
+    The p-value is that of the exact two-sided sign-flip test. Under the null hypothesis both signs of each d_i are
+    equally likely, whatever its distribution; the p-value is the share of the 2^n sign patterns whose mean is at least
+    as far from 0. The effect size is Cohen's d_z = mean(d) / sd(d) with Hedges' correction 1 - 3 / (4 (n - 1) - 1).
 
     Args:
-        values, others: one a seed, in the same order of seeds, finite.
-        level: of the interval.
-        seed: of the resamples.
+        values, others: one value per seed, in the same order of seeds, finite.
+        level: confidence level of the interval.
+        seed: seed of the resamples.
 
     Raises:
-        ValueError: if there is none, or their numbers differ.
+        ValueError: if values is empty, or the lengths differ.
     """
     if len(values) != len(others) or len(values) == 0:
-        raise ValueError(f"pairs need as many values as others, and one at least; got {len(values)} and {len(others)}")
+        raise ValueError(f"a paired difference needs pairs of values; got {len(values)} and {len(others)} values")
     d = np.asarray(values, dtype=np.float64) - np.asarray(others, dtype=np.float64)
     low, high = _interval(d, level, seed)
     least = min(1.0, 2.0 ** (1 - len(d)))
@@ -106,17 +106,17 @@ def paired(values: Sequence[float], others: Sequence[float], level: float = 0.95
 
 
 def holm(p: Sequence[float]) -> list[float]:
-    """P-values corrected for their number: the chance of one or more false alarms stays below each.
+    """Holm's correction for multiple tests: rejecting at p~ <= alpha bounds the family-wise error rate by alpha.
 
         p~_(i) = max_{j <= i} min(1, (m - j + 1) p_(j)),   p_(1) <= ... <= p_(m)
 
     A Simple Sequentially Rejective Multiple Test Procedure, S. Holm, 1979, Scandinavian Journal of Statistics 6(2).
 
     Args:
-        p: in [0, 1], in any order.
+        p: p-values in [0, 1], in any order.
 
     Returns:
-        The corrected ones, in that order.
+        The corrected p-values, in the same order.
     """
     corrected, highest = [0.0] * len(p), 0.0
     for rank, index in enumerate(sorted(range(len(p)), key=lambda i: p[i])):
@@ -142,7 +142,7 @@ def _interval(x: np.ndarray, level: float, seed: int) -> tuple[float | None, flo
 
 def _effect(d: np.ndarray) -> float | None:
     n = len(d)
-    if n < 3 or np.ptp(d) == 0:  # with two seeds Hedges' correction is 0: they say nothing about the spread
+    if n < 3 or np.ptp(d) == 0:  # with two seeds Hedges' correction is 0
         return None
     return float(d.mean() / d.std(ddof=1) * (1 - 3 / (4 * (n - 1) - 1)))
 
@@ -152,8 +152,8 @@ def _sign_flip(d: np.ndarray, seed: int) -> float | None:
     if n < 2:
         return None
     if 2**n <= RESAMPLES:
-        signs, seen = np.asarray(list(itertools.product((1.0, -1.0), repeat=n))), 0
-    else:  # as many patterns drawn, and the one that was seen
-        signs, seen = np.random.default_rng(seed).choice([1.0, -1.0], size=(RESAMPLES, n)), 1
+        signs, observed = np.asarray(list(itertools.product((1.0, -1.0), repeat=n))), 0
+    else:  # random patterns, together with the observed one
+        signs, observed = np.random.default_rng(seed).choice([1.0, -1.0], size=(RESAMPLES, n)), 1
     as_far = np.abs(signs @ d) >= abs(d.sum()) * (1 - 1e-12)
-    return float((as_far.sum() + seen) / (len(signs) + seen))
+    return float((as_far.sum() + observed) / (len(signs) + observed))

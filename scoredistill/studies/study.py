@@ -1,4 +1,4 @@
-"""What a study asks for: a file with a recipe, axes and seeds."""
+"""A study's file: a recipe, axes and seeds."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ KEYS = ("recipe", "output", "options", "axes", "seeds", "baseline", "metrics", "
 
 @dataclass(frozen=True)
 class Study:
-    """Runs of a recipe under all combinations of some settings, each under the same seeds.
+    """Runs of a recipe under all combinations of some settings, each with the same seeds.
 
     Args:
-        path: the file.
-        recipes: --config of every run, in order.
-        output: folder for everything.
-        options: words of every run.
-        axes: in order.
-        seeds: of every cell: seed_everything.
-        baseline: by axis, the value that the others are compared with.
-        metrics: metrics that the report is about; empty: all.
-        leave_out: combinations that are not run, by axis.
-        launcher: its class_path and init_args; nothing: local processes.
+        path: path of the file.
+        recipes: recipes of every run, passed as --config in this order.
+        output: folder of the study.
+        options: options of `fit` for every run.
+        axes: the axes, in order.
+        seeds: seeds of every cell, passed as seed_everything.
+        baseline: per axis, the value that the others are compared with.
+        metrics: reported metrics; empty: all.
+        leave_out: combinations that are not run, as values per axis.
+        launcher: class_path and init_args of the launcher; empty: local processes.
     """
 
     path: Path
@@ -47,10 +47,10 @@ def read_study(name: str | Path) -> Study:
     """Read a study's file.
 
     Args:
-        name: of the file, or of a shipped one.
+        name: path of the file, or name of a shipped study.
 
     Raises:
-        StudyError: if something is wrong in it, naming the key and the remedy.
+        StudyError: if the file is invalid; the message names the key and the remedy.
     """
     path, content = _content(name)
     missing = next((key for key in ("recipe", "axes") if not content.get(key)), None)
@@ -81,7 +81,7 @@ def _content(name: str | Path) -> tuple[Path, dict[str, Any]]:
     except recipe_library.RecipeError as error:
         raise StudyError(str(error)) from error
     if not isinstance(content, dict):
-        raise StudyError(f"{path}: is no study: it has to hold `recipe:` and `axes:`")
+        raise StudyError(f"{path}: not a study: it must contain `recipe:` and `axes:`")
     unknown = next((str(key) for key in content if key not in KEYS), None)
     if unknown is not None:
         hint = did_you_mean(unknown, KEYS) or f"There are {', '.join(KEYS)}."
@@ -90,27 +90,27 @@ def _content(name: str | Path) -> tuple[Path, dict[str, Any]]:
 
 
 def _recipe(name: Any, path: Path) -> str:
-    """Beside the study's file, or else where `fit` looks for it."""
+    """A recipe next to the study's file; otherwise the name as `fit` resolves it."""
     beside = path.parent / str(name)
     return str(beside) if beside.is_file() else str(name)
 
 
-def _axes(given: Any, path: Path) -> list[Axis]:
-    if not isinstance(given, dict):
-        raise StudyError("axes: needs names, each with its values")
-    axes = [read_axis(str(key), values, path) for key, values in given.items()]
+def _axes(content: Any, path: Path) -> list[Axis]:
+    if not isinstance(content, dict):
+        raise StudyError(f"axes: expected names, each with its values, got {content!r}")
+    axes = [read_axis(str(key), values, path) for key, values in content.items()]
     names = [axis.name for axis in axes]
-    if len(set(names)) < len(names):  # two keys that end alike
+    if len(set(names)) < len(names):  # two keys have the same last part
         axes = [Axis(axis.key, axis.key, axis.values) for axis in axes]
     return axes
 
 
-def _seeds(given: Any) -> list[int]:
-    seeds = list(range(given)) if type(given) is int else given
+def _seeds(content: Any) -> list[int]:
+    seeds = list(range(content)) if type(content) is int else content
     if not isinstance(seeds, list) or not seeds or not all(type(seed) is int and seed >= 0 for seed in seeds):
-        raise StudyError(f"seeds: expected a number of seeds, or a list of them, got {given!r}")
+        raise StudyError(f"seeds: expected the number of seeds, or a list of them, got {content!r}")
     if len(set(seeds)) < len(seeds):
-        raise StudyError(f"seeds: one stands there twice: {seeds}")
+        raise StudyError(f"seeds: one is listed twice: {seeds}")
     return seeds
 
 
@@ -118,12 +118,12 @@ def _firsts(axes: Sequence[Axis]) -> dict[str, str]:
     return {axis.name: axis.values[0].name for axis in axes}
 
 
-def _chosen(given: Any, axes: Sequence[Axis], key: str) -> dict[str, str]:
-    """By axis, one of its values."""
+def _chosen(content: Any, axes: Sequence[Axis], key: str) -> dict[str, str]:
+    """The name of one value per axis."""
     chosen = {}
-    if given is not None and not isinstance(given, dict):
-        raise StudyError(f"{key}: expected axes, each with one of its values, got {given!r}")
-    for name, value in (given or {}).items():
+    if content is not None and not isinstance(content, dict):
+        raise StudyError(f"{key}: expected axes, each with one of its values, got {content!r}")
+    for name, value in (content or {}).items():
         axis = next((axis for axis in axes if name in (axis.key, axis.name)), None)
         if axis is None:
             known = [axis.key for axis in axes]
@@ -133,9 +133,9 @@ def _chosen(given: Any, axes: Sequence[Axis], key: str) -> dict[str, str]:
     return chosen
 
 
-def _launcher(given: Any) -> dict[str, Any]:
-    if isinstance(given, str):
-        return {"class_path": given}
-    if given is not None and not isinstance(given, dict):
-        raise StudyError(f"launcher: expected a class_path and init_args, got {given!r}")
-    return given or {}
+def _launcher(content: Any) -> dict[str, Any]:
+    if isinstance(content, str):
+        return {"class_path": content}
+    if content is not None and not isinstance(content, dict):
+        raise StudyError(f"launcher: expected a class_path and init_args, got {content!r}")
+    return content or {}

@@ -1,4 +1,4 @@
-"""Lightning modules, data, callbacks: the only place with Lightning beside the command line."""
+"""Lightning modules, data modules, callbacks and strategies."""
 
 from pytorch_lightning.strategies import StrategyRegistry
 

@@ -1,4 +1,4 @@
-"""Training of the autoencoder in whose latents a text-to-image model lives."""
+"""Training of the autoencoder of a latent text-to-image model."""
 
 from __future__ import annotations
 
@@ -25,22 +25,22 @@ class AutoencoderTraining(TrainingModule):
 
         min E ||x - D(z)||^2 + beta KL(N(mu(x), s(x)^2) || N(0, 1)),    z = mu(x) + s(x) epsilon
 
-    both terms means over dimensions. At its end the averaged network is written into the run folder's `autoencoder/`,
-    with the scaling factor 1 / std(mu) that brings its latents to unit variance; `AutoencoderKL.from_pretrained`
-    reads it.
+    Both terms are means over dimensions. When training ends, the averaged network is written into the run folder's
+    `autoencoder/`, with the scaling factor 1 / std(mu) that gives its latents unit variance;
+    `AutoencoderKL.from_pretrained` reads it.
 
     High-Resolution Image Synthesis with Latent Diffusion Models, 2021, arXiv:2112.10752.
 
     Args:
-        network: settings of an AutoencoderKL of RGB pictures, by the names that diffusers has for them.
-        kl_weight: beta, >= 0.
-        optimizer: how the network is optimized; null: Adam at its default rate.
-        ema: decay of the exponential moving average, which is what is written, in [0, 1).
-        measured: pictures over which the latents' standard deviation is measured at the end, >= 1.
+        network: settings of an AutoencoderKL of RGB pictures, under diffusers' names.
+        kl_weight: weight beta of the KL term, >= 0.
+        optimizer: how the network is optimized; None: Adam at its default rate.
+        ema: decay of the exponential moving average, which is the network that is written, in [0, 1).
+        measured: number of pictures that determine the latents' standard deviation, >= 1.
         seed: of all randomness in training, in [0, 2^32).
 
     Raises:
-        ValueError: if kl_weight is negative, or nothing is measured.
+        ValueError: if a number is out of its range.
     """
 
     average: MovingAverage
@@ -63,7 +63,9 @@ class AutoencoderTraining(TrainingModule):
 
         kind: Any = AutoencoderKL
         self.network = kind(**network)
-        self.kl_weight, self.measured, self.optimizer = kl_weight, measured, optimizer or NetworkOptimizer()
+        self.kl_weight = kl_weight
+        self.measured = measured
+        self.optimizer = optimizer or NetworkOptimizer()
         self.average = MovingAverage(self.network, ema)
 
     @property
@@ -90,7 +92,7 @@ class AutoencoderTraining(TrainingModule):
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         """One step on the batch's real pictures."""
         if batch.data is None:
-            raise ValueError("an autoencoder is trained on data: use a data module that has them, Images for example")
+            raise ValueError("an autoencoder is trained on data: use a data module with real samples, such as Images")
         error, divergence = (term.mean() for term in self.terms(batch.data, self.rng_of_tick()))
         norm = self.backward_and_step(self.optimizer, error + self.kl_weight * divergence, "autoencoder")
         self.average.update(self.network)
@@ -100,7 +102,7 @@ class AutoencoderTraining(TrainingModule):
         self.ticks += 1
 
     def on_fit_end(self) -> None:
-        """Measure the latents' scale and write the autoencoder, by the first process.
+        """Measure the latents' scale and write the autoencoder from the first process.
 
         Raises:
             ValueError: if the latents have no spread.
@@ -120,7 +122,7 @@ class AutoencoderTraining(TrainingModule):
 
 
 class Reconstruction(Generator):
-    """x -> D(mu(x)) of the batch's real pictures.
+    """Reconstructs the batch's real pictures: x -> D(mu(x)).
 
     Args:
         network: an AutoencoderKL.
@@ -132,12 +134,14 @@ class Reconstruction(Generator):
 
     def forward(self, batch: Batch, rng: torch.Generator | None = None) -> Sample:
         if batch.data is None:
-            raise ValueError("only pictures can be reconstructed: use a data module that has them, Images for example")
+            raise ValueError(
+                "only real pictures can be reconstructed: use a data module with real samples, such as Images"
+            )
         with torch.no_grad():
             return Sample(self.network(batch.data).sample, batch.condition)
 
 
 @torch.no_grad()
 def latents_of(network: Any, pictures: Tensor, batch: int = 64) -> Tensor:
-    """The posterior's means mu(x), unscaled, (B, C, h, w)."""
+    """Means mu(x) of the posterior, unscaled, (B, C, h, w)."""
     return torch.cat([network.encode(part).latent_dist.mean for part in pictures.split(batch)])

@@ -14,14 +14,16 @@ from scoredistill.training.strategies.gradients import local
 
 
 class MovingAverage(nn.Module):
-    """theta_bar <- decay theta_bar + (1 - decay) theta after every step; the first step's weights are the beginning.
+    """Exponential moving average of a network's parameters:
 
-    What is not trained is its own average and shared with the network: a student with LoRA over a large teacher does
-    not double it. The average is never differentiated.
+        theta_bar <- decay theta_bar + (1 - decay) theta    after every step, starting from the first step's weights
+
+    Frozen parameters are shared with the network, not copied: the average of a student with LoRA over a large teacher
+    does not duplicate the teacher. The average needs no gradient.
 
     Args:
-        network: whose parameters are averaged.
-        decay: in [0, 1).
+        network: the network that is averaged.
+        decay: decay per step, in [0, 1).
 
     Raises:
         ValueError: if decay is out of its range.
@@ -37,14 +39,14 @@ class MovingAverage(nn.Module):
 
     @torch.no_grad()
     def update(self, network: nn.Module) -> None:
-        """Take in the network's weights, and its buffers as they are."""
+        """Update the average with the network's parameters, and copy its buffers."""
         pairs = zip(self.module.parameters(), network.parameters(), strict=True)
-        # Of shards of a network, each process averages its own.
-        own, new = zip(*((local(a), local(b.detach())) for a, b in pairs if a is not b), strict=True)
+        # Each process averages its shards of a sharded network.
+        averages, values = zip(*((local(a), local(b.detach())) for a, b in pairs if a is not b), strict=True)
         if self.updates == 0:
-            torch._foreach_copy_(list(own), list(new))
+            torch._foreach_copy_(list(averages), list(values))
         else:
-            self._average(list(own), list(new), cast(Any, self.updates))
+            self._average(list(averages), list(values), cast(Any, self.updates))
         for buffer, value in zip(self.module.buffers(), network.buffers(), strict=True):
             buffer.copy_(value)
         self.updates += 1

@@ -1,4 +1,4 @@
-"""Checkpoints: when they are written, and that a reader never sees half of one."""
+"""Reading checkpoints, and writing them at intervals and atomically."""
 
 from __future__ import annotations
 
@@ -16,30 +16,30 @@ from scoredistill.networks.finite import first_not_finite
 from scoredistill.networks.weights import flaw
 from scoredistill.ranges import require
 
-LOOKED_AT = ("state_dict", "optimizer_states")
-"""What of a checkpoint has to be finite."""
+CHECKED = ("state_dict", "optimizer_states")
+"""Keys of a checkpoint whose tensors must be finite."""
 
 
 def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """A checkpoint's content on the CPU; tensors are mapped from the disk.
+    """Read a checkpoint on the CPU, with tensors mapped from the file.
 
     Args:
         path: a local file.
 
     Raises:
-        OSError: if it cannot be read.
-        ValueError: if it is no checkpoint of a run, or holds weights or optimizer states that are NaN or infinite.
+        OSError: if the file cannot be opened.
+        ValueError: if it is not a checkpoint of a run, or its weights or optimizer states are NaN or infinite.
     """
     with open(path, "rb"):
-        pass  # what the system says of it is clearer than what torch does
+        pass  # the operating system's error is clearer than torch's
     try:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except Exception as error:  # torch meets other files with all kinds
-        reason = flaw(Path(path)) or "cannot be read as one"
-        raise ValueError(f"{os.fspath(path)} is no checkpoint: it {reason}") from error
+    except Exception as error:  # torch raises many types for other files
+        reason = flaw(Path(path)) or "cannot be read"
+        raise ValueError(f"{os.fspath(path)} is not a checkpoint: it {reason}") from error
     if not isinstance(content, dict) or not {"state_dict", "global_step"} <= content.keys():
-        raise ValueError(f"{os.fspath(path)} is no checkpoint of a run: it holds no state_dict and global_step")
-    lost = first_not_finite({key: content.get(key) for key in LOOKED_AT})
+        raise ValueError(f"{os.fspath(path)} is not a checkpoint of a run: it has no state_dict and global_step")
+    lost = first_not_finite({key: content.get(key) for key in CHECKED})
     if lost is not None:
         raise ValueError(
             f"{os.fspath(path)} cannot be used: {lost} is not finite (NaN or infinity). Training had diverged when it "
@@ -49,7 +49,7 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 class LastCheckpoint(Checkpoint):
-    """Writes checkpoints/last.ckpt in the run folder: every so many generator steps, and when training ends.
+    """Writes checkpoints/last.ckpt in the run folder at intervals of generator steps and when training ends.
 
     Args:
         every: generator steps between two checkpoints, >= 1.
@@ -60,16 +60,16 @@ class LastCheckpoint(Checkpoint):
         super().__init__()
         self.every = every
         self.step: int | None = None
-        """Generator steps that the last checkpoint has; None: there is none yet."""
+        """Generator step of the last checkpoint; None before the first."""
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Know the checkpoint that training was resumed from."""
+        """Record the step of the checkpoint that training resumes from."""
         self.step = trainer.global_step or None
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: object, batch_idx: int
     ) -> None:
-        """Write one if it is time. A tick that only trains a critic makes no generator step, and no checkpoint."""
+        """Write one at intervals. A tick that trains only a critic makes no generator step and no checkpoint."""
         if trainer.global_step % self.every == 0:
             self._save(trainer)
 
@@ -84,8 +84,10 @@ class LastCheckpoint(Checkpoint):
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes beside the destination and renames. Lightning's own goes by way of the system's folder for temporary
-    files, which may be another disk: moving from there is copying, and a killed copy is half a checkpoint.
+    """Writes checkpoints next to their destination and renames them.
+
+    Lightning's plugin writes into the system's folder for temporary files. If that is on another disk, the file is
+    copied to its destination, and a process killed during the copy leaves a partial checkpoint.
     """
 
     def save_checkpoint(
@@ -94,8 +96,8 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         """Write a checkpoint.
 
         Args:
-            checkpoint: what to write.
+            checkpoint: its content.
             path: a local file.
-            storage_options: Lightning's, not used.
+            storage_options: unused.
         """
         write_atomically(os.fspath(path), lambda file: torch.save(checkpoint, file))

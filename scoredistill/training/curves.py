@@ -8,19 +8,19 @@ from collections.abc import Iterator
 from pathlib import Path
 
 Curve = tuple[list[int], list[float | None]]
-"""Steps in order, and the figure at each; None where it was not finite."""
+"""Steps in order, and the metric's value at each; None where it was not finite."""
 
 NOT_CURVES = {"epoch", "step"}
 
 
 def read_curves(run: Path, damaged: list[str] | None = None) -> dict[str, Curve]:
-    """Every logged figure over the steps.
+    """Read every logged metric over training steps.
 
-    A resumed run has a file for each of its parts; where a later part went over the same steps again, it counts.
+    A resumed run has one file per part; where parts overlap, the later part is used.
 
     Args:
         run: the run folder.
-        damaged: is given a line on each file that cannot be read.
+        damaged: receives one line per file that cannot be read.
     """
     points: dict[str, dict[int, float | None]] = {}
     for path in sorted(run.glob("**/version_*/metrics.csv"), key=_part):
@@ -32,14 +32,14 @@ def read_curves(run: Path, damaged: list[str] | None = None) -> dict[str, Curve]
                 damaged.append(f"{path} is damaged: {why}")
             continue
         first = min((step for step, _ in rows), default=0)
-        for known in points.values():
-            for step in [step for step in known if step >= first]:
-                del known[step]
+        for curve in points.values():
+            for step in [step for step in curve if step >= first]:
+                del curve[step]
         for step, metrics in rows:
             for name, value in metrics.items():
                 points.setdefault(name, {})[step] = value
-    curves = {name: sorted(known.items()) for name, known in sorted(points.items()) if known}
-    return {name: ([step for step, _ in known], [value for _, value in known]) for name, known in curves.items()}
+    curves = {name: sorted(curve.items()) for name, curve in sorted(points.items()) if curve}
+    return {name: ([step for step, _ in curve], [value for _, value in curve]) for name, curve in curves.items()}
 
 
 def _part(path: Path) -> int:
@@ -48,10 +48,10 @@ def _part(path: Path) -> int:
 
 
 def _rows(path: Path) -> Iterator[tuple[int, dict[str, float | None]]]:
-    """Rows with what was logged in each. The last line of a run that is training may be half written.
+    """Steps with their logged metrics. The last line of an active run may be incomplete and is then skipped.
 
     Raises:
-        OSError, ValueError, csv.Error: if it is no such file.
+        OSError, ValueError, csv.Error: if the file cannot be read or is not a metrics file.
     """
     with path.open(newline="", encoding="utf-8") as file:
         reader = csv.DictReader(file)

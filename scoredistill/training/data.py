@@ -1,4 +1,4 @@
-"""What the generator is asked for, step by step: prompts and cameras, or nothing but a number of samples."""
+"""Data modules of conditions: prompts, labels, cameras, numbers of samples."""
 
 from __future__ import annotations
 
@@ -18,19 +18,20 @@ from scoredistill.training.randomness import generator_at
 from scoredistill.types import Batch, Condition
 
 CAMERA_STREAM = 1_000_003
-"""Stream of random numbers for conditions, apart from the ranks' streams of training."""
+"""Random stream of conditions, different from the streams of training."""
 
 
 class Stream(IterableDataset):
-    """An endless stream of batches, each a function of its number alone.
+    """An endless stream of batches, each a function of its tick alone.
 
     Args:
-        source: of the batches.
-        tick: tells where training stands; asked whenever an epoch begins.
+        source: creates the batches.
+        tick: returns the current tick; called when an epoch begins.
     """
 
     def __init__(self, source: ConditionDataModule, tick: Callable[[], int]) -> None:
-        self.source, self.tick = source, tick
+        self.source = source
+        self.tick = tick
 
     def __iter__(self) -> Iterator[Batch]:
         tick = self.tick()
@@ -43,11 +44,11 @@ class ConditionDataModule(LightningDataModule):
     """Batches without cameras: a prompt, class labels, a number of samples.
 
     Args:
-        prompt: one text for every sample; null: none.
-        negative_prompt: what guidance moves away from; null: the unconditional model.
-        labels: class labels, one a sample, >= 0; null: none.
-        batch_size: number of samples for generators from noise, >= 1; null: the generator decides.
-        seed: of the stream, in [0, 2^32).
+        prompt: one text for every sample; None: no prompt.
+        negative_prompt: text that guidance moves away from; None: the unconditional model.
+        labels: class labels, one per sample, >= 0; None: no labels.
+        batch_size: number of samples for generators from noise, >= 1; None: the generator decides.
+        seed: seed of the stream, in [0, 2^32).
     """
 
     def __init__(
@@ -63,8 +64,11 @@ class ConditionDataModule(LightningDataModule):
         require("[0, 2^32)", seed=seed)
         super().__init__()
         self.classes: int | None = None
-        self.prompt, self.negative_prompt, self.labels = prompt, negative_prompt, labels
-        self.batch_size, self.seed = batch_size, seed
+        self.prompt = prompt
+        self.negative_prompt = negative_prompt
+        self.labels = labels
+        self.batch_size = batch_size
+        self.seed = seed
 
     def batch_at(self, tick: int) -> Batch:
         """The training batch of a tick."""
@@ -78,7 +82,7 @@ class ConditionDataModule(LightningDataModule):
         return [self.batch_at(0)]
 
     def train_dataloader(self) -> DataLoader:
-        """The stream, from where training stands."""
+        """The stream of training batches, starting at the current tick."""
         return DataLoader(Stream(self, self._tick), batch_size=None)
 
     def val_dataloader(self) -> DataLoader:
@@ -98,30 +102,30 @@ class ConditionDataModule(LightningDataModule):
 
 
 class PromptAndCameras(ConditionDataModule):
-    """A prompt, seen from random cameras.
+    """A prompt with random cameras.
 
-    Azimuths are stratified over a batch: V cameras look from V equal sectors, jointly rotated at random. Elevation is
-    uniform in angle or, half of the time, uniform on the sphere; radius, field of view and jitter are uniform.
-    DreamFusion displaces the point looked at and the upward direction normally: its amounts are position_jitter .1,
+    Azimuths are stratified over a batch: the V cameras are in V equal sectors, which are rotated jointly at random.
+    Elevation is uniform in angle or, half of the time, uniform on the sphere; radius, field of view and jitter are
+    uniform. DreamFusion adds normal noise to the target and the up direction: its values are position_jitter .1,
     target_std .2 and up_std .02. ProlificDreamer has no jitter.
 
     DreamFusion: Text-to-3D using 2D Diffusion, 2022, arXiv:2209.14988.
 
     Args:
         prompt: the text.
-        negative_prompt: what guidance moves away from; null: the unconditional model.
-        views: cameras V of a step, >= 1; every particle is seen from each.
+        negative_prompt: text that guidance moves away from; None: the unconditional model.
+        views: cameras V per step, >= 1; every particle is rendered from each.
         elevation: range in degrees, in [-90, 90].
-        azimuth: range in degrees, in [-360, 720]; [0, 360] is all around, 0 the front.
-        radius: range of the distance from the origin, in world units, > 0; the object lies in [-1, 1]^3.
+        azimuth: range in degrees, in [-360, 720]; [0, 360] is a full circle, 0 the front.
+        radius: range of the distance from the origin, in world units, > 0; the object is in [-1, 1]^3.
         fov: range of the vertical field of view in degrees, in (0, 180).
         position_jitter: largest displacement of the camera along each axis, in world units, >= 0.
-        target_jitter: largest displacement of the point looked at along each axis, in world units, >= 0.
-        target_std: standard deviation of its further, normal displacement along each axis, in world units, >= 0.
-        up_std: standard deviation of the upward unit vector along each axis, >= 0; 0: the horizon is level.
-        evaluation_views: cameras of validate, test and predict, evenly spaced around the object, >= 1.
+        target_jitter: largest displacement of the target along each axis, in world units, >= 0.
+        target_std: standard deviation of a normal displacement of the target along each axis, in world units, >= 0.
+        up_std: standard deviation of the up direction along each axis, >= 0; 0: the horizon is level.
+        evaluation_views: number of cameras of validate, test and predict, evenly spaced around the object, >= 1.
         evaluation_elevation: their elevation in degrees, in [-90, 90].
-        seed: of the stream, in [0, 2^32).
+        seed: seed of the stream, in [0, 2^32).
     """
 
     def __init__(
@@ -152,16 +156,23 @@ class PromptAndCameras(ConditionDataModule):
         super().__init__(prompt, negative_prompt, seed=seed)
         self.text = prompt
         require_rising(elevation=elevation, azimuth=azimuth, radius=radius, fov=fov)
-        self.views, self.elevation, self.azimuth, self.radius, self.fov = views, elevation, azimuth, radius, fov
-        self.position_jitter, self.target_jitter = position_jitter, target_jitter
-        self.target_std, self.up_std = target_std, up_std
-        self.evaluation_views, self.evaluation_elevation = evaluation_views, evaluation_elevation
+        self.views = views
+        self.elevation = elevation
+        self.azimuth = azimuth
+        self.radius = radius
+        self.fov = fov
+        self.position_jitter = position_jitter
+        self.target_jitter = target_jitter
+        self.target_std = target_std
+        self.up_std = up_std
+        self.evaluation_views = evaluation_views
+        self.evaluation_elevation = evaluation_elevation
 
     def setup(self, stage: str) -> None:
-        """Refuse cameras that would stand inside the object.
+        """Refuse cameras that could be inside the object.
 
         Raises:
-            ValueError: if one may come nearer to the origin than the surface that the generator begins with.
+            ValueError: if a camera can be closer to the origin than the generator's initial surface.
         """
         module = None if self.trainer is None else self.trainer.lightning_module
         generator = module.distiller.generator if isinstance(module, Distillation) else None
@@ -170,9 +181,9 @@ class PromptAndCameras(ConditionDataModule):
         nearest, solid = self.radius[0] - 3**0.5 * self.position_jitter, generator.solid_radius
         if solid > max(nearest, 0):
             raise ValueError(
-                f"data.radius begins at {self.radius[0]:g}, from where position_jitter may bring a camera to within "
-                f"{nearest:.3g} of the origin, and {type(generator).__name__} begins solid up to {solid:g}: choose "
-                "larger radii, or an initial shape that is hollow"
+                f"data.radius starts at {self.radius[0]:g}; with position_jitter a camera can be within {nearest:.3g} "
+                f"of the origin, and {type(generator).__name__} is initially solid up to {solid:g}: choose larger "
+                "radii or a hollow initial shape"
             )
 
     def batch_at(self, tick: int) -> Batch:
@@ -194,7 +205,7 @@ class PromptAndCameras(ConditionDataModule):
         return Camera.orbit(azimuth, elevation, radius, fov, target, offset, tilt)
 
     def evaluation_cameras(self) -> Camera:
-        """Fixed cameras around the object, none of which training sees exactly."""
+        """Fixed cameras around the object, which training does not use exactly."""
         n = self.evaluation_views
         azimuth = 360 * torch.arange(n) / n
         middle = [torch.full((n,), sum(ends) / 2) for ends in (self.radius, self.fov)]

@@ -1,4 +1,4 @@
-"""Batches of labels, of pictures and of a file's prompts."""
+"""Data modules of class labels, of real samples and of prompts in a file."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from scoredistill.training.randomness import generator_at
 from scoredistill.types import Batch, Condition
 
 DATA_STREAM, LABEL_STREAM = 2_000_003, 3_000_017
-"""Streams of random numbers for real samples and for labels; a process adds its rank."""
+"""Random streams of real samples and of labels; each process adds its rank."""
 
 EVALUATION_STREAM = 4_000_037
-"""Stream from which evaluation draws, apart from training and alike on every process."""
+"""Random stream of evaluation, different from those of training and equal on every process."""
 
 
 class Labels(ConditionDataModule):
-    """Uniform class labels and no data: what a class-conditional student needs that learns from its teacher alone.
+    """Uniform class labels without data, for a class-conditional student that learns only from its teacher.
 
     Args:
         classes: number of classes, >= 1.
-        batch_size: samples of a batch, on each process, >= 1.
-        evaluation_size: samples of validate, test and predict, whose labels take turns from 0 on, >= 1.
-        seed: of the stream, in [0, 2^32).
+        batch_size: samples per batch and process, >= 1.
+        evaluation_size: number of samples of validate, test and predict, whose labels cycle from 0 on, >= 1.
+        seed: seed of the stream, in [0, 2^32).
 
     Raises:
         ValueError: if a number is not positive.
@@ -53,24 +53,24 @@ class Labels(ConditionDataModule):
 
 
 class Images(ConditionDataModule):
-    """Real samples and the labels that the generator is asked for; batches are drawn with replacement.
+    """Real samples, and the labels or captions that the generator is conditioned on.
 
-    A batch is a function of seed, tick and rank, so that a run that was killed and resumed sees the same data.
+    Batches are drawn with replacement. A batch is a function of seed, tick and rank, so a resumed run uses the same
+    data.
 
     Args:
         source: the pictures, latents or points.
-        batch_size: samples of a batch, on each process: as many real ones as are generated, >= 1.
-        condition_on: what the generator is asked for: `data`, the classes of the batch's real samples; `uniform`, all
-            classes alike and independent of the real samples; `text`, the captions of the real samples, which then
-            say all about these too; null: nothing.
+        batch_size: samples per batch and process, the number of real and of generated ones, >= 1.
+        condition_on: the generator's condition: `data`, the classes of the batch's real samples; `uniform`, uniform
+            classes, independent of the real samples; `text`, the captions of the real samples; None: no condition.
         flip: mirror half of the real pictures left to right.
-        evaluation_size: samples of validate, test and predict, >= 1.
-        reference_size: most real samples that evaluation compares with, >= 1; null: all.
-        seed: of the stream, in [0, 2^32).
+        evaluation_size: number of samples of validate, test and predict, >= 1.
+        reference_size: largest number of real samples that evaluation compares with, >= 1; None: all.
+        seed: seed of the stream, in [0, 2^32).
 
     Raises:
-        ValueError: if a size is not positive, if labels or captions are asked of a source that has none, or flips of
-            one whose samples have no left and right.
+        ValueError: if a size is not positive, the source lacks the labels or captions of the condition, or its samples
+            cannot be mirrored.
     """
 
     batch_size: int
@@ -97,13 +97,17 @@ class Images(ConditionDataModule):
         if flip and not source.flippable:
             raise ValueError(f"data.flip: a sample of {kind} cannot be mirrored; leave flip false")
         if reference_size is None and source.endless:
-            raise ValueError(f"data.reference_size: {kind} has no end; say how many samples to compare with")
-        self.source, self.condition_on, self.flip = source, condition_on, flip
-        self.captions, self.evaluation_size, self.reference_size = captions, evaluation_size, reference_size
+            raise ValueError(f"data.reference_size: {kind} has no end; set the number of samples to compare with")
+        self.source = source
+        self.condition_on = condition_on
+        self.flip = flip
+        self.captions = captions
+        self.evaluation_size = evaluation_size
+        self.reference_size = reference_size
         self.classes = source.classes
 
     def prepare_data(self) -> None:
-        """Let the source write its files, on one process of each machine."""
+        """Prepare the source's files, on one process per machine."""
         self.source.prepare()
 
     def batch_at(self, tick: int) -> Batch:
@@ -118,10 +122,10 @@ class Images(ConditionDataModule):
         return [self._batch(size, rng, rng, flip=False) for size in sizes]
 
     def reference(self) -> tuple[Tensor, Tensor | None]:
-        """The real samples that evaluation compares with: all, or a random choice of `reference_size` of them.
+        """The real samples that evaluation compares with: all, or a random subset of `reference_size` samples.
 
         Returns:
-            samples (N, *D), and their classes (N,) or None; the same at every call and on every process.
+            samples (N, *D), and their classes (N,) or None; equal at every call and on every process.
         """
         rng, limit = generator_at(self.seed, 1, EVALUATION_STREAM), self.reference_size
         if self.source.endless and limit is not None:
@@ -139,8 +143,8 @@ class Images(ConditionDataModule):
             data, data_label = self.source.take(index)[0], None
             condition = Condition(tuple(self.captions[i] for i in index.tolist()))
         if flip:
-            turned = torch.rand(size, generator=data_rng) < 0.5
-            data = torch.where(turned.view(-1, *(1,) * (data.ndim - 1)), data.flip(-1), data)
+            mirrored = torch.rand(size, generator=data_rng) < 0.5
+            data = torch.where(mirrored.view(-1, *(1,) * (data.ndim - 1)), data.flip(-1), data)
         return Batch(condition, size, data, data_label)
 
     def _condition(self, data_label: Tensor | None, size: int, rng: torch.Generator) -> Condition | None:
@@ -156,26 +160,27 @@ def _uniform(classes: int, size: int, rng: torch.Generator) -> Tensor:
 
 
 def rank_of(data: ConditionDataModule) -> int:
-    """The number of the process that a data module serves."""
+    """The rank of the process of a data module."""
     return 0 if data.trainer is None else int(data.trainer.global_rank)
 
 
 class PromptFile(ConditionDataModule):
-    """Prompts of a text file, one a line, and no data: what a text-conditional student needs that learns from its
-    teacher alone. Batches are drawn with replacement, each line equally likely; empty lines are left out.
+    """Prompts of a text file without data, for a text-conditional student that learns only from its teacher.
 
-    A batch is a function of seed, tick and rank, so that a run that was killed and resumed sees the same prompts.
+    Each line is a prompt; empty lines are skipped. Batches are drawn with replacement, every line with the same
+    probability. A batch is a function of seed, tick and rank, so a resumed run uses the same prompts.
 
     Args:
-        file: in UTF-8.
-        batch_size: samples of a batch, on each process, >= 1.
-        negative_prompt: what guidance moves away from; null: the unconditional model.
-        evaluation_size: samples of validate, test and predict, whose prompts take turns from the first line on, >= 1.
-        seed: of the stream, in [0, 2^32).
+        file: path of the file, in UTF-8.
+        batch_size: samples per batch and process, >= 1.
+        negative_prompt: text that guidance moves away from; None: the unconditional model.
+        evaluation_size: number of samples of validate, test and predict, whose prompts cycle from the first line on,
+            >= 1.
+        seed: seed of the stream, in [0, 2^32).
 
     Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: if it holds no prompt or is not UTF-8, or a number is not positive.
+        FileNotFoundError: if the file does not exist.
+        ValueError: if it has no prompt or is not UTF-8, or a number is not positive.
     """
 
     batch_size: int
@@ -192,14 +197,14 @@ class PromptFile(ConditionDataModule):
         require("[0, 2^32)", seed=seed)
         super().__init__(negative_prompt=negative_prompt, batch_size=batch_size, seed=seed)
         if not Path(file).is_file():
-            raise FileNotFoundError(f"data.file: there is no {file}; give a text file with one prompt a line")
+            raise FileNotFoundError(f"data.file: there is no {file}; give a text file with one prompt per line")
         try:
             lines = Path(file).read_text(encoding="utf-8-sig").split("\n")
         except UnicodeDecodeError as error:
             raise ValueError(f"data.file: {file} is not UTF-8 ({error})") from error
         self.prompts = tuple(line.strip() for line in lines if line.strip())
         if not self.prompts:
-            raise ValueError(f"data.file: {file} holds no prompt; write one a line")
+            raise ValueError(f"data.file: {file} has no prompt; write one per line")
         self.evaluation_size = evaluation_size
 
     def batch_at(self, tick: int) -> Batch:

@@ -1,4 +1,4 @@
-"""The Lightning module: a distiller, driven by an update plan."""
+"""The Lightning module of distillation, which trains a `Distiller` by an update plan."""
 
 from __future__ import annotations
 
@@ -24,60 +24,60 @@ from scoredistill.training.optimizers import NetworkOptimizer
 from scoredistill.training.plan import UpdatePlan
 from scoredistill.training.randomness import generator_at
 from scoredistill.training.strategies.fsdp import FSDP2, shard
-from scoredistill.training.strategies.whole import Whole
+from scoredistill.training.strategies.gathered import GatheredGenerator
 from scoredistill.training.training_module import TrainingModule
 from scoredistill.types import Batch, Diffused, Sample, Shard
 
 
 def accumulated(module: Distillation, batch: Batch, rng: torch.Generator) -> Step:
-    """The objective on the whole batch, the generator's graph one micro-batch at a time.
+    """Evaluate the objective on the full batch, and differentiate the generator one micro-batch at a time.
 
-    Samples are made twice: first without a graph, to evaluate g on all of them together, so that batch statistics and
-    particle critics see the whole batch; then from the same random numbers again, to give each its share of g. Those
-    are a stream of their own, so that nothing random depends on the number of micro-batches.
+    Samples are generated twice: first without a graph, to evaluate g on all of them together, so that batch statistics
+    and particle critics use the full batch; then with the same random numbers and a graph, to propagate their g. The
+    random numbers of the generator are a separate stream, so that none depend on the number of micro-batches.
 
     Args:
-        module: whose generator gets the gradient.
-        batch: what to generate.
-        rng: of the tick.
+        module: the module whose generator receives the gradient.
+        batch: conditions of the samples.
+        rng: random generator of the tick.
     """
     distiller, parts = module.distiller, batch.split(module.plan.accumulate)
     seed, generate = rng.initial_seed(), distiller.generate
     with torch.no_grad():
         samples = [generate(part, generator_at(seed, 0)) for part in parts]
-    whole = Sample.cat(samples)
+    full = Sample.cat(samples)
     # In the order of an unsplit batch, particle by particle, so that each sample gets the same t and epsilon.
-    none = torch.zeros(len(whole.x), device=whole.x.device)
-    order = torch.argsort(none if whole.particle is None else whole.particle, stable=True)
-    whole = whole[order]
-    diffused = distiller.diffuse(whole, distiller.timesteps, progress=module.progress, rng=rng)
+    zeros = torch.zeros(len(full.x), device=full.x.device)
+    order = torch.argsort(zeros if full.particle is None else full.particle, stable=True)
+    full = full[order]
+    diffused = distiller.diffuse(full, distiller.timesteps, progress=module.progress, rng=rng)
     gradient = distiller.loss.gradient(diffused, distiller.teacher, distiller.guidance)
     rows = [len(sample.x) for sample in samples]
     gradients = (_parts(each, order, rows) for each in (gradient.g, gradient.picture))
     for part, g, picture in zip(parts, *gradients, strict=True):
         sample = generate(part, generator_at(seed, 0))
-        share = module.share_of_batch * len(sample.x) / len(whole.x)
+        share = module.share_of_batch * len(sample.x) / len(full.x)
         module.manual_backward(share * with_regularizer(surrogate(sample, g, picture), sample))
-    return Step(surrogate(whole, gradient.g, gradient.picture), diffused, gradient)
+    return Step(surrogate(full, gradient.g, gradient.picture), diffused, gradient)
 
 
 def _parts(g: Tensor | None, order: Tensor, rows: Sequence[int]) -> Sequence[Any]:
-    """A gradient's rows, brought back into the order of the micro-batches, as a tensor for each."""
+    """Split a gradient into one tensor per micro-batch, in the order of the micro-batches."""
     return [None] * len(rows) if g is None else torch.empty_like(g).index_copy(0, order, g).split(list(rows))
 
 
 def with_regularizer(loss: Tensor, sample: Sample) -> Tensor:
-    """The loss and what the generator puts on itself."""
+    """Add the generator's regularizer to the loss."""
     return loss if sample.regularizer is None else loss + sample.regularizer
 
 
 def report_step(module: LightningModule, step: Step, norm: Tensor) -> None:
-    """A generator step.
+    """Log a generator step.
 
     Args:
-        module: whose log it is.
-        step: what was evaluated.
-        norm: of the whole gradient in the generator's parameters.
+        module: the module that logs.
+        step: the evaluated step.
+        norm: norm of the gradient in all parameters of the generator.
     """
     module.log_dict({"loss": step.loss.detach(), "gradient_norm": norm}, prog_bar=True, sync_dist=True)
     metrics = {f"objective/{key}": value for key, value in step.gradient.report().items()}
@@ -90,15 +90,15 @@ def report_step(module: LightningModule, step: Step, norm: Tensor) -> None:
 def report_critic(
     module: LightningModule, name: str, error: Tensor, norm: Tensor, diffused: Diffused, levels: TimeBins
 ) -> None:
-    """A step of a critic or a discriminator, by noise level too: level_0 is the noisiest part of the times.
+    """Log a step of a critic or a discriminator, also by noise level; level_0 is the noisiest.
 
     Args:
-        module: whose log it is.
+        module: the module that logs.
         name: critic or discriminator.
-        error: (B,) of each sample.
-        norm: of the whole gradient.
+        error: (B,) error of each sample.
+        norm: norm of the gradient in all parameters.
         diffused: the samples.
-        levels: of noise; a level that no sample has is not reported, and so each process has its own.
+        levels: bins of the noise level. Empty bins are not logged, so the levels are not averaged over processes.
     """
     module.log_dict({f"{name}/loss": error.mean(), f"{name}/gradient_norm": norm}, sync_dist=True)
     means = levels.means(error, diffused.t, diffused.schedule)
@@ -106,28 +106,28 @@ def report_critic(
 
 
 LEVELS = 4
-"""Noise levels by which the losses of critics and discriminators are told apart in the logs."""
+"""Number of noise levels by which losses are logged."""
 
 
 class Distillation(TrainingModule):
     """Distills a teacher into a generator.
 
-    All randomness of a tick comes from the seed and the tick's number, so that a run that was killed and resumed ends
-    in the same weights, bit for bit, as one that was not. Lightning's global_step and max_steps count generator steps.
+    All random numbers of a tick are determined by the seed and the tick's number, so that an interrupted and resumed
+    run ends with the same weights, bit for bit. Lightning's global_step and max_steps count generator steps.
 
     Args:
-        generator: what is trained: particles, a NeRF, a network.
-        teacher: the frozen model of p.
-        loss: the objective: SDS, VSD, FDistill, CSD, DDS or a class of your own.
-        guidance: how the teacher is asked: CFG or PerpNeg; null: the conditional model itself.
-        timesteps: distribution of the noise time t; null: uniform on [.02, .98].
-        critic_timesteps: distribution of t for training the critic; null: as timesteps.
-        generator_optimizer: how the generator is optimized; null: Adam at its default rate.
-        critic_optimizer: how trained critics are optimized; null: Adam at its default rate.
-        discriminator_optimizer: how discriminators are optimized; null: Adam at its default rate.
-        plan: who is updated when.
-        ema: decay of an exponential moving average of the generator, used in evaluation, in [0, 1); null: none.
-        noise_on: where noise is drawn: cpu, the same numbers on every device, or device, which is quicker.
+        generator: the generator that is trained: particles, a NeRF, a network.
+        teacher: the frozen diffusion model p.
+        loss: the objective: SDS, VSD, FDistill, CSD, DDS or a custom class.
+        guidance: guidance of the teacher: CFG or PerpNeg; None: the conditional model.
+        timesteps: distribution of the noise time t; None: uniform on [.02, .98].
+        critic_timesteps: distribution of t for training the critic; None: the same as timesteps.
+        generator_optimizer: how the generator is optimized; None: Adam at its default rate.
+        critic_optimizer: how trained critics are optimized; None: Adam at its default rate.
+        discriminator_optimizer: how discriminators are optimized; None: Adam at its default rate.
+        plan: order of generator and critic updates; None: one update of each per tick.
+        ema: decay of an exponential moving average of the generator, used in evaluation, in [0, 1); None: no average.
+        noise_on: where noise is drawn: cpu, equal numbers on every device, or device, which is faster.
         seed: of all randomness in training, in [0, 2^32).
     """
 
@@ -162,51 +162,51 @@ class Distillation(TrainingModule):
         self.plan = plan or UpdatePlan()
         self.average = None if ema is None else MovingAverage(generator, ema)
         self.critic_steps = 0
-        self._whole: Whole | None = None
+        self._gathered: GatheredGenerator | None = None
         self._sharded = False
 
     @property
     def eval_generator(self) -> Generator:
-        """The generator that is looked at: the moving average where there is one."""
-        if self._whole is not None and self._whole.shown is not None:
-            return self._whole.shown
+        """The generator that is evaluated: the moving average if there is one."""
+        if self._gathered is not None and self._gathered.generator is not None:
+            return self._gathered.generator
         return self.distiller.generator if self.average is None else cast(Generator, self.average.module)
 
     @contextmanager
     def gathered(self) -> Iterator[bool]:
-        if self._whole is None:
+        if self._gathered is None:
             yield True
             return
-        with self._whole.of(self.eval_generator) as shows:
-            yield shows
+        with self._gathered.gather(self.eval_generator) as is_first:
+            yield is_first
 
     def split(self, shard: ParticleShard) -> None:
-        """Keep one process's shard of the particles; the first one can still look at all of them (`gathered`).
+        """Keep this process's shard of the particles; the first process can still gather all of them (`gathered`).
 
         Args:
-            shard: of this process.
+            shard: the shard of this process.
 
         Raises:
             ValueError: if the generator cannot be split.
         """
-        whole = Whole(self.eval_generator, shard.process == 0)
+        gathered = GatheredGenerator(self.eval_generator, shard.process == 0)
         self.distiller.generator.keep_particles(shard.first, shard.held)
         if self.average is not None:
             cast(Generator, self.average.module).keep_particles(shard.first, shard.held)
-        self._whole, self.distiller.shard = whole, shard
+        self._gathered, self.distiller.shard = gathered, shard
 
     @property
     def split_particles(self) -> bool:  # type: ignore[override]
-        """Whether this process holds a share of the particles only."""
-        return self._whole is not None
+        """Whether this process holds only its shard of the particles."""
+        return self._gathered is not None
 
     def setup(self, stage: str) -> None:
         super().setup(stage)
-        if is_distributed() and self._whole is None:
+        if is_distributed() and self._gathered is None:
             self.distiller.shard = BatchShard(self.distiller.shard.draw_on_device)
 
     def configure_model(self) -> None:
-        """Shard the networks, where the strategy has a mesh of processes."""
+        """Shard the networks if the strategy has a device mesh."""
         if self.device_mesh is None or self._sharded:
             return
         averaged = [] if self.average is None else [self.average]
@@ -221,7 +221,7 @@ class Distillation(TrainingModule):
         return self.distiller.teacher.decode(x)
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
-        """One optimizer for the generator and, where the loss trains them, one each for critics and discriminators."""
+        """One optimizer for the generator, and one each for critics and discriminators if the loss trains any."""
         optimizers = [self.generator_optimizer.build(self.distiller.generator)]
         if self.distiller.critics:
             optimizers.append(self.critic_optimizer.build(torch.nn.ModuleList(self.distiller.critics)))
@@ -252,9 +252,9 @@ class Distillation(TrainingModule):
         self.distiller.generator.progress = self.eval_generator.progress = counters["progress"]
 
     def _rebuilt(self) -> set[str]:
-        """What critics have of frozen networks too, which need not be the teacher's."""
-        named = self.named_modules(remove_duplicate=False)
-        critics = [(name, module) for name, module in named if isinstance(module, TrainedCritic)]
+        """Include the frozen networks of critics, which may differ from the teacher's."""
+        modules = self.named_modules(remove_duplicate=False)
+        critics = [(name, module) for name, module in modules if isinstance(module, TrainedCritic)]
         return super()._rebuilt() | {f"{name}.{key}" for name, critic in critics for key in critic.frozen}
 
     def _update_generator(self, batch: Batch, rng: torch.Generator) -> Diffused:
@@ -279,17 +279,17 @@ class Distillation(TrainingModule):
 
     @property
     def share_of_batch(self) -> float:
-        """This process's share of the samples over which the objective is a mean."""
+        """Share of this process in the samples over which the objective is averaged."""
         return 1 / self.distiller.shard.parts
 
     def _update_critics(self, batch: Batch, diffused: Diffused | None, rng: torch.Generator) -> None:
-        """A step of critics and discriminators.
+        """Update critics and discriminators.
 
         Args:
-            batch: what to generate.
-            diffused: the generator step's own diffused samples, where there was one in this tick: the noise is fresh
-                unless the plan shares it.
-            rng: of the tick.
+            batch: conditions of the samples.
+            diffused: the diffused samples of the generator step, if this tick had one; they are diffused anew unless
+                the plan shares the noise.
+            rng: random generator of the tick.
         """
         if diffused is None:
             diffused = self.distiller.diffused_sample(batch, self.progress, rng)
@@ -297,7 +297,7 @@ class Distillation(TrainingModule):
             timesteps = self.distiller.critic_timesteps
             diffused = self.distiller.diffuse(diffused.sample, timesteps, progress=self.progress, rng=rng)
         errors = {}
-        # Some versions of torch would take weights again that autocast has cast for the objective, without a gradient.
+        # Some versions of torch would reuse weights that autocast has cast for the objective, without a gradient.
         torch.clear_autocast_cache()
         if self.distiller.critics:
             errors["critic"] = self.distiller.critic_error(diffused)
@@ -305,7 +305,7 @@ class Distillation(TrainingModule):
             errors["discriminator"] = self.distiller.discriminator_error(diffused)
         for index in range(1, 1 + len(errors)):
             self.optimizer_at(index).zero_grad()
-        # One backward: a discriminator on the critic's features trains these too.
+        # A single backward pass, because a discriminator on the critic's features also trains the critic.
         self.manual_backward(torch.stack([error.mean() for error in errors.values()]).sum())
         for index, (name, error) in enumerate(errors.items(), 1):
             norm = self._critic_step(index, name)
@@ -319,6 +319,6 @@ class Distillation(TrainingModule):
         settings.prepare(optimizer, self.critic_steps, self.progress)
         norm = self.reduce_and_clip(settings, optimizer)
         self.require_finite(norm, name, self.critic_steps)
-        # Through the strategy and not the wrapped optimizer, which would count this as a generator step.
+        # Through the strategy: the wrapped optimizer would count this as a generator step.
         self.trainer.strategy.optimizer_step(optimizer, lambda: None)
         return norm

@@ -1,4 +1,4 @@
-"""How each network is optimized."""
+"""Optimizer, learning rates and gradient clipping of one network."""
 
 from __future__ import annotations
 
@@ -16,25 +16,23 @@ from scoredistill.training.strategies import gradients
 OptimizerCallable = Callable[[Iterable], torch.optim.Optimizer]
 
 HALF_EPS = 2.0**-12
-"""The root of the smallest float16 above 0: a smaller gradient has the square 0, and Adam divides by eps alone."""
+"""Square root of the smallest positive float16. The square of a smaller gradient is 0, and Adam divides by eps."""
 
 
 class NetworkOptimizer:
     """An optimizer with its learning-rate schedule and gradient clipping, for one network.
 
-    The schedule is a function of progress alone: it has no state that a resumed run could get wrong. A checkpoint
-    brings the optimizer's state, such as its moments; rates, betas and other settings are always those given here.
-    In float16 (`trainer.precision 16-true`) an eps below 2^-12 is raised to it: torch's 1e-8 is 0 there, and the first
-    step would be 0 / 0.
+    The schedule is a function of progress alone and has no state. A checkpoint restores the optimizer's state, such as
+    its moments; rates, betas and other settings are always those given here. In float16 (`trainer.precision 16-true`)
+    an eps below 2^-12 is raised to 2^-12, because torch's 1e-8 underflows to 0 and the first step would be 0 / 0.
 
     Args:
         optimizer: a class of torch.optim with its settings, its learning rate > 0.
-        rates: learning rates of parameters whose names begin with a prefix, the longest match counting, in place of the
-            optimizer's own, > 0.
-        factor: what all learning rates are multiplied by, a constant or a `Piecewise` over progress, >= 0, and
-            not 0 throughout.
-        warmup: steps over which they grow linearly from zero, >= 0.
-        clip: largest norm of the whole gradient, > 0; None: no clipping.
+        rates: learning rates by prefix of the parameter name, > 0. They replace the optimizer's rate; the longest
+            matching prefix is used.
+        factor: factor of all learning rates, a constant or a `Piecewise` over progress, >= 0, and not always 0.
+        warmup: number of steps over which the rates grow linearly from zero, >= 0.
+        clip: largest norm of the gradient in all parameters, > 0; None: no clipping.
 
     Raises:
         ValueError: if a number is out of its range.
@@ -51,16 +49,19 @@ class NetworkOptimizer:
         require("> 0", rates=rates, clip=clip)
         require(">= 0", factor=factor, warmup=warmup)
         if not any(factor if isinstance(factor, Piecewise) else [factor]):
-            raise ValueError("factor is 0 at all times, so that nothing would be trained: set it above 0")
-        self.optimizer, self.rates, self.factor = optimizer, dict(rates or {}), factor
-        self.warmup, self.clip = warmup, clip
+            raise ValueError("factor is 0 at all times, so nothing would be trained: set it above 0")
+        self.optimizer = optimizer
+        self.rates = dict(rates or {})
+        self.factor = factor
+        self.warmup = warmup
+        self.clip = clip
 
     def build(self, network: nn.Module) -> torch.optim.Optimizer:
         """The optimizer over a network's trainable parameters.
 
         Raises:
-            ValueError: if a prefix in `rates` matches no parameter, or an option of the optimizer is not finite, or a
-                learning rate not above 0.
+            ValueError: if a prefix in `rates` matches no parameter, an option of the optimizer is not finite, or a
+                learning rate is not above 0.
         """
         groups: dict[str, list[Tensor]] = {}
         for name, parameter in network.named_parameters():
@@ -85,27 +86,30 @@ class NetworkOptimizer:
         return optimizer
 
     def prepare(self, optimizer: torch.optim.Optimizer, step: int, progress: float) -> None:
-        """Set the learning rates of the step to come.
+        """Set the learning rates of the next step.
 
         Args:
             optimizer: from `build`.
-            step: steps that this network has done.
+            step: number of steps of this network so far.
             progress: fraction of training done.
         """
         warm = min(1.0, (step + 1) / self.warmup) if self.warmup else 1.0
         for group in optimizer.param_groups:
             group["lr"] = group["initial_lr"] * warm * at_progress(self.factor, progress)
 
-    def clip_gradient(self, optimizer: torch.optim.Optimizer, scale: float = 1.0, own: bool = False) -> Tensor:
-        """Clip, and return the norm that the gradient had, over all processes that have parts of it.
+    def clip_gradient(self, optimizer: torch.optim.Optimizer, scale: float = 1.0, split: bool = False) -> Tensor:
+        """Clip the gradient.
 
         Args:
             optimizer: from `build`.
-            scale: what the loss was multiplied by for fp16; the norm returned is without it.
-            own: whether every process has its own particles.
+            scale: factor of the loss in fp16 training.
+            split: whether the parameters are particles split over processes.
+
+        Returns:
+            norm of the gradient before clipping, over all processes and without the scale.
         """
         parameters = trained(optimizer)
-        norm = gradients.total_norm(parameters, own)
+        norm = gradients.total_norm(parameters, split)
         if self.clip is not None:
             gradients.clip(parameters, norm, scale * self.clip)
         return norm / scale
@@ -117,7 +121,7 @@ def trained(optimizer: torch.optim.Optimizer) -> list[Tensor]:
 
 
 def _check_options(optimizer: torch.optim.Optimizer) -> None:
-    """torch refuses most negative options, and takes an infinite one or a rate of 0."""
+    """Check the options that torch accepts: infinite ones, and a learning rate of 0."""
     for group in optimizer.param_groups:
         require("> 0", **{"optimizer.lr": group["lr"]})
         for name, value in group.items():
@@ -126,23 +130,23 @@ def _check_options(optimizer: torch.optim.Optimizer) -> None:
 
 
 def _keep_settings(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> dict[str, Any]:
-    """A checkpoint's state with this optimizer's settings: what constructors take is a setting, the rest is state.
+    """Combine a checkpoint's state with this optimizer's settings, which are the constructor's parameters.
 
     Raises:
-        ValueError: if the checkpoint's groups are of other parameters.
+        ValueError: if the checkpoint's groups have other parameters.
     """
-    stored, own = state["param_groups"], optimizer.param_groups
-    prefixes = [group["prefix"] for group in own]
+    stored, current = state["param_groups"], optimizer.param_groups
+    prefixes = [group["prefix"] for group in current]
     earlier = [group.get("prefix", "") for group in stored]
     if earlier != prefixes:
         raise ValueError(
-            f"rates: the checkpoint's parameters are grouped by {earlier}, the recipe's by {prefixes}; on resuming, "
-            "rates may change and their prefixes may not"
+            f"rates: the checkpoint's parameters are grouped by {earlier}, the recipe's by {prefixes}; a resumed run "
+            "may change rates but not their prefixes"
         )
     settings = {name for base in type(optimizer).__mro__ for name in inspect.signature(base.__init__).parameters}  # type: ignore[misc]
     settings = (settings | {"initial_lr"}) - {"params"}
     groups = [
         kept | {name: value for name, value in group.items() if name in settings}
-        for kept, group in zip(stored, own, strict=True)
+        for kept, group in zip(stored, current, strict=True)
     ]
     return state | {"param_groups": groups}

@@ -1,4 +1,4 @@
-"""Who is updated when."""
+"""The order of generator and critic updates."""
 
 from __future__ import annotations
 
@@ -18,23 +18,22 @@ class Turn:
 
 @dataclass(frozen=True)
 class UpdatePlan:
-    """The order of generator and critic updates. A tick is one batch; training lasts for so many generator steps.
+    """The order of generator and critic updates. A tick is one batch; the length of training is in generator steps.
 
-    concurrent: the critic is updated at every tick, the generator at every `critic_steps`-th, on the same samples.
-    alternating: `critic_steps` ticks for the critic alone, then one for the generator alone.
+    concurrent: the critic is updated at every tick, the generator at every `critic_steps`-th tick, on the same samples.
+    alternating: `critic_steps` ticks update only the critic, then one tick updates only the generator.
 
     Args:
         critic_steps: critic steps per generator step, >= 1.
         mode: concurrent or alternating.
-        accumulate: micro-batches that a batch is split into when the generator is differentiated, >= 1. The objective
-            is evaluated on the whole batch, so that the result does not depend on it; memory does.
-        noise: what a critic is trained on in a tick that updates the generator too. fresh: noise and times of its own.
-            shared: those of the generator's step, so that one call of the critic's network serves both, without its
-            dropout; in the other ticks of concurrent critic steps they are fresh.
+        accumulate: number of micro-batches into which a batch is split when the generator is differentiated, >= 1. The
+            objective is evaluated on the full batch, so this changes memory and not the result.
+        noise: noise and times of a critic update in a tick that also updates the generator. fresh: new ones. shared:
+            those of the generator's step, so that one call of the critic's network serves both, without its dropout;
+            in ticks without a generator update they are fresh.
 
     Raises:
-        ValueError: if a number is below 1, or noise is to be shared in a plan in which the critic has ticks of its own
-            or the objective is evaluated in micro-batches.
+        ValueError: if a number is below 1, or shared noise is combined with alternating updates or micro-batches.
     """
 
     critic_steps: int = 1
@@ -49,11 +48,11 @@ class UpdatePlan:
 
     @property
     def period(self) -> int:
-        """Ticks in which every network has its turn."""
+        """Number of ticks in which every network is updated."""
         return self.critic_steps + (self.mode == "alternating")
 
     def turn(self, tick: int, has_critic: bool) -> Turn:
-        """Who is updated at a tick, counted from 0. Without a trained critic every tick is the generator's."""
+        """Which networks a tick updates, counted from 0. Without a trained critic every tick updates the generator."""
         if not has_critic:
             return Turn(generator=True, critic=False)
         if self.mode == "concurrent":
@@ -62,5 +61,5 @@ class UpdatePlan:
         return Turn(generator=generator, critic=not generator)
 
     def shares(self, turn: Turn) -> bool:
-        """Whether the critic learns from the generator step's own noise, by the same call of its network."""
+        """Whether the critic update shares the noise and the network call of the generator step."""
         return self.noise == "shared" and turn.generator and turn.critic

@@ -1,4 +1,4 @@
-"""Lightning's true precisions (64-true, bf16-true, 16-true) over our batches."""
+"""Conversion of batches for Lightning's true precisions (64-true, bf16-true, 16-true)."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from scoredistill.rendering.camera import Camera
 
 
 def convert_batches(plugin: Precision) -> None:
-    """Let a precision plugin convert batches field by field.
+    """Make a precision plugin convert batches field by field.
 
-    Its own way copies a dataclass and sets the fields, which a frozen one refuses.
+    Lightning copies a dataclass and sets its fields, which fails for a frozen one.
 
     Args:
-        plugin: of the trainer.
+        plugin: the trainer's precision plugin.
     """
     convert = partial(type(plugin).convert_input, plugin)
     plugin.convert_input = partial(converted, convert=convert)  # type: ignore[method-assign]
 
 
 def converted(value: Any, convert: Callable[[Any], Any]) -> Any:
-    """A batch, or a part of one, in another floating-point type. Integers stay integers.
+    """Convert a batch, or a part of one, to another floating-point type. Integers are unchanged.
 
-    Cameras keep single precision where the networks have half: a rounded pose moves the picture by pixels.
+    Cameras keep at least single precision, because a pose in half precision moves the picture by pixels.
 
     Args:
-        value: a batch, a tensor, or whatever a batch holds.
-        convert: what to do with a tensor; it leaves alone what is none.
+        value: a batch, or any of its values.
+        convert: converts a tensor and returns other values unchanged.
     """
     if not is_dataclass(value) or isinstance(value, type):
         return convert(value)
@@ -43,5 +43,5 @@ def converted(value: Any, convert: Callable[[Any], Any]) -> Any:
 
 
 def _at_least_single(value: Tensor, convert: Callable[[Any], Any]) -> Tensor:
-    found: Tensor = convert(value)
-    return value if found.dtype.itemsize < 4 else found
+    result: Tensor = convert(value)
+    return value if result.dtype.itemsize < 4 else result

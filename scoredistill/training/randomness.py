@@ -1,4 +1,4 @@
-"""Random numbers as a function of seed and step: nothing to save, nothing to restore."""
+"""Random numbers as a function of seed and step, without state."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ def generator_at(seed: int, step: int, stream: int = 0) -> torch.Generator:
     Args:
         seed: of the run, >= 0.
         step: number of the step, >= 0.
-        stream: what tells independent uses within a step apart, the rank of a process for example, >= 0.
+        stream: distinguishes independent uses within a step, for example the rank of a process, >= 0.
     """
     # SplitMix64's finalizer scatters neighboring integers, whose raw use as seeds would correlate the streams.
     mask = 2**64 - 1

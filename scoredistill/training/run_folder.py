@@ -1,4 +1,4 @@
-"""Run folders: one numbered folder for each run, which holds everything that it leaves behind.
+"""Run folders: one numbered folder per run, with all of its files.
 
 runs/quickstart/0/  config.yaml  versions.json  metrics.json  checkpoints/  logs/  predictions/0/  ...
 """
@@ -14,41 +14,32 @@ class RunFolder:
     """The folder of one run.
 
     Args:
-        path: where it is.
+        path: path of the folder.
     """
 
     path: Path
 
     @classmethod
-    def create(cls, output: str | Path) -> RunFolder:
-        """Make the next free one of output/0, output/1, ...
-
-        Raises:
-            OSError: if it cannot be made.
-        """
-        return cls(numbered_folder(output))
-
-    @classmethod
     def newest(cls, output: str | Path) -> RunFolder | None:
-        """The run of the highest number that has a checkpoint, or None."""
+        """The run with the highest number that has a checkpoint, or None."""
         runs = [cls(path) for path in numbered(Path(output))]
         return next((run for run in reversed(runs) if run.last_checkpoint() is not None), None)
 
     @classmethod
     def around(cls, checkpoint: str | Path) -> RunFolder | None:
-        """The run that a checkpoint file lies in, or None where it lies elsewhere."""
+        """The run that contains a checkpoint file, or None."""
         parent = Path(checkpoint).absolute().parent
         folder = cls(parent.parent if parent.name == "checkpoints" else parent)
         return cls(_as_written(folder.path)) if folder.config.is_file() else None
 
     @property
     def config(self) -> Path:
-        """The resolved recipe, which `--config` takes."""
+        """The resolved recipe, a file for `--config`."""
         return self.path / "config.yaml"
 
     @property
     def versions(self) -> Path:
-        """What the run was made with."""
+        """Versions of the software that executed the run."""
         return self.path / "versions.json"
 
     @property
@@ -57,41 +48,41 @@ class RunFolder:
         return self.path / "checkpoints"
 
     def last_checkpoint(self) -> Path | None:
-        """The checkpoint written last, or None."""
+        """The most recent checkpoint, or None."""
         files = [path for path in self.checkpoints.glob("*.ckpt") if path.is_file()]
-        # Where the clock is too coarse to tell, last.ckpt is the last.
+        # If the modification times are equal, last.ckpt is the most recent.
         return max(files, key=lambda path: (path.stat().st_mtime_ns, path.name == "last.ckpt"), default=None)
 
 
 def make_folder(path: str | Path) -> list[Path]:
-    """Make a folder with the parents that it lacks.
+    """Create a folder and its missing parents.
 
     Returns:
-        Those that were not there, the innermost first.
+        The created folders, the innermost first.
 
     Raises:
-        OSError: if it cannot be made; what was made by then is removed.
+        OSError: if it cannot be created; folders created so far are removed.
     """
     path = Path(path)
     if path.is_dir():
         return []
-    made = make_folder(path.parent)
+    created = make_folder(path.parent)
     try:
         path.mkdir()
     except OSError:
-        if path.is_dir():  # another process was faster
-            return made
-        for parent in made:
+        if path.is_dir():  # another process created it first
+            return created
+        for parent in created:
             parent.rmdir()
         raise
-    return [path, *made]
+    return [path, *created]
 
 
 def numbered_folder(parent: str | Path) -> Path:
-    """Make the next free one of parent/0, parent/1, ...; safe against others who do the same at the same time.
+    """Create the next free folder of parent/0, parent/1, ...; safe with concurrent processes.
 
     Raises:
-        OSError: if it cannot be made.
+        OSError: if it cannot be created.
     """
     parent = Path(parent)
     parent.mkdir(parents=True, exist_ok=True)
@@ -107,13 +98,13 @@ def numbered_folder(parent: str | Path) -> Path:
 
 
 def numbered(parent: Path) -> list[Path]:
-    """The folders of a parent whose names are numbers, in order."""
+    """The numbered subfolders of a folder, in order."""
     if not parent.is_dir():
         return []
     return sorted((path for path in parent.iterdir() if path.name.isdecimal()), key=lambda path: int(path.name))
 
 
 def _as_written(path: Path) -> Path:
-    """Relative to the working directory where it lies in it, which is shorter to read and to type."""
+    """The path relative to the working directory if it is inside, which is shorter to read and to type."""
     here = Path.cwd()
     return path.relative_to(here) if path.is_relative_to(here) else path

@@ -1,4 +1,4 @@
-"""What every training shares: ticks, progress, exact resume, and gradients that are finite."""
+"""The base class of Lightning modules: ticks, progress, exact resume, and checks for finite gradients."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ from scoredistill.generators.generator import Generator
 from scoredistill.networks.finite import first_not_finite
 from scoredistill.ranges import require
 from scoredistill.training.average import MovingAverage
-from scoredistill.training.checkpoints import LOOKED_AT
+from scoredistill.training.checkpoints import CHECKED
 from scoredistill.training.optimizers import NetworkOptimizer, trained
 from scoredistill.training.precision import convert_batches
 from scoredistill.training.randomness import generator_at
 from scoredistill.training.strategies import gradients
 from scoredistill.types import Batch
 
-KEPT = "The last checkpoint, if there is one, is of an earlier step"
+KEPT = "The last checkpoint, if any, is of an earlier step"
 REMEDY = "Lower the learning rate, clip the gradient (clip) or the ratio (ClampRatio), or start at less noise"
 
 
 class TrainingModule(LightningModule, ABC):
-    """A module whose every tick is a function of its weights, the seed and the tick's number.
+    """A Lightning module in which every tick is a function of the weights, the seed and the tick's number.
 
-    A subclass implements `eval_generator`, and `training_step` with the numbers of `rng_of_tick`. Parameters whose
+    A subclass implements `eval_generator`, and `training_step` with random numbers from `rng_of_tick`. Parameters whose
     names begin with `frozen` are rebuilt from the recipe and left out of checkpoints.
 
     Args:
@@ -43,19 +43,19 @@ class TrainingModule(LightningModule, ABC):
     """
 
     average: MovingAverage | None
-    """The moving average of what is trained, where there is one."""
+    """The moving average of the trained network, if any."""
     frozen = ""
-    """Prefix of the parameters that are never trained."""
+    """Prefix of the parameters that are not trained; empty: none."""
     strategies: tuple[type[Strategy], ...] = ()
-    """Lightning's strategies that it can be trained by, beside a single device and ddp."""
+    """Supported Lightning strategies, besides a single device and ddp."""
     split_particles = False
-    """Whether this process holds a share of the particles only."""
+    """Whether this process holds only its shard of the particles."""
 
     def __init__(self, seed: int) -> None:
         require("[0, 2^32)", seed=seed)
         super().__init__()
         self.automatic_optimization = False
-        self.strict_loading = False  # what is frozen is not in checkpoints; on_load_checkpoint checks the rest
+        self.strict_loading = False  # frozen parameters are not in checkpoints; on_load_checkpoint checks the rest
         self.seed = seed
         self.ticks = 0
         self.average = None
@@ -63,90 +63,95 @@ class TrainingModule(LightningModule, ABC):
     @property
     @abstractmethod
     def eval_generator(self) -> Generator:
-        """The generator that is looked at."""
+        """The generator that is evaluated."""
 
     @contextmanager
     def gathered(self) -> Iterator[bool]:
-        """Inside the block `eval_generator` holds all particles; it says whether this process is to look at them.
+        """Inside the block, `eval_generator` holds all particles on the processes that evaluate it.
 
-        All processes have to come here.
+        All processes must enter it.
+
+        Yields:
+            whether this process evaluates the generator.
         """
         yield True
 
     def setup(self, stage: str) -> None:
-        """Know how several processes work together.
+        """Check the strategy and configure it.
 
         Raises:
-            ValueError: for a strategy that would leave gradients apart.
+            ValueError: for a strategy that would not average gradients.
         """
         strategy = self.trainer.strategy
         if isinstance(strategy, DDPStrategy):
-            # A step's several losses are of different networks each.
+            # Each loss of a step uses only some of the networks.
             strategy._ddp_kwargs.setdefault("find_unused_parameters", True)
         elif not isinstance(strategy, (SingleDeviceStrategy, *self.strategies)):
             choices = "ddp, split_particles or fsdp2" if self.strategies else "ddp"
-            raise ValueError(f"trainer.strategy: {type(strategy).__name__} is not known here; choose {choices}")
+            raise ValueError(f"trainer.strategy: {type(strategy).__name__} is not supported; choose {choices}")
         convert_batches(self.trainer.precision_plugin)
 
     def on_train_start(self) -> None:
-        """Let SIGTERM only be noted: Lightning's own handler sends a message to the other processes, whatever they are
-        saying to each other at that moment, and all of them may wait for ever.
+        """Replace Lightning's SIGTERM handler by one that only records the signal.
+
+        Lightning's handler communicates with the other processes. During another collective operation all of them may
+        then wait forever.
         """
         if self.trainer.world_size > 1 and threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, self._note_the_end)
+            signal.signal(signal.SIGTERM, self._record_sigterm)
 
-    def _note_the_end(self, number: int, _: object) -> None:
-        known, launcher = self.trainer._signal_connector, self.trainer.strategy.launcher
-        if launcher is not None and not known.received_sigterm:
+    def _record_sigterm(self, number: int, _: object) -> None:
+        connector, launcher = self.trainer._signal_connector, self.trainer.strategy.launcher
+        if launcher is not None and not connector.received_sigterm:
             launcher.kill(number)
-        known.received_sigterm = True
+        connector.received_sigterm = True
 
     def with_embeddings(self, batch: Batch) -> Batch:
-        """A batch as the evaluated generator wants it, with prompts as embeddings for example."""
+        """The batch as the evaluated generator receives it, for example with embedded prompts."""
         return batch
 
     def decode(self, x: Tensor) -> Tensor:
-        """Samples of the evaluated generator as pictures, where they are latents."""
+        """Decode latent samples of the evaluated generator; pictures are returned unchanged."""
         return x
 
     @property
     def progress(self) -> float:
-        """Fraction of all steps that are done, in [0, 1]."""
+        """Fraction of training done, in [0, 1]."""
         steps = self.trainer.max_steps
         return 0.0 if steps <= 0 else min(self.global_step / steps, 1.0)
 
     def reports(self, ticks: int = 1) -> bool:
-        """Whether this tick's metrics can be in the log's next line, which shows the latest of each.
+        """Whether this tick's metrics may appear in the next logged row, which contains the latest value of each.
 
-        Computing and logging them takes longer than a small network's step.
+        For a small network, computing and logging them takes longer than the step itself.
 
         Args:
-            ticks: in which every network has its turn, >= 1.
+            ticks: number of ticks in which every network is updated, >= 1.
         """
         every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]  # set by its logger connector
         return every > 0 and -(self.ticks + 1) % every < ticks
 
     def rng_of_tick(self) -> torch.Generator:
-        """The tick's own random numbers; torch's global ones, which dropout in networks draws from, are the process's.
+        """The random generator of this tick; torch's global generator, which dropout uses, is seeded as well.
 
-        Processes draw different numbers, but where they hold the particles of one batch.
+        Processes draw different numbers, unless they hold particles of the same batch.
         """
-        own = generator_at(self.seed, self.ticks, self.global_rank)
-        torch.manual_seed(own.initial_seed())
-        return generator_at(self.seed, self.ticks) if self.split_particles else own
+        rng = generator_at(self.seed, self.ticks, self.global_rank)
+        torch.manual_seed(rng.initial_seed())
+        return generator_at(self.seed, self.ticks) if self.split_particles else rng
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Nothing: evaluation callbacks look at the whole generator."""
+        """Nothing: evaluation callbacks evaluate the generator as a whole."""
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
-        """Nothing: evaluation callbacks look at the whole generator."""
+        """Nothing: evaluation callbacks evaluate the generator as a whole."""
 
     def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
-        """Samples x of the evaluated generator, as pictures, with their particle and view where it has any."""
+        """Samples x of the evaluated generator, decoded, with their particle and view indices if any."""
         sample = self.eval_generator(self.with_embeddings(batch), generator_at(self.seed, batch_idx, self.global_rank))
         # A plain dictionary: Lightning does not move frozen dataclasses to the CPU.
-        found = {"x": self.decode(sample.x), "particle": sample.particle, "view": sample.view_index}
-        return {name: value for name, value in found.items() if value is not None}
+        outputs = {"x": self.decode(sample.x), "particle": sample.particle, "view": sample.view_index}
+        return {name: value for name, value in outputs.items() if value is not None}
 
     def optimizer_at(self, index: int) -> LightningOptimizer:
         """One of the optimizers."""
@@ -157,12 +162,12 @@ class TrainingModule(LightningModule, ABC):
         """One step of the first optimizer down a loss.
 
         Args:
-            settings: of the optimizer.
+            settings: settings of the optimizer.
             loss: a scalar.
-            network: its name, for the message.
+            network: name of the network, for the message.
 
         Returns:
-            the norm that the gradient had.
+            norm of the gradient before clipping.
 
         Raises:
             FloatingPointError: if the gradient is not finite.
@@ -177,41 +182,44 @@ class TrainingModule(LightningModule, ABC):
         return norm
 
     def reduce_and_clip(
-        self, settings: NetworkOptimizer, optimizer: torch.optim.Optimizer, own: bool = False
+        self, settings: NetworkOptimizer, optimizer: torch.optim.Optimizer, split: bool = False
     ) -> Tensor:
-        """Average over processes what no strategy averages, and clip: the norm that the gradient had.
+        """Average gradients over processes, unless the strategy does, and clip them.
 
         Args:
-            settings: of the optimizer.
-            optimizer: whose parameters' gradients are there.
-            own: whether they are this process's own particles.
+            settings: settings of the optimizer.
+            optimizer: the optimizer, after the backward pass.
+            split: whether the parameters are particles that only this process holds.
+
+        Returns:
+            norm of the gradient before clipping.
         """
-        if is_distributed() and not own and not isinstance(self.trainer.strategy.model, DistributedDataParallel):
+        if is_distributed() and not split and not isinstance(self.trainer.strategy.model, DistributedDataParallel):
             gradients.average(trained(optimizer))
-        return settings.clip_gradient(optimizer, self.loss_scale, own)
+        return settings.clip_gradient(optimizer, self.loss_scale, split)
 
     @property
     def loss_scale(self) -> float:
-        """What fp16 training multiplies losses by, so that small gradients do not vanish."""
+        """Factor by which fp16 training multiplies losses, so that small gradients do not vanish."""
         scaler = getattr(self.trainer.precision_plugin, "scaler", None)
         return 1.0 if scaler is None else float(scaler.get_scale())
 
     @property
     def _scaled(self) -> bool:
-        """Whether fp16's scaler skips steps that are not finite."""
+        """Whether an fp16 scaler skips steps with gradients that are not finite."""
         return getattr(self.trainer.precision_plugin, "scaler", None) is not None
 
     def require_finite(self, norm: Tensor, network: str, step: int) -> None:
-        """Stop before a network is lost; fp16's scaler skips such a step itself, and scales less from then on.
+        """Stop before a step would destroy the network. An fp16 scaler skips such a step and lowers its scale.
 
         Raises:
-            FloatingPointError: if the norm of a network's gradient is not finite.
+            FloatingPointError: if the gradient's norm is not finite.
         """
         if not self._scaled and not bool(torch.isfinite(norm)):
             raise FloatingPointError(f"the {network}'s gradient is not finite at step {step}. {KEPT}. {REMEDY}")
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Leave out what is frozen, and refuse what has diverged, so that the last checkpoint stays a good one.
+        """Leave out frozen parameters, and refuse diverged ones, so that the last checkpoint stays usable.
 
         Raises:
             FloatingPointError: if a weight, a buffer, an optimizer's state or a loss is not finite.
@@ -220,21 +228,21 @@ class TrainingModule(LightningModule, ABC):
         rebuilt = self._rebuilt()
         state = checkpoint["state_dict"]
         checkpoint["state_dict"] = {key: value for key, value in state.items() if key not in rebuilt}
-        self._require_not_diverged({key: checkpoint.get(key) for key in LOOKED_AT})
+        self._require_not_diverged({key: checkpoint.get(key) for key in CHECKED})
 
     def counters(self) -> dict[str, float]:
-        """What is counted, as a checkpoint keeps it."""
+        """Counters that a checkpoint stores."""
         counters: dict[str, float] = {"ticks": self.ticks}
         return counters if self.average is None else counters | {"updates": self.average.updates}
 
     def set_counters(self, counters: Mapping[str, float]) -> None:
-        """Go on from what a checkpoint has counted."""
+        """Restore the counters of a checkpoint."""
         self.ticks = int(counters["ticks"])
         if self.average is not None:
             self.average.updates = int(counters["updates"])
 
     def on_train_end(self) -> None:
-        """Look at the weights, where no checkpoint was written of them either.
+        """Check the weights, because the last ones may be in no checkpoint.
 
         Raises:
             FloatingPointError: if a weight, a buffer, an optimizer's state or a loss is not finite.
@@ -254,24 +262,25 @@ class TrainingModule(LightningModule, ABC):
             )
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take over the counters, and refuse a checkpoint of another network or loss, by name.
+        """Restore the counters, and refuse a checkpoint of another network or loss.
 
         Raises:
-            ValueError: if its tensors are not those of this module.
+            ValueError: if its tensors differ from those of this module in name or shape.
         """
         rebuilt = self._rebuilt()
-        own = {key: value.shape for key, value in self.state_dict().items() if key not in rebuilt}
+        expected = {key: value.shape for key, value in self.state_dict().items() if key not in rebuilt}
         stored = {key: value.shape for key, value in checkpoint["state_dict"].items()}
-        differing = sorted(key for key in own.keys() | stored.keys() if own.get(key) != stored.get(key))
+        differing = sorted(key for key in expected.keys() | stored.keys() if expected.get(key) != stored.get(key))
         if differing:
             raise ValueError(
-                f"the checkpoint does not fit the recipe: {differing[0]} is {stored.get(differing[0], 'not there')} in "
-                f"the checkpoint and {own.get(differing[0], 'not there')} here (and {len(differing) - 1} more)"
+                f"the checkpoint does not fit the recipe: {differing[0]} is {stored.get(differing[0], 'missing')} in "
+                f"the checkpoint and {expected.get(differing[0], 'missing')} in the recipe's model (and "
+                f"{len(differing) - 1} more)"
             )
         self.set_counters(checkpoint["counters"])
 
     def _rebuilt(self) -> set[str]:
-        """Names of what the recipe rebuilds: frozen tensors, under all the names of the networks that share them."""
+        """Names of the frozen tensors, which the recipe rebuilds, including the names in networks that share them."""
         named: dict[str, Tensor] = dict(self.named_parameters(remove_duplicate=False))
         named |= dict(self.named_buffers(remove_duplicate=False))
         frozen = {id(value) for key, value in named.items() if self.frozen and key.startswith(self.frozen)}

@@ -12,7 +12,7 @@ from scoredistill.rendering.turntable import picture_grid, save_picture
 
 FOUND = {"recognized": 0.5, "foreground": 0.25, "diversity": 0.1, "diversity_features": 0.3, "seconds": 200.0}
 OWN = {"chroma_gallery": 53.4, "foreground_gallery": 0.23, "diversity_gallery": 0.42, "diversity_features_gallery": 0.6}
-ACCURACY = {"recognizer_accuracy": 1.0, "recognizer_accuracy_spoilt": 0.98}
+ACCURACY = {"recognizer_accuracy": 1.0, "recognizer_accuracy_corrupted": 0.98}
 
 
 @pytest.fixture

@@ -35,7 +35,6 @@ launcher: inline.Inline
 INLINE = """\
 from contextlib import redirect_stderr, redirect_stdout
 
-from scoredistill.cli.study_worker import main
 from scoredistill.studies.launchers import Launched, Launcher
 
 
@@ -56,7 +55,7 @@ class Inline(Launcher):
     def launch(self, job, slot):
         job.folder.mkdir(parents=True, exist_ok=True)
         with open(job.folder / "log.txt", "a") as log, redirect_stdout(log), redirect_stderr(log):
-            return Ended(main([str(job.folder), job.key, *job.words]))
+            return Ended(job.entry(job.arguments))
 """
 FAILING = """\
 import os

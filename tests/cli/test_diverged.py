@@ -163,7 +163,7 @@ def test_figures_that_are_not_finite_are_null(cli, recipes):
     (recipes / "lost_metrics.py").write_text(FIGURES)
     result = cli("fit", "--config", "points.yaml", "--trainer.callbacks", "lost_metrics.Lost")
     assert result.code == 0
-    assert "warning: the figure lost is nan; it is null in runs/points/0/metrics.json" in result.err
+    assert "warning: the metric lost is nan; it is null in runs/points/0/metrics.json" in result.err
     text = (recipes / "runs/points/0/metrics.json").read_text()
     metrics = json.loads(text, parse_constant=pytest.fail)
     assert (metrics["lost"], metrics["found"], metrics["endless"]) == (None, 1.0, None)

@@ -67,8 +67,8 @@ RECIPES = {
         ("word", ["'word' is not expected there"]),
         ("--ckpt_path last", ["no run under runs/points has a checkpoint"]),
         ("--ckpt_path nowhere.ckpt", ["there is no checkpoint and no run folder nowhere.ckpt"]),
-        ("--ckpt_path fragment.yaml", ["fragment.yaml is no checkpoint"]),
-        ("--ckpt_path other.ckpt", ["other.ckpt is no checkpoint of a run"]),
+        ("--ckpt_path fragment.yaml", ["fragment.yaml is not a checkpoint"]),
+        ("--ckpt_path other.ckpt", ["other.ckpt is not a checkpoint of a run"]),
         ("--model.guidance.scale abc", ["model.guidance: it has no class yet", "--model.guidance CFG"]),
         ("--ckpt_path .", ["no run folder with a checkpoint in it"]),
     ],
@@ -221,7 +221,7 @@ def test_a_recipe_that_includes_itself_is_refused(cli, folder):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("model: {loss: SDS, loss: CSD}\n", "bad.yaml, line 1 is not YAML: the key 'loss' stands twice"),
+        ("model: {loss: SDS, loss: CSD}\n", "bad.yaml, line 1 is not YAML: the key 'loss' is used twice"),
         ("model: &m {loss: *m}\n", "bad.yaml, line 1 is not YAML: an alias contains itself"),
         ("model: {guidance: {class_path: CFG, init_args: }}\n", "model.guidance.init_args: expected arguments"),
         ("model: {guidance: {class_path: [CFG]}}\n", "model.guidance: expected the name of a class"),

@@ -107,7 +107,7 @@ def doubled(recipe: dict[str, Any], rng: random.Random) -> Mutant | None:
     number = rng.choice([i for i, line in enumerate(lines) if re.match(r" *\w+: \S", line)])
     key = lines[number].split(":")[0].strip()
     lines.insert(number, lines[number])
-    return Mutant("\n".join(lines), f"{key!r} stands twice, in lines {number + 1} and {number + 2}")
+    return Mutant("\n".join(lines), f"{key!r} is used twice, in lines {number + 1} and {number + 2}")
 
 
 MUTATIONS = {

@@ -154,7 +154,7 @@ def test_a_final_look_that_fails_costs_no_other_result(cli, folder, command):
     result = cli(command, "--config", "points.yaml", "--config", "looks.yaml", "--output", "out")
     assert result.code == 1
     assert "warning: Failing failed: nothing to see" in result.err
-    assert result.err.splitlines()[-1].startswith(f"scoredistill {command}: Failing failed, as said above")
+    assert result.err.splitlines()[-1].startswith(f"scoredistill {command}: Failing failed, see the warnings above")
     assert "modes_covered" in result.out
     assert len(list(folder.glob("out/**/metrics.json"))) == 1
 

@@ -225,7 +225,7 @@ def test_a_file_that_cannot_be_read_is_named(server, run):
     status, _, content = ask(server, "/run.json")
     assert status == 200
     said = json.loads(content)
-    assert "last.ckpt is no checkpoint" in said["damaged"][0]
+    assert "last.ckpt is not a checkpoint" in said["damaged"][0]
     assert said["pictures"]  # the rest is there
 
 

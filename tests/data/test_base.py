@@ -86,7 +86,7 @@ def test_an_index_outside_is_an_error(source: ImageSource) -> None:
     if isinstance(source, Bare):
         pytest.skip("checks nothing itself")
     for index in (-1, len(source)):
-        with pytest.raises(IndexError, match=rf"has samples 0 to {len(source) - 1}, not {index}"):
+        with pytest.raises(IndexError, match=rf"has samples 0 to {len(source) - 1}, got index {index}"):
             source[index]
 
 

@@ -58,20 +58,20 @@ def test_transparency_becomes_white_and_orientation_is_obeyed(tmp_path) -> None:
 
 
 def test_missing_and_empty_folders_are_errors(tmp_path) -> None:
-    with pytest.raises(FileNotFoundError, match="nowhere: there is no such folder"):
+    with pytest.raises(FileNotFoundError, match="nowhere: this folder of pictures does not exist"):
         ImageFolder(tmp_path / "nowhere", 8)
-    with pytest.raises(FileNotFoundError, match="holds no pictures"):
+    with pytest.raises(FileNotFoundError, match="contains no pictures"):
         ImageFolder(tmp_path, 8)
     save(tmp_path / "full" / "a.png", 1)
     (tmp_path / "hollow").mkdir()
-    with pytest.raises(FileNotFoundError, match="hollow: holds no pictures"):
+    with pytest.raises(FileNotFoundError, match="hollow: contains no pictures"):
         ImageFolder(tmp_path, 8)
 
 
 def test_pictures_beside_class_folders_are_an_error(tmp_path) -> None:
     save(tmp_path / "class" / "a.png", 1)
     save(tmp_path / "stray.png", 1)
-    with pytest.raises(ValueError, match=r"stray\.png lies beside class folders"):
+    with pytest.raises(ValueError, match=r"stray\.png is next to class folders"):
         ImageFolder(tmp_path, 8)
 
 
@@ -129,11 +129,11 @@ def test_captions_of_classes_are_found_in_their_folders(tmp_path) -> None:
 @pytest.mark.parametrize(
     ("files", "message"),
     [
-        ({"b.txt": b"text"}, r"a\.txt: is not there, while other pictures have a caption"),
+        ({"b.txt": b"text"}, r"a\.txt: is missing, while other pictures have a caption"),
         ({"a.txt": b"text", "b.txt": b"\xff"}, r"b\.txt: not UTF-8"),
         ({"metadata.jsonl": b'{"file_name": "b.png", "text": "x"}'}, r"metadata\.jsonl: has no caption of a\.png"),
         ({"metadata.jsonl": b'{"file_name": "a.png"}'}, r"metadata\.jsonl: line 1 is not .*'text'"),
-        ({"metadata.jsonl": b'\n{"file_name": "a.png", "text": 3}'}, r"line 2: the text of a\.png is 3"),
+        ({"metadata.jsonl": b'\n{"file_name": "a.png", "text": 3}'}, r"line 2: expected text for a\.png, got 3"),
         ({"metadata.jsonl": b"["}, r"metadata\.jsonl: line 1 is not"),
     ],
 )

@@ -76,7 +76,7 @@ def test_datasets_have_captions_in_a_column(tmp_path, datasets) -> None:
     assert (source.captions, source.classes) == (("a mug", "a tree"), None)
     assert HuggingFaceImages(tmp_path / "set", **settings).captions is None
     made.add_column("gaps", ["a mug", None]).save_to_disk(tmp_path / "gaps")
-    with pytest.raises(ValueError, match="gaps: row 1 of train: its gaps is None, no caption"):
+    with pytest.raises(ValueError, match="gaps: row 1 of train: expected text in gaps, got None"):
         HuggingFaceImages(tmp_path / "gaps", text_column="gaps", **settings)
     with pytest.raises(ValueError, match="has no column 'text'"):
         HuggingFaceImages(tmp_path / "gaps", text_column="text", **settings)
@@ -93,7 +93,7 @@ def test_a_folder_of_pictures_with_metadata_has_captions(tmp_path, datasets) -> 
 
 
 def test_datasets_say_what_is_not_there(tmp_path, datasets) -> None:
-    with pytest.raises(FileNotFoundError, match="nowhere: there is no such data set"):
+    with pytest.raises(FileNotFoundError, match="nowhere: this data set does not exist"):
         HuggingFaceImages(tmp_path / "nowhere")
     datasets.DatasetDict({"train": table(datasets, [1])}).save_to_disk(tmp_path / "set")
     with pytest.raises(ValueError, match=r"no column 'image'; its columns are \['picture'\]"):

@@ -79,7 +79,7 @@ def test_encoders_are_told_apart_by_name_and_weights() -> None:
     assert encoder_name(network) == encoder_name(Counted()) != encoder_name(network.forward)
     assert encoder_name(halves) == f"{__name__}.halves"
     for nameless in (lambda x: x, functools.partial(halves), Ramp().take):
-        with pytest.raises(ValueError, match="give LatentCache one: name="):
+        with pytest.raises(ValueError, match="set LatentCache's name"):
             encoder_name(nameless)
 
 
@@ -88,6 +88,6 @@ def test_what_cannot_be_cached_is_an_error(tmp_path) -> None:
         LatentCache(TeacherSamples(mixture()), halves, tmp_path)
     with pytest.raises(ValueError, match="batch must be at least 1, got 0"):
         LatentCache(Ramp(), halves, tmp_path, batch=0)
-    with pytest.raises(ValueError, match="minus made 1 latents of 10 pictures"):
+    with pytest.raises(ValueError, match="minus returned 1 latents for 10 pictures"):
         LatentCache(Ramp(), lambda x: x[:1], tmp_path, name="minus").prepare()
     assert list(tmp_path.iterdir()) == []

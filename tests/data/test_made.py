@@ -72,7 +72,7 @@ def test_a_gallery_refuses_what_it_cannot_show() -> None:
     with pytest.raises(ValueError, match="unicorn"):
         GalleryImages(["a unicorn"])
     for prompts in ([], "a mug"):
-        with pytest.raises(ValueError, match="prompts: expected a list of one or more"):
+        with pytest.raises(ValueError, match="prompts: expected a list of at least one"):
             GalleryImages(prompts, count=4)
 
 
@@ -90,7 +90,7 @@ def test_samples_without_end_are_new_and_labeled_by_component() -> None:
     assert (source.classes, source.shape, len(x.unique(dim=0))) == (3, (2,), 300)
     assert TeacherSamples(mixture(labels=False)).draw(3, rng())[1] is None
     for ask in (len, lambda endless: endless.all(), lambda endless: endless.take(torch.tensor([0]))):
-        with pytest.raises(TypeError, match="has no end: draw from it, or give it a count"):
+        with pytest.raises(TypeError, match="has no end: use draw, or set count"):
             ask(source)
 
 

@@ -77,16 +77,16 @@ def test_shards_that_match_nothing_are_an_error(tmp_path) -> None:
     with pytest.raises(FileNotFoundError, match="the list of shards is empty"):
         WebDatasetShards([], 8)
     write_shard(tmp_path / "a.tar", {"a.txt": b""})
-    with pytest.raises(FileNotFoundError, match="the shards hold no pictures"):
+    with pytest.raises(FileNotFoundError, match="the shards contain no pictures"):
         WebDatasetShards(str(tmp_path / "a.tar"), 8)
 
 
 @pytest.mark.parametrize(
     ("members", "message"),
     [
-        ({"1.png": content(picture(1)), "1.cls": b"cat"}, r"a\.tar: 1\.cls holds no class number"),
-        ({"1.png": content(picture(1)), "1.json": b'{"label": 1.5}'}, r"1\.json holds no class number"),
-        ({"1.png": content(picture(1)), "1.json": b"{"}, r"1\.json holds no class number"),
+        ({"1.png": content(picture(1)), "1.cls": b"cat"}, r"a\.tar: 1\.cls contains no class number"),
+        ({"1.png": content(picture(1)), "1.json": b'{"label": 1.5}'}, r"1\.json contains no class number"),
+        ({"1.png": content(picture(1)), "1.json": b"{"}, r"1\.json contains no class number"),
         ({"1.png": content(picture(1)), "1.cls": b"-1"}, "1.png: its label is -1, and classes are 0, 1, 2"),
         ({"1.png": b"", "1.cls": b"1", "2.png": b""}, r"a\.tar: 2\.png has no label"),
     ],

@@ -53,7 +53,7 @@ def test_torchvision_reads_color(tmp_path, monkeypatch) -> None:
 
 
 def test_torchvision_says_what_is_not_there(tmp_path, mnist) -> None:
-    command = r"the files of MNIST are not there, .* torchvision\.datasets\.MNIST\(.*, download=True\)"
+    command = r"the files of MNIST are missing .* torchvision\.datasets\.MNIST\(.*, download=True\)"
     with pytest.raises(FileNotFoundError, match=command):
         TorchvisionImages("MNIST", tmp_path)
     for name in ("MINST", "ImageFolder", "wrap_dataset_for_transforms_v2"):

@@ -17,7 +17,7 @@ def test_shares() -> None:
 
 def test_accuracy() -> None:
     assert class_accuracy(torch.tensor([0, 1, 7, 7]), torch.tensor([0, 1, 1, 7])) == 0.75
-    with pytest.raises(ValueError, match="predictions for"):
+    with pytest.raises(ValueError, match="must have the same shape"):
         class_accuracy(torch.tensor([0, 1]), torch.tensor([0]))
 
 

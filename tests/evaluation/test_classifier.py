@@ -23,7 +23,7 @@ def fitted() -> PromptClassifier:
 
 def test_it_recognizes_pictures_that_it_has_not_seen(fitted: PromptClassifier) -> None:
     # 0.95 and 0.94 of eighty pictures, whose standard error is 0.025; guessing has one of 0.056 around 0.5.
-    assert min(fitted.accuracy, fitted.accuracy_spoilt) > 0.9
+    assert min(fitted.accuracy, fitted.accuracy_corrupted) > 0.9
     pictures, labels = GalleryImages(PROMPTS, 48, 16, seed=9).take(torch.arange(16))
     # At least thirteen of sixteen: guessing gets there in 1% of all tries.
     assert float((fitted.recognize(pictures.double()) == labels).double().mean()) > 0.8
@@ -68,7 +68,7 @@ def test_spoilt_pictures_keep_their_range_and_mean() -> None:
 
 @pytest.mark.parametrize("prompts", ["a red mug", ["a red mug"], ["a red mug", "a red mug"]])
 def test_it_needs_prompts_that_differ(prompts: list[str]) -> None:
-    with pytest.raises(ValueError, match="two or more that differ"):
+    with pytest.raises(ValueError, match="two or more different prompts"):
         PromptClassifier(prompts)
 
 

@@ -109,7 +109,7 @@ def test_errors() -> None:
         PCAFeatures()(x)
     with pytest.raises(RuntimeError, match="ClassifierFeatures must be fitted"):
         ClassifierFeatures()(x)
-    with pytest.raises(ValueError, match="one label a sample; use PCAFeatures"):
+    with pytest.raises(ValueError, match="one label per sample; use PCAFeatures"):
         ClassifierFeatures().fit(x)
     with pytest.raises(ValueError, match="at least two classes"):
         ClassifierFeatures().fit(x, torch.zeros(10, dtype=torch.long))

@@ -103,7 +103,7 @@ def test_what_cannot_be_compared_is_told(distance) -> None:
     x = torch.randn(5, 3, generator=rng())
     with pytest.raises(ValueError, match="at least 2 rows"):
         distance(x[:1], x)
-    with pytest.raises(ValueError, match="rows of 3 and of 2"):
+    with pytest.raises(ValueError, match="rows of 3 and 2"):
         distance(x, x[:, :2])
     with pytest.raises(ValueError, match="1 of 5 rows are not finite"):
         distance(x.clone().index_fill_(0, torch.tensor([2]), torch.nan), x)

@@ -77,7 +77,7 @@ def test_errors(tmp_path: Path, torchvision_state: dict[str, Tensor]) -> None:
     with pytest.raises(FileNotFoundError, match=r"no Inception-v3 checkpoint at nowhere\.pth"):
         InceptionFeatures("nowhere.pth")
     torch.save({"weight": torch.zeros(2)}, tmp_path / "other.pth")
-    with pytest.raises(ValueError, match=r"not a state dictionary of Inception-v3; it begins with \['weight'\]"):
+    with pytest.raises(ValueError, match=r"not a state dictionary of Inception-v3; its first keys are \['weight'\]"):
         InceptionFeatures(tmp_path / "other.pth")
     incomplete = {key: value for key, value in torchvision_state.items() if key != "Mixed_5b.branch1x1.conv.weight"}
     with pytest.raises(ValueError, match=r"do not fit Inception-v3: Missing key.*Mixed_5b\.branch1x1\.conv\.weight"):

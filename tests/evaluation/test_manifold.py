@@ -76,5 +76,5 @@ def test_errors() -> None:
         Manifold.of(x, 0)
     with pytest.raises(ValueError, match="at least 2 rows"):
         manifold_metrics(x[:1], x)
-    with pytest.raises(ValueError, match="rows of 2 and of 1"):
+    with pytest.raises(ValueError, match="rows of 2 and 1"):
         manifold_metrics(x[:, :1], x)

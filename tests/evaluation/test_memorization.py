@@ -23,7 +23,7 @@ def test_new_samples_are_about_as_far_as_data_are_from_each_other() -> None:
     assert 0 < metrics["unauthentic"] < 0.5
     # Two means of 500 distances each.
     near = Neighborhood.of(DATA)
-    error = math.sqrt(float(near.spacing.var() + near.look(samples)["nearest_distance"].var()) / 500)
+    error = math.sqrt(float(near.spacing.var() + near.metrics(samples)["nearest_distance"].var()) / 500)
     assert metrics["nearest_distance"] == pytest.approx(metrics["nearest_distance_data"], rel=0, abs=3 * error)
 
 
@@ -45,7 +45,7 @@ def test_by_hand() -> None:
     data = torch.tensor([[0.0], [1.0], [4.0]])
     near = Neighborhood.of(data)
     assert near.spacing.tolist() == [1.0, 1.0, 3.0]
-    found = near.look(torch.tensor([[0.2], [0.4], [2.8], [8.0]]))
+    found = near.metrics(torch.tensor([[0.2], [0.4], [2.8], [8.0]]))
     assert found["memorized"].tolist() == [1, 0, 0, 0]
     assert found["unauthentic"].tolist() == [1, 1, 1, 0]
     assert found["nearest_distance"].tolist() == pytest.approx([0.2, 0.4, 1.2, 4.0])
@@ -59,9 +59,9 @@ def test_a_point_that_the_data_hold_twice_can_be_copied() -> None:
 
 
 def test_errors() -> None:
-    with pytest.raises(ValueError, match="data: at least 2 rows"):
+    with pytest.raises(ValueError, match="data: expected at least 2 rows"):
         memorization_metrics(DATA, DATA[:1])
-    with pytest.raises(ValueError, match="rows of 4 and of 16"):
+    with pytest.raises(ValueError, match="rows of 4 and 16"):
         memorization_metrics(DATA[:, :, 0], DATA)
     with pytest.raises(ValueError, match=r"ratio must lie in \(0, 1\]"):
         memorization_metrics(DATA, DATA, ratio=0.0)

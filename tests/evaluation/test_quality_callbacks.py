@@ -12,7 +12,13 @@ from scoredistill.generators import Generator, ImageParticles
 from scoredistill.losses import SDS
 from scoredistill.teachers import GaussianMixture
 from scoredistill.training import ConditionDataModule, Distillation, Labels, PromptFile
-from scoredistill.training.callbacks.quality import MixtureQuality, SampleQuality, asked_texts, classes, draw_samples
+from scoredistill.training.callbacks.quality import (
+    MixtureQuality,
+    SampleQuality,
+    class_condition,
+    draw_samples,
+    evaluation_prompts,
+)
 from scoredistill.types import Batch, Sample
 
 MEANS = torch.tensor([[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0]], dtype=torch.float64)
@@ -90,13 +96,13 @@ def test_features_are_chosen_and_fitted_once() -> None:
     module, _ = distillation()
     callback, data = SampleQuality(8, resamples=0), Data(module.distiller.teacher, known=False)
     assert callback.evaluate(module, data, final=False) == {}
-    assert callback._known is None
+    assert callback._cached is None
     first = callback.evaluate(module, data, final=True)
-    assert callback._known is not None
-    report = callback._known[1]
+    assert callback._cached is not None
+    report = callback._cached[1]
     assert isinstance(report.extractor, PCAFeatures)
     assert callback.evaluate(module, data, final=True) == first
-    assert callback._known[1] is report
+    assert callback._cached[1] is report
     callback.interim = True
     assert callback.evaluate(module, data, final=False) == first
 
@@ -109,7 +115,8 @@ def test_figures_of_several_sets_are_their_means() -> None:
         single = SampleQuality(50, **settings).evaluate(module, data, final=True)
         several = SampleQuality(50, **settings, sets=3).evaluate(module, data, final=True)
         sets = [
-            draw_samples(module, 50, classes(even_labels(50, CLASSES.unique())), 20, 0, number) for number in range(3)
+            draw_samples(module, 50, class_condition(even_labels(50, CLASSES.unique())), 20, 0, number)
+            for number in range(3)
         ]
     known = SampleQuality(50, **settings)._report(module, data)
     each = [known(made, even_labels(50, CLASSES.unique()), 0)["frechet"] for made in sets]
@@ -139,13 +146,13 @@ def test_the_teacher_is_judged_too(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_what_cannot_be_judged_is_told() -> None:
     module, _ = distillation()
-    with pytest.raises(TypeError, match=r"real data to compare with: Images; there is ConditionDataModule"):
+    with pytest.raises(TypeError, match=r"real data to compare with, such as Images; got ConditionDataModule"):
         SampleQuality().evaluate(module, ConditionDataModule(), final=True)
     particles = Distillation(ImageParticles(MEANS), mixture(), SDS())
     with pytest.raises(TypeError, match="ImageParticles holds particles"):
         MixtureQuality(8).evaluate(particles, ConditionDataModule(), final=True)
     module.distiller.teacher = nn.Identity()  # type: ignore[assignment]
-    with pytest.raises(TypeError, match="needs a GaussianMixture teacher; there is Identity"):
+    with pytest.raises(TypeError, match="needs a GaussianMixture teacher, got Identity"):
         MixtureQuality().evaluate(module, ConditionDataModule(), final=True)
     for callback in (SampleQuality, MixtureQuality):
         with pytest.raises(ValueError, match="samples must be at least 4"):
@@ -189,13 +196,13 @@ def test_draws_depend_on_the_seed_alone() -> None:
 
 def test_text_students_are_looked_at_under_the_evaluations_prompts(tmp_path):
     (tmp_path / "prompts.txt").write_text("a\nb\n")
-    assert asked_texts(PromptFile(tmp_path / "prompts.txt", 2, evaluation_size=3), 5).prompt == (
+    assert evaluation_prompts(PromptFile(tmp_path / "prompts.txt", 2, evaluation_size=3), 5).prompt == (
         "a",
         "b",
         "a",
         "a",
         "b",
     )
-    assert asked_texts(ConditionDataModule("a"), 5).prompt == "a"
-    assert asked_texts(ConditionDataModule(), 5) is None
-    assert asked_texts(Labels(3, 2), 5) is None
+    assert evaluation_prompts(ConditionDataModule("a"), 5).prompt == "a"
+    assert evaluation_prompts(ConditionDataModule(), 5) is None
+    assert evaluation_prompts(Labels(3, 2), 5) is None

@@ -76,7 +76,7 @@ def test_one_sample_is_too_few() -> None:
     report = SampleReport(data, None, PCAFeatures().fit(data))
     with pytest.raises(ValueError, match="at least 2 rows"):
         report(data[:1], resamples=0)
-    with pytest.raises(ValueError, match="4 samples and 2 resamples; got 3 and 20"):
+    with pytest.raises(ValueError, match="4 samples and 2 resamples, got 3 and 20"):
         report(data[:3])
     with pytest.raises(ValueError, match="1 of 4 rows are not finite"):
         report(torch.cat([data[:3], torch.full((1, 3), torch.nan)]))

@@ -30,7 +30,7 @@ def test_on_a_line_it_matches_in_order() -> None:
 
 
 def test_errors() -> None:
-    with pytest.raises(ValueError, match="sets of 3 and 2 points"):
+    with pytest.raises(ValueError, match="equally many points, got 3 and 2"):
         wasserstein2(torch.zeros(3, 2), torch.zeros(2, 2))
-    with pytest.raises(ValueError, match="rows of 2 and of 1"):
+    with pytest.raises(ValueError, match="rows of 2 and 1"):
         wasserstein2(torch.zeros(3, 2), torch.zeros(3, 1))

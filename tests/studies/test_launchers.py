@@ -2,16 +2,21 @@
 
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from scoredistill.studies.launchers import Job, LocalProcesses, Ray, Slurm, local
+from scoredistill.studies.launchers import Entry, Job, LocalProcesses, Ray, Slurm, local
 from scoredistill.studies.launchers.launcher import LOG
 
 
-def job(folder: Path, *words: str) -> Job:
-    return Job(folder / "run", "key", list(words), folder)
+def unused(arguments: Sequence[str]) -> int:
+    raise AssertionError("it is not executed here")
+
+
+def job(folder: Path, *words: str, entry: Entry = unused) -> Job:
+    return Job(folder / "run", "key", list(words), folder, entry)
 
 
 @pytest.mark.parametrize(
@@ -56,11 +61,10 @@ def test_a_fork_writes_into_its_own_log(tmp_path, monkeypatch, capfd):
         return 7
 
     monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
-    monkeypatch.setattr("scoredistill.cli.study_worker.main", main)
     with (tmp_path / "held.txt").open("w") as held:
         held.write("not yet written")
         monkeypatch.setattr(sys, "stdout", held)
-        assert ended(LocalProcesses(1).launch(job(tmp_path, "--a", "b c"), 0)) == 7
+        assert ended(LocalProcesses(1).launch(job(tmp_path, "--a", "b c", entry=main), 0)) == 7
     assert (tmp_path / "run" / LOG).read_text() == "$ scoredistill fit --a 'b c'\nout\nerr\n"
     assert (tmp_path / "held.txt").read_text() == "not yet written"
     assert capfd.readouterr().out == ""
@@ -76,9 +80,8 @@ def test_one_that_does_not_stop_is_killed(tmp_path, monkeypatch):
         time.sleep(60)
 
     monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
-    monkeypatch.setattr("scoredistill.cli.study_worker.main", main)
     monkeypatch.setattr(local, "GRACE", 0.2)
-    launched = LocalProcesses(1).launch(job(tmp_path), 0)
+    launched = LocalProcesses(1).launch(job(tmp_path, entry=main), 0)
     log = tmp_path / "run" / LOG
     while "deaf" not in log.read_text():
         time.sleep(0.01)

@@ -31,7 +31,7 @@ def test_a_table_on_a_terminal(runs):
     text = io.StringIO()
     console = Console(file=text, force_terminal=True, width=100)
     with Display(2, console) as display:
-        display.look(runs)
+        display.update(runs)
     said = text.getvalue()
     for words in ("2 of 4 runs", "seed 1", "done", "failed", "40/300", "left"):
         assert words in said
@@ -41,8 +41,8 @@ def test_a_line_for_each_ended_run_elsewhere(runs):
     text = io.StringIO()
     display = Display(2, Console(file=text, width=40))
     runs.append(Run(Cell("b", {}, []), 2, runs[0].folder, state="done"))  # by an earlier command
-    display.look(runs)
-    display.look(runs)
+    display.update(runs)
+    display.update(runs)
     assert text.getvalue().splitlines() == [
         "2/5 a seed 0 done (1 min 15 s)",
         "3/5 b seed 0 failed: [red]the gradient is not finite (2 s)",

@@ -90,7 +90,7 @@ def study(tmp_path, monkeypatch):
 def made(study: Study, folder: Path) -> Runner:
     cells = [Cell(f"a={value}", {"a": value}, [], key=value) for value in "xy"]
     finished = lambda place, key: "0" if (place / "done").exists() else None  # noqa: E731
-    return Runner(study, cells, folder, finished, lambda runs: None)
+    return Runner(study, cells, folder, lambda arguments: 0, finished, lambda runs: None)
 
 
 def states(folder: Path) -> dict[str, str]:
@@ -130,7 +130,7 @@ def test_a_run_that_cannot_be_started_has_failed(study, tmp_path):
     launcher.refused = {"x seed 0"}
     runner, text = made(study, tmp_path), io.StringIO()
     runner.run(launcher)
-    Display(1, Console(file=text)).look(runner.runs)
+    Display(1, Console(file=text)).update(runner.runs)
     assert "x seed 0 failed: too many jobs (0 s)" in text.getvalue()  # a failure of now, not of an earlier command
     assert launcher.started == ["x seed 1", "y seed 0", "y seed 1"]
     assert StudyRecord.read(tmp_path).runs[0].message == "too many jobs"

@@ -99,7 +99,7 @@ def test_differences_without_a_spread():
     assert (same.mean, same.effect, same.p) == (0.0, None, 1.0)
     single = paired([2.0], [1.0])
     assert (single.mean, single.p, single.effect, single.low) == (1.0, None, None, None)
-    with pytest.raises(ValueError, match="as many values"):
+    with pytest.raises(ValueError, match="needs pairs of values"):
         paired([1.0], [1.0, 2.0])
 
 

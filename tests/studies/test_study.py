@@ -86,8 +86,8 @@ def test_axes_that_end_alike_keep_their_whole_names(write):
         (("recipe: points.yaml", ""), "needs `recipe:`"),
         (("seeds: 2", "seed: 2"), "a study has no key 'seed'. Did you mean 'seeds'?"),
         (("seeds: 2", "trainer: {max_steps: 2}"), "Settings of its runs belong under options"),
-        (("seeds: 2", "seeds: [1, 1]"), "seeds: one stands there twice"),
-        (("seeds: 2", "seeds: three"), "seeds: expected a number of seeds, or a list of them, got 'three'"),
+        (("seeds: 2", "seeds: [1, 1]"), "seeds: one is listed twice"),
+        (("seeds: 2", "seeds: three"), "seeds: expected the number of seeds, or a list of them, got 'three'"),
         (("seeds: 2", "seeds: 0"), "seeds: expected"),
         (("seeds: 2", "seeds: true"), "seeds: expected"),
         (("seeds: 2", "seeds: [0, true]"), "seeds: expected"),
@@ -95,14 +95,14 @@ def test_axes_that_end_alike_keep_their_whole_names(write):
         (("{objective: VSD, ", "{objective: VDS, "), "the axis objective has no value 'VDS'. Did you mean 'VSD'"),
         (("scale: 7.5}]", "scale: 8}]"), "leave_out: the axis model.guidance.scale has no value '8'"),
         (("[{objective: SDS, scale: 7.5}]", "[{objective: VSD}]"), "leave_out leaves out the baseline"),
-        (("[1, 7.5]", "[]"), "axes.model.guidance.scale: needs a list of values, or names"),
-        (("[1, 7.5]", "[7.5, 7.5]"), "'7.5' stands there twice"),
+        (("[1, 7.5]", "[]"), "axes.model.guidance.scale: expected a list of values, or names"),
+        (("[1, 7.5]", "[7.5, 7.5]"), "'7.5' is listed twice"),
         (("{model.loss: SDS}", "3"), "axes.objective.SDS: expected dotted keys with values"),
         (
             ("trainer.max_steps: 5", "seed_everything: 5"),
-            "options: seed_everything is the study's own: set the study's seeds",
+            "options: seed_everything cannot be set per run, the study sets it: use the study's key seeds",
         ),
-        (("trainer.max_steps: 5", "output: out"), "output is the study's own"),
+        (("trainer.max_steps: 5", "output: out"), "output cannot be set per run, the study sets it"),
         (("launcher: {", "launcher: [{"), "is not YAML"),
         (("launcher: {class_path: LocalProcesses, init_args: {processes: 1}}", "launcher: 3"), "launcher: expected"),
     ],
@@ -131,12 +131,12 @@ def test_words_that_yaml_may_read_as_something_else_are_names(write, words):
 def test_two_cells_never_share_a_folder(write, names):
     values = ", ".join(f"{name}: {{model.loss: SDS}}" for name in names)
     text = f"recipe: points.yaml\naxes: {{objective: {{{values}}}}}\n"
-    with pytest.raises(StudyError, match="two cells would be in one folder"):
+    with pytest.raises(StudyError, match="two cells would share one folder"):
         cells_of(read_study(write(text)))
 
 
 def test_a_file_that_is_not_there_or_is_none(write, tmp_path):
     with pytest.raises(StudyError, match="neither a file nor a shipped recipe"):
         read_study(tmp_path / "nowhere.yaml")
-    with pytest.raises(StudyError, match="is no study"):
+    with pytest.raises(StudyError, match="not a study"):
         read_study(write("- a\n"))

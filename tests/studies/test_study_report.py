@@ -116,7 +116,7 @@ def test_the_page_needs_nothing_and_trusts_nobody(study):
     for said in (
         "What is missing",
         "the gradient is not finite",
-        "While training",
+        "Learning curves",
         "Cost of a run",
         "scoredistill 1.2",
     ):
@@ -148,7 +148,7 @@ def test_a_record_that_is_none_is_an_error(tmp_path):
     with pytest.raises(OSError, match=r"study\.json"):
         write_report(tmp_path)
     (tmp_path / "study.json").write_text(json.dumps({"name": "x"}))
-    with pytest.raises(ValueError, match="is no record of a study"):
+    with pytest.raises(ValueError, match="is not a record of a study"):
         write_report(tmp_path)
     assert not (tmp_path / "report.html").exists()
 
@@ -240,7 +240,7 @@ def test_what_the_seeds_cannot_show_is_said_with_the_seeds_that_were_compared(tm
     write_report(study)
     text = (study / "report.md").read_text()
     assert (
-        "With 2 seeds no single p can be below 0.5, and none below .05 once corrected: look at sizes; 6 seeds" in text
+        "With 2 seeds no single p can be below 0.5, and no corrected p below .05: compare sizes, or run 6 seeds" in text
     )
     assert "With 6 seeds" not in text
 

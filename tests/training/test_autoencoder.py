@@ -68,7 +68,7 @@ def test_what_cannot_be_trained_is_an_error() -> None:
         made(kl_weight=-1)
     with pytest.raises(ValueError, match="an autoencoder is trained on data"):
         made().training_step(Batch(size=2), 0)
-    with pytest.raises(ValueError, match="only pictures can be reconstructed"):
+    with pytest.raises(ValueError, match="only real pictures can be reconstructed"):
         made().eval_generator(Batch(size=2))
     with pytest.raises(TypeError, match="ReconstructionQuality needs Images"):
         ReconstructionQuality().evaluate(made(), ConditionDataModule(), final=True)

@@ -8,11 +8,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from scoredistill.evaluation import mode_statistics
 from scoredistill.generators import ImageParticles
 from scoredistill.losses import SDS
 from scoredistill.teachers import Empirical, GaussianMixture
 from scoredistill.training import ConditionDataModule, Distillation
-from scoredistill.training.callbacks import ModeStatistics, ParticleGrid, Summary, merge_metrics, mode_statistics
+from scoredistill.training.callbacks import ModeStatistics, ParticleGrid, Summary, merge_metrics
 from scoredistill.training.callbacks.evaluation import EvaluationError
 from scoredistill.training.callbacks.pictures import scatter_picture
 

@@ -129,7 +129,7 @@ def test_a_teachers_step_is_the_mean_too(tmp_path: Path, monkeypatch) -> None:
 
 
 def test_only_distillations_are_sharded(tmp_path: Path) -> None:
-    with pytest.raises(AssertionError, match="FSDP2 is not known here; choose ddp\n"):
+    with pytest.raises(AssertionError, match="FSDP2 is not supported; choose ddp\n"):
         train(teacher, tmp_path, 2, "fsdp2")
 
 
@@ -172,7 +172,7 @@ def test_a_sharded_run_goes_on_with_other_numbers_of_processes(tmp_path: Path) -
 def test_other_strategies_are_refused() -> None:
     """They would leave the processes' gradients apart."""
     module, sharded = student()[0], ModelParallelStrategy()
-    with pytest.raises(ValueError, match="ModelParallelStrategy is not known here; choose ddp, split_particles or"):
+    with pytest.raises(ValueError, match="ModelParallelStrategy is not supported; choose ddp, split_particles or"):
         TrainingModule.setup(
             SimpleNamespace(trainer=SimpleNamespace(strategy=sharded), strategies=module.strategies), "fit"
         )

@@ -58,7 +58,7 @@ def test_a_trained_teacher_knows_the_score_and_can_be_loaded() -> None:
 def test_without_an_average_the_network_itself_is_the_teacher() -> None:
     model = made(ema=None)
     fit(model, 2, data=data())
-    assert model.trained is model.denoiser
+    assert model.trained is model.network
 
 
 @pytest.mark.usefixtures("_here")

@@ -249,7 +249,7 @@ def test_a_checkpoint_is_plain_tensors_without_the_teacher(tmp_path: Path) -> No
 
 def test_a_checkpoint_of_another_loss_is_refused_by_name(tmp_path: Path) -> None:
     path = saved(tmp_path / "run.ckpt", SDS(), 2, 4)
-    with pytest.raises(ValueError, match=r"does not fit the recipe: distiller\.loss\.critic\.\S+ is not there in the"):
+    with pytest.raises(ValueError, match=r"does not fit the recipe: distiller\.loss\.critic\.\S+ is missing in the"):
         fit(module(VSD(mlp_critic()), particles(8, per_step=3)), 4, resume=path)
     with pytest.raises(ValueError, match=r"distiller\.generator\.values is torch\.Size\(\[8, 2\]\) in the checkpoint"):
         fit(module(SDS(), particles(5)), 4, resume=path)

@@ -96,5 +96,5 @@ def test_what_cannot_be_judged_is_told(callback: PromptFidelity) -> None:
         callback.evaluate(module, ConditionDataModule(), final=True)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="add the prompt 'a rocket' to candidates"):
         callback.evaluate(Distillation(nerf(1), Gallery(), SDS()), PromptAndCameras("a rocket"), final=True)
-    with pytest.raises(ValueError, match="candidates: need a list of two"):
+    with pytest.raises(ValueError, match="candidates: expected a list of two"):
         PromptFidelity(["a rocket"])

@@ -52,7 +52,7 @@ def test_what_is_no_file_of_prompts_is_an_error(tmp_path, file) -> None:
         PromptFile(tmp_path / "nowhere", 4)
     with pytest.raises(ValueError, match="size must be at least 1, got 0"):
         PromptFile(file, 0)
-    for content, message in ((b"\n \n", "holds no prompt; write one a line"), (b"\xff", "is not UTF-8")):
+    for content, message in ((b"\n \n", "has no prompt; write one per line"), (b"\xff", "is not UTF-8")):
         file.write_bytes(content)
         with pytest.raises(ValueError, match=message):
             PromptFile(file, 4)

@@ -69,7 +69,7 @@ def test_the_error_is_the_unets_on_the_noised_latents():
     rng = torch.Generator().manual_seed(1)
     torch.rand(8, generator=rng)  # which captions are dropped
     assert torch.equal(t, 0.001 + 0.999 * torch.rand(8, generator=rng))
-    tiny = model.model
+    tiny = model.network
     x = tiny.codec.vae.encode(batch.data).latent_dist.mean * tiny.codec.vae.config.scaling_factor
     epsilon = torch.randn(x.shape, generator=rng)
     alpha, sigma = (each[:, None, None, None] for each in (tiny.schedule.alpha(t), tiny.schedule.sigma(t)))
@@ -133,7 +133,7 @@ def test_checkpoints_leave_the_autoencoder_out():
     checkpoint = {"state_dict": model.state_dict()}
     model.on_save_checkpoint(checkpoint)
     assert not any("codec" in key for key in checkpoint["state_dict"])
-    assert {key.split(".")[0] for key in checkpoint["state_dict"]} == {"model", "average"}
+    assert {key.split(".")[0] for key in checkpoint["state_dict"]} == {"network", "average"}
     other = made()
     other.on_load_checkpoint(checkpoint)
 
@@ -146,11 +146,11 @@ def test_what_cannot_be_trained_is_an_error():
         made(text_dropout=2)
     with pytest.raises(ValueError, match=r"unet\.in_channels: this follows from the other settings; leave it out"):
         TextToImageTraining("ae", UNET | {"in_channels": 4}, TEXT, PROMPTS)
-    with pytest.raises(ValueError, match=r"trained on pictures with captions: Images with labels: text"):
+    with pytest.raises(ValueError, match=r"trained on pictures with captions: use Images with condition_on: text"):
         made().error(Batch(size=2), torch.Generator())
     with pytest.raises(ValueError, match=r"no trained pipeline in nowhere: scoredistill fit --config sd.yaml"):
         DiffusersTeacher("nowhere", trained_by="sd.yaml")
-    with pytest.raises(ValueError, match="prompts: need a list of two or more"):
+    with pytest.raises(ValueError, match="prompts: expected a list of two or more"):
         PromptSamples(["a tree"])
 
 

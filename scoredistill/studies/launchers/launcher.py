@@ -1,4 +1,4 @@
-"""A launcher: what starts the runs of a study, and says when they have ended."""
+"""The launcher interface: starting the runs of a study and reporting when they end."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import shlex
 import subprocess
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,10 +15,13 @@ from pathlib import Path
 from scoredistill.processes import BOUND
 
 LOG = "log.txt"
-"""What a run prints, beside its folder."""
+"""Log file with the output of a run, next to its run folders."""
 PROMPT = "$ scoredistill fit "
-"""How each attempt at a run begins in its log, with the options after it."""
-MODULE = "scoredistill.cli.study_worker"
+"""First words of each attempt in the log, followed by its options."""
+
+Entry = Callable[[Sequence[str]], int]
+"""A function that executes one run, called with `Job.arguments`, and returns its exit code. Its module does the same
+when it is executed as a script (`python -m`)."""
 
 
 @dataclass(frozen=True)
@@ -27,37 +30,44 @@ class Job:
 
     Args:
         folder: parent of its run folder, absolute.
-        key: of what is asked for.
+        key: identifies the resolved recipe and seed.
         words: the options of `fit`.
-        directory: the working directory, to which relative paths in recipes refer.
-        environment: variables that are set for it.
+        directory: the working directory, which relative paths in recipes refer to.
+        entry: executes the run in its process.
+        environment: environment variables added for the run.
     """
 
     folder: Path
     key: str
     words: Sequence[str]
     directory: Path
+    entry: Entry
     environment: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def arguments(self) -> list[str]:
+        """What `entry` is called with: the folder, the key and the options of `fit`."""
+        return [str(self.folder), self.key, *self.words]
+
     def start(self) -> subprocess.Popen[bytes]:
-        """Start it in a process of its own, which ends when this one does."""
+        """Start the run in a separate process, which ends when this one does."""
         with self.log() as log:
             return subprocess.Popen(
-                [sys.executable, "-P", "-m", MODULE, str(self.folder), self.key, *self.words],
+                [sys.executable, "-P", "-m", self.entry.__module__, *self.arguments],
                 cwd=self.directory,
                 env={**os.environ, BOUND: "1", **self.environment},
-                stdin=subprocess.PIPE,  # never written to: its end tells the process that this one has ended
+                stdin=subprocess.PIPE,  # never written to; the process detects by its end that this one has ended
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                start_new_session=True,  # Ctrl-C reaches this process alone, which then tells its runs
+                start_new_session=True,  # Ctrl-C reaches this process only, which then stops its runs
             )
 
     @contextmanager
     def log(self) -> Iterator[int]:
-        """Its log, open for what a new attempt says.
+        """The file descriptor of the log, opened for a new attempt.
 
         Raises:
-            OSError: if it cannot be written.
+            OSError: if the log cannot be written.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         with (self.folder / LOG).open("ab", buffering=0) as file:
@@ -65,7 +75,7 @@ class Job:
             yield file.fileno()
 
     def run(self) -> int:
-        """Start it and wait: its exit code. The same for all launchers, wherever it is called."""
+        """Start the run, wait for it and return its exit code; called on the machine that executes it."""
         return self.start().wait()
 
 
@@ -74,34 +84,34 @@ class Launched(ABC):
 
     @abstractmethod
     def code(self) -> int | None:
-        """Its exit code; None while it runs.
+        """The exit code; None while it runs.
 
         Raises:
-            RuntimeError: if what it ran on was lost.
+            RuntimeError: if the machine or worker it ran on was lost.
         """
 
     @abstractmethod
     def stop(self) -> None:
-        """Tell it to end; `code` says when it has."""
+        """Request its end; `code` returns a number once it has ended."""
 
 
 class Launcher(ABC):
     """Starts runs. A subclass implements `launch`."""
 
     slots: int
-    """How many runs are under way at most."""
+    """Largest number of concurrent runs."""
 
     @abstractmethod
     def launch(self, job: Job, slot: int) -> Launched:
-        """Start a run, or ask for it to be started.
+        """Start a run, or submit it.
 
         Args:
             job: the run.
-            slot: which of the slots it takes, from 0 on.
+            slot: index of the slot it occupies, from 0 on.
 
         Raises:
             OSError, RuntimeError: if it cannot be started.
         """
 
-    def close(self) -> None:  # noqa: B027  # most have nothing to give back
-        """Give back what was taken for launching."""
+    def close(self) -> None:  # noqa: B027  # most launchers hold no resources
+        """Release the launcher's resources."""

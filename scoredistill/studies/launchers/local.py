@@ -1,4 +1,4 @@
-"""Runs as processes of this machine."""
+"""Runs as processes on this machine."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from scoredistill.studies.launchers.fork import Fork
 from scoredistill.studies.launchers.launcher import Job, Launched, Launcher
 
 GRACE = 30.0
-"""Seconds in which a process that was told to end may write what it has to."""
+"""Seconds between SIGTERM and SIGKILL, in which a process may save its state."""
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 
 class LocalProcesses(Launcher):
     """Processes on this machine, side by side.
 
-    On a CPU they are forks of this process, for to import torch and Lightning takes longer than a small run. CUDA does
-    not survive a fork, and a Mac's frameworks forbid it: there each is started anew.
+    On a CPU they are forks of this process, because importing torch and Lightning takes longer than a small run. With
+    CUDA, which does not survive a fork, and on macOS, whose frameworks forbid it, each process is started anew.
 
     Args:
-        processes: how many at a time, >= 1; null: one for each GPU, or where there is none for each `threads` cores.
-        threads: of each process, >= 1: threads that wait for a busy core cost more than they bring.
+        processes: number of concurrent processes, >= 1; None: one per GPU, or without GPUs one per `threads` cores.
+        threads: number of threads per process, >= 1; more threads than free cores slow each other down.
 
-    The GPUs are shared out among the processes; CUDA_VISIBLE_DEVICES says which there are.
+    The visible GPUs (CUDA_VISIBLE_DEVICES) are divided among the processes.
     """
 
     def __init__(self, processes: int | None = None, threads: int = 1) -> None:
@@ -45,23 +45,24 @@ class LocalProcesses(Launcher):
         if not self.devices and hasattr(os, "fork") and sys.platform != "darwin":
             return _Process(Fork(replace(job, environment=environment), self.threads))
         if self.devices:
-            mine = self.devices[slot :: self.slots] or [self.devices[slot % len(self.devices)]]
-            environment[VISIBLE] = ",".join(mine)
+            devices = self.devices[slot :: self.slots] or [self.devices[slot % len(self.devices)]]
+            environment[VISIBLE] = ",".join(devices)
         return _Process(replace(job, environment=environment).start())
 
 
 def _devices(count: int) -> list[str]:
-    """What each GPU is called."""
-    named = os.environ.get(VISIBLE)
-    return (named.split(",") if named else [str(number) for number in range(count)])[:count]
+    """The GPUs' names in CUDA_VISIBLE_DEVICES."""
+    visible = os.environ.get(VISIBLE)
+    return (visible.split(",") if visible else [str(number) for number in range(count)])[:count]
 
 
 class _Process(Launched):
     def __init__(self, process: subprocess.Popen[bytes] | Fork) -> None:
-        self.process, self._late = process, math.inf
+        self.process = process
+        self._deadline = math.inf
 
     def code(self) -> int | None:
-        if time.monotonic() > self._late:
+        if time.monotonic() > self._deadline:
             self.process.send_signal(signal.SIGKILL)
         code = self.process.poll()
         if code is not None and self.process.stdin is not None:
@@ -70,4 +71,4 @@ class _Process(Launched):
 
     def stop(self) -> None:
         self.process.send_signal(signal.SIGTERM)
-        self._late = time.monotonic() + GRACE
+        self._deadline = time.monotonic() + GRACE

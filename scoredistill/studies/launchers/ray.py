@@ -1,4 +1,4 @@
-"""Runs as tasks of a Ray cluster, or of a local one."""
+"""Runs as Ray tasks."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from scoredistill.studies.launchers.launcher import Job, Launched, Launcher
 
 
 class Ray(Launcher):
-    """Tasks of Ray, each of which runs a process. All machines have to see the study's folder under the same path.
+    """Ray tasks, one process each. All machines must see the study's folder under the same path.
 
     Args:
-        address: of a cluster, `auto` for the one of this machine; null: a local one, which ends with the study.
-        cpus: CPUs of a run, > 0, which is its number of threads too.
-        gpus: GPUs of a run, >= 0; a share of one is possible.
+        address: address of a cluster, `auto` for this machine's; None: a local cluster, which ends with the study.
+        cpus: CPUs per run, > 0, also its number of threads.
+        gpus: GPUs per run, >= 0; fractions are allowed.
 
     Raises:
         ImportError: if Ray is not installed.
@@ -28,7 +28,7 @@ class Ray(Launcher):
         try:
             import ray
         except ImportError as error:
-            raise ImportError("Ray is not installed: install scoredistill[ray]") from error
+            raise ImportError("launcher Ray needs Ray: install scoredistill[ray]") from error
         self._ray: Any = ray
         ray.init(address=address, include_dashboard=False, log_to_driver=False, configure_logging=False)
         self.slots = max(1, int(ray.cluster_resources().get("CPU", 1) // cpus))
@@ -57,4 +57,4 @@ class _Task(Launched):
             raise RuntimeError(" ".join(str(error).split())) from error
 
     def stop(self) -> None:
-        self.ray.cancel(self.reference, force=True)  # its process ends with the worker
+        self.ray.cancel(self.reference, force=True)  # the run's process ends with the worker

@@ -1,4 +1,4 @@
-"""Runs as jobs of Slurm, by submitit."""
+"""Runs as Slurm jobs, submitted through submitit."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from scoredistill.studies.launchers.launcher import Job, Launched, Launcher
 
 
 class Slurm(Launcher):
-    """Jobs of Slurm, each of which runs a process. All machines have to see the study's folder under the same path.
+    """Slurm jobs, one process each. All machines must see the study's folder under the same path.
 
     Args:
-        partition: of the cluster; null: its default.
-        minutes: that a run may take, >= 1.
-        cpus: of a run, >= 1.
-        gpus: of a run, >= 0.
-        memory: of a run in GB, >= 1; null: the cluster's default.
-        jobs: how many are in the queue at most, >= 1.
-        parameters: further ones, by their names in sbatch: `{account: ..., constraint: ...}`.
-        cluster: slurm, or local for submitit's processes on this machine.
-        folder: for submitit's own files.
+        partition: partition of the cluster; None: its default.
+        minutes: time limit per run, >= 1.
+        cpus: CPUs per run, >= 1.
+        gpus: GPUs per run, >= 0.
+        memory: memory per run in GB, >= 1; None: the cluster's default.
+        jobs: largest number of jobs in the queue, >= 1.
+        parameters: further options under their sbatch names: `{account: ..., constraint: ...}`.
+        cluster: slurm, or local for processes on this machine, started by submitit.
+        folder: folder of submitit's files.
 
     Raises:
         ImportError: if submitit is not installed.
@@ -47,19 +47,26 @@ class Slurm(Launcher):
         try:
             import submitit
         except ImportError as error:
-            raise ImportError("submitit is not installed: install scoredistill[slurm]") from error
-        self.slots, self._refused = jobs, submitit.core.utils.FailedJobError
+            raise ImportError("launcher Slurm needs submitit: install scoredistill[slurm]") from error
+        self.slots = jobs
+        self._refused = submitit.core.utils.FailedJobError
         self._executor: Any = submitit.AutoExecutor(folder=Path(folder), cluster=cluster)
-        given: dict[str, Any] = {"timeout_min": minutes, "cpus_per_task": cpus, "gpus_per_node": gpus, "mem_gb": memory}
-        given |= {"slurm_partition": partition, "slurm_additional_parameters": dict(parameters or {}) or None}
-        self._executor.update_parameters(**{key: value for key, value in given.items() if value is not None})
+        settings: dict[str, Any] = {
+            "timeout_min": minutes,
+            "cpus_per_task": cpus,
+            "gpus_per_node": gpus,
+            "mem_gb": memory,
+            "slurm_partition": partition,
+            "slurm_additional_parameters": dict(parameters or {}) or None,
+        }
+        self._executor.update_parameters(**{key: value for key, value in settings.items() if value is not None})
         self._environment = {"OMP_NUM_THREADS": str(cpus)}
 
     def launch(self, job: Job, slot: int) -> Launched:
         bound = replace(job, environment={**self._environment, **job.environment})
         try:
             return _Submitted(self._executor.submit(bound.run))
-        except self._refused as error:  # by sbatch: too many jobs, or an account that it does not know
+        except self._refused as error:  # sbatch rejects the job: too many jobs, or an unknown account
             raise RuntimeError(" ".join(str(error).split())[-500:]) from error
 
 
@@ -68,7 +75,7 @@ class _Submitted(Launched):
         self.job, self.stopped = job, False
 
     def code(self) -> int | None:
-        if self.stopped:  # Slurm may take a minute to say so
+        if self.stopped:  # Slurm may report it a minute later
             return -signal.SIGTERM
         if not self.job.done():
             return None

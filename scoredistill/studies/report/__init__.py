@@ -1,4 +1,4 @@
-"""The report of a study: a page that opens offline, and the same as Markdown and CSV."""
+"""The report of a study: a self-contained HTML page, Markdown and CSV files."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ def write_report(folder: str | Path) -> Path:
     """Write report.html, report.md, summary.csv, comparisons.csv and results.csv into a study's folder.
 
     Args:
-        folder: of the study, finished or not.
+        folder: the study's folder; the study may be unfinished.
 
     Returns:
-        The page.
+        Path of the HTML page.
 
     Raises:
-        OSError: if there is no study, or the folder cannot be written.
-        ValueError: if its record cannot be read.
+        OSError: if the folder has no study, or cannot be written.
+        ValueError: if the record is invalid.
     """
     content = Content.of(folder)
     path = Path(folder) / "report.html"

@@ -1,4 +1,4 @@
-"""What a report says, however it is written."""
+"""The content of a report, shared by its formats."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ COSTS = {
 
 
 @dataclass(frozen=True)
-class Shows:
-    """Which statistics a report has; one or two seeds are too few for some.
+class Available:
+    """Which statistics a report contains; some need more than one or two seeds.
 
     Args:
         errors: standard errors of means.
-        intervals: of means.
-        differences: between cells.
-        difference_intervals: of those.
+        intervals: intervals of means.
+        differences: differences between cells.
+        difference_intervals: intervals of the differences.
         effects: paired effect sizes.
         tests: p-values.
     """
@@ -47,9 +47,9 @@ class Content:
     """A study's results with their statistics.
 
     Args:
-        results: of the study.
-        rows: every figure of every cell.
-        comparisons: every figure of every cell against its baseline.
+        results: results of the study.
+        rows: every metric of every cell.
+        comparisons: every metric of every cell compared with its baseline.
     """
 
     results: Results
@@ -58,17 +58,17 @@ class Content:
 
     @classmethod
     def of(cls, folder: str | Path) -> Content:
-        """Read and compute.
+        """Read a study's results and compute their statistics.
 
         Raises:
-            OSError: if there is no study in the folder.
-            ValueError: if its record cannot be read.
+            OSError: if the folder has no study.
+            ValueError: if the record is invalid.
         """
         results = Results(folder)
         return cls(results, rows_of(results), comparisons_of(results))
 
     def row(self, cell: str, metric: str) -> Row:
-        """One of the rows."""
+        """The row of a cell and a metric."""
         return next(row for row in self.rows if (row.cell, row.metric) == (cell, metric))
 
     def compared(self, cell: str, metric: str) -> list[Comparison]:
@@ -77,22 +77,22 @@ class Content:
 
     @cached_property
     def costs(self) -> dict[str, dict[str, float]]:
-        """By cell, means over its finished runs of what they cost."""
-        found = {}
+        """Mean costs over the finished runs of each cell."""
+        costs = {}
         for cell in self.results.cells:
             known = self.results.costs(cell)
             names = [name for name in COSTS if any(name in cost for cost in known)]
-            found[cell] = {name: fmean(cost[name] for cost in known if name in cost) for name in names}
-        return found
+            costs[cell] = {name: fmean(cost[name] for cost in known if name in cost) for name in names}
+        return costs
 
     @property
     def tested(self) -> int:
-        """How many p-values the correction is for."""
+        """Number of p-values that are corrected together."""
         return sum(each.p is not None for each in self.comparisons)
 
     @property
     def state(self) -> str:
-        """How many runs there are."""
+        """Number of finished and failed runs, as text."""
         runs = self.results.record.runs
         words = [f"{sum(run.state == 'done' for run in runs)} of {len(runs)} runs"]
         failed = sum(run.state == "failed" for run in runs)
@@ -100,16 +100,16 @@ class Content:
 
     @property
     def command(self) -> str:
-        """What makes the study again."""
+        """The command that repeats the study."""
         source, folder = self.results.record.source, str(self.results.folder)
         return shlex.join(["scoredistill", "ablate", source, "--output", folder])
 
     @cached_property
-    def shows(self) -> Shows:
-        """Which statistics there are."""
+    def available(self) -> Available:
+        """Which statistics the tables contain."""
         means = [row.mean for row in self.rows if row.mean is not None]
         differences = [each.difference for each in self.comparisons if each.difference is not None]
-        return Shows(
+        return Available(
             errors=any(mean.error is not None for mean in means),
             intervals=any(mean.low is not None for mean in means),
             differences=bool(differences),
@@ -119,7 +119,7 @@ class Content:
         )
 
     def notes(self) -> list[str]:
-        """How to read the metrics; only statistics that the tables have are explained."""
+        """Explanations of the statistics that the tables contain."""
         notes = [note for note in (self._about_means(), self._about_comparisons(), self._about_tests()) if note]
         return notes or ["No run has finished: there are no metrics."]
 
@@ -127,53 +127,53 @@ class Content:
         seeds = max((row.mean.n for row in self.rows if row.mean is not None), default=0)
         if seeds == 0:
             return ""
-        if not self.shows.errors:
+        if not self.available.errors:
             return "One seed: there are neither standard errors nor intervals."
-        said = "Means over seeds ± their standard errors."
-        if not self.shows.intervals:
-            return f"{said} Fewer than three seeds: there are no intervals."
+        means = "Means over seeds ± their standard errors."
+        if not self.available.intervals:
+            return f"{means} Fewer than three seeds: there are no intervals."
         return (
-            f"{said} The intervals are 95% bootstrap intervals (expanded percentiles). With {seeds} seeds such an "
-            f"interval holds the true center at most {1 - 2.0 ** (1 - seeds):.0%} of the time, because it cannot leave "
-            "the seeds' own range."
+            f"{means} The intervals are 95% bootstrap intervals (expanded percentiles). With {seeds} seeds such an "
+            f"interval contains the true center at most {1 - 2.0 ** (1 - seeds):.0%} of the time, because it cannot "
+            "exceed the range of the seeds."
         )
 
     def _about_comparisons(self) -> str:
-        if not self.shows.differences:
+        if not self.available.differences:
             return ""
-        said = [
-            "A cell is compared with the one that has the baseline's value on one axis and is the same otherwise, seed "
-            "by seed."
+        sentences = [
+            "Each cell is compared, seed by seed, with the cell that has the baseline's value on one axis and equal "
+            "values on the others."
         ]
-        if self.shows.effects:
-            said.append("d is the paired effect size (Hedges' correction).")
-        if self.shows.tests:
-            said.append(
-                "p is that of the exact sign-flip test, two-sided, corrected by Holm for "
+        if self.available.effects:
+            sentences.append("d is the paired effect size (Hedges' correction).")
+        if self.available.tests:
+            sentences.append(
+                "p is the p-value of the exact two-sided sign-flip test, with Holm's correction for "
                 + ("one comparison." if self.tested == 1 else f"all {self.tested} comparisons.")
             )
-        return " ".join(said)
+        return " ".join(sentences)
 
     def _about_tests(self) -> str:
-        """What the tests cannot show with so few seeds."""
+        """A note if there are too few seeds for a significant p-value."""
         tested = [each.difference for each in self.comparisons if each.p is not None and each.difference is not None]
         least = min((difference.least_p for difference in tested), default=0.0)
         if least * self.tested <= 0.05:
             return ""
         seeds = max(difference.n for difference in tested)
         needed = next(n for n in range(2, 64) if 2.0 ** (1 - n) * self.tested <= 0.05)
-        sizes = "sizes and intervals" if self.shows.difference_intervals else "sizes"
+        sizes = "sizes and intervals" if self.available.difference_intervals else "sizes"
         return (
-            f"With {seeds} seeds no single p can be below {least:.2g}, and none below .05 once corrected: look at "
-            f"{sizes}; {needed} seeds could show more."
+            f"With {seeds} seeds no single p can be below {least:.2g}, and no corrected p below .05: compare {sizes}, "
+            f"or run {needed} seeds."
         )
 
 
 def number(value: float | None) -> str:
-    """A figure in a few characters."""
+    """A number with four significant digits; empty for None."""
     return "" if value is None else f"{value:.4g}"
 
 
 def interval(low: float | None, high: float | None) -> str:
-    """An interval, or nothing."""
+    """An interval as text; empty for None."""
     return "" if low is None or high is None else f"[{low:.4g}, {high:.4g}]"

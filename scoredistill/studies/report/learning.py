@@ -1,4 +1,4 @@
-"""Learning curves: the logged metrics of every cell over the steps, as bands over its seeds."""
+"""Learning curves: the logged metrics of every cell over training steps, as bands over its seeds."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from scoredistill.studies.report.plots import COLORS, TOP, WIDTH, legend
 from scoredistill.studies.report.svg import Scale, picture, tag
 
 POINTS = 120
-"""Most points of a curve that are drawn: a point stands for the mean of those around it."""
+"""Largest number of drawn points per curve; each is the mean of neighboring logged points."""
 HEIGHT = 250.0
 
 Band = list[tuple[float, float, float, float]]
-"""Step, mean, lowest and highest over the seeds."""
+"""Points (step, mean, lowest, highest) over the seeds."""
 
 
 def bands_of(content: Content) -> dict[str, dict[str, Band]]:
-    """By logged figure and cell, its band; metrics with one point or none have no curve."""
-    found: dict[str, dict[str, Band]] = {}
+    """Bands by logged metric and cell; metrics with fewer than two points have none."""
+    bands: dict[str, dict[str, Band]] = {}
     for cell in content.results.cells:
         runs = content.results.curves(cell)
         for name in dict.fromkeys(name for run in runs for name in run):
             band = _band([run[name] for run in runs if name in run])
             if len(band) > 1:
-                found.setdefault(name, {})[cell] = band
-    return dict(sorted(found.items(), key=lambda pair: (pair[0] != "loss", pair[0])))
+                bands.setdefault(name, {})[cell] = band
+    return dict(sorted(bands.items(), key=lambda pair: (pair[0] != "loss", pair[0])))
 
 
 def _band(curves: Sequence[tuple[list[int], list[float | None]]]) -> Band:
@@ -48,12 +48,12 @@ def _band(curves: Sequence[tuple[list[int], list[float | None]]]) -> Band:
 
 
 def curve(name: str, bands: dict[str, Band], cells: Sequence[str]) -> str:
-    """One figure's curves, a color a cell.
+    """The curves of one metric, one color per cell.
 
     Args:
-        name: of the figure.
-        bands: by cell.
-        cells: all of the study's, whose order gives the colors.
+        name: name of the metric.
+        bands: band per cell.
+        cells: all cells of the study, whose order determines the colors.
     """
     points = [point for band in bands.values() for point in band]
     across = Scale.around([point[0] for point in points], 60, WIDTH - 14)

@@ -1,4 +1,4 @@
-"""A report as one page that needs nothing else."""
+"""The report as a self-contained HTML page."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from scoredistill.studies.report.plots import dots, over_axes
 from scoredistill.studies.report.tables import figure_rows, head
 
 WIDEST = 360
-"""Pixels of a picture's longer side, so that a page of a hundred cells can still be sent."""
+"""Longer side of a picture in pixels, which keeps a page of a hundred cells small enough to send."""
 
 
 def page(content: Content) -> str:
-    """The whole page.
+    """The HTML page.
 
     Args:
-        content: what it says.
+        content: content of the report.
     """
     results = content.results
     sections = [_section("How to read it", "".join(f"<p>{escape(note)}</p>" for note in content.notes()))]
@@ -49,7 +49,7 @@ def _section(title: str, inner: str, kind: str = "") -> str:
 
 def _figure(content: Content, metric: str) -> str:
     if not any(content.results.values(cell, metric) for cell in content.results.cells):
-        return _section(metric, "<p>No run has this figure.</p>")
+        return _section(metric, "<p>No run has this metric.</p>")
     drawn = "".join(f"<figure>{each}</figure>" for each in [dots(content, metric), *over_axes(content, metric)])
     return _section(metric, drawn + _table(head(content), figure_rows(content, metric), numbers=range(1, 9)))
 
@@ -59,39 +59,39 @@ def _curves(content: Content) -> str:
     if not bands:
         return ""
     names = [f"<option>{escape(name)}</option>" for name in bands]
-    chooser = f'<label>figure <select id="curve">{"".join(names)}</select></label>'
+    chooser = f'<label>metric <select id="curve">{"".join(names)}</select></label>'
     cells = content.results.cells
     drawn = [
         f'<figure data-curve="{escape(name)}"{"" if i == 0 else " hidden"}>{curve(name, known, cells)}</figure>'
         for i, (name, known) in enumerate(bands.items())
     ]
-    said = "<p>Means over the seeds; the bands reach from the lowest to the highest.</p>"
-    return _section("While training", said + chooser + "".join(drawn))
+    note = "<p>Means over the seeds; the bands extend from the lowest to the highest.</p>"
+    return _section("Learning curves", note + chooser + "".join(drawn))
 
 
 def _pictures(content: Content) -> str:
     shown = [figure for cell in content.results.cells if (figure := _picture(content, cell))]
-    return _section("What was made", f'<div class="pictures">{"".join(shown)}</div>' if shown else "")
+    return _section("Pictures", f'<div class="pictures">{"".join(shown)}</div>' if shown else "")
 
 
 def _picture(content: Content, cell: str) -> str:
-    """The first picture of a cell that can be read; those before it are named."""
-    said = ""
+    """The first readable picture of a cell; damaged ones before it are listed."""
+    damaged = ""
     for seed, path in content.results.pictures(cell):
         try:
-            image = f'<img alt="{escape(cell)}" src="{_encode_prompt(path)}">'
+            image = f'<img alt="{escape(cell)}" src="{_data_url(path)}">'
         except OSError as error:
-            said += f"<br>seed {seed}: {escape(str(path))} is damaged: {escape(error.strerror or str(error))}"
+            damaged += f"<br>seed {seed}: {escape(str(path))} is damaged: {escape(error.strerror or str(error))}"
         else:
-            return f"<figure>{image}<figcaption>{escape(cell)}{said}</figcaption></figure>"
-    return f"<figure><figcaption>{escape(cell)}{said}</figcaption></figure>" if said else ""
+            return f"<figure>{image}<figcaption>{escape(cell)}{damaged}</figcaption></figure>"
+    return f"<figure><figcaption>{escape(cell)}{damaged}</figcaption></figure>" if damaged else ""
 
 
-def _encode_prompt(path: Path) -> str:
-    """A picture, or an animation's first frame, small enough, as an address that holds it.
+def _data_url(path: Path) -> str:
+    """A thumbnail of a picture, or of an animation's first frame, as a data URL.
 
     Raises:
-        OSError: if it cannot be read, for whatever reason.
+        OSError: if the file cannot be read or decoded.
     """
     try:
         with opened(path, str(path)) as image:
@@ -108,22 +108,22 @@ def _costs(content: Content) -> str:
     names = [name for name in COSTS if any(name in cost for cost in content.costs.values())]
     rows = [[cell, *(number(cost.get(name)) for name in names)] for cell, cost in content.costs.items()]
     table = _table(["cell", *(COSTS[name] for name in names)], rows, numbers=range(1, len(names) + 1))
-    return _section("Cost of a run", f"<p>Means over the finished runs, of training alone.</p>{table}" if names else "")
+    return _section("Cost of a run", f"<p>Means over the finished runs; training only.</p>{table}" if names else "")
 
 
 def _study(content: Content) -> str:
     record = content.results.record
     rows = [[axis, ", ".join(values), record.baseline.get(axis, "")] for axis, values in record.axes.items()]
     seeds = escape(", ".join(map(str, record.seeds)))
-    made = _made_with(content)
-    words = f"<p>Seeds {seeds}. {made}Again: <code>{escape(content.command)}</code></p>"
+    versions = _versions(content)
+    words = f"<p>Seeds {seeds}. {versions}Repeat with <code>{escape(content.command)}</code></p>"
     return _section("The study", _table(["axis", "values", "baseline"], rows) + words)
 
 
-def _made_with(content: Content) -> str:
-    """The versions of the first finished run."""
-    made = content.results.made_with
-    known = [f"{key} {made[key]}" for key in ("scoredistill", "torch", "python", "device") if made.get(key)]
+def _versions(content: Content) -> str:
+    """Software versions of the first finished run, as text."""
+    versions = content.results.versions
+    known = [f"{key} {versions[key]}" for key in ("scoredistill", "torch", "python", "device") if versions.get(key)]
     return escape(", ".join(known)) + ". " if known else ""
 
 

@@ -1,4 +1,4 @@
-"""Drawings of metrics: seeds and intervals of every cell, and a figure over an axis of numbers."""
+"""Plots of metrics: seeds and intervals of every cell, and a metric over a numeric axis."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from scoredistill.studies.report.svg import Scale, picture, tag
 
 WIDTH, ROW, TOP = 720.0, 24.0, 6.0
 LETTER = 6.2
-"""Width of a letter, about."""
+"""Approximate width of a letter in pixels."""
 COLORS = 8
-"""In the style sheet."""
+"""Number of colors in the style sheet."""
 
 
 def dots(content: Content, metric: str) -> str:
-    """A line for each cell: its seeds as dots over the interval of their mean."""
+    """One line per cell: its seeds as dots over the interval of their mean."""
     cells = content.results.cells
     values = {cell: content.results.values(cell, metric) for cell in cells}
     means = {cell: content.row(cell, metric).mean for cell in cells}
@@ -40,7 +40,7 @@ def dots(content: Content, metric: str) -> str:
 
 
 def over_axes(content: Content, metric: str) -> list[str]:
-    """The figure over every axis whose values are three numbers or more, a line for each setting of the other axes."""
+    """The metric over every axis with at least three numeric values, one line per setting of the other axes."""
     drawn = []
     for axis, names in content.results.record.axes.items():
         numbers = _numbers(list(names))
@@ -50,7 +50,7 @@ def over_axes(content: Content, metric: str) -> list[str]:
 
 
 def _numbers(names: list[str]) -> dict[str, float]:
-    """Values by their names, if all are numbers."""
+    """Numeric values by name; empty if one is not a number."""
     try:
         return dict(sorted(((name, float(name)) for name in names), key=lambda pair: pair[1]))
     except ValueError:
@@ -84,7 +84,7 @@ def _lines(content: Content, metric: str, axis: str, numbers: Mapping[str, float
 
 
 def legend(names: list[str]) -> str:
-    """Which color is whose; nothing for one."""
+    """The legend of colors; empty for a single name."""
     if len(names) < 2:
         return ""
     entries = [f'<li class="c{index % COLORS}">{escape(name)}</li>' for index, name in enumerate(names)]

@@ -1,4 +1,4 @@
-"""Vector drawings by hand: elements, and scales with round numbers at their ticks."""
+"""SVG elements, and scales with round tick values."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from html import escape
 
 
 def tag(name: str, content: str = "", **attributes: object) -> str:
-    """An element; a trailing underscore is no part of an attribute's name, others are hyphens.
+    """An SVG element.
 
     Args:
-        name: of the element.
-        content: what is in it, escaped already.
-        attributes: numbers are written with two decimals.
+        name: name of the element.
+        content: its escaped content.
+        attributes: its attributes. In names, trailing underscores are removed and others become hyphens; floating-point
+            numbers are written with two decimals.
     """
     words = [f'{key.rstrip("_").replace("_", "-")}="{_text(value)}"' for key, value in attributes.items()]
     return f"<{' '.join([name, *words])}>{content}</{name}>"
@@ -26,11 +27,11 @@ def _text(value: object) -> str:
 
 @dataclass(frozen=True)
 class Scale:
-    """From values to pixels.
+    """Maps values to pixels.
 
     Args:
         low, high: values at the two ends.
-        start, end: their pixels.
+        start, end: pixels at the two ends.
         log: whether the scale is logarithmic.
     """
 
@@ -42,7 +43,7 @@ class Scale:
 
     @classmethod
     def around(cls, values: Iterable[float], start: float, end: float, log: bool = False) -> Scale:
-        """One that holds all values, with a little room."""
+        """A scale that contains all values, with a margin."""
         known = list(values)
         low, high = min(known, default=0.0), max(known, default=1.0)
         if log:
@@ -57,7 +58,7 @@ class Scale:
         return self.start + (self.end - self.start) * (x - low) / (high - low)
 
     def ticks(self, count: int = 5) -> list[float]:
-        """Round numbers between the ends, about so many."""
+        """Approximately `count` round numbers between the ends."""
         if self.log:
             powers = range(math.ceil(math.log10(self.low)), math.floor(math.log10(self.high)) + 1)
             if len(powers) > 1:
@@ -66,16 +67,16 @@ class Scale:
         power = 10.0 ** math.floor(math.log10(rough))
         step = power * next(factor for factor in (1, 2, 5, 10) if factor * power >= rough)
         first = math.ceil(self.low / step)
-        found = [step * i for i in range(first, math.floor(self.high / step * (1 + 1e-9)) + 1)]
-        return [value for value in found if not self.log or value > 0]
+        values = [step * i for i in range(first, math.floor(self.high / step * (1 + 1e-9)) + 1)]
+        return [value for value in values if not self.log or value > 0]
 
 
 def picture(width: float, height: float, title: str, parts: Iterable[str]) -> str:
-    """A drawing that scales with the page.
+    """An SVG drawing that scales with the page.
 
     Args:
-        width, height: in pixels.
-        title: what it shows, for those who cannot see it.
+        width, height: size in pixels.
+        title: description for screen readers.
         parts: its elements.
     """
     inner = tag("title", escape(title)) + "".join(parts)

@@ -1,4 +1,4 @@
-"""A report as Markdown and as CSV."""
+"""The report as Markdown and CSV."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from scoredistill.studies.statistics import Difference, Mean
 
 
 def summary_csv(content: Content) -> str:
-    """A row for each cell and figure."""
+    """One row per cell and metric."""
     axes = list(content.results.record.axes)
     rows = []
     for row in content.rows:
@@ -24,7 +24,7 @@ def summary_csv(content: Content) -> str:
 
 
 def comparisons_csv(content: Content) -> str:
-    """A row for each comparison."""
+    """One row per comparison."""
     rows = []
     for each in content.comparisons:
         d = each.difference
@@ -35,7 +35,7 @@ def comparisons_csv(content: Content) -> str:
 
 
 def results_csv(content: Content) -> str:
-    """A row for each run and figure, with what is missing."""
+    """One row per run and metric, including missing values."""
     results, rows = content.results, []
     for run in results.record.runs:
         for metric in results.metrics:
@@ -45,10 +45,10 @@ def results_csv(content: Content) -> str:
 
 
 def markdown(content: Content) -> str:
-    """The whole report but its pictures and curves."""
+    """The report without pictures and curves."""
     results = content.results
-    command = " ".join(content.command.replace("`", "'").split())  # nothing that ends the code
-    parts = [f"# {_plain(results.record.name)}", f"{content.state}. Again: `{command}`", *content.notes()]
+    command = " ".join(content.command.replace("`", "'").split())  # characters that would end the code span
+    parts = [f"# {_plain(results.record.name)}", f"{content.state}. Repeat with `{command}`", *content.notes()]
     if results.missing:
         rows = [[m.cell, str(m.seed), m.what, m.why] for m in results.missing]
         parts += ["## What is missing", _table(["cell", "seed", "what", "why"], rows)]
@@ -61,20 +61,20 @@ def markdown(content: Content) -> str:
 
 
 def _columns(content: Content) -> dict[str, bool]:
-    """The columns of a figure's table, and whether this report has anything in them."""
-    shows = content.shows
-    compared = {"against": shows.differences, "difference": shows.differences}
-    compared |= {"its interval": shows.difference_intervals, "d": shows.effects, "p": shows.tests}
-    return {"cell": True, "n": True, "mean": True, "95% interval": shows.intervals, **compared}
+    """The columns of a metric's table, and whether this report has values in them."""
+    available = content.available
+    compared = {"against": available.differences, "difference": available.differences}
+    compared |= {"its interval": available.difference_intervals, "d": available.effects, "p": available.tests}
+    return {"cell": True, "n": True, "mean": True, "95% interval": available.intervals, **compared}
 
 
 def head(content: Content) -> list[str]:
-    """The names of a figure's columns; one that would be empty throughout is left out."""
+    """Names of a metric's columns; empty columns are left out."""
     return [name for name, shown in _columns(content).items() if shown]
 
 
 def figure_rows(content: Content, metric: str) -> list[list[str]]:
-    """A figure's rows under `head`: a cell, or one of its comparisons, each."""
+    """Rows of a metric under `head`, one per cell and comparison."""
     shown = list(_columns(content).values())
     return [list(itertools.compress(row, shown)) for row in _figure_rows(content, metric)]
 
@@ -101,8 +101,8 @@ def mean_text(mean: Mean | None) -> str:
 
 
 def _difference(difference: Difference, p: float | None) -> list[str]:
-    found = difference
-    return [number(found.mean), interval(found.low, found.high), number(found.effect), number(p)]
+    low, high = difference.low, difference.high
+    return [number(difference.mean), interval(low, high), number(difference.effect), number(p)]
 
 
 def _settings(content: Content, cell: str) -> list[str]:
@@ -118,7 +118,7 @@ def _csv(names: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 
 
 def _plain(text: str) -> str:
-    """Text in which Markdown sees neither HTML nor the end of a cell or a line."""
+    """Text without HTML, line breaks or cell separators for Markdown."""
     return escape(" ".join(text.split()), quote=False).replace("|", "\\|")
 
 

@@ -1,4 +1,4 @@
-"""What looks at a run: metrics, pictures, progress."""
+"""Callbacks: metrics, pictures, progress."""
 
 from scoredistill.evaluation import mode_statistics
 from scoredistill.training.callbacks.cost import Cost
@@ -37,6 +37,5 @@ __all__ = [
     "Summary",
     "Turntable",
     "merge_metrics",
-    "mode_statistics",
     "run_folder",
 ]

@@ -1,4 +1,4 @@
-"""What evaluation callbacks share: when they look, and where their metrics go."""
+"""Base classes of evaluation callbacks, and the writing of their metrics."""
 
 from __future__ import annotations
 
@@ -20,30 +20,30 @@ from scoredistill.training.training_module import TrainingModule
 
 
 def run_folder(trainer: Trainer) -> Path:
-    """The folder of the run, into which everything is written."""
+    """The folder of the run."""
     return Path(trainer.default_root_dir)
 
 
 def merge_metrics(trainer: Trainer, metrics: Mapping[str, float]) -> None:
     """Add final metrics to the run's metrics.json, one flat object; only the first process writes.
 
-    A figure that is NaN or infinite is null there, and a warning names it.
+    A metric that is NaN or infinite is written as null, with a warning.
     """
     if not trainer.is_global_zero:
         return
     path = run_folder(trainer) / "metrics.json"
     for name, value in metrics.items():
         if not math.isfinite(value):
-            sys.stderr.write(f"warning: the figure {name} is {value}; it is null in {path}\n")
+            sys.stderr.write(f"warning: the metric {name} is {value}; it is null in {path}\n")
     known = update_json(path, dict)
     write_json_atomically(path, dict(sorted((known | dict(metrics)).items())))
 
 
 class Interval:
-    """Tells once in every so many generator steps that something is due.
+    """Determines when something is due, at intervals of generator steps.
 
     Args:
-        every: steps; 0: never.
+        every: number of steps; 0: never.
     """
 
     def __init__(self, every: int) -> None:
@@ -51,7 +51,7 @@ class Interval:
         self._last = -1
 
     def due(self, trainer: Trainer) -> bool:
-        """Whether it is now; the ticks of one generator step after the first are not."""
+        """Whether it is due now; true at most once per generator step."""
         step = trainer.global_step
         if not self.every or step % self.every or step == self._last:
             return False
@@ -60,11 +60,11 @@ class Interval:
 
 
 class EvaluationError(Exception):
-    """Some results are missing at the end of a run; all others are there."""
+    """Some results are missing at the end of a run; all others were written."""
 
 
 class EvaluationFailures(Callback):
-    """Takes down which final looks failed, for a callback that comes last and has to end the run with an error."""
+    """Records failed final evaluations, for a callback that comes last and ends the run with an error."""
 
     def __init__(self) -> None:
         self.failed: list[str] = []
@@ -72,11 +72,11 @@ class EvaluationFailures(Callback):
 
 @contextmanager
 def guarded(trainer: Trainer, callback: Callback) -> Iterator[None]:
-    """A final look, whose failure is told on one line and taken down, so that later results are not lost.
+    """Report an error of a final evaluation on one line and record it, so that later results are not lost.
 
     Args:
-        trainer: whose callbacks are searched for `EvaluationFailures`; without one, an error is raised as it is.
-        callback: that looks.
+        trainer: its callbacks are searched for `EvaluationFailures`; without one, the error is raised.
+        callback: the callback that evaluates.
     """
     try:
         yield
@@ -91,67 +91,67 @@ def guarded(trainer: Trainer, callback: Callback) -> Iterator[None]:
         failures.failed.append(name)
 
 
-class Look(Callback):
-    """What looks at the evaluated generator. A subclass says in `check` what it needs."""
+class GeneratorCallback(Callback):
+    """A callback that uses the evaluated generator. A subclass checks its requirements in `check`."""
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Check before training: what fails at the end has cost a whole run.
+        """Check the requirements before training, because an error at its end would cost a complete run.
 
         Raises:
-            TypeError: that names the callback, if it cannot look at this generator, teacher or data.
+            TypeError: if the callback does not support this generator, teacher or data.
         """
         if stage != "predict":
             self.check(cast(TrainingModule, pl_module), cast(ConditionDataModule, trainer.datamodule))  # type: ignore[attr-defined]
 
     def check(self, module: TrainingModule, data: ConditionDataModule) -> None:
-        """Refuse what cannot be looked at.
+        """Refuse a generator, teacher or data that the callback does not support.
 
         Args:
-            module: whose evaluated generator is to be looked at.
+            module: the module of the evaluated generator.
             data: the prompts, cameras or pictures.
 
         Raises:
-            TypeError: naming the callback, what it needs and what there is instead.
+            TypeError: with the callback's name, the required type and the actual type.
         """
 
 
-def require_part(looker: Callback, part: object, kinds: type | tuple[type, ...], needs: str) -> None:
-    """Check the type of what a callback looks at.
+def require_part(callback: Callback, part: object, kinds: type | tuple[type, ...], needs: str) -> None:
+    """Check the type of a generator, teacher or data that a callback uses.
 
     Args:
-        looker: the callback.
+        callback: the callback.
         part: the generator, the teacher or the data.
-        kinds: of which it has to be.
-        needs: what to call these in the message, and the remedy.
+        kinds: the supported types.
+        needs: description of these types for the message.
 
     Raises:
-        TypeError: if it is of another type.
+        TypeError: if the part has another type.
     """
     if not isinstance(part, kinds):
-        raise TypeError(f"{type(looker).__name__} needs {needs}; there is {type(part).__name__}")
+        raise TypeError(f"{type(callback).__name__} needs {needs}, got {type(part).__name__}")
 
 
-class Evaluation(Look, ABC):
-    """Metrics of the evaluated generator, in validate and test and at the end of fit. A subclass implements `evaluate`.
+class Evaluation(GeneratorCallback, ABC):
+    """Computes metrics of the evaluated generator, in validate and test and at the end of fit.
 
-    Interim metrics go to the loggers, final ones into metrics.json as well.
+    A subclass implements `evaluate`. All metrics are logged; final ones are also written into metrics.json.
     """
 
     @abstractmethod
     def evaluate(self, module: Distillation, data: ConditionDataModule, final: bool) -> dict[str, float]:
-        """Metrics by name.
+        """Compute metrics by name.
 
         Args:
-            module: whose evaluated generator is looked at.
+            module: the module of the evaluated generator.
             data: the prompt and the cameras.
-            final: whether this is the last look, at which what is slow may be measured too.
+            final: whether this is a final evaluation, which may also compute slow metrics.
         """
 
     def _evaluate(self, trainer: Trainer, pl_module: LightningModule, final: bool) -> None:
         module, data = cast(Distillation, pl_module), cast(ConditionDataModule, trainer.datamodule)  # type: ignore[attr-defined]
-        with module.gathered() as looks, torch.no_grad():
-            metrics = self.evaluate(module, data, final) if looks else {}
-        if not looks:
+        with module.gathered() as evaluates, torch.no_grad():
+            metrics = self.evaluate(module, data, final) if evaluates else {}
+        if not evaluates:
             return
         for logger in trainer.loggers:
             logger.log_metrics(metrics, step=module.global_step)
@@ -159,22 +159,22 @@ class Evaluation(Look, ABC):
             merge_metrics(trainer, metrics)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Look, without what is slow while training goes on."""
+        """Evaluate, without slow metrics during training."""
         if trainer.sanity_checking:
             return
         if trainer.training:
             self._evaluate(trainer, pl_module, final=False)
         else:
-            self._final_look(trainer, pl_module)
+            self._evaluate_final(trainer, pl_module)
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Look at everything."""
-        self._final_look(trainer, pl_module)
+        """Compute the final metrics."""
+        self._evaluate_final(trainer, pl_module)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Look at everything."""
-        self._final_look(trainer, pl_module)
+        """Compute the final metrics."""
+        self._evaluate_final(trainer, pl_module)
 
-    def _final_look(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def _evaluate_final(self, trainer: Trainer, pl_module: LightningModule) -> None:
         with guarded(trainer, self):
             self._evaluate(trainer, pl_module, final=True)

@@ -1,4 +1,4 @@
-"""How true 3D particles are to the gallery's scenes, and how many of them they cover."""
+"""Fidelity of 3D particles to the gallery's scenes, and coverage of their variants."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def psnr_to_variants(
 ) -> Tensor:
     """Peak signal-to-noise ratio of every particle against every variant, over all cameras together.
 
-        10 log10(1 / mean (u - v)^2),    u and v display values in [0, 1], on the gallery's own background
+        10 log10(1 / mean (u - v)^2),    u and v display values in [0, 1], on the gallery's background
 
     Returns:
         (n, K) decibels.
@@ -37,18 +37,18 @@ def psnr_to_variants(
 
 
 class GalleryFidelity(Evaluation):
-    """Compares each 3D particle with the gallery's ground truth, from cameras that training has not seen.
+    """Compares each 3D particle with the gallery's ground truth, from cameras that are not used in training.
 
-    psnr/particle_i is against its nearest variant, nearest being the one of the highest PSNR; variants_covered counts
-    the variants that are nearest to some particle. chamfer/particle_i, measured at the end, is the mean distance
-    between the surfaces of the particle's mesh and of that variant's, both ways averaged, in world units, and
-    chamfer_of_diagonal/particle_i its share of the diagonal of the variant's bounding box; a particle without a surface
-    has none.
+    psnr/particle_i is the PSNR to the nearest variant, the variant with the highest PSNR; variants_covered is the
+    number of variants that are nearest to some particle. chamfer/particle_i, computed in final evaluations, is the mean
+    distance between the surfaces of the particle's mesh and that variant's mesh, averaged over both directions, in
+    world units; chamfer_of_diagonal/particle_i is its ratio to the diagonal of the variant's bounding box. A particle
+    without a surface has neither.
 
     Args:
         resolution: height and width of the compared pictures, >= 1.
-        mesh_resolution: lattice points along each axis of both meshes, >= 0 and not 1 to 7; null: the generator's own
-            choice, and 96 of the gallery's; 0: no meshes.
+        mesh_resolution: lattice points along each axis of both meshes, >= 0 and not 1 to 7; None: the generator's
+            default, and 96 for the gallery; 0: no meshes.
     """
 
     def __init__(self, resolution: int = 64, mesh_resolution: int | None = 96) -> None:
@@ -61,7 +61,7 @@ class GalleryFidelity(Evaluation):
     def check(self, module: TrainingModule, data: ConditionDataModule) -> None:
         require_part(self, module.eval_generator, SceneGenerator, "a generator of 3D scenes (NeRF, DMTet)")
         teacher = cast(Distillation, module).distiller.teacher
-        require_part(self, teacher, Gallery, "the Gallery teacher (PromptFidelity looks at scenes from any)")
+        require_part(self, teacher, Gallery, "the Gallery teacher (PromptFidelity evaluates scenes from any teacher)")
         require_part(self, data, PromptAndCameras, "PromptAndCameras data")
 
     def evaluate(self, module: Distillation, data: ConditionDataModule, final: bool) -> dict[str, float]:
@@ -82,7 +82,7 @@ class GalleryFidelity(Evaluation):
     def _chamfer(
         self, generator: SceneGenerator, particle: int, teacher: Gallery, prompt: str, variant: int
     ) -> dict[str, float]:
-        """The metrics, or none where a particle is empty: that is a result, and the others are kept."""
+        """Mesh metrics of a particle; none with a warning if it is empty, which must not cost the other metrics."""
         try:
             ours = generator.mesh(particle, self.mesh_resolution)
         except NoSurfaceError as error:

@@ -1,4 +1,4 @@
-"""Pictures of the generator: grids, scatter plots, turntables, meshes."""
+"""Pictures and meshes of the evaluated generator: grids, scatter plots, turntables."""
 
 from __future__ import annotations
 
@@ -23,34 +23,42 @@ from scoredistill.rendering.turntable import (
 )
 from scoredistill.teachers.analytic import GaussianMixture
 from scoredistill.teachers.teacher import Teacher
-from scoredistill.training.callbacks.evaluation import Interval, Look, guarded, require_part, run_folder
-from scoredistill.training.callbacks.quality import asked_texts, asks_for_classes, classes, draw_samples
+from scoredistill.training.callbacks.evaluation import GeneratorCallback, Interval, guarded, require_part, run_folder
+from scoredistill.training.callbacks.quality import (
+    class_condition,
+    draw_samples,
+    evaluation_prompts,
+    has_class_condition,
+)
 from scoredistill.training.callbacks.views import particle_views
 from scoredistill.training.data import ConditionDataModule, PromptAndCameras
 from scoredistill.training.module import Distillation
 from scoredistill.training.training_module import TrainingModule
 
-SCENES = "a generator of 3D scenes (NeRF, DMTet; ParticleGrid draws others)"
+SCENES = "a generator of 3D scenes (NeRF, DMTet; ParticleGrid supports others)"
 
 
-class ParticleGrid(Look):
-    """A picture of every particle, each `every` steps as pictures/step_N.png and at the end as grid.png.
+class ParticleGrid(GeneratorCallback):
+    """Draws all particles, every `every` steps as pictures/step_N.png and at the end as grid.png.
 
-    3D particles are rows, cameras columns; pictures are tiled; points are drawn over the teacher's samples. Of a
-    generator from noise, samples of fixed noise are shown, class by class where training asks for classes, and
-    otherwise of the evaluation's prompts where there are any.
+    3D particles are rows and cameras are columns; pictures are tiled; points are drawn over the teacher's samples. For
+    a generator from noise, samples of fixed noise are drawn: sorted by class if training is conditioned on classes,
+    otherwise for the evaluation prompts if any.
 
     Args:
-        every: generator steps between pictures, >= 0; 0: only the last one.
+        every: generator steps between pictures, >= 0; 0: only the final picture.
         resolution: height and width of a 3D particle's pictures, >= 1.
-        views: cameras that a 3D particle is shown from, >= 1.
-        samples: that are shown of a generator from noise, >= 1.
+        views: number of cameras for 3D particles, >= 1.
+        samples: number of samples of a generator from noise, >= 1.
     """
 
     def __init__(self, every: int = 100, resolution: int = 96, views: int = 6, samples: int = 100) -> None:
         require(">= 0", every=every)
         require(">= 1", resolution=resolution, views=views, samples=samples)
-        self.interval, self.resolution, self.views, self.samples = Interval(every), resolution, views, samples
+        self.interval = Interval(every)
+        self.resolution = resolution
+        self.views = views
+        self.samples = samples
 
     def check(self, module: TrainingModule, data: ConditionDataModule) -> None:
         generator = module.eval_generator
@@ -64,24 +72,24 @@ class ParticleGrid(Look):
         if len(shape) == 1:
             require_matplotlib()
             if shape[0] > 2:
-                raise TypeError(f"ParticleGrid draws points in one or two dimensions, and pictures; got {shape}")
+                raise TypeError(f"ParticleGrid draws points in one or two dimensions and pictures, got {shape}")
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: object, batch_idx: int
     ) -> None:
-        """Draw, at intervals of generator steps."""
+        """Draw at intervals of generator steps."""
         if self.interval.due(trainer):
             self._draw(trainer, pl_module, f"pictures/step_{trainer.global_step:06d}.png")
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Draw the last picture."""
+        """Draw the final picture."""
         with guarded(trainer, self):
             self._draw(trainer, pl_module, "grid.png")
 
     def _draw(self, trainer: Trainer, pl_module: LightningModule, name: str) -> None:
-        """All processes draw, because a network may be sharded over them; the first one writes."""
-        with cast(TrainingModule, pl_module).gathered() as looks:
-            picture = self.draw(pl_module, trainer) if looks else None
+        """Draw on all processes, because a network may be sharded over them; the first one writes."""
+        with cast(TrainingModule, pl_module).gathered() as evaluates:
+            picture = self.draw(pl_module, trainer) if evaluates else None
         if picture is not None and trainer.is_global_zero:
             save_picture(picture, run_folder(trainer) / name)
 
@@ -90,27 +98,28 @@ class ParticleGrid(Look):
         module = cast(TrainingModule, pl_module)
         generator = module.eval_generator
         if isinstance(generator, SceneGenerator):
-            seen = cast(PromptAndCameras, trainer.datamodule)  # type: ignore[attr-defined]
-            camera = turntable_cameras(self.views, seen.evaluation_elevation, azimuth=20.0)
-            owner = cast(Distillation, module).distiller.teacher
-            pictures, _ = particle_views(generator, owner, camera, self.resolution)
+            cameras = cast(PromptAndCameras, trainer.datamodule)  # type: ignore[attr-defined]
+            camera = turntable_cameras(self.views, cameras.evaluation_elevation, azimuth=20.0)
+            pictures, _ = particle_views(
+                generator, cast(Distillation, module).distiller.teacher, camera, self.resolution
+            )
             return picture_grid(pictures.flatten(0, 1), columns=self.views)
         if isinstance(generator, ImageParticles):
             return particle_picture(generator.values.detach(), cast(Distillation, module).distiller.teacher)
         data = cast(ConditionDataModule, trainer.datamodule)  # type: ignore[attr-defined]
-        count = data.classes if asks_for_classes(data) else None
+        count = data.classes if has_class_condition(data) else None
         labels = None if count is None else torch.arange(self.samples) * count // self.samples
         teacher = module.distiller.teacher if isinstance(module, Distillation) else None
-        asked = asked_texts(data, self.samples) if labels is None else classes(labels)
-        return particle_picture(draw_samples(module, self.samples, asked), teacher)
+        condition = evaluation_prompts(data, self.samples) if labels is None else class_condition(labels)
+        return particle_picture(draw_samples(module, self.samples, condition), teacher)
 
 
 def particle_picture(x: Tensor, teacher: object) -> Tensor:
-    """Particles that are samples themselves: pictures as a square of tiles, points as a scatter plot.
+    """Draw samples: pictures as a square of tiles, points as a scatter plot.
 
     Args:
         x: (n, 1) or (n, 2) points, or (n, C, H, W) pictures.
-        teacher: a mixture's samples are drawn beneath the points.
+        teacher: if it is a mixture, its samples are drawn beneath the points.
     """
     if x.ndim == 4:
         scale = max(1, 48 // x.shape[-1])
@@ -122,25 +131,27 @@ def particle_picture(x: Tensor, teacher: object) -> Tensor:
     return scatter_picture(x, reference)
 
 
-class Turntable(Look):
-    """At the end of fit, all particles turning side by side: turntable.webp, and a strip of frames turntable.png.
+class Turntable(GeneratorCallback):
+    """Renders all rotating particles side by side at the end of fit: turntable.webp, and some frames as turntable.png.
 
     Args:
-        frames: pictures of one turn, >= 1.
+        frames: number of frames of one turn, >= 1.
         resolution: height and width of each particle's picture, >= 1.
         suffixes: formats of the animation: .webp, .gif, and .mp4 with the extra `video`.
     """
 
     def __init__(self, frames: int = 24, resolution: int = 96, suffixes: Sequence[str] = (".webp",)) -> None:
         require(">= 1", frames=frames, resolution=resolution)
-        self.frames, self.resolution, self.suffixes = frames, resolution, tuple(suffixes)
+        self.frames = frames
+        self.resolution = resolution
+        self.suffixes = tuple(suffixes)
 
     def check(self, module: TrainingModule, data: ConditionDataModule) -> None:
         require_part(self, module.eval_generator, SceneGenerator, SCENES)
         require_part(self, data, PromptAndCameras, "PromptAndCameras data")
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Render one turn and write it."""
+        """Render and write one turn."""
         module = cast(Distillation, pl_module)
         with module.gathered():
             if trainer.is_global_zero:
@@ -159,15 +170,15 @@ class Turntable(Look):
 
 
 def side_by_side(turn: Tensor) -> Tensor:
-    """(n, frames, 3, H, W) to frames of one row, (frames, 3, H, n W)."""
+    """Arrange particles (n, frames, 3, H, W) in one row per frame, (frames, 3, H, n W)."""
     return torch.cat(list(turn), dim=-1)
 
 
-class MeshExport(Look):
-    """At the end of fit, each particle's mesh as particle_i with vertex colors.
+class MeshExport(GeneratorCallback):
+    """Writes each particle's mesh with vertex colors as meshes/particle_i at the end of fit.
 
     Args:
-        resolution: lattice points along each axis, >= 8; null: the generator's own choice.
+        resolution: lattice points along each axis, >= 8; None: the generator's default.
         suffixes: formats: .glb, .obj, .ply, .stl.
     """
 
@@ -178,7 +189,7 @@ class MeshExport(Look):
     def check(self, module: TrainingModule, data: ConditionDataModule) -> None:
         require_part(self, module.eval_generator, SceneGenerator, SCENES)
         if cast(SceneGenerator, module.eval_generator).latents is not None:
-            raise TypeError("MeshExport needs scenes of colors; these are of latents, which have no mesh: leave it out")
+            raise TypeError("MeshExport needs scenes of colors; latent scenes have no mesh: remove the callback")
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Extract and write the meshes."""
@@ -197,7 +208,7 @@ class MeshExport(Look):
 
 
 def require_matplotlib() -> None:
-    """Say what to install, before a run rather than after it.
+    """Check that matplotlib is installed, before a run instead of after it.
 
     Raises:
         ImportError: if matplotlib is not installed.
@@ -207,11 +218,11 @@ def require_matplotlib() -> None:
 
 
 def scatter_picture(x: Tensor, reference: Tensor | None = None, size: int = 480) -> Tensor:
-    """Points over samples of the distribution that they should follow.
+    """Draw points over samples of the target distribution.
 
     Args:
         x: (n, 1) or (n, 2); one dimension is drawn as a histogram.
-        reference: samples of the same dimension, beneath in gray.
+        reference: samples of the target distribution, drawn beneath in gray.
         size: height and width in pixels.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Progress of a run: a rich bar with the losses, the gradient's norm and steps per second."""
+"""Progress of a run: a bar with losses, gradient norm and steps per second."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ SHOWN = {"loss": "loss", "gradient_norm": "|grad|", "critic/loss": "critic"}
 
 
 class RunProgress(Callback):
-    """A bar on a terminal, a line every few seconds elsewhere; at the end, what the run took and where its results are.
+    """Displays training progress: a bar on a terminal, otherwise a line every few seconds.
 
     Args:
-        seconds: time between lines where the output is not a terminal, >= 0; 0: a line a step.
+        seconds: time between lines if the output is not a terminal, >= 0; 0: one line per step.
     """
 
     def __init__(self, seconds: float = 10.0) -> None:
@@ -42,7 +42,7 @@ class RunProgress(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: object, batch_idx: int
     ) -> None:
-        """Show where training stands."""
+        """Update the bar or print a line."""
         if self._bar is not None:
             self._bar.update(self._task, completed=trainer.global_step, metrics=self.metrics(trainer))
         elif trainer.is_global_zero and time.monotonic() - self._last_line >= self.seconds:
@@ -50,7 +50,7 @@ class RunProgress(Callback):
             self._console.print(f"step {trainer.global_step}/{trainer.max_steps}  {self.metrics(trainer)}")
 
     def metrics(self, trainer: Trainer) -> str:
-        """Losses, gradient norm and speed as text."""
+        """Losses, gradient norm and speed, as text."""
         elapsed = time.monotonic() - self._start
         speed = (trainer.global_step - self._first_step) / max(elapsed, 1e-9)
         shown = [f"{name} {float(trainer.callback_metrics[key]):.3g}" for key, name in SHOWN.items()
@@ -58,11 +58,11 @@ class RunProgress(Callback):
         return "  ".join([*shown, f"{speed:.2f} steps/s"])
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Take down the bar."""
+        """Stop the bar."""
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Leave the terminal as it was."""
+        """Restore the terminal."""
         self.on_train_end(trainer, pl_module)

@@ -1,4 +1,4 @@
-"""Whether scenes and samples show their prompts."""
+"""Fidelity of scenes and samples to their prompts."""
 
 from __future__ import annotations
 
@@ -26,27 +26,29 @@ from scoredistill.types import Condition
 
 
 class PromptFidelity(Evaluation):
-    """Looks at 3D particles of one of the Gallery's prompts from cameras that training has not seen, whichever
-    teacher they come from, and at the Gallery's own variants of the prompt from the same cameras.
+    """Evaluates 3D particles of one of the Gallery's prompts, from cameras that are not used in training.
 
-    recognized is the share of pictures that a `PromptClassifier` takes for the prompt among the candidates, and
-    recognized/particle_i each particle's; recognizer_accuracy and recognizer_accuracy_spoilt are its own, on unseen
-    pictures of the Gallery. chroma is the mean chroma C* of CIELAB over foreground pixels, foreground the share of
-    these. diversity is the mean root-mean-square distance of two particles' pictures from one camera, in units of
-    [-1, 1], and diversity_features that of the classifier's features. NAME_gallery is the Gallery's figure, whose
-    variants are equally likely. There is no diversity of one particle, and no chroma of nothing.
+    The particles may come from any teacher. recognized is the share of pictures that a `PromptClassifier` assigns to
+    the prompt among the candidates, and recognized/particle_i that of each particle; recognizer_accuracy and
+    recognizer_accuracy_corrupted are the classifier's accuracies on unseen pictures of the Gallery. chroma is the mean
+    chroma C* of CIELAB over foreground pixels, and foreground the share of these pixels. diversity is the mean
+    root-mean-square distance of two particles' pictures from one camera, in units of [-1, 1], and diversity_features
+    that of the classifier's features. NAME_gallery is the same metric of the Gallery's variants of the prompt from the
+    same cameras, with equal weights. A single particle has no diversity, and empty pictures have no chroma.
 
     Args:
-        candidates: prompts that the classifier tells apart, at least two, the run's prompt among them.
+        candidates: prompts that the classifier distinguishes, at least two, including the run's prompt.
         resolution: height and width of the pictures, >= 1.
-        cache: folder in which trained recognizers are kept.
+        cache: folder of trained classifiers.
     """
 
     def __init__(self, candidates: Sequence[str], resolution: int = 64, cache: str = "runs/recognizers") -> None:
         require(">= 1", resolution=resolution)
         if isinstance(candidates, str) or len(candidates) < 2:
-            raise ValueError(f"candidates: need a list of two prompts or more, got {candidates!r}")
-        self.candidates, self.resolution, self.cache = tuple(candidates), resolution, cache
+            raise ValueError(f"candidates: expected a list of two or more prompts, got {candidates!r}")
+        self.candidates = tuple(candidates)
+        self.resolution = resolution
+        self.cache = cache
         self._recognizer: PromptClassifier | None = None
 
     def check(self, module: TrainingModule, data: ConditionDataModule) -> None:
@@ -65,11 +67,11 @@ class PromptFidelity(Evaluation):
         ours = particle_views(generator, module.distiller.teacher, camera, self.resolution, background)
         true = gallery_views(data.text, camera, self.resolution)
         classifier = self._fitted()
-        right = classifier.recognize(ours[0].flatten(0, 1)) == self.candidates.index(data.text)
-        shares = right.unflatten(0, ours[0].shape[:2]).double().mean(1)
+        correct = classifier.recognize(ours[0].flatten(0, 1)) == self.candidates.index(data.text)
+        shares = correct.unflatten(0, ours[0].shape[:2]).double().mean(1)
         metrics = {f"recognized/particle_{i}": float(share) for i, share in enumerate(shares)}
         metrics |= {"recognized": float(shares.mean()), "recognizer_accuracy": classifier.accuracy}
-        metrics["recognizer_accuracy_spoilt"] = classifier.accuracy_spoilt
+        metrics["recognizer_accuracy_corrupted"] = classifier.accuracy_corrupted
         metrics |= appearance(ours, classifier)
         return metrics | {f"{name}_gallery": value for name, value in appearance(true, classifier).items()}
 
@@ -80,36 +82,36 @@ class PromptFidelity(Evaluation):
 
 
 def appearance(views: Views, classifier: PromptClassifier) -> dict[str, float]:
-    """Chroma, foreground and diversities, as `PromptFidelity` names them; those that there are not are left out.
+    """Chroma, foreground and diversities, see `PromptFidelity`; undefined ones are left out.
 
     Args:
-        views: of n things.
-        classifier: whose features are compared.
+        views: views of n particles or variants.
+        classifier: its features are compared.
     """
     pictures, opacity = views
     features = classifier.features(pictures.flatten(0, 1)).unflatten(0, pictures.shape[:2])
-    found = {
+    metrics = {
         "chroma": mean_chroma(pictures, opacity),
         "foreground": (opacity > 0.5).double().mean(),
         "diversity": mean_pair_distance(pictures),
         "diversity_features": mean_pair_distance(features),
     }
-    if found["chroma"] is None:
-        rank_zero_warn("chroma is left out: the particles are empty, no pixel's opacity is above one half")
-    return {name: float(value) for name, value in found.items() if value is not None}
+    if metrics["chroma"] is None:
+        rank_zero_warn("chroma is left out: the particles are empty, no pixel has an opacity above one half")
+    return {name: float(value) for name, value in metrics.items() if value is not None}
 
 
 class PromptSamples(Evaluation):
-    """Samples of the Gallery's prompts, a row each, as pictures/step_N.png while training and grid.png at the end.
+    """Draws samples of the Gallery's prompts, one row per prompt, as pictures/step_N.png and at the end as grid.png.
 
-    recognized is the share of samples that a `PromptClassifier` takes for their prompt among all of them, and
-    recognizer_accuracy its own on unseen pictures of the Gallery.
+    recognized is the share of samples that a `PromptClassifier` assigns to their prompt, and recognizer_accuracy the
+    classifier's accuracy on unseen pictures of the Gallery.
 
     Args:
-        prompts: that are shown and told apart, at least two.
-        samples: of each prompt, >= 1.
-        every: steps between pictures, >= 0; 0: only the last one.
-        cache: folder in which trained recognizers are kept.
+        prompts: prompts that are drawn and distinguished, at least two.
+        samples: number of samples per prompt, >= 1.
+        every: steps between pictures, >= 0; 0: only the final picture.
+        cache: folder of trained classifiers.
     """
 
     def __init__(
@@ -118,9 +120,12 @@ class PromptSamples(Evaluation):
         require(">= 1", samples=samples)
         require(">= 0", every=every)
         if isinstance(prompts, str) or len(prompts) < 2:
-            raise ValueError(f"prompts: need a list of two or more, got {prompts!r}")
-        self.prompts, self.samples, self.interval, self.cache = tuple(prompts), samples, Interval(every), cache
-        self._seen: Tensor | None = None
+            raise ValueError(f"prompts: expected a list of two or more, got {prompts!r}")
+        self.prompts = tuple(prompts)
+        self.samples = samples
+        self.interval = Interval(every)
+        self.cache = cache
+        self._final: Tensor | None = None
 
     def check(self, module: TrainingModule, data: ConditionDataModule) -> None:
         require_samples(self, module)
@@ -128,31 +133,31 @@ class PromptSamples(Evaluation):
 
     def evaluate(self, module: TrainingModule, data: ConditionDataModule, final: bool) -> dict[str, float]:
         classifier = PromptClassifier.cached(self.cache, self.prompts)
-        asked = torch.arange(len(self.prompts)).repeat_interleave(self.samples)
-        self._seen = self.draw(module)
-        right = classifier.recognize(self._seen) == asked
-        return {"recognized": float(right.double().mean()), "recognizer_accuracy": classifier.accuracy}
+        target = torch.arange(len(self.prompts)).repeat_interleave(self.samples)
+        self._final = self.draw(module)
+        correct = classifier.recognize(self._final) == target
+        return {"recognized": float(correct.double().mean()), "recognizer_accuracy": classifier.accuracy}
 
     def draw(self, module: TrainingModule) -> Tensor:
-        """The samples, (P * samples, 3, H, W), prompt by prompt."""
+        """Draw the samples, (P * samples, 3, H, W), prompt by prompt."""
         texts = tuple(prompt for prompt in self.prompts for _ in range(self.samples))
         return draw_samples(module, len(texts), Condition(texts), batch=64)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: object, batch_idx: int
     ) -> None:
-        """Draw, at intervals of steps."""
+        """Draw at intervals of steps."""
         if self.interval.due(trainer):
             self._save(
                 self.draw(cast(TrainingModule, pl_module)), trainer, f"pictures/step_{trainer.global_step:06d}.png"
             )
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Metrics and the last picture."""
+        """Compute the metrics and draw the final picture."""
         super().on_fit_end(trainer, pl_module)
-        if self._seen is not None:
+        if self._final is not None:
             with guarded(trainer, self):
-                self._save(self._seen, trainer, "grid.png")
+                self._save(self._final, trainer, "grid.png")
 
     def _save(self, pictures: Tensor, trainer: Trainer, name: str) -> None:
         if trainer.is_global_zero:

@@ -1,4 +1,4 @@
-"""Metrics of samples: distances to data, classes, memorization, modes of an exact teacher."""
+"""Metrics of samples and particles: distances to data, classes, memorization, modes of an exact teacher."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ from scoredistill.training.training_module import TrainingModule
 from scoredistill.types import Batch, Condition
 
 SAMPLES_STREAM, TEACHER_STREAM, MIXTURE_STREAM = 2_000_003, 2_000_033, 2_000_063
-"""Streams of random numbers, apart from those of training."""
+"""Random streams, different from those of training."""
 TRANSPORT_SAMPLES = 1000
-"""Most samples that are matched exactly; the time grows with their cube."""
+"""Largest number of samples that are matched exactly; the time grows with its cube."""
 
 
 def draw_samples(
@@ -42,30 +42,29 @@ def draw_samples(
     seed: int = 0,
     number: int = 0,
 ) -> Tensor:
-    """Samples (count, *D) of the evaluated generator, on the CPU, as a function of its weights and the seed alone.
+    """Draw samples (count, *D) of the evaluated generator, as a function of its weights and the seed alone.
 
-    Latents are decoded.
+    Latents are decoded. The samples are on the CPU.
 
     Args:
-        module: whose evaluated generator is asked.
-        count: how many.
-        condition: count rows that are asked for, or None.
-        batch: samples at a time.
-        seed: of the noise.
-        number: of the set of samples; others are independent.
-
+        module: the module of the evaluated generator.
+        count: number of samples.
+        condition: condition with count rows, or None.
+        batch: number of samples per call.
+        seed: seed of the noise.
+        number: index of the set of samples; different sets are independent.
     """
     generator = module.eval_generator
 
-    def made(condition: Condition | None, size: int, rng: torch.Generator) -> Tensor:
+    def draw(condition: Condition | None, size: int, rng: torch.Generator) -> Tensor:
         with torch.no_grad():
             return module.decode(generator(module.with_embeddings(Batch(condition, size).to(module.device)), rng).x)
 
     with eval_mode(generator):
-        return in_batches(made, count, condition, batch, seed, SAMPLES_STREAM, number)
+        return in_batches(draw, count, condition, batch, seed, SAMPLES_STREAM, number)
 
 
-def require_samples(looker: Callback, module: TrainingModule) -> None:
+def require_samples(callback: Callback, module: TrainingModule) -> None:
     """Check that a callback's generator samples from noise.
 
     Raises:
@@ -74,13 +73,13 @@ def require_samples(looker: Callback, module: TrainingModule) -> None:
     generator = module.eval_generator
     if generator.particles is not None:
         raise TypeError(
-            f"{type(looker).__name__} needs a generator that samples from noise; {type(generator).__name__} holds "
-            "particles (ModeStatistics looks at particles, GalleryFidelity and PromptFidelity at scenes)"
+            f"{type(callback).__name__} needs a generator that samples from noise; {type(generator).__name__} holds "
+            "particles (ModeStatistics evaluates particles, GalleryFidelity and PromptFidelity scenes)"
         )
 
 
 def in_batches(
-    made: Callable[[Condition | None, int, torch.Generator], Tensor],
+    draw: Callable[[Condition | None, int, torch.Generator], Tensor],
     count: int,
     condition: Condition | None,
     batch: int,
@@ -88,72 +87,73 @@ def in_batches(
     stream: int,
     number: int = 0,
 ) -> Tensor:
-    """`count` samples, made batch by batch, each batch of each set with random numbers of its own.
+    """Draw samples in batches, each batch of each set with independent random numbers.
 
     Args:
-        made: samples of a condition, as many as asked, with a CPU generator.
-        count: how many.
-        condition: count rows that are asked for, or None.
-        batch: samples at a time.
-        seed: of the random numbers.
-        stream: of the random numbers.
-        number: of the set.
+        draw: draws samples, called with a condition, their number and a CPU generator.
+        count: number of samples.
+        condition: condition with count rows, or None.
+        batch: number of samples per call.
+        seed: seed of the random numbers.
+        stream: stream of the random numbers.
+        number: index of the set.
     """
     parts, pieces = [], torch.arange(count).split(batch)
     for step, rows in enumerate(pieces, number * len(pieces)):
         part = None if condition is None else condition[rows]
-        parts.append(made(part, len(rows), generator_at(seed, step, stream)).detach().cpu())
+        parts.append(draw(part, len(rows), generator_at(seed, step, stream)).detach().cpu())
     return torch.cat(parts)
 
 
 def _require_spread(resamples: int) -> None:
     if resamples == 1:
-        raise ValueError("resamples: a single half-sample has no spread; set 0, or 2 and more")
+        raise ValueError("resamples: a single half-sample has no spread; set 0, or at least 2")
 
 
-def classes(labels: Tensor | None) -> Condition | None:
-    """What asks for classes (B,), or for nothing."""
+def class_condition(labels: Tensor | None) -> Condition | None:
+    """The condition of class labels (B,), or None."""
     return None if labels is None else Condition(label=labels)
 
 
-def asked_texts(data: ConditionDataModule, count: int) -> Condition | None:
-    """`count` rows of the prompts of the data's evaluation batches, over and over; None where there are none."""
+def evaluation_prompts(data: ConditionDataModule, count: int) -> Condition | None:
+    """The prompts of the data's evaluation batches, repeated to `count` rows; None without prompts."""
     parts = [batch.condition for batch in data.evaluation_batches()]
-    whole = None if any(part is None or part.prompt is None for part in parts) else Condition.cat(parts)
-    if whole is None or whole.rows is None:
-        return whole
-    return whole[torch.arange(count) % whole.rows]
+    prompts = None if any(part is None or part.prompt is None for part in parts) else Condition.cat(parts)
+    if prompts is None or prompts.rows is None:
+        return prompts
+    return prompts[torch.arange(count) % prompts.rows]
 
 
-def asks_for_classes(data: ConditionDataModule) -> bool:
-    """Whether training asks the generator for classes, by its first batch."""
+def has_class_condition(data: ConditionDataModule) -> bool:
+    """Whether the first training batch is conditioned on classes."""
     condition = data.batch_at(0).condition
     return condition is not None and condition.label is not None
 
 
 class SampleQuality(Evaluation):
-    """Quality and diversity of generated samples against the data module's real data (its `reference()`).
+    """Quality and diversity of generated samples, compared with the data module's real data (its `reference()`).
 
     The metrics are those of `scoredistill.evaluation.evaluate_samples`, with standard errors, and with a classifier
-    `classifier_accuracy`, on data that it was not trained on. Where training asks for classes, samples are drawn
-    evenly over the classes of the data, which adds to the distances where the data themselves are uneven; otherwise
-    for the prompts of its evaluation batches, or without any. Looking changes neither weights nor random states.
+    also `classifier_accuracy`, its accuracy on held-out data. If training is conditioned on classes, the samples are
+    evenly distributed over the classes of the data, which increases the distances if the data are uneven; otherwise
+    they are drawn for the prompts of the evaluation batches, or unconditionally. Evaluation changes neither weights nor
+    random states.
 
-    The Frechet distance falls with the number of samples, and one set's is uncertain by a tenth of itself or more:
+    The Frechet distance decreases with the number of samples, and the uncertainty of a single set is 10% or more:
     compare means over several sets of the same size.
 
     Args:
-        samples: how many are generated for one set, >= 4.
-        extractor: features in which samples are compared, fitted to the data at the first look; null: a
-            `ClassifierFeatures` where the data are labeled, else `PCAFeatures`.
+        samples: number of generated samples per set, >= 4.
+        extractor: features in which samples are compared, fitted to the data in the first evaluation; None:
+            `ClassifierFeatures` for labeled data, otherwise `PCAFeatures`.
         resamples: half-samples from which standard errors of a single set's metrics are computed, >= 0 and not 1; 0: no
             standard errors.
-        sets: independent sets, >= 1; the metrics of several are their means, with standard errors from their spread.
+        sets: number of independent sets, >= 1; metrics of several sets are means, with standard errors from the spread.
         neighbors: k of precision, recall, density and coverage, >= 1.
-        reference_teacher: steps of Heun's method with which the teacher itself is sampled, guided as in training, and
-            judged as teacher/NAME at the end, >= 0; 0: not at all.
-        interim: whether to look while training goes on too, and not only at the end.
-        batch: samples generated at a time, >= 1.
+        reference_teacher: steps of Heun's method with which the teacher is sampled, guided as in training, for the
+            final metrics teacher/NAME, >= 0; 0: no teacher samples.
+        interim: whether to evaluate during training as well as at the end.
+        batch: number of samples per call of the generator, >= 1.
         seed: of all randomness, in [0, 2^32).
     """
 
@@ -174,75 +174,83 @@ class SampleQuality(Evaluation):
         require(">= 1", sets=sets, neighbors=neighbors, batch=batch)
         require("[0, 2^32)", seed=seed)
         _require_spread(resamples)
-        self.samples, self.extractor, self.neighbors = samples, extractor, neighbors
-        self.resamples, self.sets = resamples, sets
-        self.reference_teacher, self.interim, self.batch, self.seed = reference_teacher, interim, batch, seed
-        self._known: tuple[ConditionDataModule, SampleReport] | None = None
+        self.samples = samples
+        self.extractor = extractor
+        self.neighbors = neighbors
+        self.resamples = resamples
+        self.sets = sets
+        self.reference_teacher = reference_teacher
+        self.interim = interim
+        self.batch = batch
+        self.seed = seed
+        self._cached: tuple[ConditionDataModule, SampleReport] | None = None
 
     def check(self, module: TrainingModule, data: ConditionDataModule) -> None:
         require_samples(self, module)
         if not hasattr(data, "reference"):
-            raise TypeError(f"SampleQuality needs real data to compare with: Images; there is {type(data).__name__}")
+            raise TypeError(f"SampleQuality needs real data to compare with, such as Images; got {type(data).__name__}")
 
     def evaluate(self, module: Distillation, data: ConditionDataModule, final: bool) -> dict[str, float]:
         if not (final or self.interim):
             return {}
         report = self._report(module, data)
         labels = None
-        if report.labels is not None and asks_for_classes(data):
+        if report.labels is not None and has_class_condition(data):
             labels = even_labels(self.samples, report.labels.unique())
-        asked = asked_texts(data, self.samples) if labels is None else classes(labels)
+        condition = evaluation_prompts(data, self.samples) if labels is None else class_condition(labels)
 
-        def judged(draw: Callable[[int], Tensor]) -> dict[str, float]:
+        def evaluated(draw: Callable[[int], Tensor]) -> dict[str, float]:
             if self.sets == 1:
                 return report(draw(0), labels, self.resamples)
             return mean_over_sets([report(draw(number), labels, 0) for number in range(self.sets)])
 
-        metrics = judged(lambda number: draw_samples(module, self.samples, asked, self.batch, self.seed, number))
+        metrics = evaluated(lambda number: draw_samples(module, self.samples, condition, self.batch, self.seed, number))
         if isinstance(report.extractor, ClassifierFeatures) and report.extractor.accuracy is not None:
             metrics["classifier_accuracy"] = report.extractor.accuracy
         if final and self.reference_teacher:
-            own = judged(lambda number: self._teacher_samples(module, report.shape, asked, number))
-            metrics |= {f"teacher/{name}": value for name, value in own.items()}
+            teacher = evaluated(lambda number: self._teacher_samples(module, report.shape, condition, number))
+            metrics |= {f"teacher/{name}": value for name, value in teacher.items()}
         return metrics
 
     def _report(self, module: Distillation, data: ConditionDataModule) -> SampleReport:
-        """The data's part of the metrics, and the fitted features, once for every look at the same data."""
-        if self._known is None or self._known[0] is not data:
+        """The data's part of the metrics and the fitted features, computed once for the same data."""
+        if self._cached is None or self._cached[0] is not data:
             self.check(module, data)
             real, labels = cast(Images, data).reference()
             with torch.no_grad():
                 real = torch.cat([module.decode(part.to(module.device)).cpu() for part in real.split(self.batch)])
             extractor = self.extractor or (PCAFeatures() if labels is None else ClassifierFeatures())
             extractor.fit(real, labels).to(module.device)
-            self._known = data, SampleReport(real, labels, extractor, self.neighbors)
-        return self._known[1]
+            self._cached = data, SampleReport(real, labels, extractor, self.neighbors)
+        return self._cached[1]
 
-    def _teacher_samples(self, module: Distillation, shape: torch.Size, asked: Condition | None, number: int) -> Tensor:
+    def _teacher_samples(
+        self, module: Distillation, shape: torch.Size, condition: Condition | None, number: int
+    ) -> Tensor:
         teacher, guidance = module.distiller.teacher, module.distiller.guidance
         shape = getattr(module.eval_generator, "shape", shape)
 
-        def made(condition: Condition | None, size: int, rng: torch.Generator) -> Tensor:
-            there = None if condition is None else condition.to(module.device)
+        def draw(part: Condition | None, size: int, rng: torch.Generator) -> Tensor:
+            part = None if part is None else part.to(module.device)
             steps = self.reference_teacher
-            return teacher.decode(sample(teacher, size, shape, there, steps=steps, guidance=guidance, rng=rng))
+            return teacher.decode(sample(teacher, size, shape, part, steps=steps, guidance=guidance, rng=rng))
 
         with torch.no_grad(), eval_mode(teacher):
-            return in_batches(made, self.samples, asked, self.batch, self.seed, TEACHER_STREAM, number)
+            return in_batches(draw, self.samples, condition, self.batch, self.seed, TEACHER_STREAM, number)
 
 
 class MixtureQuality(Evaluation):
     """Mode coverage, mode weights and Wasserstein distance of generated samples under a Gaussian mixture teacher.
 
-    Beside the metrics of `mode_statistics` and `mode_divergences` there is `wasserstein2`, the exact distance of up to
-    1000 samples to as many of the mixture, and `wasserstein2_floor`, that of two sets of the mixture's own samples;
-    each has its standard error as `name_se`. Where training asks for classes they are drawn with the mixture's weights.
+    The metrics are those of `mode_statistics` and `mode_divergences`; `wasserstein2`, the exact distance of up to 1000
+    samples to equally many of the mixture; and `wasserstein2_floor`, that of two sets of samples of the mixture. Each
+    has a standard error `name_se`. If training is conditioned on classes, they are drawn with the mixture's weights.
 
     Args:
-        samples: how many are generated, >= 4.
+        samples: number of generated samples, >= 4.
         resamples: half-samples from which standard errors are computed, >= 0 and not 1; 0: no standard errors.
-        interim: whether to look while training goes on too, and not only at the end.
-        batch: samples generated at a time, >= 1.
+        interim: whether to evaluate during training as well as at the end.
+        batch: number of samples per call of the generator, >= 1.
         seed: of all randomness, in [0, 2^32).
     """
 
@@ -254,7 +262,11 @@ class MixtureQuality(Evaluation):
         require(">= 1", batch=batch)
         require("[0, 2^32)", seed=seed)
         _require_spread(resamples)
-        self.samples, self.resamples, self.interim, self.batch, self.seed = samples, resamples, interim, batch, seed
+        self.samples = samples
+        self.resamples = resamples
+        self.interim = interim
+        self.batch = batch
+        self.seed = seed
 
     def check(self, module: TrainingModule, data: ConditionDataModule) -> None:
         require_part(self, module, Distillation, "task: distillation")
@@ -268,8 +280,8 @@ class MixtureQuality(Evaluation):
             return {}
         rng = generator_at(self.seed, 0, MIXTURE_STREAM)
         _, component = teacher.sample(self.samples, rng=rng)
-        labels = teacher.labels[component].cpu() if teacher.labels is not None and asks_for_classes(data) else None
-        x = draw_samples(module, self.samples, classes(labels), self.batch, self.seed).to(teacher.means)
+        labels = teacher.labels[component].cpu() if teacher.labels is not None and has_class_condition(data) else None
+        x = draw_samples(module, self.samples, class_condition(labels), self.batch, self.seed).to(teacher.means)
         matched = min(self.samples, TRANSPORT_SAMPLES)
         true, other = (teacher.sample(matched, rng=rng)[0] for _ in range(2))
 
@@ -277,8 +289,8 @@ class MixtureQuality(Evaluation):
             return mode_statistics(x[index], teacher) | mode_divergences(x[index], teacher)
 
         def transport(index: Tensor) -> dict[str, float]:
-            own = wasserstein2(x[index], true[index])
-            return {"wasserstein2": own, "wasserstein2_floor": wasserstein2(other[index], true[index])}
+            distance = wasserstein2(x[index], true[index])
+            return {"wasserstein2": distance, "wasserstein2_floor": wasserstein2(other[index], true[index])}
 
         metrics = with_errors(statistic, len(x), self.resamples, rng)
         return metrics | with_errors(transport, matched, self.resamples, rng)
@@ -287,11 +299,11 @@ class MixtureQuality(Evaluation):
 class ModeStatistics(Evaluation):
     """Coverage, mode weights and spread of image particles under a Gaussian mixture or a data set.
 
-    With labeled components it also counts the share of each class.
+    With labeled components, class_share/c is the share of class c.
     """
 
     def check(self, module: TrainingModule, data: ConditionDataModule) -> None:
-        require_part(self, module.eval_generator, ImageParticles, "ImageParticles (MixtureQuality looks at samples)")
+        require_part(self, module.eval_generator, ImageParticles, "ImageParticles (MixtureQuality evaluates samples)")
         teacher = cast(Distillation, module).distiller.teacher
         require_part(self, teacher, GaussianMixture, "a GaussianMixture or Empirical teacher")
 

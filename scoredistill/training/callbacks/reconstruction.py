@@ -1,4 +1,4 @@
-"""How faithful an autoencoder is."""
+"""Fidelity of an autoencoder."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from scoredistill.types import Batch
 
 
 class ReconstructionQuality(Evaluation):
-    """Reconstructs real pictures, and draws the first of them beneath the originals: reconstructions.png.
+    """Reconstructs real pictures, and draws some of them beneath the originals: reconstructions.png.
 
-    psnr is 10 log10(1 / mean (u - v)^2) of display values in [0, 1], all pictures together; psnr_worst is the least of
-    one picture's own.
+    psnr is 10 log10(1 / mean (u - v)^2) of display values in [0, 1] over all pictures; psnr_worst is the lowest PSNR of
+    a single picture.
 
     Args:
-        samples: pictures, the first of the reference, >= 1.
-        shown: of them in the picture, >= 1.
+        samples: number of pictures, the first of the reference, >= 1.
+        shown: number of drawn pictures, >= 1.
     """
 
     def __init__(self, samples: int = 256, shown: int = 12) -> None:
@@ -39,13 +39,13 @@ class ReconstructionQuality(Evaluation):
 
     def evaluate(self, module: TrainingModule, data: ConditionDataModule, final: bool) -> dict[str, float]:
         self.check(module, data)
-        real, made = self._pairs(module, data, self.samples)
-        error = (real - made).square().flatten(1).mean(1) / 4
+        real, reconstructed = self._pairs(module, data, self.samples)
+        error = (real - reconstructed).square().flatten(1).mean(1) / 4
         psnr = -10 * torch.stack([error.mean(), error.max()]).log10()
         return {"psnr": float(psnr[0]), "psnr_worst": float(psnr[1])}
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Metrics and the picture."""
+        """Compute the metrics and draw the picture."""
         super().on_fit_end(trainer, pl_module)
         if trainer.is_global_zero:
             with guarded(trainer, self):
@@ -56,5 +56,5 @@ class ReconstructionQuality(Evaluation):
     def _pairs(self, module: TrainingModule, data: ConditionDataModule, count: int) -> tuple[Tensor, Tensor]:
         """Real pictures and their reconstructions, on the CPU."""
         real = cast(Images, data).reference()[0][:count]
-        made = [module.eval_generator(Batch(data=part.to(module.device))).x.cpu() for part in real.split(64)]
-        return real, torch.cat(made)
+        parts = [module.eval_generator(Batch(data=part.to(module.device))).x.cpu() for part in real.split(64)]
+        return real, torch.cat(parts)

@@ -1,4 +1,4 @@
-"""What a command ends with: its metrics, and where its results are."""
+"""The output at the end of a command: its metrics and the paths of its results."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ RESULTS = ("turntable*", "grid.png", "meshes", "metrics.json", "checkpoints")
 
 
 class Summary(EvaluationFailures):
-    """Prints the metrics and the paths of the results of fit, validate and test. It has to come last.
+    """Prints the metrics and the paths of the results of fit, validate and test. It must be the last callback.
 
-    If a final look failed, the command ends with an error after that. fit adds `seconds` to metrics.json:
-    wall-clock time from its set-up to the last result, without the import of libraries; of a resumed run, all parts
-    together are not known, so it is that of the last part.
+    If a final evaluation failed, the command then ends with an error. fit adds `seconds` to metrics.json, the
+    wall-clock time from its set-up to the last result, without the import of libraries; for a resumed run it is the
+    time of the last part.
     """
 
     def __init__(self) -> None:
@@ -46,7 +46,7 @@ class Summary(EvaluationFailures):
         self._end(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Print, unless training goes on."""
+        """Print, except during training."""
         if trainer.state.fn == TrainerFn.VALIDATING:
             self._end(trainer)
 
@@ -60,19 +60,19 @@ class Summary(EvaluationFailures):
             _print(folder)
         if self.failed:
             names = ", ".join(dict.fromkeys(self.failed))
-            raise EvaluationError(f"{names} failed, as said above; all other results are in {folder}")
+            raise EvaluationError(f"{names} failed, see the warnings above; all other results are in {folder}")
 
 
 def _print(folder: Path) -> None:
-    """The metrics, and where everything is."""
+    """Print the metrics and the paths of the results."""
     console, metrics = Console(highlight=False), read_json(folder / "metrics.json", dict)
     if metrics:
-        table = Table("figure", "value", title="final metrics")
+        table = Table("metric", "value", title="final metrics")
         for name, value in metrics.items():
             table.add_row(str(name), f"{value:.4g}" if isinstance(value, int | float) else "not finite")
         console.print(table)
     else:
-        console.print("no metrics: the recipe has no callbacks that evaluate (trainer.callbacks)")
+        console.print("no metrics: the recipe has no evaluation callbacks (trainer.callbacks)")
     for pattern in RESULTS:
         for path in sorted(folder.glob(pattern)):
             console.print(f"{path.stem if path.is_file() else path.name:>12}  {path}", soft_wrap=True)

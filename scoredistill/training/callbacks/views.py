@@ -1,4 +1,4 @@
-"""3D particles, and the Gallery's variants, as pictures."""
+"""Rendered views of 3D particles and of the Gallery's variants."""
 
 from __future__ import annotations
 
@@ -12,34 +12,34 @@ from scoredistill.teachers.gallery import Gallery
 from scoredistill.teachers.teacher import Teacher
 
 Views = tuple[Tensor, Tensor]
-"""Pictures (n, V, 3, H, W) in [-1, 1] and opacities (n, V, H, W) of n things from V cameras, on the CPU."""
+"""Pictures (n, V, 3, H, W) in [-1, 1] and opacities (n, V, H, W) of n scenes from V cameras, on the CPU."""
 
 
 def particle_views(
     generator: SceneGenerator, teacher: Teacher, camera: Camera, resolution: int, background: Tensor | None = None
 ) -> Views:
-    """Every particle from every camera. Scenes of latents are rendered as in training and decoded by the teacher.
+    """Render every particle from every camera. Latent scenes are rendered as in training and decoded by the teacher.
 
     Args:
         generator: n particles.
-        teacher: theirs.
+        teacher: the teacher of the particles.
         camera: V views.
         resolution: height and width of the pictures.
-        background: (3,) color in [-1, 1]; None: the generator's own, as always of latents.
+        background: (3,) color in [-1, 1]; None, and for latent scenes: the generator's background.
     """
     if generator.latents is None:
-        seen = generator.render(camera, resolution, resolution, background)
-        return seen.rgb.cpu(), seen.opacity.cpu()
-    seen = generator.render(camera, generator.resolution, generator.resolution)
+        render = generator.render(camera, resolution, resolution, background)
+        return render.rgb.cpu(), render.opacity.cpu()
+    render = generator.render(camera, generator.resolution, generator.resolution)
     with torch.no_grad():
-        decoded = torch.cat([teacher.decode(row) for row in seen.rgb.flatten(0, 1).split(1)])
+        decoded = torch.cat([teacher.decode(row) for row in render.rgb.flatten(0, 1).split(1)])
     side = (resolution, resolution)
     pictures = interpolate(decoded, side, mode="bilinear", antialias=True).clamp(-1, 1)
-    opacity = interpolate(seen.opacity, side, mode="bilinear")
-    return pictures.unflatten(0, seen.opacity.shape[:2]).cpu(), opacity.cpu()
+    opacity = interpolate(render.opacity, side, mode="bilinear")
+    return pictures.unflatten(0, render.opacity.shape[:2]).cpu(), opacity.cpu()
 
 
 def gallery_views(prompt: str, camera: Camera, resolution: int) -> Views:
-    """The Gallery's variants of a prompt from V cameras, as particles."""
-    seen = Gallery().renders(prompt, camera, resolution, resolution)
-    return seen.rgb.transpose(0, 1), seen.opacity[:, :, 0].transpose(0, 1)
+    """Render the Gallery's variants of a prompt from V cameras, in the layout of particles."""
+    render = Gallery().renders(prompt, camera, resolution, resolution)
+    return render.rgb.transpose(0, 1), render.opacity[:, :, 0].transpose(0, 1)

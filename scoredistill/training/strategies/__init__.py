@@ -1,1 +1,1 @@
-"""How several processes train together, as values of trainer.strategy: split_particles and fsdp2."""
+"""Strategies for several processes, as values of trainer.strategy: split_particles and fsdp2."""

@@ -1,7 +1,7 @@
-"""Gradients of parameters that several processes train: averages, norms, clipping.
+"""Averages, norms and clipping of gradients over processes.
 
-A parameter is one of three kinds: a copy, the same on every process; a shard of torch's `fully_shard`, a DTensor whose
-gradient has been averaged by its backward pass; or the process's own, of particles that nobody else holds.
+A parameter is of one of three kinds: replicated, equal on every process; a shard of torch's `fully_shard`, a DTensor
+whose gradient is averaged by its backward pass; or split, of particles that only this process holds.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from torch.distributed.tensor import DTensor
 from scoredistill.distributed import all_reduce
 
 BUCKET = 2**24
-"""Numbers that are averaged by one message between processes, about."""
+"""Approximate number of elements that one collective operation averages."""
 
 
 def local(value: Tensor) -> Tensor:
-    """What this process has of a tensor."""
+    """The part of a tensor that this process holds."""
     return value.to_local() if isinstance(value, DTensor) else value
 
 
 def average(parameters: Iterable[Tensor]) -> None:
-    """Average the gradients of copies over the processes; one that has none yet counts as 0.
+    """Average the gradients of replicated parameters over processes; a missing gradient counts as 0.
 
     Args:
-        parameters: the same on every process, in the same order; shards among them are left alone.
+        parameters: equal on every process, in the same order; shards are skipped.
     """
     bucket: list[Tensor] = []
     for parameter in parameters:
@@ -45,35 +45,35 @@ def average(parameters: Iterable[Tensor]) -> None:
 
 
 def _average(gradients: Sequence[Tensor]) -> None:
-    whole = torch.cat([gradient.flatten() for gradient in gradients])
-    all_reduce(whole).div_(dist.get_world_size())
-    for gradient, mean in zip(gradients, whole.split([g.numel() for g in gradients]), strict=True):
+    flat = torch.cat([gradient.flatten() for gradient in gradients])
+    all_reduce(flat).div_(dist.get_world_size())
+    for gradient, mean in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
         gradient.copy_(mean.view_as(gradient))
 
 
-def total_norm(parameters: Sequence[Tensor], own: bool = False) -> Tensor:
-    """Euclidean norm of the whole gradient, that of shards and of other processes' particles included.
+def total_norm(parameters: Sequence[Tensor], split: bool = False) -> Tensor:
+    """Euclidean norm of the gradient in all parameters, including the shards and particles of other processes.
 
     Args:
-        parameters: of one optimizer.
-        own: whether every process has its own particles.
+        parameters: parameters of one optimizer.
+        split: whether the parameters are particles split over processes.
     """
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-    sharded = [local(g) for g in gradients if own or isinstance(g, DTensor)]
+    sharded = [local(g) for g in gradients if split or isinstance(g, DTensor)]
     if not sharded:
         return torch.nn.utils.get_total_norm(gradients)
-    copies = [g for g in gradients if not (own or isinstance(g, DTensor))]
+    copies = [g for g in gradients if not (split or isinstance(g, DTensor))]
     square = all_reduce(torch.nn.utils.get_total_norm(sharded).square())
     return (square + torch.nn.utils.get_total_norm(copies).square().to(square)).sqrt() if copies else square.sqrt()
 
 
 def clip(parameters: Sequence[Tensor], norm: Tensor, largest: float) -> None:
-    """Scale the whole gradient down to a largest norm.
+    """Scale the gradient down to a largest norm.
 
     Args:
-        parameters: of one optimizer.
-        norm: that their gradient has.
-        largest: that it may have.
+        parameters: parameters of one optimizer.
+        norm: norm of their gradient.
+        largest: largest allowed norm.
     """
     gradients = [local(parameter.grad) for parameter in parameters if parameter.grad is not None]
     torch._foreach_mul_(gradients, torch.clamp(largest / (norm + 1e-6), max=1.0))

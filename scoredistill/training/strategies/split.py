@@ -1,4 +1,4 @@
-"""Particles split over processes."""
+"""Splitting of particles over processes, as a Lightning strategy."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from scoredistill.training.module import Distillation
 from scoredistill.training.strategies.states import converted
 
 SPLIT = ("distiller.generator.", "average.module.")
-"""Prefixes of what is split."""
+"""Prefixes of the split tensors' names."""
 
 
 class SplitParticles(DDPStrategy):
-    """Every process holds, renders and optimizes n / P of the n particles; trained critics are copies that see all.
+    """Every process holds, renders and optimizes n / P of the n particles; trained critics are replicated.
 
-    What a step computes is what one process with all particles computes, but for the rounding of sums: all processes
-    draw the same random numbers, and each keeps those of its own particles. A `ParticleCritic` gets all particles'
-    renders. Checkpoints hold all particles: a run goes on with another number of processes, or with one.
+    A step computes the same as in one process with all particles, except for the rounding of sums: all processes draw
+    the same random numbers, and each keeps those of its particles. A `ParticleCritic` receives the renders of all
+    particles. Checkpoints contain all particles: a run can be resumed with another number of processes, or in one.
 
         scoredistill fit --config recipes/gallery/diversity.yaml --trainer.strategy split_particles --trainer.devices 2
     """
@@ -32,11 +32,11 @@ class SplitParticles(DDPStrategy):
 
     @classmethod
     def register_strategies(cls, strategy_registry: Any) -> None:
-        """Its name, as a value of trainer.strategy."""
+        """Register the name `split_particles` for trainer.strategy."""
         strategy_registry.register("split_particles", cls, description=cls.__doc__)
 
     def setup_environment(self) -> None:
-        """Join the processes, and cut the generator before anything of it reaches a device."""
+        """Initialize the process group, and split the generator before it is moved to a device."""
         super().setup_environment()
         module = self.lightning_module
         if module is None or module.trainer.state.fn != TrainerFn.FITTING:
@@ -54,17 +54,17 @@ class SplitParticles(DDPStrategy):
         module.split(self._shard)
 
     def setup(self, trainer: Trainer) -> None:
-        """Start with the first process's critics everywhere."""
+        """Copy the first process's critics to all processes."""
         super().setup(trainer)
         if self._shard is not None and isinstance(self.lightning_module, Distillation):
             for parameter in self.lightning_module.distiller.loss.parameters():
                 dist.broadcast(parameter.data, 0)
 
     def configure_ddp(self) -> None:
-        """Nothing: the module averages the critics' gradients itself, and nobody else has these particles'."""
+        """Nothing: the module averages the critics' gradients, and those of particles are not averaged."""
 
     def lightning_module_state_dict(self) -> dict[str, Any]:
-        """That of all particles, on the first process."""
+        """State of all particles, on the first process."""
         state = super().lightning_module_state_dict()
         if self._shard is None:
             return state
@@ -73,21 +73,21 @@ class SplitParticles(DDPStrategy):
         }
 
     def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
-        """That of all particles, on the first process."""
+        """State of all particles, on the first process."""
         state = super().optimizer_state(optimizer)
         if self._shard is None or optimizer is not self.optimizers[0]:
             return state
         return converted(state, lambda _, value: gather_to_rank0(value))
 
     def load_checkpoint(self, checkpoint_path: Any, weights_only: bool | None = None) -> dict[str, Any]:
-        """A checkpoint of all particles, of which this process's share is kept."""
+        """Load a checkpoint of all particles and keep this process's shard."""
         checkpoint = super().load_checkpoint(checkpoint_path, weights_only)
         shard = self._shard
         if shard is None:
             return checkpoint
         state, optimizers = checkpoint["state_dict"], checkpoint["optimizer_states"]
-        whole = {name for name, value in state.items() if _is_split(name) and value.ndim}
-        checkpoint["state_dict"] = {n: shard.own(value).clone() if n in whole else value for n, value in state.items()}
+        split = {name for name, value in state.items() if _is_split(name) and value.ndim}
+        checkpoint["state_dict"] = {n: shard.own(value).clone() if n in split else value for n, value in state.items()}
         checkpoint["optimizer_states"] = [
             converted(optimizers[0], lambda _, value: shard.own(value).clone()),
             *optimizers[1:],

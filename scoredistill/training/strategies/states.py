@@ -1,4 +1,4 @@
-"""Optimizers' states, whose tensors are laid out over processes as their parameters are."""
+"""Conversion of the tensors in optimizer states, which have the layout of their parameters."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from torch import Tensor
 
 
 def converted(state: Mapping[str, Any], convert: Callable[[int, Tensor], Tensor | None]) -> dict[str, Any]:
-    """An optimizer's state dict with other tensors.
+    """Convert the tensors of an optimizer's state dict, except scalars.
 
     Args:
-        state: as `torch.optim.Optimizer.state_dict` has it.
-        convert: from a parameter's number and one of its tensors, scalars left out, to the new tensor.
+        state: from `torch.optim.Optimizer.state_dict`.
+        convert: maps a parameter's index and one of its tensors to the new tensor.
     """
-    known = {
+    values = {
         number: {
             name: convert(number, value) if isinstance(value, Tensor) and value.ndim else value
-            for name, value in own.items()
+            for name, value in tensors.items()
         }
-        for number, own in state["state"].items()
+        for number, tensors in state["state"].items()
     }
-    return {**state, "state": known}
+    return {**state, "state": values}
