@@ -1,4 +1,4 @@
-"""The command line's entry: answers what needs no torch at once, and hands everything else to `scoredistill.cli`."""
+"""Entry point of the command line: handles what needs no torch, and passes everything else to `scoredistill.cli`."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ if __name__ == "__main__" and sys.path[0] in ("", os.getcwd()):
 from scoredistill import start_up
 from scoredistill.version import __version__
 
-# Commands that `scoredistill.cli.main` runs, with what they do.
+# Commands that `scoredistill.cli.main` runs, with their help.
 COMMANDS = {
-    "fit": "train a generator by a recipe",
-    "stages": "run recipes one after the other, each from the former's result",
-    "ablate": "run a recipe under all combinations of some settings, and compare",
-    "report": "write the report of such a study anew",
+    "fit": "train a generator with a recipe",
+    "stages": "run recipes in sequence, each from the result of the previous one",
+    "ablate": "run a recipe with all combinations of some settings, and compare",
+    "report": "write the report of a study again",
     "validate": "validate a checkpoint",
     "test": "test a checkpoint",
-    "predict": "write what a checkpoint generates",
+    "predict": "write samples of a checkpoint",
     "export": "write a trained generator's mesh, pictures or weights",
     "view": "show a run in the browser: curves, pictures, meshes",
 }
@@ -32,14 +32,14 @@ Distill a diffusion model's score into NeRFs, meshes and one-step generators.
 
 commands:
 {commands}
-  recipes    list, show and copy the recipes that come with it
+  recipes    list, show and copy the shipped recipes
 
 options:
   -h, --help     show this help
   --version      show the version
 
-To begin:              scoredistill fit --config recipes/quickstart.yaml
-A command's options:   scoredistill COMMAND --help
+Quick start:           scoredistill fit --config recipes/quickstart.yaml
+Options of a command:  scoredistill COMMAND --help
 """.format(commands="\n".join(f"  {name:9}  {what}" for name, what in COMMANDS.items()))
 
 
@@ -47,7 +47,7 @@ def _reject(word: str) -> int:
     from scoredistill.recipe_library import did_you_mean
 
     if word.startswith("-"):
-        message = f"{word} has to come after a command, as in `scoredistill fit {word}`; see `scoredistill --help`"
+        message = f"{word} must come after a command, as in `scoredistill fit {word}`; see `scoredistill --help`"
     else:
         choices = [*COMMANDS, "recipes"]
         hint = did_you_mean(word, choices) or f"Choose from {', '.join(choices)}."
@@ -72,7 +72,7 @@ def _answer(arguments: Sequence[str]) -> int:
         from scoredistill.processes import end_with_parent
 
         end_with_parent()
-        from scoredistill import cli  # seconds of torch and Lightning: only where they are needed
+        from scoredistill import cli  # imports torch and Lightning, which takes seconds
 
         return cli.main(list(arguments))
     return _reject(command)
@@ -82,7 +82,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command line.
 
     Args:
-        argv: the words after `scoredistill`; default: those of the process, whose streams and signals are then
+        argv: the arguments after `scoredistill`; None: those of the process, whose streams and signals are then
             prepared for a long run, see `start_up`.
 
     Returns:
@@ -94,7 +94,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         return _answer(argv)
     except KeyboardInterrupt:
-        return 130  # what shells report for an interrupted program
+        return 130  # as shells report for an interrupted program
 
 
 if __name__ == "__main__":

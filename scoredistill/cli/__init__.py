@@ -1,4 +1,4 @@
-"""The command line beyond help, version and recipes: fit, validate, test, predict, export."""
+"""The commands that need torch: fit, validate, test, predict, stages, ablate, report, export, view."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ def main(argv: Sequence[str]) -> int:
         argv: the command and its options.
 
     Returns:
-        The exit code: 0; 1 after a failure in the run; 2 after one in what was asked for; 130 after Ctrl-C.
+        The exit code: 0; 1 if the run failed; 2 if the options or the recipe are wrong; 130 after Ctrl-C.
     """
     from scoredistill.cli.lightning_patches import defer_torchmetrics
 
-    defer_torchmetrics()  # before anything imports Lightning
+    defer_torchmetrics()  # before the first import of Lightning
     from scoredistill.cli.commands import run
 
     return run(argv[0], list(argv[1:]))

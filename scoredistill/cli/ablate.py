@@ -1,4 +1,4 @@
-"""scoredistill ablate: a recipe under all combinations of some settings, and what that says."""
+"""scoredistill ablate: runs a recipe with all combinations of some settings, and compares them."""
 
 from __future__ import annotations
 
@@ -37,23 +37,25 @@ from scoredistill.studies.runner import Runner
 from scoredistill.studies.study import Study, read_study
 
 COPY = "study.yaml"
-"""The study's file, in its folder."""
+"""Copy of the study's file, in the study's folder."""
 
 
 def ablate(argv: Sequence[str]) -> None:
-    """Run what is left of a study, and write its report.
+    """Run the unfinished runs of a study, and write its report.
 
     Args:
         argv: the options.
 
     Raises:
-        UsageError: if the file or an option is wrong; nothing has been written then.
-        FailedRuns: if runs failed, the others and the report are there; or if there is no room left for the report.
+        UsageError: if the file or an option is wrong; nothing is written.
+        FailedRuns: if runs failed, with the others and the report complete; or if the report cannot be written.
         Interrupted: after Ctrl-C or SIGTERM.
     """
     name = argv[0] if argv and not argv[0].startswith("-") else None
     if name is None and not {"-h", "--help"} & set(argv):
-        raise UsageError("name the study's file first, studies/points for one; see `scoredistill ablate --help`")
+        raise UsageError(
+            "name the study's file first, as in `scoredistill ablate studies/points`; see `scoredistill ablate --help`"
+        )
     try:
         study = None if name is None else read_study(name)
         options = _options(argv, study)
@@ -74,18 +76,18 @@ def ablate(argv: Sequence[str]) -> None:
         lock = FolderLock(folder)
     except InUseError as error:
         raise UsageError(
-            f"another ablate is at work in {folder}: wait for it to end, or choose another --output"
+            f"another ablate is running in {folder}: wait for it to end, or choose another --output"
         ) from error
     except OSError as error:
         raise UsageError(f"{reason(error, folder)}; choose another --output") from error
     with lock:
         remove_partial(folder)
         try:
-            update_json(folder / RECORD, dict)  # a damaged one is set aside
+            update_json(folder / RECORD, dict)  # sets a damaged file aside
             write_atomically(folder / COPY, lambda file: file.write(text))
             _run(study, cells, folder, launcher)
         except OSError as error:
-            raise FailedRuns(f"{reason(error, folder)}; mend that, and the same command goes on") from error
+            raise FailedRuns(f"{reason(error, folder)}; fix it, and run the same command to resume") from error
 
 
 def _options(argv: Sequence[str], study: Study | None) -> Namespace:
@@ -108,15 +110,15 @@ def _parser(study: Study | None) -> RecipeParser:
     parser = RecipeParser(
         prog="scoredistill ablate",
         usage="scoredistill ablate STUDY [--output FOLDER] [--launcher CLASS] [--launcher.OPTION VALUE] [--dry_run]",
-        description="Run a recipe under all combinations of a study's settings, each under the same seeds, and write a "
-        "report. The same command again goes on where it was stopped, and tries again what failed.",
+        description="Run a recipe with all combinations of a study's settings, each with the same seeds, and write a "
+        "report. The same command resumes a stopped study, and repeats failed runs.",
         exit_on_error=False,
         formatter_class=HelpFormatter,
     )
     parser.add_argument("study", help="a file with recipe, axes and seeds")
-    parser.add_argument("--output", type=str, default=study and study.output, help="folder for everything")
-    parser.add_argument("--dry_run", action="store_true", help="list the runs' commands, and run nothing")
-    parser.add_subclass_arguments(Launcher, "launcher", required=True, help="what starts the runs")
+    parser.add_argument("--output", type=str, default=study and study.output, help="folder of the study")
+    parser.add_argument("--dry_run", action="store_true", help="list the commands of the runs without running them")
+    parser.add_subclass_arguments(Launcher, "launcher", required=True, help="starts the runs")
     return parser
 
 
@@ -132,15 +134,15 @@ def _launcher(options: Namespace) -> Launcher:
 
 
 def _resolved(study: Study, cells: Sequence[Cell]) -> list[Cell]:
-    """The cells with what their runs are known by: a misspelt key is to be found before hours of other cells."""
+    """The cells with their keys. Resolving all cells first finds a misspelled key before the first run starts."""
     resolve = Resolver()
-    found = []
+    resolved = []
     for cell in cells:
         try:
-            found.append(replace(cell, key=resolve.key(cell.words)))
+            resolved.append(replace(cell, key=resolve.key(cell.words)))
         except UsageError as error:
             raise UsageError(f"{study.path}: {cell.name}: {error}") from error
-    return found
+    return resolved
 
 
 def _list(study: Study, cells: Sequence[Cell]) -> None:
@@ -157,7 +159,7 @@ def _run(study: Study, cells: Sequence[Cell], folder: Path, launcher: Launcher) 
 
     with Display(launcher.slots) as display, _signals():
         runner = Runner(study, cells, folder, main, finished, display.update)
-        _say_what_changed(runner)
+        _print_changed(runner)
         runner.run(launcher)
     if runner.unwritten is not None:
         raise runner.unwritten
@@ -167,33 +169,33 @@ def _run(study: Study, cells: Sequence[Cell], folder: Path, launcher: Launcher) 
     if failed:
         first = f"{failed[0].cell.name} seed {failed[0].seed}: {failed[0].message}"
         raise FailedRuns(
-            f"{len(failed)} of {len(runner.runs)} runs failed; {first} (all that it said: {failed[0].folder / LOG}). "
-            "The same command tries them again"
+            f"{len(failed)} of {len(runner.runs)} runs failed; {first} (full output: {failed[0].folder / LOG}). "
+            "Run the same command to repeat them"
         )
 
 
-def _say_what_changed(runner: Runner) -> None:
-    """Name the cells that are run again because of the user's own code or data, and not of the study's file."""
-    found: dict[str, None] = {}
+def _print_changed(runner: Runner) -> None:
+    """Print the cells that are repeated because the user's code or data changed, not the study's file."""
+    lines: dict[str, None] = {}
     for run in runner.runs:
         if run.state == "waiting" and (changed := attempt_at(run.folder, run.cell.key_under(run.seed)).changed):
             verb = "has" if len(changed) == 1 else "have"
-            found[f"{run.cell.name}: {', '.join(changed)} {verb} changed, running it again\n"] = None
-    sys.stdout.writelines(found)
+            lines[f"{run.cell.name}: {', '.join(changed)} {verb} changed, running it again\n"] = None
+    sys.stdout.writelines(lines)
     sys.stdout.flush()
 
 
 @contextmanager
 def _signals() -> Iterator[None]:
-    """Both ways of being told to stop end in one message."""
+    """Turn SIGTERM and Ctrl-C into an `Interrupted` with a message."""
 
     def terminate(*_: object) -> None:
-        raise Interrupted("stopped; the same command goes on", TERMINATED)
+        raise Interrupted("stopped; run the same command to resume", TERMINATED)
 
     before = signal.signal(signal.SIGTERM, terminate)
     try:
         yield
     except KeyboardInterrupt as error:
-        raise Interrupted("interrupted; the same command goes on", INTERRUPTED) from error
+        raise Interrupted("interrupted; run the same command to resume", INTERRUPTED) from error
     finally:
         signal.signal(signal.SIGTERM, before)

@@ -1,4 +1,4 @@
-"""What stands on the command line, before the parser sees it."""
+"""The words of the command line, before the parser reads them."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from scoredistill.cli.checking import Source, nested
 from scoredistill.cli.errors import UsageError
 from scoredistill.cli.kinds import Word
 from scoredistill.cli.parsing import shown
-from scoredistill.cli.stored import require_whole
+from scoredistill.cli.stored import require_complete
 from scoredistill.training.run_folder import RunFolder
 
 CONFIG = ("--config", "-c")
 FLAGS = ("--help", "-h", "--separate", "--print_config", "--dry_run")
-"""Options without a value, or for which it is optional."""
+"""Options without a value, or with an optional one."""
 NOT_IN_RECIPES = {"help", "separate", "config", "ckpt_path", "debug", "print_config", "print_shtab", "dry_run"}
-"""Options about a command, which a run does not keep."""
+"""Options of a command, which are not part of a run's recipe."""
 
 
 @dataclass(frozen=True)
@@ -27,11 +27,11 @@ class Words:
     """The command line of a training command.
 
     Args:
-        words: for the parser; every --config is a file that exists and holds YAML.
-        sources: what they give for the keys of a recipe, in order.
-        output: the parent of run folders where neither recipe nor command line names one.
-        task: what is trained: distillation, teacher, autoencoder or pipeline.
-        debug: whether errors come with their traceback.
+        words: for the parser; every --config is an existing file with YAML.
+        sources: the values that they give to the keys of a recipe, in order.
+        output: the parent of run folders, if neither recipe nor command line names one.
+        task: distillation, teacher, autoencoder or pipeline.
+        debug: whether errors are shown with their traceback.
     """
 
     words: list[str]
@@ -42,25 +42,25 @@ class Words:
 
     @property
     def asks_for_help(self) -> bool:
-        """Whether help is to be printed, and nothing else done."""
+        """Whether the command only prints help."""
         names = [word.partition("=")[0] for word in self.words]
         return any(name in ("-h", "--help") or name.endswith(".help") for name in names)
 
 
 def read_words(argv: Sequence[str]) -> Words:
-    """Take out what is ours, and resolve the names of recipes.
+    """Remove --debug, and resolve the names of recipes.
 
-    A checkpoint without a recipe brings its run's own.
+    With a checkpoint and no recipe, the recipe is that of the checkpoint's run.
 
     Raises:
-        UsageError: if a recipe is not found or is no YAML.
+        UsageError: if a recipe is not found or is not YAML.
     """
     debug = "--debug" in argv
     words = joined([word for word in argv if word != "--debug"])
     checkpoint = next((word.split("=", 1)[1] for word in reversed(words) if word.startswith("--ckpt_path=")), None)
     if checkpoint is not None and not any(word.startswith("--config=") for word in words):
         words = [*_config_of(checkpoint, words), *words]
-    words = [_found(word) for word in words]
+    words = [_with_path(word) for word in words]
     sources = [_source(word) for word in words if word.startswith("--config=") or is_setting(word)]
     tasks = [str(source.content["task"]) for source in sources if "task" in source.content]
     files = [Path(source.name) for source in sources if source.name]
@@ -72,7 +72,7 @@ def joined(argv: Sequence[str]) -> list[str]:
     """Write `--key value` as `--key=value`, and `-c` as `--config`.
 
     Raises:
-        UsageError: if a value is missing, or a word belongs to no option.
+        UsageError: if a value is missing, or a word does not belong to an option.
     """
     done, rest = [], list(argv)
     while rest:
@@ -80,7 +80,7 @@ def joined(argv: Sequence[str]) -> list[str]:
         name = "--config" if name in CONFIG else name
         if not name.startswith("--") and name != "-h":
             raise UsageError(
-                f"{shown(name)!r} is not expected there; options begin with --, a recipe comes after --config"
+                f"{shown(name)!r} is not expected there; options start with --, and a recipe comes after --config"
             )
         if name in FLAGS:
             done.append(f"{name}{equals}{value}")
@@ -94,7 +94,7 @@ def joined(argv: Sequence[str]) -> list[str]:
 
 
 def is_setting(word: str) -> bool:
-    """Whether a word of the command line gives a key of a recipe its value: --key=value."""
+    """Whether a word of the command line sets a key of a recipe: --key=value."""
     name, equals, _ = word.removeprefix("--").partition("=")
     return bool(equals) and name not in NOT_IN_RECIPES and not name.endswith(".help")
 
@@ -113,33 +113,33 @@ def _source(word: str) -> Source:
 
 
 def _config_of(checkpoint: str, words: list[str]) -> list[str]:
-    """The recipe of the run that a checkpoint belongs to, where none is given."""
-    path, recipe = Path(checkpoint), "name its recipe by --config"
+    """The recipe of the checkpoint's run, as a word."""
+    path, recipe = Path(checkpoint), "name its recipe with --config"
     if checkpoint == "last":
         output = next((word.split("=", 1)[1] for word in reversed(words) if word.startswith("--output=")), None)
         if output is None:
-            raise UsageError(f"--ckpt_path last: the newest run of which recipe? {recipe}, or the run itself")
+            raise UsageError(f"--ckpt_path last: the newest run of which recipe? {recipe}, or name the run")
         newest = RunFolder.newest(output)
         if newest is None:
-            raise UsageError(f"no run under {output} has a checkpoint; without --ckpt_path a new run begins")
+            raise UsageError(f"no run under {output} has a checkpoint; leave out --ckpt_path to start a new run")
         path = newest.path
     if not path.exists():
         raise UsageError(f"there is no checkpoint and no run folder {path}")
     run = RunFolder(path) if path.is_dir() else RunFolder.around(path)
     if run is not None and run.config.is_file():
-        require_whole(run.config)
+        require_complete(run.config)
         return [f"--config={run.config}"]
-    if any(word.startswith("--model") for word in words):  # options may say all that a recipe does
+    if any(word.startswith("--model") for word in words):  # options may replace a recipe
         return []
     if path.is_file():
-        raise UsageError(f"{path} lies in no run folder: {recipe}")
+        raise UsageError(f"{path} is not in a run folder: {recipe}")
     within = RunFolder.newest(path)
     hint = f"the newest run in it is {within.path}" if within is not None else f"{recipe}, if it has checkpoints"
-    raise UsageError(f"{path} is no run folder: config.yaml is missing; {hint}")
+    raise UsageError(f"{path} is not a run folder: config.yaml is missing; {hint}")
 
 
-def _found(word: str) -> str:
-    """--config with the path of the recipe that it names."""
+def _with_path(word: str) -> str:
+    """--config with the path of its recipe."""
     if not word.startswith("--config="):
         return word
     try:
@@ -149,17 +149,17 @@ def _found(word: str) -> str:
 
 
 def _content(path: Path) -> dict[str, Any]:
-    """What a recipe holds."""
+    """The content of a recipe."""
     try:
         content = recipe_library.read(path)
     except recipe_library.RecipeError as error:
         raise UsageError(str(error)) from error
     if isinstance(content, dict) and "class_path" in content:
-        raise UsageError(f"{path} is the value of one field, not a recipe: give it as in --model.loss {path}")
+        raise UsageError(f"{path} is the value of one field, not a recipe: pass it as in --model.loss {path}")
     if isinstance(content, dict) and "stages" in content:
-        raise UsageError(f"{path} names several recipes: run them by `scoredistill stages {path}`")
+        raise UsageError(f"{path} names several recipes: run them with `scoredistill stages {path}`")
     if isinstance(content, dict) and "axes" in content:
-        raise UsageError(f"{path} is a study: run it by `scoredistill ablate {path}`")
+        raise UsageError(f"{path} is a study: run it with `scoredistill ablate {path}`")
     if not isinstance(content, dict):
-        raise UsageError(f"{path} is not a recipe: it has to hold keys such as `model:`, and has {shown(content)}")
+        raise UsageError(f"{path} is not a recipe: expected keys such as `model:`, got {shown(content)}")
     return content

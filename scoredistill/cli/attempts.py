@@ -1,4 +1,4 @@
-"""Work that is resumed where it was stopped: what was asked for, and the run that has finished it."""
+"""Attempts at a run: what was requested, and which run folder finished it."""
 
 from __future__ import annotations
 
@@ -12,39 +12,39 @@ from scoredistill.cli.sources import changed_files
 from scoredistill.files import load_json, write_json_atomically
 from scoredistill.training.run_folder import RunFolder, numbered
 
-COPY = "asked.json"
-"""In the folder of a run that has finished: the note of its attempt, should the file that has all notes be damaged."""
+COPY = "attempt.json"
+"""Copy of the note in the folder of a finished run, in case the file with all notes is damaged."""
 
 
 @dataclass(frozen=True)
 class Attempt:
-    """Something to be run by `fit`, and what a JSON file knows of earlier attempts at it.
+    """A requested run of `fit`, with the stored note about earlier attempts.
 
     Args:
-        asked: what is asked for, as JSON has it; something else is another attempt. `key` is what it is known by.
-        known: the file's note, empty where there is none.
+        request: the requested run, as JSON; a different request is another attempt. `key` identifies the recipe.
+        note: the stored note; empty: none.
         runs: parent of the run folders.
     """
 
-    asked: Mapping[str, Any]
-    known: Mapping[str, Any]
+    request: Mapping[str, Any]
+    note: Mapping[str, Any]
     runs: Path
 
     @property
     def _same(self) -> bool:
-        return all(self.known.get(key) == value for key, value in self.asked.items())
+        return all(self.note.get(key) == value for key, value in self.request.items())
 
     @property
     def finished(self) -> str | None:
-        """The run that has finished the very same, or None."""
-        run = self.known.get("run") if self._same else None
-        found = None if run is None else self.runs / str(run)
-        return str(found) if found is not None and RunFolder(found).config.is_file() else None
+        """The run that finished the same request, or None."""
+        run = self.note.get("run") if self._same else None
+        folder = None if run is None else self.runs / str(run)
+        return str(folder) if folder is not None and RunFolder(folder).config.is_file() else None
 
     @property
     def _before(self) -> str | None:
-        # A run of the very same is resumed; one that was there before is another's.
-        return self.known.get("after") if self._same else self.newest
+        # A run of the same request is resumed; a run that existed before belongs to another request.
+        return self.note.get("after") if self._same else self.newest
 
     @property
     def newest(self) -> str | None:
@@ -54,36 +54,36 @@ class Attempt:
 
     @property
     def goes_on(self) -> bool:
-        """Whether a run of the very same has been stopped, and is to be resumed."""
+        """Whether a run of the same request was stopped, so that it can be resumed."""
         return self.newest != self._before
 
     @property
     def changed(self) -> list[str]:
-        """The files that have changed since the same was run, where nothing else has."""
-        earlier, key = self.known.get("key"), self.asked.get("key")
+        """The files that changed since the earlier attempt, if nothing else changed."""
+        earlier, key = self.note.get("key"), self.request.get("key")
         return changed_files(earlier, key) if isinstance(earlier, str) and isinstance(key, str) else []
 
     @property
     def begun(self) -> dict[str, Any]:
-        """The note to be kept before it is run."""
-        return {**self.asked, "after": self._before}
+        """The note to store before the run starts."""
+        return {**self.request, "after": self._before}
 
     def ended(self, run: str | Path) -> dict[str, Any]:
-        """The note to be kept once a run has finished it: its number, so that the folder can be moved."""
-        note = {**self.asked, "run": Path(run).name}
+        """The note to store after the run has finished, with the run's number, so that the folder can be moved."""
+        note = {**self.request, "run": Path(run).name}
         write_json_atomically(Path(run) / COPY, note)
         return note
 
 
 def read_note(path: Path, runs: Path) -> dict[str, Any]:
-    """The note of an attempt.
+    """Read the note of an attempt.
 
     Args:
-        path: of the file; where it is damaged, a warning says so, and the newest run's own copy is taken.
+        path: of the file; if it is damaged, a warning is printed and the copy of the newest run is read.
         runs: parent of the run folders.
 
     Returns:
-        The note, empty where there is none.
+        The note; empty if there is none.
     """
     try:
         return load_json(path, dict)
@@ -95,7 +95,7 @@ def read_note(path: Path, runs: Path) -> dict[str, Any]:
 
 
 def copied_note(runs: Path) -> dict[str, Any]:
-    """The note that the newest run with one has kept, or nothing.
+    """The note in the folder of the newest run that has one; empty if there is none.
 
     Args:
         runs: parent of the run folders.

@@ -1,8 +1,8 @@
-"""Checks what a recipe holds against what its keys take, before anything of it is used.
+"""Checks the values of a recipe against the types of its keys, before any of them is used.
 
-jsonargparse, which builds what a recipe describes, tries each type that a key may have and reports everything that did
-not fit, as text. Here the key, the type and the value are still at hand. So a mistake is one sentence, and no name in a
-recipe leads to a call unless it is the name of a class of the right kind.
+jsonargparse, which builds the objects of a recipe, tries each type of a key and reports all mismatches as text. Here
+the key, the type and the value are still available, so a mistake gives one sentence, and no name in a recipe leads to
+a call unless it is the name of a class of the right kind.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ SPEC = ("class_path", "init_args", "dict_kwargs")
 
 @dataclass(frozen=True)
 class Source:
-    """Part of what a command was given.
+    """A recipe, or one option of the command line.
 
     Args:
         content: keys with values, nested as in a recipe.
-        folder: beside which files are looked for.
+        folder: to which paths of files are relative.
         name: of the file, for messages; None: the command line.
     """
 
@@ -41,7 +41,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Spec:
-    """A class in a recipe, with the arguments that are given so far."""
+    """A class in a recipe, with its arguments so far."""
 
     kind: type
     given: Mapping[str, Any]
@@ -50,7 +50,7 @@ class Spec:
 
 @dataclass(frozen=True)
 class _Field:
-    """Where a value belongs: its key and type, what earlier sources gave, and the files that led to it."""
+    """The key and type of a value, the value of earlier sources, and the files that include it."""
 
     key: str
     hint: Any
@@ -60,11 +60,11 @@ class _Field:
 
 
 class Checker:
-    """Reads sources one after the other, as the parser will: later ones override or complete earlier ones.
+    """Reads sources in order, like the parser: later ones override or complete earlier ones.
 
     Args:
         keys: every key of a command, dotted, with its type.
-        linked: keys that follow others.
+        linked: keys that take the value of another key.
     """
 
     def __init__(self, keys: Mapping[str, Any], linked: Mapping[str, str]) -> None:
@@ -72,10 +72,10 @@ class Checker:
         self.known: dict[str, Any] = {}
 
     def read(self, source: Source) -> None:
-        """Take in one more source.
+        """Read one more source.
 
         Raises:
-            UsageError: if a key is not known, or its value is not what it takes.
+            UsageError: if a key is unknown, or its value does not have the key's type.
         """
         try:
             self._group(source.content, "", source.folder)
@@ -83,17 +83,17 @@ class Checker:
             raise UsageError(f"{source.name}: {error}" if source.name else str(error)) from error
 
     def finish(self, required: Sequence[str]) -> None:
-        """Look for what is missing.
+        """Check that nothing is missing.
 
         Args:
             required: keys without a default.
 
         Raises:
-            UsageError: if one of them, or an argument of a class, was not given.
+            UsageError: if one of them, or a required argument of a class, is missing.
         """
         missing = [key for key in required if self.known.get(key) is None]
         if missing:
-            raise UsageError(f"{', '.join(missing)} missing: give it in a recipe (--config RECIPE) or as an option")
+            raise UsageError(f"{', '.join(missing)} missing: set it in a recipe (--config RECIPE) or as an option")
         for key, value in self.known.items():
             self._complete(value, key)
 
@@ -120,14 +120,14 @@ class Checker:
                 raise _wrong(shown(key), f"{where} has no key {shown(name)!r}. {hint}")
 
     def _value(self, value: Any, field: _Field, append: bool = False) -> Any:
-        """A value as the parser will understand it. A type that is not known here is left to the parser."""
+        """The value as the parser will read it. Types that are unknown here are left to the parser."""
         hint, options = field.hint, members(field.hint)
         if isinstance(value, Word):
             value = kinds.of_word(value, options)
         sequence = next((kind for kind in options if get_origin(kind) in kinds.SEQUENCES), None)
         if append:
             if sequence is None:
-                raise _wrong(field.key, "is not a list, so that nothing can be appended to it")
+                raise _wrong(field.key, "is not a list, so nothing can be appended to it")
             new = self._list(value if isinstance(value, list) else [value], replace(field, hint=sequence, before=None))
             return [*(field.before if isinstance(field.before, list) else []), *new]
         if any(kinds.accepts(value, kind) for kind in options):
@@ -161,7 +161,7 @@ class Checker:
         if hints is None:
             raise _wrong(field.key, f"expected {described(hint)}, got {shown(value)}")
         fields = [replace(field, key=f"{field.key}[{i}]", hint=each, before=None) for i, each in enumerate(hints)]
-        return [self._value(each, own) for each, own in zip(value, fields, strict=True)]
+        return [self._value(each, inner) for each, inner in zip(value, fields, strict=True)]
 
     def _class(self, value: Any, bases: Sequence[type], passed: int, field: _Field) -> Spec:
         """A class with its arguments: by name, or as class_path and init_args."""
@@ -187,8 +187,8 @@ class Checker:
             raise _wrong(field.key, f"{spec.kind.__name__} has no option {shown(name)!r}. {hint}")
         if not known[name].typed:
             raise _wrong(field.key, _untyped(spec.kind, name))
-        own = replace(field, key=key, hint=known[name].hint, before=spec.given.get(name))
-        return {name: self._value(nested(rest, value) if rest else value, own, append)}
+        inner = replace(field, key=key, hint=known[name].hint, before=spec.given.get(name))
+        return {name: self._value(nested(rest, value) if rest else value, inner, append)}
 
     def _complete(self, value: Any, key: str) -> None:
         """Refuse a class that lacks an argument."""
@@ -212,16 +212,16 @@ class Checker:
 def check(
     sources: Sequence[Source], keys: Mapping[str, Any], required: Iterable[str], linked: Mapping[str, str]
 ) -> None:
-    """Read sources in order, and look for what is missing.
+    """Read sources in order, and check that nothing is missing.
 
     Args:
         sources: the recipes and options of a command.
-        keys: every key that it has, dotted, with its type.
+        keys: every key of the command, dotted, with its type.
         required: keys without a default.
-        linked: keys that follow others, with these.
+        linked: keys that take the value of another key, with that key.
 
     Raises:
-        UsageError: naming the first key that is wrong, what it takes, and what it was given.
+        UsageError: with the first wrong key, the expected type and the value.
     """
     checker = Checker(keys, linked)
     for source in sources:
@@ -237,12 +237,12 @@ def nested(key: str, value: Any) -> dict[str, Any]:
 
 
 def _file(name: str, field: _Field) -> Path:
-    """A file that is named in a recipe: beside it."""
+    """The path of a file that a recipe names, relative to the recipe."""
     path = field.folder / name
     if not path.is_file():
-        raise _wrong(field.key, f"there is no file {shown(name)} beside the recipe, nor from the working directory")
+        raise _wrong(field.key, f"there is no file {shown(name)}, relative to the recipe or the working directory")
     if any(path.samefile(other) for other in field.files):
-        raise _wrong(field.key, f"{path} leads to itself")
+        raise _wrong(field.key, f"{path} includes itself")
     return path
 
 
@@ -252,7 +252,7 @@ def _content(path: Path, key: str) -> Any:
     except recipe_library.RecipeError as error:
         raise _wrong(key, str(error)) from error
     if not isinstance(content, (Mapping, list)):
-        raise _wrong(key, f"{path} has to hold class_path and init_args, and has {shown(content)}")
+        raise _wrong(key, f"{path}: expected class_path and init_args, got {shown(content)}")
     return content
 
 
@@ -263,7 +263,7 @@ def _wrong(key: str, message: str) -> UsageError:
 def _named(
     value: Mapping[str, Any], bases: Sequence[type], field: _Field, earlier: Spec | None
 ) -> tuple[type, Mapping[str, Any]]:
-    """The class that a mapping is about, and the arguments in it."""
+    """The class that a mapping describes, and its arguments."""
     kind = earlier.kind if earlier else bases[0] if len(bases) == 1 and not inspect.isabstract(bases[0]) else None
     explicit = "class_path" in value or "init_args" in value
     if "class_path" in value:
@@ -281,7 +281,7 @@ def _named(
     if kind is None:
         name = shown(next(iter(value), ""))
         hint = did_you_mean(name, SPEC[:2]) or f"Name one, as in --{field.key} {kinds.with_option(name, bases)}"
-        raise _wrong(field.key, f"it has no class yet whose option {name!r} could be. {hint}")
+        raise _wrong(field.key, f"it has no class yet, so it has no option {name!r}. {hint}")
     given = value.get("init_args", {}) if explicit else value
     given = kinds.of_word(given, ()) if isinstance(given, Word) else given
     if not isinstance(given, Mapping):
@@ -290,10 +290,10 @@ def _named(
 
 
 def _refuse_classes(value: Any, key: str) -> None:
-    """Where any value may stand nothing says which classes may: none."""
+    """Refuse classes where the type is `Any`, because it does not restrict them."""
     if isinstance(value, Mapping):
         if "class_path" in value:
-            raise _wrong(key, "takes no class: its type does not say which kinds it could be")
+            raise _wrong(key, "takes no class: its type does not restrict the kind of class")
         for name, each in value.items():
             _refuse_classes(each, f"{key}.{name}")
     elif isinstance(value, list):
@@ -302,4 +302,4 @@ def _refuse_classes(value: Any, key: str) -> None:
 
 
 def _untyped(kind: type, name: str) -> str:
-    return f"{kind.__name__} does not say what its argument {name!r} is: annotate it, as in `{name}: float`"
+    return f"{kind.__name__} has no type for its argument {name!r}: annotate it, as in `{name}: float`"

@@ -1,4 +1,4 @@
-"""LightningCLI over recipes, with run folders."""
+"""LightningCLI with recipes and run folders."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from scoredistill.cli.errors import UsageError, essence
 from scoredistill.cli.interrupted import SIGNALS
 from scoredistill.cli.kinds import parameters
 from scoredistill.cli.parsing import EPILOG, HelpFormatter, tidy
-from scoredistill.cli.places import raise_placed
+from scoredistill.cli.places import raise_with_key
 from scoredistill.cli.prerequisites import train_what_is_missing
-from scoredistill.cli.processes import one_folder
+from scoredistill.cli.processes import shared_run_folder
 from scoredistill.cli.recipe_diff import difference
 from scoredistill.cli.recipe_parser import RecipeParser
 from scoredistill.cli.trainer_settings import check_trainer
@@ -39,10 +39,10 @@ from scoredistill.training.text_to_image import TextToImageTraining
 from scoredistill.training.training_module import TrainingModule
 
 DESCRIPTIONS = {
-    "fit": "Train a generator by a recipe. Everything goes into a fresh numbered folder under --output.",
+    "fit": "Train a generator with a recipe. All files go into a new numbered folder under --output.",
     "validate": "Validate a checkpoint.",
     "test": "Test a checkpoint.",
-    "predict": "Write what a checkpoint's generator makes.",
+    "predict": "Write samples of a checkpoint's generator.",
 }
 TASKS: dict[str, type[TrainingModule]] = {
     "distillation": Distillation,
@@ -58,7 +58,7 @@ TRAINER_DEFAULTS = {
 }
 
 LINKED = {"model.seed": "seed_everything", "data.init_args.seed": "seed_everything"}
-"""Keys that follow others."""
+"""Keys that take the value of another key."""
 
 
 class CommandLine(LightningCLI):
@@ -76,7 +76,7 @@ class CommandLine(LightningCLI):
     trainer: Trainer
     workspace: Workspace
     changed: str | None = None
-    """The first key that fit does not have from the run that it starts from."""
+    """The first key in which the recipe differs from that of the run that fit starts from."""
 
     def __init__(self, command: str, words: Words) -> None:
         self.command, self.given = command, words
@@ -99,7 +99,7 @@ class CommandLine(LightningCLI):
             if "workspace" in vars(self):
                 self.workspace.discard()  # leave no folder behind
             if "config" in vars(self):
-                raise_placed(error, self.config)
+                raise_with_key(error, self.config)
             raise
 
     def init_parser(self, **kwargs: Any) -> RecipeParser:
@@ -109,37 +109,37 @@ class CommandLine(LightningCLI):
         return parser
 
     def add_default_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """What is neither model nor data nor trainer."""
+        """Add the arguments outside model, data and trainer."""
         add = parser.add_argument
         add(
             "--seed_everything",
             type=NonNegativeInt,
             default=0,
-            help="of everything, model.seed and data.seed too.",
+            help="seed of all random numbers, including model.seed and data.seed.",
         )
-        add("--task", type=str, default=self.given.task, help=f"what is trained: {', '.join(TASKS)}.")
+        add("--task", type=str, default=self.given.task, help=f"what to train: {', '.join(TASKS)}.")
         add("--output", type=str, default=self.given.output, help="parent of the numbered run folders.")
         add("--checkpoint_every", type=PositiveInt, default=100, help="generator steps between checkpoints.")
         add(
             "--ckpt_path",
             type=str | None,
             default=None,
-            help="what to start from: a checkpoint, a run folder, or `last`, the newest run under output. fit goes on "
-            "in that run's folder; with another model, data or seed than that run's, in a new one.",
+            help="checkpoint to start from: a file, a run folder, or `last`, the newest run under output. fit resumes "
+            "in that run's folder; if model, data or seed differ from that run's, it uses a new one.",
         )
         add(
             "--start_from",
             type=str | None,
             default=None,
-            help="for fit: the run, checkpoint or folder of runs whose generator this one begins as, a mesh from a "
-            "radiance field for one. null: as the recipe says.",
+            help="for fit: the run, checkpoint or folder of runs from which to initialize the generator, a mesh from a "
+            "radiance field for example. null: as in the recipe.",
         )
         if self.command == "predict":
-            parser.add_argument("--separate", action="store_true", help="write each picture by itself, not a grid.")
+            parser.add_argument("--separate", action="store_true", help="write separate pictures instead of a grid.")
         parser.add_argument("--debug", action="store_true", help="show the traceback of an error.")
 
     def add_core_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Model and data first: they are what help is read for."""
+        """Add model and data before the trainer, because help is read for them."""
         parser.add_lightning_class_args(TASKS[self.given.task], "model")
         parser.add_lightning_class_args(ConditionDataModule, "data", subclass_mode=True)
         parser.set_defaults({"data": {"class_path": "scoredistill.training.ConditionDataModule"}})
@@ -147,7 +147,7 @@ class CommandLine(LightningCLI):
         parser.set_defaults({f"trainer.{key}": value for key, value in self.trainer_defaults.items()})
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """One seed for everything."""
+        """Link all seeds to one."""
         assert isinstance(parser, RecipeParser)
         parser.keep_text()
         self.keys = parser.keys
@@ -156,7 +156,7 @@ class CommandLine(LightningCLI):
         tidy(parser)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        """Parse, with errors that can be read."""
+        """Parse the options, with readable errors."""
         if not self.given.asks_for_help:
             arguments = parameters(TASKS[self.given.task])
             required = [f"model.{name}" for name, each in arguments.items() if each.required]
@@ -166,14 +166,14 @@ class CommandLine(LightningCLI):
         except argparse.ArgumentError as error:
             raise UsageError(essence(error)) from error
         if self.config.trainer.default_root_dir is not None:
-            raise UsageError("trainer.default_root_dir: results go into run folders; set output instead")
+            raise UsageError("trainer.default_root_dir: results are written into run folders; set output instead")
         if self.command == "fit":
             check_trainer(self.config.trainer, self.given.task)
 
     def before_instantiate_classes(self) -> None:
-        """Keep the recipe as it is, make the folder, and let relative paths of loggers lie in it."""
+        """Store the recipe as text, create the folder, and make relative paths of loggers relative to it."""
         self.recipe = self._as_recipe(self.config)
-        with one_folder() as opened:
+        with shared_run_folder() as opened:
             if self.command == "fit":
                 train_what_is_missing(self.config.model)
             start = find_start(self.config.output, self.config.ckpt_path)
@@ -192,7 +192,7 @@ class CommandLine(LightningCLI):
         reusable = deepcopy(config)
         for key in NOT_IN_RECIPES:
             reusable.pop(key, None)
-        # By position: jsonargparse 4.49 renamed `skip_none`. What is null on purpose has to stay.
+        # By position, because jsonargparse 4.49 renamed `skip_none`. Explicit nulls have to stay.
         text: str = self.parser.dump(reusable, "yaml", False)
         return text
 
@@ -200,7 +200,7 @@ class CommandLine(LightningCLI):
         return self._as_recipe(self.parser.parse_path(str(config)))
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        """The trainer, whose every file goes into the folder."""
+        """The trainer, which writes all files into the folder."""
         given = self.config_init.trainer
         checkpoints = self.command == "fit" and given.enable_checkpointing is not False
         return super().instantiate_trainer(
@@ -209,7 +209,7 @@ class CommandLine(LightningCLI):
             callbacks=self._callbacks(_as_list(given.callbacks), checkpoints, given.enable_progress_bar is not False),
             plugins=_with_atomic_checkpoints(_as_list(given.plugins)),
             enable_checkpointing=checkpoints,
-            # Lightning's bar counts batches of an epoch that has no end.
+            # Lightning's bar counts batches of an epoch, and the epoch has no end.
             enable_progress_bar=any(isinstance(callback, ProgressBar) for callback in _as_list(given.callbacks)),
             **kwargs,
         )
@@ -220,9 +220,9 @@ class CommandLine(LightningCLI):
         return CSVLogger(self.workspace.folder, name="logs") if self.command == "fit" else False
 
     def _callbacks(self, given: list[Callback], checkpoints: bool, progress: bool) -> list[Callback]:
-        """The recipe's callbacks, and those that every run has."""
+        """The recipe's callbacks, and those of every run."""
         callbacks = [callback for callback in given if not isinstance(callback, (Cost, Summary))]
-        callbacks.append(Cost())  # which has a part in checkpoints, that every command reads
+        callbacks.append(Cost())  # its state is in checkpoints, which every command reads
         if self.command == "predict":
             return callbacks
         if self.command != "fit":
@@ -254,5 +254,6 @@ def _as_list(value: Any) -> list[Any]:
 
 
 def _with_atomic_checkpoints(plugins: list[Any]) -> list[Any]:
-    own = any(isinstance(plugin, CheckpointIO) for plugin in plugins)
-    return plugins if own else [*plugins, AtomicCheckpointIO()]
+    if any(isinstance(plugin, CheckpointIO) for plugin in plugins):
+        return plugins
+    return [*plugins, AtomicCheckpointIO()]

@@ -1,4 +1,4 @@
-"""Runs a command, and turns whatever goes wrong into one message and an exit code."""
+"""Runs a command, and turns an exception into one message and an exit code."""
 
 from __future__ import annotations
 
@@ -18,16 +18,15 @@ from pytorch_lightning.utilities.exceptions import SIGTERMException
 from torch import Tensor
 
 from scoredistill import start_up
-from scoredistill.cli import parsing as names
 from scoredistill.cli.argv import read_words
 from scoredistill.cli.command_line import CommandLine
 from scoredistill.cli.errors import UsageError, cause, constructor
 from scoredistill.cli.interrupted import INTERRUPTED, SIGNALS, TERMINATED, Interrupted
 from scoredistill.cli.lightning_patches import give_loggers_folders, quiet
 from scoredistill.cli.load_run import find_former, load_generator
-from scoredistill.cli.parsing import register_tensors
+from scoredistill.cli.parsing import import_public_modules, register_tensors
 from scoredistill.cli.predictions import write_predictions
-from scoredistill.cli.processes import is_first, run_folder_env
+from scoredistill.cli.processes import is_rank_zero, run_folder_env
 from scoredistill.cli.provenance import provenance
 from scoredistill.cli.stored import END
 from scoredistill.cli.workspace import Start
@@ -45,18 +44,18 @@ OTHERS = {
     "export": ("export", "export"),
     "view": ("viewer", "view"),
 }
-"""Commands that train nothing themselves: the module, imported when it is asked for, and its function."""
+"""Commands without LightningCLI: the module, which is imported on use, and its function."""
 NAMES_CLASSES = ("fit", "validate", "test", "predict", "stages", "ablate")
-"""Commands that find the user's own classes in the working directory. The others only look at what runs have left
-behind, in folders that may come from somebody else."""
+"""Commands that import the user's classes from the working directory. The others only read run folders, which may come
+from other people."""
 
 LONGEST_WORD = 400
-"""Characters of a word in a message: longer than any path that somebody types."""
+"""Maximum number of characters of a word in a message, longer than any typed path."""
 FAILED, WRONG = 1, 2
 
 
 class FailedRuns(Exception):
-    """A study is not complete; the message says what failed first, and how to go on."""
+    """A study is not complete; the message has the first failure and how to resume."""
 
 
 OURS = (UsageError, Interrupted, EvaluationError, FailedRuns)
@@ -75,14 +74,14 @@ def run(command: str, argv: list[str]) -> int:
     debug = "--debug" in argv or bool(os.environ.get(DEBUG))
     try:
         with importable_working_directory() if command in NAMES_CLASSES else nullcontext(), quiet():
-            names.import_public_modules()
+            import_public_modules()
             register_tensors()
             give_loggers_folders()
             if command in OTHERS:
                 module, action = OTHERS[command]
                 words = [word for word in argv if word != "--debug"]
                 act = getattr(importlib.import_module(f"scoredistill.cli.{module}"), action)
-                if command not in ("ablate", "stages"):  # which know when they begin to write
+                if command not in ("ablate", "stages"):  # these do it before they start to write
                     start_up.restore_signals()
                 act(words)
             else:
@@ -108,10 +107,10 @@ def train(command: str, argv: list[str]) -> None:
             with _signals(line), run_folder_env(line.workspace.folder):
                 actions[command](line, [command, *argv])
         except EvaluationError:
-            raise  # the other results are there
+            raise  # the other results are complete
         except BaseException as error:
             if command != "fit" or line.trainer.global_step <= line.workspace.start.step:
-                line.workspace.discard()  # nothing has been made yet
+                line.workspace.discard()  # the run has no result yet
             if isinstance(error, OSError):
                 raise _resumable(error, line) from error
             raise
@@ -122,7 +121,7 @@ def train(command: str, argv: list[str]) -> None:
 
 
 def _build(build: Callable[[], CommandLine]) -> CommandLine:
-    """Whatever fails before the run has begun is wrong in the recipe, unless the process was told to stop."""
+    """Build the run. An error before it starts is a mistake in the recipe, unless a signal stopped the process."""
     try:
         return build()
     except BaseException as error:
@@ -135,7 +134,7 @@ def _build(build: Callable[[], CommandLine]) -> CommandLine:
 
 
 def _resumable(error: OSError, line: CommandLine) -> OSError:
-    """The same error with how to resume; one that names no file names the run folder."""
+    """The same error with how to resume; without a file name, it names the run folder."""
     hint = ""
     if line.command == "fit" and line.workspace.run.last_checkpoint() is not None:
         hint = f"; to resume from the last checkpoint: scoredistill fit --ckpt_path {line.workspace.folder}"
@@ -155,7 +154,7 @@ def _fit(line: CommandLine, command: list[str]) -> None:
         source = {"started_from": str(former.checkpoint)}
     if trainer.is_global_zero:
         if line.changed is not None and start.run is not None:
-            sys.stdout.write(f"{line.changed} is not as in {start.run.path}: this run gets {workspace.folder}\n")
+            sys.stdout.write(f"{line.changed} differs from {start.run.path}: this run uses {workspace.folder}\n")
         _write_recipe(workspace.run, line.recipe)
         _write_versions(workspace.run, provenance(command, trainer.strategy.root_device) | source)
     trainer.fit(line.model, datamodule=line.datamodule, ckpt_path=start.checkpoint, weights_only=True)
@@ -181,22 +180,22 @@ def _test(line: CommandLine, command: list[str]) -> None:
 
 
 def _evaluated(line: CommandLine) -> Path | None:
-    """The checkpoint that is evaluated; without one, say what is."""
+    """The checkpoint to evaluate; without one, print a warning."""
     checkpoint = line.workspace.start.checkpoint
     if checkpoint is None and line.trainer.is_global_zero:
-        sys.stderr.write("warning: no --ckpt_path: this is the generator as the recipe makes it, untrained\n")
+        sys.stderr.write("warning: no --ckpt_path: the generator is untrained, as the recipe builds it\n")
     return checkpoint
 
 
 def _predict(line: CommandLine, command: list[str]) -> None:
     workspace = line.workspace
-    found = line.trainer.predict(line.model, None, line.datamodule, None, _evaluated(line), weights_only=True)
-    for path in write_predictions(cast(list[dict[str, Tensor]], found), workspace.folder, line.config.separate):
+    batches = line.trainer.predict(line.model, None, line.datamodule, None, _evaluated(line), weights_only=True)
+    for path in write_predictions(cast(list[dict[str, Tensor]], batches), workspace.folder, line.config.separate):
         sys.stdout.write(f"wrote {path}\n")
 
 
 def _write_recipe(run: RunFolder, recipe: str) -> None:
-    """Write config.yaml; where a run goes on under a changed recipe, the earlier one is kept beside it."""
+    """Write config.yaml; if a run resumes with a changed recipe, the earlier one is kept as config.before_N.yaml."""
     recipe += END
     if run.config.is_file() and (earlier := run.config.read_text(encoding="utf-8")) != recipe:
         number = len(list(run.path.glob("config.before_*.yaml")))
@@ -205,24 +204,24 @@ def _write_recipe(run: RunFolder, recipe: str) -> None:
 
 
 def _write_versions(run: RunFolder, made_with: dict[str, object]) -> None:
-    """Write versions.json: a list with one entry for each time that the run was started or resumed."""
+    """Write versions.json: a list with one entry per start or resume."""
     write_json_atomically(run.versions, [*update_json(run.versions, list), made_with])
 
 
 @contextmanager
 def _signals(line: CommandLine) -> Iterator[None]:
-    """Tell an interruption from a failure: Lightning turns Ctrl-C into an exit with code 1, and ignores later ones."""
+    """Raise `Interrupted` after a signal. Lightning turns Ctrl-C into an exit with code 1 and ignores later signals."""
     main_thread = threading.current_thread() is threading.main_thread()
     SIGNALS.leave(signal.SIGTERM)  # Lightning ends training at the next step
     handler = signal.getsignal(signal.SIGINT)
     try:
-        if SIGNALS.code is not None:  # and its exception was swallowed
+        if SIGNALS.code is not None:  # the signal's exception was swallowed
             raise KeyboardInterrupt
         yield
     except SIGTERMException as end:
         raise Interrupted(_how_to_resume(line), TERMINATED) from end
     except Exception as error:
-        if line.trainer.received_sigterm:  # another process of this run was quicker to end
+        if line.trainer.received_sigterm:  # another process of this run ended first
             raise Interrupted(_how_to_resume(line), TERMINATED) from error
         if SIGNALS.code is not None:
             raise Interrupted(_how_to_resume(line), SIGNALS.code) from error
@@ -242,12 +241,12 @@ def _how_to_resume(line: CommandLine) -> str:
     at = f"interrupted at step {line.trainer.global_step}"
     if line.workspace.run.last_checkpoint() is None:
         return f"{at}, before the first checkpoint (checkpoint_every: {line.config.checkpoint_every})"
-    return f"{at}. To go on from its last checkpoint: scoredistill fit --ckpt_path {line.workspace.folder}"
+    return f"{at}. To resume from its last checkpoint: scoredistill fit --ckpt_path {line.workspace.folder}"
 
 
 @contextmanager
 def importable_working_directory() -> Iterator[None]:
-    """Let a recipe name the classes of a my_loss.py in the working directory, which no library is looked for in."""
+    """Let a recipe name classes of modules in the working directory, which is searched after the libraries."""
     here = str(Path.cwd())
     added = here not in sys.path
     if added:
@@ -260,7 +259,7 @@ def importable_working_directory() -> Iterator[None]:
 
 
 def describe(error: BaseException) -> str:
-    """An error's message on one line, with its kind where the message does not speak for itself."""
+    """An error's message on one line, with the name of its class unless the message is clear without it."""
     error = cause(error)
     if isinstance(error, OSError) and error.strerror:
         return reason(error, "") if error.filename else error.strerror
@@ -275,7 +274,7 @@ def _report(command: str, error: Exception, debug: bool) -> int:
         traceback.print_exception(error)
     known = (*OURS, ValueError, TypeError, OSError, FloatingPointError, ImportError)
     hint = "" if debug or isinstance(error, known) else " (--debug shows where)"
-    if is_first() or not isinstance(error, Interrupted):
+    if is_rank_zero() or not isinstance(error, Interrupted):
         message = " ".join(
             word if len(word) <= LONGEST_WORD else f"{word[:40]}..." for word in describe(error).split(" ")
         )

@@ -1,39 +1,39 @@
-"""Errors of what was asked for, in one sentence."""
+"""Usage errors, and the message of a parser's error in one sentence."""
 
 from __future__ import annotations
 
 import traceback
 
 LONGEST = 300
-"""Characters of a parser's message that are shown."""
+"""Maximum number of characters of a parser's message."""
 PARSERS = ("argparse", "jsonargparse")
 
 
 class UsageError(Exception):
-    """Something is wrong with what was asked for; the message says what, and what to do."""
+    """A mistake in the options, the recipe or a named file; the message has the remedy."""
 
 
 def essence(error: BaseException) -> str:
-    """What a parser's error is about, on one line.
+    """The message of a parser's error on one line.
 
-    What recipes usually get wrong was found before, see `checking`. What is left is mostly a constructor's own message,
-    which the parser wraps into a list of all that it has tried.
+    `checking` reports the usual mistakes in recipes before. The remaining errors are mostly messages of constructors,
+    which the parser wraps into a list of all types that it tried.
 
     Args:
-        error: the parser's.
+        error: the parser's error.
     """
-    own = cause(error)
-    text = " ".join(str(getattr(own, "message", None) or own).split())
-    owner = constructor(own)
+    first = cause(error)
+    text = " ".join(str(getattr(first, "message", None) or first).split())
+    owner = constructor(first)
     text = f"{owner}: {text}" if owner is not None and owner not in text else text
     return text if len(text) <= LONGEST else f"{text[: LONGEST - 3]}..."
 
 
 def cause(error: BaseException) -> BaseException:
-    """The first error of a chain that was not raised by a parser about another; the last one if all were."""
+    """The first error of a chain that was not raised by a parser; the error itself if all were."""
     each: BaseException | None = error
     seen: list[BaseException] = []
-    while each is not None and all(each is not other for other in seen):  # a chain may lead back to where it began
+    while each is not None and all(each is not other for other in seen):  # a chain may contain a cycle
         if not _raised_by_parser(each):
             return each
         seen.append(each)
@@ -42,7 +42,7 @@ def cause(error: BaseException) -> BaseException:
 
 
 def constructor(error: BaseException) -> str | None:
-    """The class whose constructor refused its arguments, where it was one."""
+    """The name of the class whose constructor raised the error, or None."""
     for frame, _ in reversed(list(traceback.walk_tb(error.__traceback__))):
         if frame.f_code.co_name in ("__init__", "__post_init__") and "self" in frame.f_locals:
             kind = type(frame.f_locals["self"])

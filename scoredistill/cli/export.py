@@ -1,4 +1,4 @@
-"""scoredistill export: meshes and turntables of particles, pipelines of students."""
+"""scoredistill export: writes meshes and turntables of particles, and pipelines of students."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ from scoredistill.teachers.diffusers.loading import Source
 from scoredistill.training.run_folder import make_folder, numbered_folder
 
 Plan = tuple[list[str], Callable[[Path], None]]
-"""The names of what will be written, and what writes it into a folder."""
+"""The names of the files to write, and the function that writes them into a folder."""
 
 
 def export(argv: Sequence[str]) -> None:
-    """Write a trained generator's meshes and turntables, or its pipeline, and say where.
+    """Write a trained generator's meshes and turntables, or its pipeline, and print the paths.
 
     Args:
         argv: the options.
 
     Raises:
-        UsageError: if there is no such run, or its generator has nothing of the kind.
+        UsageError: if there is no such run, or its generator has nothing to export.
     """
     options = _parser().parse_args(argv)
     start = find_start(".", options.run)
@@ -70,13 +70,13 @@ def _student(generator: OneStepUNet, options: argparse.Namespace, config: Path) 
 
 
 def _base_of(config: Path) -> Source | None:
-    """The pipeline that a run's teacher came from; None for teachers of another kind."""
+    """The pipeline of a run's `DiffusersTeacher`; None for other teachers."""
     teacher = read_config(config)["model"]["teacher"]
     if not teacher["class_path"].endswith("DiffusersTeacher"):
         return None
     settings = teacher["init_args"]
-    found = find_trained(settings["model"], "pipeline", "model_index.json")
-    return Source(str(found or settings["model"]), settings["revision"], settings["variant"])
+    trained = find_trained(settings["model"], "pipeline", "model_index.json")
+    return Source(str(trained or settings["model"]), settings["revision"], settings["variant"])
 
 
 def _particles(generator: SceneGenerator, options: argparse.Namespace) -> Plan:
@@ -100,9 +100,9 @@ def _particles(generator: SceneGenerator, options: argparse.Namespace) -> Plan:
 def _parser() -> argparse.ArgumentParser:
     parser = OptionParser(
         prog="scoredistill export",
-        description="Write each particle's mesh, textured, and pictures from all around it; or, of a student, a folder "
-        "that diffusers' DiffusionPipeline.from_pretrained loads, and how it is called. Meshes have y up and the front "
-        "toward +z; a unit is a meter, the object in a box of side 2.",
+        description="Write the textured mesh and the turntable of each particle; or, for a student, a folder that "
+        "diffusers' DiffusionPipeline.from_pretrained loads, and print the call. In meshes y is up and the front faces "
+        "+z; a unit is a meter, and the object is in a box of side 2.",
     )
     add = parser.add_argument
     add("run", metavar="RUN", help="a run folder, or a checkpoint in one")
@@ -116,48 +116,48 @@ def _parser() -> argparse.ArgumentParser:
     )
     add(
         "--base",
-        help="pipeline, a folder or hub id, that a text-conditional student takes its other parts from; by default its "
+        help="pipeline, a folder or hub id, with the other parts for a text-conditional student; by default its "
         "teacher's",
     )
-    add("--particles", type=integer(0, 2**31 - 1), nargs="+", help="which; all by default")
+    add("--particles", type=integer(0, 2**31 - 1), nargs="+", help="indices of particles; all by default")
     add("--output", help="folder to write into; RUN/export/0, 1, ... by default")
-    add("--size", type=integer(1, 8192), default=256, help="height and width of the animation, 256")
-    add("--frames", type=integer(1, 10000), default=36, help="of the animation, 36")
-    add("--fps", type=integer(1, 1000), default=15, help="frames per second, 15")
-    add("--elevation", type=degrees(-90, 90), default=15.0, help="of the animation's camera in degrees, 15")
-    add("--radius", type=between(0, math.inf), default=2.6, help="its distance, 2.6")
-    add("--fov", type=between(0, 180), default=41.5, help="its vertical field of view in degrees, 41.5")
+    add("--size", type=integer(1, 8192), default=256, help="height and width of the animation, 256 by default")
+    add("--frames", type=integer(1, 10000), default=36, help="frames of the animation, 36 by default")
+    add("--fps", type=integer(1, 1000), default=15, help="frames per second, 15 by default")
+    add("--elevation", type=degrees(-90, 90), default=15.0, help="camera elevation in degrees, 15 by default")
+    add("--radius", type=between(0, math.inf), default=2.6, help="camera distance, 2.6 by default")
+    add("--fov", type=between(0, 180), default=41.5, help="vertical field of view in degrees, 41.5 by default")
     return parser
 
 
 def _checked(generator: SceneGenerator, options: argparse.Namespace) -> MeshFiles | None:
-    """What has to be written of meshes, everything checked before anything is rendered."""
+    """Check the options before anything is rendered; the mesh files to write, if any."""
     if not options.format and not options.turntable:
         raise UsageError("nothing to write: name a --format or a --turntable")
     if "mp4" in options.turntable and importlib.util.find_spec("av") is None:
         raise UsageError("MP4 needs PyAV: install scoredistill[video], or write a webp")
     if options.turntable and generator.latents is not None:
         raise UsageError(
-            "--turntable: the scenes are made of latents, which their teacher decodes; "
-            "scoredistill predict --ckpt_path RUN writes pictures"
+            "--turntable: the scenes are made of latents, which only their teacher decodes; use "
+            "scoredistill predict --ckpt_path RUN for pictures"
         )
     return MeshFiles.of(generator, options) if options.format else None
 
 
-def _chosen(asked: Sequence[int] | None, generator: SceneGenerator) -> list[int]:
+def _chosen(particles: Sequence[int] | None, generator: SceneGenerator) -> list[int]:
     count = generator.particles or 0
-    wrong = [particle for particle in asked or () if not 0 <= particle < count]
+    wrong = [particle for particle in particles or () if not 0 <= particle < count]
     if wrong:
         raise UsageError(f"--particles: there is no particle {wrong[0]}, only 0 to {count - 1}")
-    return list(range(count)) if asked is None else list(asked)
+    return list(range(count)) if particles is None else list(particles)
 
 
 def _workspace(output: str | None, run: Path, names: Sequence[str]) -> Workspace:
-    """The folder that was asked for, with nothing of the same name in it, or a fresh one in the run folder."""
+    """The folder `output`, which must have no files of these names, or a new one in the run folder."""
     if output is None:
         parents = make_folder(run / "export")
-        made = numbered_folder(run / "export")
-        return Workspace(made, Start(), (made, *parents))
+        numbered = numbered_folder(run / "export")
+        return Workspace(numbered, Start(), (numbered, *parents))
     folder = Path(output)
     taken = [name for name in names if (folder / name).exists()]
     if taken:

@@ -1,4 +1,4 @@
-"""Interruption from outside: an exception, and signals that are recorded in case their exception is swallowed."""
+"""Interruption from outside: an exception, and a record of signals in case their exception is swallowed."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ class Interrupted(Exception):
 class SignalWatch:
     """Records SIGINT and SIGTERM, and raises KeyboardInterrupt for each.
 
-    The exception alone is not enough: an import that it interrupts may turn it into an ImportError, and a finalizer
-    swallows it.
+    The exception alone is not enough: an interrupted import may turn it into an ImportError, and a finalizer swallows
+    it.
     """
 
     def __init__(self) -> None:
@@ -38,7 +38,7 @@ class SignalWatch:
         self._before: dict[signal.Signals, Any] = {}
 
     def watch(self) -> None:
-        """Start recording; a signal that was ignored stays ignored."""
+        """Start recording; an ignored signal stays ignored."""
         start_up.restore_signals()
         self.code = None
         if threading.current_thread() is threading.main_thread():
@@ -47,12 +47,12 @@ class SignalWatch:
                     self._before[number] = signal.signal(number, self._record)
 
     def leave(self, number: signal.Signals) -> None:
-        """Restore the former handler of one of them."""
+        """Restore the previous handler of a signal."""
         if number in self._before:
             signal.signal(number, self._before.pop(number))
 
     def end(self) -> None:
-        """Restore the former handlers, and forget what was recorded."""
+        """Restore the previous handlers, and clear the record."""
         self.code = None
         for number in list(self._before):
             self.leave(number)
@@ -63,4 +63,4 @@ class SignalWatch:
 
 
 SIGNALS = SignalWatch()
-"""Of this process, whose handlers it sets."""
+"""The signals of this process."""

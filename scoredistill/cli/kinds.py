@@ -1,4 +1,4 @@
-"""The types that keys of recipes have: what each takes, and how a message describes it."""
+"""The types of recipe keys: which values each accepts, and how a message describes it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ NUMBERS = (int, float)
 
 
 class Word(str):
-    """A value from the command line: YAML, where its key does not take text. jsonargparse leaves it for us to read."""
+    """A value from the command line, which is YAML unless its key takes text. jsonargparse passes it on unread."""
 
 
 @dataclass(frozen=True)
@@ -45,11 +45,11 @@ class Parameter:
 
 @cache
 def parameters(kind: type, passed: int = 0) -> dict[str, Parameter]:
-    """The arguments of a class's constructor by name, those that it hands on to its bases too.
+    """The arguments of a class's constructor by name, including those that it passes to its bases.
 
     Args:
         kind: the class.
-        passed: positional arguments that a recipe does not give: an optimizer's parameters.
+        passed: number of positional arguments that a recipe does not set, such as an optimizer's parameters.
     """
     empty = inspect.Parameter.empty
     return {
@@ -66,9 +66,9 @@ def members(hint: Any) -> tuple[Any, ...]:
 
 
 def bases_of(hint: Any) -> tuple[list[type], int]:
-    """The classes that a type takes subclasses of, and how many arguments the code passes to them itself.
+    """The classes whose subclasses a type accepts, and the number of arguments that the code passes to them.
 
-    `Callable[[A], B]` takes a class that is made from an A: a B.
+    `Callable[[A], B]` accepts a subclass of B whose constructor takes an A.
     """
     bases, passed = [], 0
     for kind in members(hint):
@@ -81,35 +81,35 @@ def bases_of(hint: Any) -> tuple[list[type], int]:
 
 
 def takes_text(hint: Any) -> bool:
-    """Whether a string is that string to this type: `str`, `str | None`, `str | Path`, `str | Sequence[str]`."""
+    """Whether the type keeps strings as they are: `str`, `str | None`, `str | Path`, `str | Sequence[str]`."""
     kinds = members(hint)
     return str in kinds and all(kind in (str, Path, type(None)) or get_origin(kind) in SEQUENCES for kind in kinds)
 
 
 def takes_more_than_classes(hint: Any) -> bool:
-    """Whether a type takes something that is written otherwise than a class: a number, a list, a word."""
+    """Whether a type accepts anything that is not a class: a number, a list, a word."""
     return any(kind is not type(None) and not bases_of(kind)[0] for kind in members(hint))
 
 
 def is_mapping(kind: Any) -> bool:
-    """Whether a type is that of names with values."""
+    """Whether a type is a mapping."""
     origin = get_origin(kind) or kind
     return inspect.isclass(origin) and issubclass(origin, Mapping)
 
 
 def is_unknown(kind: Any) -> bool:
-    """Whether nothing can be said of a value for this type."""
+    """Whether values of this type cannot be checked here."""
     plain = (*NUMBERS, bool, str, type(None), Path, torch.Tensor)
     judged = kind in plain or get_origin(kind) in (*SEQUENCES, Literal, Callable) or is_mapping(kind) or _is_class(kind)
     return not judged and not _restricted(kind)
 
 
 def of_word(word: Word, kinds: Sequence[Any]) -> Any:
-    """A value of the command line: text where only text may stand, else YAML, or a file with YAML.
+    """Read a value of the command line: text if the key takes text, otherwise YAML or a file with YAML.
 
     Args:
         word: the value.
-        kinds: the types that its key may have.
+        kinds: the types of its key.
     """
     text = str(word)
     if word == "null" and type(None) in kinds:
@@ -125,7 +125,7 @@ def of_word(word: Word, kinds: Sequence[Any]) -> Any:
 
 
 def file_of_word(text: str) -> str:
-    """The file that an option names: the user's, or else a shipped one."""
+    """The file that an option names: the user's if it exists, otherwise a shipped one."""
     if not text.endswith(SUFFIXES) or Path(text).exists():
         return text
     try:
@@ -135,7 +135,7 @@ def file_of_word(text: str) -> str:
 
 
 def accepts(value: Any, kind: Any) -> bool:
-    """Whether a value that holds no class is what a type takes."""
+    """Whether a type accepts a value without classes."""
     if kind is type(None):
         return value is None
     if get_origin(kind) is Literal:
@@ -152,7 +152,7 @@ def accepts(value: Any, kind: Any) -> bool:
 
 
 def of_elements(kind: Any, count: int) -> Sequence[Any] | None:
-    """The type of each of so many elements, or None where there cannot be so many."""
+    """The type of each of `count` elements, or None if the type does not allow that many."""
     of = get_args(kind)
     if not of:
         return [Any] * count
@@ -162,13 +162,13 @@ def of_elements(kind: Any, count: int) -> Sequence[Any] | None:
 
 
 def described(hint: Any) -> str:
-    """What a type takes, for messages."""
+    """The values that a type accepts, for messages."""
     parts = [each for kind in members(hint) for each in _described(kind)]
     return " or ".join(dict.fromkeys(parts))
 
 
 def remedy(value: Any, kinds: Sequence[Any]) -> str:
-    """What to do about a value of another type, where that is known."""
+    """The remedy for a value of another type, if known."""
     if str in kinds and isinstance(value, (int, float, bool)):
         return ": put it in quotes"
     if torch.Tensor in kinds and isinstance(value, list):
@@ -177,10 +177,10 @@ def remedy(value: Any, kinds: Sequence[Any]) -> str:
 
 
 def with_option(option: str, bases: Sequence[type]) -> str:
-    """A class that has an option of this name, or else any of the right kind."""
-    found = {name: find_class(name, bases) for name in choices(bases)}
-    fitting = [name for name, kind in found.items() if option.split(".")[0] in parameters(kind)]
-    return next(iter(fitting or found), "CLASS")
+    """The name of a class with this option; if there is none, of any class of the right kind."""
+    classes = {name: find_class(name, bases) for name in choices(bases)}
+    fitting = [name for name, kind in classes.items() if option.split(".")[0] in parameters(kind)]
+    return next(iter(fitting or classes), "CLASS")
 
 
 def _why_no_tensor(value: Any) -> str:
@@ -205,7 +205,7 @@ def _described(kind: Any) -> list[str]:
     if kind is torch.Tensor:
         return ["a list of numbers"]
     if get_origin(kind) is Callable:
-        return [one_of(bases_of(kind)[0])] if bases_of(kind)[0] else ["nothing that a recipe can give"]
+        return [one_of(bases_of(kind)[0])] if bases_of(kind)[0] else ["nothing that a recipe can set"]
     if _restricted(kind):
         return [str(getattr(kind, "_restrictions_str", None) or kind.__name__)]
     return [one_of([kind]) if _is_class(kind) else getattr(kind, "__name__", str(kind))]
@@ -229,7 +229,7 @@ def _is_number(value: Any, kind: Any) -> bool:
 
 
 def _restricted(kind: Any) -> bool:
-    """Whether a type is one of jsonargparse's numbers in a range."""
+    """Whether a type is one of jsonargparse's restricted numbers."""
     return inspect.isclass(kind) and issubclass(kind, NUMBERS) and kind not in (*NUMBERS, bool)
 
 

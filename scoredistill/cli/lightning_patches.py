@@ -1,4 +1,4 @@
-"""Every use of what Lightning does not document: quick imports, fewer messages, loggers' folders."""
+"""Every use of undocumented parts of Lightning: deferred imports, fewer messages, the folders of loggers."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ HOMES = {"Metric": "metric", "MetricCollection": "collections"}
 
 
 class _LazyPackage(ModuleType):
-    """A package whose own code has not run yet; its submodules can be imported all the same."""
+    """A package whose `__init__` has not run yet; its submodules can be imported."""
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):  # the import system looks for these itself
+        if name.startswith("__"):  # the import system sets these
             raise AttributeError(name)
         spec = self.__spec__
         assert spec is not None
         assert spec.loader is not None
-        self.__class__ = ModuleType  # type: ignore[assignment]  # an ordinary package from here on
+        self.__class__ = ModuleType  # type: ignore[assignment]  # from here on an ordinary package
         spec.loader.exec_module(self)
         return getattr(self, name)
 
 
 def defer_torchmetrics() -> None:
-    """Import torchmetrics only when something asks for one of its metrics.
+    """Defer the import of torchmetrics until one of its metrics is used.
 
-    Lightning imports all of it, and with it torchvision, transformers and scipy.signal: half of the time that a command
-    takes to start. Nothing is done where it is imported already, not installed, or not made as expected.
+    Lightning imports all of it, and with it torchvision, transformers and scipy.signal, which is half of a command's
+    start-up time. This does nothing if torchmetrics is already imported, not installed, or has an unexpected layout.
     """
     spec = None if NAME in sys.modules else importlib.util.find_spec(NAME)
     if spec is None:
@@ -45,11 +45,11 @@ def defer_torchmetrics() -> None:
     package.__class__ = _LazyPackage
     sys.modules[NAME] = package
     try:
-        vars(package)["_logger"] = logging.getLogger(NAME)  # the one name that its submodules take from it
-        importlib.import_module(f"{NAME}.utilities")  # before its modules, with which it makes a circle
+        vars(package)["_logger"] = logging.getLogger(NAME)  # the only name that its submodules import from it
+        importlib.import_module(f"{NAME}.utilities")  # first, because the other modules and it import each other
         for name, module in HOMES.items():
             vars(package)[name] = getattr(importlib.import_module(f"{NAME}.{module}"), name)
-    except Exception:  # another version, made in another way: import it as everybody does
+    except Exception:  # a version with another layout: import it as usual
         for name in [name for name in sys.modules if name.split(".")[0] == NAME]:
             del sys.modules[name]
 
@@ -63,21 +63,21 @@ def _one_line(message: Warning | str, category: type[Warning], *_: object, **__:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Silence Lightning's information and its advice about data loaders, which has nothing to do with this data."""
+    """Silence Lightning's information and its advice about data loaders, which does not apply to generated batches."""
     from lightning_fabric.utilities.warnings import PossibleUserWarning
 
     loggers = [logging.getLogger(name) for name in LOGGERS]
     loggers += [logging.getLogger(name) for name in logging.root.manager.loggerDict if name.split(".")[0] in LOGGERS]
     levels = [logger.level for logger in loggers]
     form = warnings.formatwarning
-    os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")  # they are about Lightning's use of it
+    os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")  # Lightning's code causes them
     for logger in loggers:
         logger.setLevel(logging.WARNING)
     warnings.formatwarning = _one_line
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", PossibleUserWarning)
-            warnings.filterwarnings("ignore", r"`isinstance\(treespec, LeafSpec\)` is deprecated")  # Lightning's own
+            warnings.filterwarnings("ignore", r"`isinstance\(treespec, LeafSpec\)` is deprecated")  # in Lightning
             yield
     finally:
         warnings.formatwarning = form
@@ -86,7 +86,9 @@ def quiet() -> Iterator[None]:
 
 
 def give_loggers_folders() -> None:
-    """Give the parser defaults of `save_dir` and `name`, a folder in the run folder; the classes do not change."""
+    """Set the defaults of `save_dir` and `name` that the parser reads, a folder in the run folder. The classes do not
+    change.
+    """
     from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 
     for logger, folder in {CSVLogger: "logs", TensorBoardLogger: "tensorboard"}.items():

@@ -1,4 +1,4 @@
-"""A run's generator, as it is evaluated."""
+"""Loads the generator of a run for evaluation."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ AVERAGE, TRAINED = "average.module.", "distiller.generator."
 
 
 def load_generator(config: Path, checkpoint: Path) -> Generator:
-    """Build a run's generator alone, with the weights that are evaluated: the moving average where there is one.
+    """Build a run's generator with the weights for evaluation: the moving average, if the run has one.
 
     Args:
         config: the run's resolved recipe.
         checkpoint: of that run.
 
     Raises:
-        UsageError: if the recipe is damaged, or the checkpoint is of another generator.
+        UsageError: if the recipe is damaged, or the checkpoint has another generator.
     """
     recipe = read_config(config)["model"]
     generator: Generator = _built(Generator, "generator", recipe, config)
@@ -42,11 +42,11 @@ def load_generator(config: Path, checkpoint: Path) -> Generator:
     prefix = AVERAGE if any(key.startswith(AVERAGE) for key in stored) else TRAINED
     weights = {key.removeprefix(prefix): value for key, value in stored.items() if key.startswith(prefix)}
     try:
-        # What is frozen is the teacher's, and not in checkpoints.
+        # Frozen weights are the teacher's and are not in checkpoints.
         frozen = {name: value for name, value in generator.named_parameters() if not value.requires_grad}
         generator.load_state_dict(frozen | weights)
     except RuntimeError as error:
-        raise UsageError(f"{checkpoint} is not of the generator in {config}: {error}") from error
+        raise UsageError(f"{checkpoint} does not fit the generator in {config}: {error}") from error
     return generator.eval().to("cuda" if torch.cuda.is_available() else "cpu")
 
 
@@ -54,7 +54,7 @@ def find_former(source: str) -> Start:
     """The run that a generator starts from.
 
     Args:
-        source: a run folder, a checkpoint in one, or the parent of run folders, of which the newest is meant.
+        source: a run folder, a checkpoint in one, or the parent of run folders, whose newest run is used.
 
     Raises:
         UsageError: if there is no such run.

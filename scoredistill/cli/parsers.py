@@ -1,4 +1,4 @@
-"""Parts of the commands' own parsers."""
+"""Argument types and the parser of the commands without recipes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from scoredistill.cli.errors import UsageError
 
 
 def integer(lowest: int, highest: int) -> Callable[[str], int]:
-    """Whole numbers of a range, both ends included."""
+    """Parse integers in a range, both ends included."""
 
     def read(text: str) -> int:
         try:
@@ -26,7 +26,7 @@ def integer(lowest: int, highest: int) -> Callable[[str], int]:
 
 
 def degrees(lowest: float, highest: float) -> Callable[[str], float]:
-    """Angles of a range, both ends included."""
+    """Parse angles in a range, both ends included."""
 
     def read(text: str) -> float:
         try:
@@ -41,7 +41,7 @@ def degrees(lowest: float, highest: float) -> Callable[[str], float]:
 
 
 def between(low: float, high: float) -> Callable[[str], float]:
-    """Numbers of an open interval."""
+    """Parse numbers in an open interval."""
 
     def read(text: str) -> float:
         try:
@@ -57,7 +57,7 @@ def between(low: float, high: float) -> Callable[[str], float]:
 
 
 def finite(text: str) -> float:
-    """Any finite number."""
+    """Parse a finite number."""
     try:
         value = float(text)
     except ValueError:
@@ -68,10 +68,10 @@ def finite(text: str) -> float:
 
 
 class OptionParser(argparse.ArgumentParser):
-    """argparse's, but that it raises what is wrong, and says where the help is.
+    """An `ArgumentParser` that raises errors, with a reference to the help.
 
     Raises:
-        UsageError: by `parse_args`, if an option is wrong.
+        UsageError: in `parse_args`, if an option is wrong.
     """
 
     def error(self, message: str) -> NoReturn:

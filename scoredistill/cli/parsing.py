@@ -1,4 +1,4 @@
-"""What the parser reads: classes by name, tensors, and the help about them."""
+"""Reads classes by name and tensors, and formats the help."""
 
 from __future__ import annotations
 
@@ -22,28 +22,29 @@ from scoredistill.recipe_library import SUFFIXES, did_you_mean
 
 TRAINER = {
     "accelerator": "cpu, gpu, mps or auto.",
-    "devices": "how many devices, or which.",
+    "devices": "number of devices, or a list of their indices.",
     "precision": "32-true, bf16-mixed, 16-mixed, 64-true, ...",
     "max_steps": "generator steps.",
     "max_time": "stop after DD:HH:MM:SS.",
-    "callbacks": "what looks at the run: ParticleGrid, Turntable, ModeStatistics, GalleryFidelity, ...",
-    "logger": "CSVLogger, TensorBoardLogger, ...; a relative save_dir lies in the run folder; false: none.",
-    "log_every_n_steps": "generator steps between lines of the log.",
-    "val_check_interval": "ticks between validations.",
-    "detect_anomaly": "find the operation that made a NaN.",
+    "callbacks": "metrics and pictures: ParticleGrid, Turntable, ModeStatistics, GalleryFidelity, ...",
+    "logger": "CSVLogger, TensorBoardLogger, ...; a relative save_dir is inside the run folder; false: none.",
+    "log_every_n_steps": "generator steps between two log lines.",
+    "val_check_interval": "training batches between two validations.",
+    "detect_anomaly": "find the operation that produced a NaN.",
 }
-"""What is shown of the trainer; the rest works as well."""
+"""The help of the trainer's main arguments; all others are hidden, but work."""
 
 EPILOG = """\
-Every option can stand in a recipe, a YAML file: `--model.loss SDS` is `model: {loss: SDS}`. A class is given by its
-name or dotted path, its settings as class_path and init_args in a recipe or as further options (--model.loss VSD
---model.loss.critic ParticleCritic), or the whole of it as a path to a YAML file. `--model.loss.help VSD` explains a
-class. Options override recipes, later recipes earlier ones; `--trainer.X` takes every argument of Lightning's Trainer.
+Every option can be in a recipe, a YAML file: `--model.loss SDS` is `model: {loss: SDS}`. A class is set by its name or
+dotted path, its arguments by class_path and init_args in a recipe or by further options (--model.loss VSD
+--model.loss.critic ParticleCritic), or class and arguments by the path of a YAML file. `--model.loss.help VSD` shows
+the help of a class. Options override recipes, and later recipes override earlier ones. `--trainer.X` sets any argument
+of Lightning's Trainer.
 """
 
 
 class HelpFormatter(DefaultHelpFormatter):
-    """Names classes without their modules, and lists those to choose from only where that is short."""
+    """Shows class names without their modules, and short lists of choices."""
 
     def _expand_help(self, action: Action) -> str:
         text = super()._expand_help(action)
@@ -56,7 +57,7 @@ class HelpFormatter(DefaultHelpFormatter):
 
 
 def tidy(parser: ArgumentParser) -> None:
-    """Hide what users never need, and say in our words what the rest of the trainer does."""
+    """Hide options that users do not need, and replace the help of the trainer's options."""
     for action in parser._actions:
         name = action.dest.removeprefix("trainer.")
         is_class_help = any(option.endswith(".help") for option in action.option_strings)
@@ -65,7 +66,7 @@ def tidy(parser: ArgumentParser) -> None:
         elif action.dest == "config":
             action.help = "a recipe: a YAML file, or the name of one that `scoredistill recipes` lists."
         elif action.dest == "data":
-            action.help = "what is asked of the generator: prompt and cameras, or nothing but samples"
+            action.help = "what to generate: a prompt and cameras, labels, or unconditional samples"
         elif name != action.dest:
             action.help = SUPPRESS if is_class_help else TRAINER.get(name, SUPPRESS)
         elif is_class_help:
@@ -75,7 +76,7 @@ def tidy(parser: ArgumentParser) -> None:
         if title == "Customize every aspect of training via flags":
             group.title = "Lightning's trainer"
         elif "--data" in (option for action in group._group_actions for option in action.option_strings):
-            group.title = "Says what to generate, batch by batch"
+            group.title = "Data: what to generate in each batch"
         elif title == "Linked arguments":
             parser._action_groups.remove(group)
 
@@ -90,11 +91,11 @@ NOT_FOR_RECIPES = {
     "version",
 }
 SHOWN = 8
-"""Classes that a message lists at most, and half of the keys."""
+"""Maximum number of classes in a message, and half the maximum number of keys."""
 
 
 def import_public_modules() -> None:
-    """Import what recipes may name: a short name is known once its class has been imported."""
+    """Import the modules whose classes recipes may name: a short name works once its class is imported."""
     for module in pkgutil.iter_modules([str(Path(__file__).parent.parent)]):
         if module.name not in NOT_FOR_RECIPES:
             importlib.import_module(f"scoredistill.{module.name}")
@@ -104,12 +105,12 @@ def import_public_modules() -> None:
 def find_class(name: object, bases: Sequence[type]) -> type:
     """The class that a recipe names.
 
-    Nothing is called. A dotted path is imported, as Python does it, and refused unless it leads to a class of the right
-    kind.
+    Nothing is called. The module of a dotted path is imported, and the name is refused unless it is a class of the
+    right kind.
 
     Args:
-        name: of a known class, or the dotted path of any.
-        bases: the class has to be one of these, or a subclass.
+        name: the name of an imported class, or the dotted path of any class.
+        bases: the class must be one of these, or a subclass.
 
     Raises:
         UsageError: if there is no such class, it cannot be imported, or it is of another kind; without the key.
@@ -123,7 +124,7 @@ def find_class(name: object, bases: Sequence[type]) -> type:
         raise UsageError(f"{name} is not {_a(bases)}: expected {one_of(bases)}")
     if inspect.isabstract(found):
         if found in bases:
-            raise UsageError(f"{name} is what {one_of(bases)} have in common: name one of these")
+            raise UsageError(f"{name} is an abstract class: name one of its subclasses, {one_of(bases)}")
         missing = sorted(vars(found)["__abstractmethods__"])
         owner = next(base for base in found.__mro__ if missing[0] in vars(base))
         raise UsageError(f"{name} lacks {', '.join(missing)}, which every {owner.__name__} defines")
@@ -131,7 +132,7 @@ def find_class(name: object, bases: Sequence[type]) -> type:
 
 
 def subclasses(base: type) -> Iterator[type]:
-    """A class and all that are derived from it, each once."""
+    """A class and all its subclasses, each once."""
     seen: dict[type, None] = {}
     todo = [base]
     while todo:
@@ -143,16 +144,16 @@ def subclasses(base: type) -> Iterator[type]:
 
 
 def choices(bases: Sequence[type]) -> list[str]:
-    """Short names of the classes that a recipe may put for one of these."""
+    """Short names of the classes that a recipe may use for one of these."""
     every = [each for base in bases for each in subclasses(base)]
-    # Another library's base is rarely of use itself.
+    # The base class of another library is rarely useful.
     every = [each for each in every if each not in bases or each.__module__.startswith("scoredistill.")] or every
     usable = [each for each in every if not inspect.isabstract(each) and not each.__name__.startswith("_")]
     return list(dict.fromkeys(each.__name__ for each in usable if "<locals>" not in each.__qualname__))
 
 
 def one_of(bases: Sequence[type]) -> str:
-    """The classes that a recipe may put for one of these, for messages."""
+    """The classes that a recipe may use for one of these, for messages."""
     names = choices(bases)
     if len(names) == 1:
         return names[0]
@@ -161,14 +162,14 @@ def one_of(bases: Sequence[type]) -> str:
 
 
 def there_are(names: Sequence[str]) -> str:
-    """What could have been written, for messages."""
+    """The possible names, for messages."""
     if not names:
         return "It has none."
     return f"There are {', '.join(names[: 2 * SHOWN])}{', ...' if len(names) > 2 * SHOWN else ''}."
 
 
 def shown(value: object) -> str:
-    """A value as a message shows it: on one line, and not endless."""
+    """A value as a message shows it: on one line, shortened."""
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
     text = " ".join(text.split()) if text.strip() else repr(text)
     return text if len(text) <= 60 else f"{text[:57]}..."
@@ -182,7 +183,7 @@ def _known(name: str, bases: Sequence[type]) -> type:
     others = [each for each in ours if each.__name__ == name]
     if others:
         raise UsageError(f"{name} is {_a([_family(others[0])])} and not {_a(bases)}: expected {one_of(bases)}")
-    hint = did_you_mean(name, choices(bases)) or f"Expected {one_of(bases)}, or the dotted path of a class of yours."
+    hint = did_you_mean(name, choices(bases)) or f"Expected {one_of(bases)}, or the dotted path of your class."
     raise UsageError(f"there is no {_or(bases)} called {shown(name)!r}. {hint}")
 
 
@@ -202,7 +203,7 @@ def _imported(name: str, bases: Sequence[type]) -> object:
 
 
 def _module(parts: Sequence[str], bases: Sequence[type]) -> tuple[object, Sequence[str]]:
-    """The longest prefix that is a module, and what has to be looked for in it."""
+    """The longest prefix that is a module, and the remaining names."""
     for end in range(len(parts) - 1, 0, -1):
         name = ".".join(parts[:end])
         try:
@@ -211,22 +212,22 @@ def _module(parts: Sequence[str], bases: Sequence[type]) -> tuple[object, Sequen
             lost = error.name or ""
             if name != lost and not name.startswith(f"{lost}."):
                 raise UsageError(f"{name} cannot be imported: it needs {lost}, which is not installed") from error
-        except BaseException as error:  # a module of the user's may do anything
+        except BaseException as error:  # the user's module may raise anything
             if isinstance(error, KeyboardInterrupt):
                 raise
             raise UsageError(f"{name} cannot be imported: {_where(error)}") from error
     hint = did_you_mean(parts[-1], choices(bases))
-    remedy = hint or "It has to lie in the working directory or be installed."
+    remedy = hint or "It must be in the working directory or installed."
     raise UsageError(f"there is no module {parts[0]!r}. {remedy}")
 
 
 def _where(error: BaseException) -> str:
     """An error inside a module, with the line that raised it."""
-    said = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
     if isinstance(error, SyntaxError):
-        return said
+        return text
     frame = traceback.extract_tb(error.__traceback__)[-1]
-    return f"{said} ({Path(frame.filename).name}, line {frame.lineno})"
+    return f"{text} ({Path(frame.filename).name}, line {frame.lineno})"
 
 
 def _kind(value: object) -> str:
@@ -234,7 +235,7 @@ def _kind(value: object) -> str:
 
 
 def _family(found: type) -> type:
-    """What a class of ours is: the last of its bases that is ours too."""
+    """The kind of one of the package's classes: the last of its bases in the package."""
     return [base for base in found.__mro__ if base.__module__.startswith("scoredistill.")][-1]
 
 
@@ -243,23 +244,23 @@ def _or(bases: Sequence[type]) -> str:
 
 
 def _a(bases: Sequence[type]) -> str:
-    """With an article."""
+    """The names with an article."""
     name = _or(bases)
     return f"an {name}" if name[0] in "AEIOUaeiou" else f"a {name}"
 
 
 def is_file(name: str) -> bool:
-    """Whether a string in a class's place is meant as a file that holds it."""
+    """Whether a string in place of a class is the path of a file."""
     return name.endswith((*SUFFIXES, ".json")) or "/" in name
 
 
 def read_tensor(value: Any) -> torch.Tensor:
-    """A tensor from (nested) lists of numbers; a number alone is left to the other types of a field.
+    """A tensor from (nested) lists of numbers; a single number is left to the other types of the field.
 
     Raises:
         ValueError: if it is something else.
     """
-    if type(value) not in (list, tuple):  # jsonargparse's own tuples are not meant
+    if type(value) not in (list, tuple):  # excludes jsonargparse's tuple types
         raise ValueError("not a list")
     try:
         return torch.tensor(_numbers(value))
@@ -268,18 +269,18 @@ def read_tensor(value: Any) -> torch.Tensor:
 
 
 def _numbers(value: Any) -> Any:
-    """Nested lists with 1e-3 as a number, which recipes' YAML has as text."""
+    """Nested lists in which 1e-3, which is text in the YAML of recipes, is a number."""
     if isinstance(value, (list, tuple)):
         return [_numbers(each) for each in value]
     return float(value) if isinstance(value, str) else value
 
 
 def _write(tensor: torch.Tensor) -> Any:
-    """The shortest decimals that give the same tensor, .1 and not .10000000149."""
+    """The shortest decimals that give the same tensor: .1, not .10000000149."""
     values = tensor.detach().cpu().numpy()
     return values.astype(str).astype(float).tolist() if tensor.is_floating_point() else values.tolist()
 
 
 def register_tensors() -> None:
-    """Let every parameter of type Tensor take nested lists."""
+    """Let parameters of type Tensor accept nested lists."""
     register_type(torch.Tensor, _write, read_tensor, type_check=lambda value, kind: isinstance(value, kind))

@@ -1,4 +1,4 @@
-"""Students as pipelines of diffusers, which need nothing of ours to run."""
+"""Exports students as diffusers pipelines, which run without this package."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from scoredistill.teachers.diffusers.families import FAMILIES
 from scoredistill.teachers.diffusers.loading import Source
 
 GRID = 4_000_001
-"""Noise levels among which those of a consistency pipeline are chosen: so many that one is off by a few millionths."""
+"""Number of noise levels of a consistency pipeline, enough for an error of a few millionths in each level."""
 
 RHO = 7.0
-"""Curvature of those levels, EDM's."""
+"""Curvature of these levels, as in EDM."""
 
 Call = dict[str, object]
-"""What a pipeline is to be called with, so that its steps are the student's."""
+"""Arguments of a pipeline's call for which its steps are the student's."""
 
 CARD = """\
 ---
 library_name: diffusers
 ---
-A student of {steps}, distilled by scoredistill. Its samples are
+A student of {steps}, distilled with scoredistill. To sample it:
 
 ```python
 from diffusers import DiffusionPipeline
@@ -47,17 +47,17 @@ def save_pipeline(student: OneStepUNet, folder: Path, base: Source | None = None
 
         x_k = x0(alpha_k x_{k-1} + sigma_k z_k, t_k)
 
-    A UNet2DModel with EDM's preconditioning becomes a `ConsistencyModelPipeline`. A text-conditional student takes the
-    place of the network in a copy of the pipeline that its teacher came from, with an `LCMScheduler`, or for flows a
-    stochastic `FlowMatchEulerDiscreteScheduler`. README.md in the folder says how it is called.
+    A UNet2DModel with EDM's preconditioning becomes a `ConsistencyModelPipeline`. A text-conditional student replaces
+    the network in a copy of its teacher's pipeline, with an `LCMScheduler`, or for flows a stochastic
+    `FlowMatchEulerDiscreteScheduler`. README.md in the folder contains the call.
 
     Args:
-        student: of one step or several.
-        folder: the destination, which does not exist yet.
-        base: the pipeline, for text-conditional students.
+        student: with one step or several.
+        folder: the destination, which must not exist.
+        base: the teacher's pipeline, for text-conditional students.
 
     Returns:
-        what the pipeline is called with, as Python.
+        The arguments of the pipeline's call, as Python.
 
     Raises:
         UsageError: if diffusers has no pipeline whose steps are the student's.
@@ -84,17 +84,17 @@ def _consistency_pipeline(
     student: OneStepUNet, denoiser: Denoiser, network: DiffusersBackbone, schedule: Schedule
 ) -> tuple[Any, Call]:
     """x_k = c_skip y + c_out F(c_in y, 250 log sigma_k) with y = x_{k-1} + sigma_k z, which are this pipeline's steps
-    where its sigma_min = 0. Its levels are sigma_1 (1 - i / (GRID - 1))^RHO, called by the integers i.
+    for sigma_min = 0. Its levels are sigma_1 (1 - i / (GRID - 1))^RHO with integers i as timesteps.
     """
     from diffusers import CMStochasticIterativeScheduler, ConsistencyModelPipeline, UNet2DModel
 
     if not isinstance(network.network, UNet2DModel) or network.condition.active:
-        raise UsageError("only a UNet2DModel without cameras makes a pipeline by itself; for text give --base PIPELINE")
+        raise UsageError("only a UNet2DModel without cameras is a pipeline by itself; for text give --base PIPELINE")
     if denoiser.prediction != "edm" or network.time != "edm":
         raise UsageError("a pipeline needs EDM's preconditioning: model.teacher prediction: edm and time: edm")
     t = torch.tensor(student.times, dtype=torch.float64)
     if not torch.allclose(schedule.alpha(t), torch.ones_like(t)):
-        raise UsageError("a pipeline needs a variance-exploding schedule, EDM's")
+        raise UsageError("a pipeline needs EDM's variance-exploding schedule")
     sigma = schedule.sigma(t)
     scheduler = CMStochasticIterativeScheduler(
         num_train_timesteps=GRID,
@@ -106,27 +106,27 @@ def _consistency_pipeline(
     )
     levels = ((1 - (sigma / sigma[0]) ** (1 / RHO)) * (GRID - 1)).round().long().tolist()
     call: Call = {"num_inference_steps": 1} if len(levels) == 1 else {"timesteps": levels[::-1]}
-    return ConsistencyModelPipeline(_whole(student, network), scheduler), call
+    return ConsistencyModelPipeline(_merged(student, network), scheduler), call
 
 
 def _text_pipeline(
     student: OneStepUNet, denoiser: Denoiser, network: DiffusersBackbone, schedule: Schedule, base: Source
 ) -> tuple[Any, Call]:
-    """The base with the student's network, and a scheduler whose steps are the student's."""
+    """The base with the student's network and a scheduler whose steps are the student's."""
     from diffusers import DiffusionPipeline
 
     kind = base.name
     if kind not in FAMILIES or kind == "IFPipeline" or isinstance(network, MultiViewBackbone):
         raise UsageError(f"a {type(network).__name__} in a {kind} has no scheduler whose steps are the student's")
     if network.condition.active:
-        raise UsageError("a text pipeline tells its network neither labels nor cameras")
+        raise UsageError("a text pipeline cannot pass labels or cameras to its network")
     scheduler = base.read("scheduler")
     made, call = (
         _flow_scheduler(student, denoiser, network, scheduler)
         if isinstance(schedule, FlowSchedule)
         else _discrete_scheduler(student, denoiser, network, schedule, scheduler)
     )
-    parts = {FAMILIES[kind].network: _whole(student, network), "scheduler": made}
+    parts = {FAMILIES[kind].network: _merged(student, network), "scheduler": made}
     pipeline = DiffusionPipeline.from_pretrained(base.model, revision=base.revision, variant=base.variant, **parts)
     scale = network.guidance if isinstance(network, FluxBackbone) else 1.0
     return pipeline, {"guidance_scale": scale} | call
@@ -136,7 +136,7 @@ def _discrete_scheduler(
     student: OneStepUNet, denoiser: Denoiser, network: DiffusersBackbone, schedule: Schedule, scheduler: Any
 ) -> tuple[Any, Call]:
     """x_k = c_out x0 + c_skip y at the integers i_k = N t_k - 1, with c_skip = (1 + (2 i timestep_scaling)^2)^-1, which
-    is next to nothing where the scaling is large. Its first y is of unit variance, and not of sigma_1 as the student's.
+    is negligible for a large scaling. Its first y has unit variance; the student's has sigma_1.
     """
     from diffusers import LCMScheduler
 
@@ -159,7 +159,7 @@ def _discrete_scheduler(
     if len(made.alphas_cumprod) != schedule.steps or not torch.allclose(
         made.alphas_cumprod.double()[index].sqrt(), schedule.alpha(t), rtol=0, atol=1e-3
     ):
-        raise UsageError("the student's schedule is not that of the base: give the pipeline that its teacher came from")
+        raise UsageError("the student's schedule is not that of the base: use the pipeline of its teacher")
     indices = index.tolist()
     return made, {"num_inference_steps": 1} if student.times == (1.0,) else {"timesteps": indices}
 
@@ -167,19 +167,19 @@ def _discrete_scheduler(
 def _flow_scheduler(
     student: OneStepUNet, denoiser: Denoiser, network: DiffusersBackbone, scheduler: Any
 ) -> tuple[Any, Call]:
-    """x_k = y - t_k F(y, t_k), y = (1 - t_k) x_{k-1} + t_k z: the stochastic steps of a flow's own scheduler."""
+    """x_k = y - t_k F(y, t_k), y = (1 - t_k) x_{k-1} + t_k z: the stochastic steps of a flow's scheduler."""
     from diffusers import FlowMatchEulerDiscreteScheduler
 
     if denoiser.prediction != "flow" or network.time != "flow" or (denoiser.scale_input and student.times != (1.0,)):
-        raise UsageError("a flow's pipeline needs a transformer that predicts the flow, and sees x_t itself")
+        raise UsageError("a flow's pipeline needs a transformer that predicts the flow from an unscaled x_t")
     made = FlowMatchEulerDiscreteScheduler.from_config(
         scheduler.config, shift=1.0, use_dynamic_shifting=False, shift_terminal=None, stochastic_sampling=True
     )
     return made, {"num_inference_steps": 1} if student.times == (1.0,) else {"sigmas": list(student.times)}
 
 
-def _whole(student: OneStepUNet, network: DiffusersBackbone) -> Any:
-    """The model of diffusers, its adapters merged into a copy of the weights that it shares with the teacher."""
+def _merged(student: OneStepUNet, network: DiffusersBackbone) -> Any:
+    """The diffusers model, with its adapters merged into a copy of the weights that it shares with the teacher."""
     model: Any = network.network
     if student.lora is None:
         return model

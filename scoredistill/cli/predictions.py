@@ -1,4 +1,4 @@
-"""What predict leaves behind: the samples as tensors and, where they are pictures, as a picture."""
+"""Writes the results of predict: the samples as tensors, and pictures as PNG."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ def write_predictions(batches: Sequence[Mapping[str, Tensor]], folder: Path, sep
     """Write samples.safetensors with x, particle and view, and for pictures samples.png.
 
     Args:
-        batches: of the module's predict_step.
+        batches: the results of the module's predict_step.
         folder: an empty folder.
-        separate: write each picture as pictures/000000.png, ... in place of one grid.
+        separate: write each picture as pictures/000000.png, ... instead of one grid.
 
     Returns:
         The files written.
@@ -42,6 +42,6 @@ def write_predictions(batches: Sequence[Mapping[str, Tensor]], folder: Path, sep
 
 
 def _columns(rows: int, particle: Tensor | None) -> int:
-    """A row for each particle where it is seen from several views, else about a square."""
+    """The number of columns: one row per particle if there are several views, otherwise about a square."""
     particles = rows if particle is None else len(particle.unique())
     return rows // particles if particles < rows else max(1, round(rows**0.5))

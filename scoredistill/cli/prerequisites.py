@@ -1,4 +1,4 @@
-"""The networks that a recipe builds on, trained first where there are none yet."""
+"""Trains the networks that a recipe depends on, if there are none yet."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from jsonargparse import Namespace
 
 from scoredistill.cli.errors import UsageError
 from scoredistill.cli.interrupted import INTERRUPTED, TERMINATED, Interrupted
-from scoredistill.cli.processes import SHARED, alone
+from scoredistill.cli.processes import SHARED, env_without_launcher
 from scoredistill.files import reason
 from scoredistill.networks.storage import DESCRIPTION, find_trained
 from scoredistill.processes import FolderLock, InUseError, run_bound
@@ -20,11 +20,11 @@ from scoredistill.training.run_folder import RunFolder, make_folder
 
 @dataclass(frozen=True)
 class Kind:
-    """Of a network that a recipe can train for another.
+    """A kind of network that one recipe trains for another.
 
     Args:
-        part: folder of a finished run in which it lies, which is its name too.
-        marker: a file by which that folder is known.
+        part: the network's folder in a finished run, and its name.
+        marker: a file that identifies this folder.
     """
 
     part: str
@@ -36,22 +36,22 @@ KINDS = {
     "model": Kind("pipeline", "model_index.json"),
     "autoencoder": Kind("autoencoder", "config.json"),
 }
-"""By the setting that says where it is; `trained_by` beside it names the recipe."""
+"""By the setting with the folder; the setting `trained_by` names the recipe."""
 
 
 def train_what_is_missing(model: Namespace) -> None:
-    """Run the recipes that `trained_by` names for what is not there yet; go on where they were interrupted.
+    """Run the recipes in `trained_by` of all missing networks, or resume them if they were interrupted.
 
     Args:
-        model: the settings of a parsed recipe's model; those of its teacher are looked at too.
+        model: the settings of a parsed recipe's model, including those of its teacher.
 
     Raises:
-        UsageError: if a training fails; its own message stands above.
-        Interrupted: if one was told to stop.
+        UsageError: if a training fails; its message is printed above.
+        Interrupted: if a training was stopped.
     """
     teacher = model.get("teacher")
-    own = teacher.get("init_args") if isinstance(teacher, Namespace) else None
-    for settings in (model, own or Namespace()):
+    of_teacher = teacher.get("init_args") if isinstance(teacher, Namespace) else None
+    for settings in (model, of_teacher or Namespace()):
         recipe = settings.get("trained_by")
         for key, kind in KINDS.items():
             folder = settings.get(key)
@@ -64,7 +64,7 @@ def train_what_is_missing(model: Namespace) -> None:
 
 
 def _train(kind: Kind, folder: Path, recipe: str) -> None:
-    """Train it, unless another process of this run does, or another run has by the time that the folder is free."""
+    """Train the network, unless another process of this run does, or another run has once the folder is unlocked."""
     if SHARED in os.environ:
         return
     try:
@@ -74,16 +74,16 @@ def _train(kind: Kind, folder: Path, recipe: str) -> None:
         raise UsageError(f"cannot write into {reason(error, folder)}") from error
     with lock:
         if find_trained(folder, kind.part, kind.marker) is None:
-            _say(f"there is no {kind.part} in {folder} yet: training it by {recipe}")
+            _print(f"there is no {kind.part} in {folder} yet: training it with {recipe}")
             _fit(kind, folder, recipe)
-    _say(f"the {kind.part} is trained: now what needs it")
+    _print(f"the {kind.part} is trained: continuing with the recipe that needs it")
 
 
 def _lock(kind: Kind, folder: Path) -> FolderLock:
     try:
         return FolderLock(folder, patience=0)
     except InUseError:
-        _say(f"another process is training the {kind.part} in {folder}: waiting for it")
+        _print(f"another process is training the {kind.part} in {folder}: waiting for it")
         return FolderLock(folder, patience=None)
 
 
@@ -91,13 +91,13 @@ def _fit(kind: Kind, folder: Path, recipe: str) -> None:
     words = ["fit", "--config", recipe, "--output", str(folder)]
     if RunFolder.newest(folder) is not None:
         words += ["--ckpt_path", "last"]
-    code = run_bound([sys.executable, "-P", "-m", "scoredistill", *words], alone())
+    code = run_bound([sys.executable, "-P", "-m", "scoredistill", *words], env_without_launcher())
     if code in (INTERRUPTED, TERMINATED):
-        raise Interrupted(f"training the {kind.part} was interrupted; the same command resumes it", code)
+        raise Interrupted(f"training the {kind.part} was interrupted; run the same command to resume", code)
     if code != 0:
-        raise UsageError(f"the {kind.part} could not be trained by {recipe}: see above")
+        raise UsageError(f"the {kind.part} could not be trained with {recipe}: see the message above")
 
 
-def _say(text: str) -> None:
+def _print(text: str) -> None:
     sys.stdout.write(f"{text}\n")
     sys.stdout.flush()

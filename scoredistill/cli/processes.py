@@ -1,4 +1,4 @@
-"""What the processes of one run agree on, where torchrun or srun start all of them by the same command."""
+"""Coordinates the processes of one run, if torchrun or srun starts all of them with the same command."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ from torch.distributed.rendezvous import rendezvous
 from scoredistill.cli.errors import UsageError
 
 SHARED = "SCOREDISTILL_RUN_FOLDER"
-"""Environment variable that tells a process the folder of the first one, where it is not the first itself."""
+"""Environment variable with the folder of rank 0, for all other processes."""
 PATIENCE = timedelta(days=2)
-"""For the first process, which may have to train a teacher before it opens the folder."""
+"""Timeout for rank 0, which may train a teacher before it creates the folder."""
 FAILED = ""
 
 
-def is_first() -> bool:
-    """Whether this process is the first of its run, or the only one; it speaks for all of them."""
+def is_rank_zero() -> bool:
+    """Whether this process has rank 0, or is the only one of its run. It prints the messages of the run."""
     environment = _environment()
     return SHARED not in os.environ and (environment is None or environment.global_rank() == 0)
 
 
 @contextmanager
-def one_folder() -> Iterator[list[Path]]:
-    """Inside the block the first process opens a folder and puts it into the list; the others learn it beforehand.
+def shared_run_folder() -> Iterator[list[Path]]:
+    """Inside the block rank 0 creates a folder and appends it to the list; the others receive the folder before it.
 
     Raises:
-        UsageError: on the others, if the first one could not open it; its own message stands above.
+        UsageError: on the others, if rank 0 could not create it; its message is printed above.
     """
     environment = None if SHARED in os.environ else _environment()
     if environment is None:
@@ -46,7 +46,7 @@ def one_folder() -> Iterator[list[Path]]:
         store.wait(["folder"], PATIENCE)
         folder = store.get("folder").decode()
         if folder == FAILED:
-            raise UsageError("the first process has stopped, see its message")
+            raise UsageError("rank 0 has stopped, see its message")
         os.environ[SHARED] = folder
         yield []
         return
@@ -57,18 +57,18 @@ def one_folder() -> Iterator[list[Path]]:
         store.set("folder", str(opened[0].absolute()) if opened else FAILED)
 
 
-def alone() -> dict[str, str]:
-    """The environment of a process that is not one of this run's, whatever launcher has started those."""
+def env_without_launcher() -> dict[str, str]:
+    """The environment for a process outside this run, without the variables of the run's launcher."""
     launchers = ("TORCHELASTIC_", "SLURM_", "MASTER_", "ROLE_", "GROUP_", "LOCAL_", "RANK", "WORLD_SIZE")
     return {name: value for name, value in os.environ.items() if not name.startswith(launchers)}
 
 
 @contextmanager
 def run_folder_env(folder: Path) -> Iterator[None]:
-    """Inside the block, processes that Lightning starts for further devices write into the same folder.
+    """Inside the block, the processes that Lightning starts for further devices write into the same folder.
 
     Args:
-        folder: of the first process.
+        folder: of rank 0.
     """
     before = os.environ.get(SHARED)
     os.environ[SHARED] = str(folder)
@@ -79,15 +79,15 @@ def run_folder_env(folder: Path) -> Iterator[None]:
 
 
 def _environment() -> ClusterEnvironment | None:
-    """The environment of several processes that were started from outside, or None."""
-    for environment in (TorchElasticEnvironment, SLURMEnvironment):
-        if environment.detect():
-            found: ClusterEnvironment = environment()
-            return found if found.world_size() > 1 else None
+    """The environment of several processes that a launcher started, or None."""
+    for kind in (TorchElasticEnvironment, SLURMEnvironment):
+        if kind.detect():
+            environment: ClusterEnvironment = kind()
+            return environment if environment.world_size() > 1 else None
     return None
 
 
-@cache  # for as long as the process lives: Lightning's processes meet at the same port, and the first one serves it
+@cache  # for the lifetime of the process: Lightning's processes use the same port, and rank 0 serves it
 def _store(environment: ClusterEnvironment) -> Store:
     os.environ.update({"MASTER_ADDR": environment.main_address, "MASTER_PORT": str(environment.main_port)})
     rank, processes = environment.global_rank(), environment.world_size()

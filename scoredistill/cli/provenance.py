@@ -1,4 +1,4 @@
-"""What a run was made with."""
+"""Versions, device and command of a run."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ def provenance(command: list[str], device: torch.device) -> dict[str, object]:
     """Versions, device, commit and command line.
 
     Args:
-        command: the words after `scoredistill`.
-        device: that the run is on.
+        command: the arguments after `scoredistill`.
+        device: of the run.
     """
     return {
         "scoredistill": __version__,
@@ -44,18 +44,19 @@ def _version(package: str) -> str | None:
 
 
 def _commit() -> str | None:
-    """The checkout's commit, with `+` where tracked files were changed; None for an installed package."""
+    """The commit of the checkout, with `+` if tracked files have changes; None for an installed package."""
     root = Path(__file__).resolve().parents[2]
     git = shutil.which("git")
     if git is None or not (root / ".git").exists():
         return None
 
-    def ask(*words: str) -> str:
+    def git_output(*words: str) -> str:
         done = subprocess.run([git, "-C", str(root), *words], capture_output=True, text=True, timeout=10)
         return done.stdout.strip()
 
     try:
-        commit = ask("rev-parse", "HEAD")
-        return f"{commit}+" if commit and ask("status", "--porcelain", "--untracked-files=no") else commit or None
+        commit = git_output("rev-parse", "HEAD")
+        changed = commit and git_output("status", "--porcelain", "--untracked-files=no")
+        return f"{commit}+" if changed else commit or None
     except (OSError, subprocess.SubprocessError):
         return None

@@ -1,4 +1,4 @@
-"""Whether two resolved recipes make the same thing."""
+"""Compares two resolved recipes."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from scoredistill import recipe_yaml
 from scoredistill.cli.stored import read_config
 
 PARTS = ("model", "data", "seed_everything")
-"""What decides what a run makes; the rest is how long it trains, where, and who looks on."""
+"""The parts that decide the result of a run; the others set its length, place, metrics and pictures."""
 
 
 def difference(stored: Path, recipe: str, resolve: Callable[[Path], str]) -> str | None:
-    """The first key, dotted, in which a run's recipe and another make different things; None: there is none.
+    """The first key, dotted, in which two recipes differ in their result, or None.
 
     Args:
         stored: the run's resolved recipe.
-        recipe: the other's text, resolved too.
-        resolve: resolves a file anew, so that a default that a later version brought is no difference.
+        recipe: the text of the other one, also resolved.
+        resolve: resolves a file again, so that a new default of a later version is not a difference.
     """
     new = _parts(recipe)
-    found = _first(_of(read_config(stored)), new)
-    if found is None:
+    key = _first(_of(read_config(stored)), new)
+    if key is None:
         return None
     try:
         return _first(_parts(resolve(stored)), new)
-    except (argparse.ArgumentError, TypeError, ValueError):  # of a version whose recipes were others
-        return found
+    except (argparse.ArgumentError, TypeError, ValueError):  # a recipe of a version with other keys
+        return key
 
 
 def _parts(recipe: str) -> dict[str, Any]:
@@ -43,8 +43,8 @@ def _of(content: Mapping[str, Any]) -> dict[str, Any]:
 def _first(a: Any, b: Any, key: str = "") -> str | None:
     if isinstance(a, Mapping) and isinstance(b, Mapping):
         for name in dict.fromkeys([*a, *b]):
-            found = _first(a.get(name), b.get(name), f"{key}.{name}" if key else name)
-            if found is not None:
-                return found
+            first = _first(a.get(name), b.get(name), f"{key}.{name}" if key else name)
+            if first is not None:
+                return first
         return None
     return None if a == b else key

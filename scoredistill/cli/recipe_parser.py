@@ -1,4 +1,4 @@
-"""jsonargparse's parser with recipes' YAML, in which a field that takes text gets the text as it was given."""
+"""jsonargparse's parser with the YAML of recipes; fields that take text receive it unchanged."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ set_dumper("yaml", recipe_yaml.dump)
 
 
 class RecipeAction(ActionTypeHint):
-    """An argument with a type. jsonargparse takes every string for YAML: "#1 mug" is null to it, "1e3" a number."""
+    """A typed argument. jsonargparse alone reads every string as YAML: "#1 mug" becomes null, "1e3" a number."""
 
     @property
     def hint(self) -> Any:
@@ -26,10 +26,10 @@ class RecipeAction(ActionTypeHint):
         return self._typehint
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Take an option: `null` alone is null, and a nested field reads its value itself."""
+        """Read an option: only `null` is null, and a nested field reads its own value."""
         if len(args) == 4 and isinstance(args[2], str):
             parser, config, value, option = args
-            value = value if option.endswith(".init_args") else Word(value)  # those are YAML, whatever the class
+            value = value if option.endswith(".init_args") else Word(value)  # init_args are YAML for every class
             return super().__call__(parser, config, value, option, **kwargs)
         return super().__call__(*args, **kwargs)
 
@@ -43,11 +43,11 @@ class RecipeAction(ActionTypeHint):
         return super()._check_type(value, append, cfg, mode)
 
     def serialize(self, value: Any, dump_kwargs: Any = None) -> Any:
-        """The value as YAML holds it."""
+        """The value as YAML."""
         return value if self._is_given(value) else super().serialize(value, dump_kwargs)
 
     def instantiate_classes(self, value: Any) -> Any:
-        """The value as the constructor gets it."""
+        """The value as the constructor receives it."""
         return value if self._is_given(value) else super().instantiate_classes(value)
 
     def _is_given(self, value: Any) -> bool:
@@ -55,7 +55,7 @@ class RecipeAction(ActionTypeHint):
 
 
 class RecipeParser(LightningArgumentParser):
-    """The parser of recipes, and of the classes in them: jsonargparse makes more of its own kind for those."""
+    """The parser of recipes and of the classes in them, for which jsonargparse creates parsers of the same type."""
 
     def add_class_arguments(self, *args: Any, **kwargs: Any) -> list[str]:
         """Add a class's arguments, as jsonargparse does."""
@@ -64,12 +64,12 @@ class RecipeParser(LightningArgumentParser):
         return added
 
     def add_subclass_arguments(self, *args: Any, **kwargs: Any) -> None:
-        """Add an argument for a class of some kind, as jsonargparse does."""
+        """Add an argument that takes a subclass, as jsonargparse does."""
         super().add_subclass_arguments(*args, **kwargs)
         self.keep_text()
 
     def keep_text(self) -> None:
-        """Let every argument that was added so far take text as it is."""
+        """Let all arguments added so far keep text unchanged."""
         for action in self._actions:
             if type(action) is ActionTypeHint:
                 action.__class__ = RecipeAction
@@ -82,7 +82,7 @@ class RecipeParser(LightningArgumentParser):
 
 
 def takes_plain_data(hint: Any) -> bool:
-    """Whether a type is a mapping of anything: settings that another library reads."""
+    """Whether a type is a mapping to `Any`: settings for another library."""
     return get_origin(hint) is not None and any(
         isinstance(get_origin(kind), type) and issubclass(get_origin(kind), Mapping) and get_args(kind)[-1:] == (Any,)
         for kind in members(hint)
@@ -90,7 +90,7 @@ def takes_plain_data(hint: Any) -> bool:
 
 
 def numbers_read(value: Any) -> Any:
-    """Plain data in which 1e-6 is a number, as it is in Python; recipes' YAML has it as text."""
+    """Plain data in which 1e-6, which is text in the YAML of recipes, is a number."""
     if isinstance(value, Mapping):
         return {key: numbers_read(each) for key, each in value.items()}
     if isinstance(value, list):

@@ -1,4 +1,4 @@
-"""scoredistill report: the report of a study, written anew."""
+"""scoredistill report: writes the report of a study again."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from scoredistill.studies.report.tables import mean_text
 
 
 def report(argv: Sequence[str]) -> None:
-    """Write a study's report, print its metrics and say where it is.
+    """Write a study's report, and print its metrics and path.
 
     Args:
         argv: the options.
@@ -29,25 +29,25 @@ def report(argv: Sequence[str]) -> None:
         description="Write the report of a study, finished or not: report.html, which opens offline, report.md, and "
         "the metrics as CSV.",
     )
-    parser.add_argument("folder", metavar="FOLDER", help="of the study: its output")
+    parser.add_argument("folder", metavar="FOLDER", help="the output folder of the study")
     folder = Path(parser.parse_args(argv).folder)
     if not (folder / "study.json").is_file():
-        raise UsageError(f"{folder} has no study.json: it is no folder of `scoredistill ablate`")
+        raise UsageError(f"{folder} has no study.json: it is not an output folder of `scoredistill ablate`")
     try:
         content = Content.of(folder)
         path = write_report(folder)
     except ValueError as error:
-        raise UsageError(f"{error}; `scoredistill ablate` of its study writes it anew") from error
+        raise UsageError(f"{error}; run `scoredistill ablate` on its study to write it again") from error
     for line in content.results.damaged:
-        sys.stderr.write(f"warning: {line}; the report is without it\n")
+        sys.stderr.write(f"warning: {line}; it is missing from the report\n")
     print_metrics(content)
     sys.stdout.write(f"report: {path}\n")
 
 
 def print_metrics(content: Content) -> None:
-    """The means, a row a cell, on the terminal."""
+    """Print the means on the terminal, one row per cell."""
     metrics, console = content.results.metrics, Console(highlight=False)
-    # Folded where it is long: cells differ in what an ellipsis would hide.
+    # Long names are folded, because an ellipsis could hide the difference between cells.
     table = Table(Column("cell", overflow="fold"), *metrics, title=f"{content.results.record.name}: {content.state}")
     for cell in content.results.cells:
         table.add_row(cell, *(mean_text(content.row(cell, metric).mean) for metric in metrics))

@@ -1,4 +1,4 @@
-"""Options of `fit` as the recipe that they make, and a short key of it."""
+"""The resolved recipe of options of `fit`, and a short key of it."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from scoredistill.cli.command_line import CommandLine
 from scoredistill.cli.sources import sources_of
 
 WHERE = ("output", "checkpoint_every")
-"""What does not decide what a run makes."""
+"""Keys that do not change the result of a run."""
 
 
 class _Parsed(CommandLine):
-    """The options of a run, parsed, and nothing built."""
+    """The parsed options of a run, without building any object."""
 
     def before_instantiate_classes(self) -> None:
         pass
@@ -26,20 +26,20 @@ class _Parsed(CommandLine):
 
 
 class Resolver:
-    """Parses options again and again, by one parser for each task, which takes seconds to build."""
+    """Resolves options repeatedly with one parser per task, because building a parser takes seconds."""
 
     def __init__(self) -> None:
         self._lines: dict[str, CommandLine] = {}
 
     def key(self, words: Sequence[str]) -> str:
-        """What a run under these options is known by: the same only where the resolved recipes are, and the files of
-        the user's own that they name, code and data.
+        """The key of a run with these options. Two keys are equal if the resolved recipes are, and all files of the
+        user that they name, code and data.
 
         Args:
-            words: of `fit`.
+            words: options of `fit`.
 
         Raises:
-            UsageError: if `fit` would not take them.
+            UsageError: if `fit` would refuse them.
         """
         read = read_words(list(words))
         recipe = recipe_yaml.load(self._recipe(read))

@@ -1,4 +1,4 @@
-"""The files that decide what a run makes beside its recipe: the modules of its classes, and files that it names."""
+"""The files on which a run depends in addition to its recipe: the modules of its classes, and files that it names."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from typing import Any
 from urllib.parse import quote, unquote
 
 DOTTED = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)+")
-"""What may be the path of a class."""
+"""A possible dotted path of a class."""
 DIGITS = 12
-"""Of a hash, so many are kept."""
+"""Number of digits of a hash that are kept."""
 
 
 def sources_of(recipe: object) -> str:
-    """Every file and the hash of its content, as `NAME=HASH NAME=HASH`, in order.
+    """Every file and the hash of its content, as `NAME=HASH NAME=HASH`, sorted.
 
-    Modules of this package, of Python and of installed packages are left out. A class of the user's own brings its
-    module's file and, transitively, those of the modules that it imports. The content of folders is ignored.
+    Modules of this package, of Python and of installed packages are excluded. A class of the user adds the file of its
+    module and, transitively, the files of the modules that it imports. The contents of folders are ignored.
 
     Args:
         recipe: resolved, with dotted paths of classes.
@@ -40,10 +40,10 @@ def sources_of(recipe: object) -> str:
 
 
 def changed_files(key: str, other: str) -> list[str]:
-    """The files that differ between two keys of a run; none where anything else differs too.
+    """The files that differ between two keys of a run; empty if anything else differs too.
 
     Args:
-        key, other: words, those of `sources_of` among them.
+        key, other: keys, which contain the words of `sources_of`.
     """
     pairs = [dict(word.split("=") for word in each.split() if "=" in word) for each in (key, other)]
     rests = [[word for word in each.split() if "=" not in word] for each in (key, other)]
@@ -67,35 +67,35 @@ def _texts(node: Any) -> Iterator[str]:
 def _is_file(text: str) -> bool:
     try:
         return Path(text).is_file()
-    except (OSError, ValueError):  # too long for a name, or with a null character
+    except (OSError, ValueError):  # too long for a file name, or with a null character
         return False
 
 
 def _files_of(paths: Iterable[str]) -> set[Path]:
-    """The files of the user's own modules among dotted paths, and of what these import."""
-    found: set[Path] = set()
+    """The files of the user's modules in dotted paths, and of the modules that these import."""
+    files: set[Path] = set()
     waiting = list(paths)
     seen = set(waiting)
     while waiting:
         for module, file in _located(waiting.pop()):
-            if file in found or not _is_own(file):
+            if file in files or not _is_users(file):
                 continue
-            found.add(file)
+            files.add(file)
             new = [name for name in _imports(file, module) if name not in seen]
             seen.update(new)
             waiting += new
-    return found
+    return files
 
 
 def _located(path: str) -> Iterator[tuple[str, Path]]:
-    """The modules along a dotted path and their files, as far as it names modules, without importing any."""
+    """The modules along a dotted path and their files, without importing any."""
     folders: Any = None
     name = ""
     for part in path.split("."):
         name = f"{name}.{part}" if name else part
         spec = PathFinder.find_spec(name, folders)
         if spec is None:
-            loaded = getattr(sys.modules.get(name), "__file__", None)  # by a finder of an editable installation
+            loaded = getattr(sys.modules.get(name), "__file__", None)  # from the finder of an editable installation
             if loaded is None:
                 return
             yield name, Path(loaded)
@@ -109,12 +109,12 @@ def _located(path: str) -> Iterator[tuple[str, Path]]:
 
 
 def _imports(file: Path, module: str) -> Iterator[str]:
-    """Dotted paths that a module's source imports, anywhere in it."""
+    """The dotted paths that a module's source imports, at any place."""
     if file.suffix != ".py":
         return
     try:
         tree = ast.parse(file.read_bytes())
-    except (OSError, SyntaxError, ValueError):  # said by Python when it is imported
+    except (OSError, SyntaxError, ValueError):  # importing the module reports it
         return
     package = module if file.stem == "__init__" else module.rpartition(".")[0]
     for node in ast.walk(tree):
@@ -132,13 +132,13 @@ def _installed() -> tuple[Path, ...]:
     return tuple({Path(sysconfig.get_path(name)).resolve() for name in names} | {Path(__file__).resolve().parents[1]})
 
 
-def _is_own(file: Path) -> bool:
+def _is_users(file: Path) -> bool:
     path = file.resolve()
     inside = any(path.is_relative_to(folder) for folder in _installed())
     return path.is_file() and not inside and not {"site-packages", "dist-packages"} & set(path.parts)
 
 
 def _label(path: Path) -> str:
-    """Relative to the working directory where it lies in it, so that the whole can be moved."""
+    """The path relative to the working directory if it is inside, so that the directory can be moved."""
     absolute = path.absolute()
     return os.path.relpath(absolute) if absolute.is_relative_to(Path.cwd()) else str(absolute)

@@ -1,4 +1,4 @@
-"""scoredistill stages: recipes that build on one another, run one after the other."""
+"""scoredistill stages: runs recipes in sequence, each from the result of the previous one."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from scoredistill.processes import FolderLock, InUseError, run_bound
 from scoredistill.training.run_folder import RunFolder
 
 RECORD = "stages.json"
-"""In the folder of all stages: by stage, what it was asked and the run that finished it."""
+"""File in the folder of all stages: the request of each stage, and the run that finished it."""
 
 
 @dataclass(frozen=True)
 class Stage:
-    """One of the recipes.
+    """One stage.
 
     Args:
-        name: which is its folder's too.
-        words: the options of fit, without output and start.
+        name: of the stage and of its folder.
+        words: options of `fit`, without output and start.
         folder: parent of its runs.
     """
 
@@ -39,53 +39,53 @@ class Stage:
 
     @property
     def newest(self) -> str | None:
-        """Its newest run that has a checkpoint."""
+        """The newest run with a checkpoint, or None."""
         run = RunFolder.newest(self.folder)
         return None if run is None else str(run.path)
 
 
 def stages(argv: Sequence[str]) -> None:
-    """Run every stage that has not finished yet, each from the former one's result.
+    """Run every unfinished stage, each from the result of the previous one.
 
     Args:
         argv: the options.
 
     Raises:
-        UsageError: if the file or an option is wrong, or a stage fails; its own message stands above.
+        UsageError: if the file or an option is wrong, or a stage fails; its message is printed above.
     """
     options, words = _parser().parse_known_args(argv)
     todo, folder = _read(options.stages, options.output, words)
     resolve = Resolver()
-    keys = {stage.name: resolve.key(stage.words) for stage in todo}  # a misspelt key is found before the first stage
+    keys = {stage.name: resolve.key(stage.words) for stage in todo}  # finds a misspelled key before the first stage
     start_up.restore_signals()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = FolderLock(folder)
     except InUseError as error:
         raise UsageError(
-            f"other stages are at work in {folder}: wait for them to end, or choose another --output"
+            f"other stages are running in {folder}: wait for them to end, or choose another --output"
         ) from error
     except OSError as error:
         raise UsageError(f"cannot write into {reason(error, folder)}; choose another --output") from error
     with lock:
         remove_partial(folder)
         former = _run_all(todo, keys, folder)
-    _say(f"to have it as files: scoredistill export {former}")
+    _print(f"to export the result: scoredistill export {former}")
 
 
 def _run_all(todo: Sequence[Stage], keys: Mapping[str, str], folder: Path) -> str | None:
-    """Run what has not finished: the last stage's run folder."""
+    """Run all unfinished stages, and return the run folder of the last one."""
     record, former = _record(folder, todo), None
     for number, stage in enumerate(todo, 1):
-        known = record.get(stage.name)
-        known = known if isinstance(known, dict) else {}
-        attempt = Attempt({"key": keys[stage.name], "start_from": former}, known, stage.folder)
+        note = record.get(stage.name)
+        note = note if isinstance(note, dict) else {}
+        attempt = Attempt({"key": keys[stage.name], "start_from": former}, note, stage.folder)
         if attempt.finished is not None:
             former = attempt.finished
-            _say(f"stage {number} of {len(todo)}: {stage.name} is there, {former}")
+            _print(f"stage {number} of {len(todo)}: {stage.name} is finished, {former}")
             continue
         changed = f" again: changed {', '.join(attempt.changed)}" if attempt.changed else ""
-        _say(f"stage {number} of {len(todo)}: {stage.name}{changed}")
+        _print(f"stage {number} of {len(todo)}: {stage.name}{changed}")
         goes_on = attempt.goes_on
         record[stage.name] = attempt.begun
         write_json_atomically(folder / RECORD, record)
@@ -99,17 +99,17 @@ def _parser() -> argparse.ArgumentParser:
     parser = OptionParser(
         prog="scoredistill stages",
         usage="scoredistill stages STAGES [--output FOLDER] [--OPTION VALUE ...] [--STAGE.OPTION VALUE ...]",
-        description="Run recipes one after the other, each from the former one's result. The same command again goes "
-        "on where it was stopped. Options of `scoredistill fit` are for all stages, or for one with its name before.",
+        description="Run recipes in sequence, each from the result of the previous one. The same command resumes "
+        "stopped stages. Options of `scoredistill fit` apply to all stages, or to one if its name is in front.",
         allow_abbrev=False,
     )
-    parser.add_argument("stages", metavar="STAGES", help="a file that names the stages, prolificdreamer/stages for one")
-    parser.add_argument("--output", help="folder for the runs of all stages; by default the file's own")
+    parser.add_argument("stages", metavar="STAGES", help="a file with the stages, prolificdreamer/stages for example")
+    parser.add_argument("--output", help="folder for the runs of all stages; by default as in the file")
     return parser
 
 
 def _read(name: str, output: str | None, words: list[str]) -> tuple[list[Stage], Path]:
-    """The stages of a file, and the folder of them all."""
+    """The stages of a file, and the folder of all stages."""
     try:
         path = recipe_library.find(name)
         content = recipe_library.read(path)
@@ -117,17 +117,17 @@ def _read(name: str, output: str | None, words: list[str]) -> tuple[list[Stage],
         raise UsageError(str(error)) from error
     named = content.get("stages") if isinstance(content, dict) else None
     if not isinstance(named, dict) or not named or not all(_are_recipes(value) for value in named.values()):
-        raise UsageError(f"{path}: needs `stages:`, each a name with the list of its recipes, [nerf.yaml] for example")
+        raise UsageError(f"{path}: needs `stages:`, each a name with the list of its recipes, as in nerf: [nerf.yaml]")
     if unknown := [key for key in content if key not in ("output", "stages")]:
         raise UsageError(
-            f"{path}: there is no {unknown[0]!r} beside output and stages; a stage's recipes have the rest"
+            f"{path}: there is no {unknown[0]!r} beside output and stages; set other keys in the stages' recipes"
         )
     folder = Path(output or content.get("output") or f"runs/{path.stem}")
-    made = [
+    todo = [
         Stage(stage, [*_configs(path, recipes), *_words_of(stage, list(named), words)], folder / stage)
         for stage, recipes in named.items()
     ]
-    return made, folder
+    return todo, folder
 
 
 def _are_recipes(value: Any) -> bool:
@@ -135,38 +135,38 @@ def _are_recipes(value: Any) -> bool:
 
 
 def _configs(path: Path, recipes: Sequence[str]) -> list[str]:
-    """Beside the file of the stages, or else where `fit` looks for them."""
-    found = [path.parent / recipe for recipe in recipes]
-    return [f"--config={own if own.is_file() else recipe}" for own, recipe in zip(found, recipes, strict=True)]
+    """The recipes as options: files relative to the file of the stages, or names that `fit` resolves."""
+    files = [path.parent / recipe for recipe in recipes]
+    return [f"--config={file if file.is_file() else recipe}" for file, recipe in zip(files, recipes, strict=True)]
 
 
 def _words_of(stage: str, names: Sequence[str], words: Sequence[str]) -> list[str]:
-    """The words for all stages, and those of this one without its name."""
-    chosen, mine = [], True
+    """The words for all stages, and those for this one without its name."""
+    chosen, applies = [], True
     for word in words:
         if word.startswith("--"):
             owner = word[2:].split("=", 1)[0].split(".", 1)[0]
-            mine = owner == stage or owner not in names
+            applies = owner == stage or owner not in names
             word = f"--{word[3 + len(owner) :]}" if owner in names else word
-        if mine:
+        if applies:
             chosen.append(word)
     return chosen
 
 
 def _record(folder: Path, todo: Sequence[Stage]) -> dict[str, Any]:
-    """What is known of every stage; of a damaged file's, what the runs that have finished say themselves."""
+    """The note of every stage; if the file is damaged, from the copies in the finished runs."""
     path = folder / RECORD
     try:
         return load_json(path, dict)
     except FileNotFoundError:
         return {}
     except ValueError:
-        update_json(path, dict)  # which warns, and sets it aside
+        update_json(path, dict)  # prints a warning, and sets the damaged file aside
         return {stage.name: copied_note(stage.folder) for stage in todo}
 
 
 def _fit(stage: Stage, former: str | None, goes_on: bool) -> str:
-    """Run a stage to its end: the run folder."""
+    """Run a stage, and return its run folder."""
     words = ["fit", *stage.words, "--output", str(stage.folder)]
     if former is not None:
         words += ["--start_from", former]
@@ -174,12 +174,12 @@ def _fit(stage: Stage, former: str | None, goes_on: bool) -> str:
         words += ["--ckpt_path", "last"]
     code = run_bound([sys.executable, "-P", "-m", "scoredistill", *words])
     if code in (INTERRUPTED, TERMINATED):
-        raise Interrupted(f"stage {stage.name} was interrupted; the same command goes on", code)
+        raise Interrupted(f"stage {stage.name} was interrupted; run the same command to resume", code)
     if code != 0 or stage.newest is None:
-        raise UsageError(f"stage {stage.name} failed, see above; the same command goes on where it stopped")
+        raise UsageError(f"stage {stage.name} failed, see the message above; run the same command to resume")
     return stage.newest
 
 
-def _say(text: str) -> None:
+def _print(text: str) -> None:
     sys.stdout.write(f"{text}\n")
     sys.stdout.flush()

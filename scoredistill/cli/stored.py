@@ -1,4 +1,4 @@
-"""The recipe that a run folder holds."""
+"""Reads the recipe in a run folder."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from scoredistill import recipe_library
 from scoredistill.cli.errors import UsageError
 
 END = "...\n"
-"""YAML's end of a document, the last line of a run's config.yaml: without it the file has been cut off."""
+"""YAML's end of a document, the last line of a run's config.yaml. Without it the file is truncated."""
 
 
-def require_whole(path: Path) -> None:
-    """Refuse a run's config.yaml that has been cut off, which may still be a recipe, of another run.
+def require_complete(path: Path) -> None:
+    """Refuse a truncated config.yaml, which may still be valid YAML, but of another recipe.
 
     Args:
         path: of config.yaml.
@@ -34,13 +34,13 @@ def read_config(path: Path) -> dict[str, Any]:
         path: of its config.yaml.
 
     Raises:
-        UsageError: if it cannot be read or is no recipe; the message names it.
+        UsageError: if it cannot be read or is not a recipe; the message names the file.
     """
     try:
         content = recipe_library.read(path)
     except recipe_library.RecipeError as error:
         raise UsageError(str(error)) from error
-    require_whole(path)
+    require_complete(path)
     if not isinstance(content, dict) or not isinstance(content.get("model"), dict):
-        raise UsageError(f"{path} is damaged: it holds no recipe with `model:`")
+        raise UsageError(f"{path} is damaged: it has no recipe with `model:`")
     return content

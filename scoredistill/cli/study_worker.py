@@ -1,7 +1,7 @@
-"""python -m scoredistill.cli.study_worker FOLDER KEY WORDS...: one run of a study, in a process of its own.
+"""python -m scoredistill.cli.study_worker FOLDER KEY WORDS...: one run of a study in a separate process.
 
-The same key again goes on where a run was stopped, and does nothing once it has finished. FOLDER holds the numbered run
-folder, run.json with what was asked, and a lock, by which no two processes are at the same run.
+The same key resumes a stopped run, and does nothing after it has finished. FOLDER contains the numbered run folder,
+run.json with the request, and a lock, so that only one process works on the run.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ NOTE = "run.json"
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run it.
+    """Execute the run.
 
     Args:
-        argv: the folder, the key, and the options of `fit` but --output and --ckpt_path.
+        argv: the folder, the key, and the options of `fit` without --output and --ckpt_path.
 
     Returns:
         The exit code of `fit`.
@@ -30,13 +30,13 @@ def main(argv: Sequence[str]) -> int:
     folder, key, words = Path(argv[0]), argv[1], argv[2:]
     end_with_parent()
     folder.mkdir(parents=True, exist_ok=True)
-    with FolderLock(folder, patience=None):  # one of a study that was killed may take a moment to end
+    with FolderLock(folder, patience=None):  # a process of a killed study may take a moment to end
         remove_partial(folder)
         attempt = attempt_at(folder, key)
         if attempt.finished is not None:
             return 0
         line = ["fit", *words, "--output", str(folder), *(["--ckpt_path", "last"] if attempt.goes_on else [])]
-        update_json(folder / NOTE, dict)  # a damaged one is set aside
+        update_json(folder / NOTE, dict)  # sets a damaged file aside
         write_json_atomically(folder / NOTE, attempt.begun)
         code = _fit(line)
         if code == 0 and (run := newest(folder)) is not None:
@@ -45,22 +45,22 @@ def main(argv: Sequence[str]) -> int:
 
 
 def attempt_at(folder: Path, key: str) -> Attempt:
-    """What is known of a run of a study.
+    """The attempt at a run of a study.
 
     Args:
-        folder: its own.
-        key: of what is asked for.
+        folder: of the run.
+        key: of the requested recipe.
     """
     return Attempt({"key": key}, read_note(folder / NOTE, folder), folder)
 
 
 def newest(folder: Path) -> Path | None:
-    """The numbered run folder of the highest number, whatever is in it; None where there is none."""
+    """The run folder with the highest number, with any content; None if there is none."""
     return max((path for path in folder.glob("*/") if path.name.isdecimal()), key=lambda p: int(p.name), default=None)
 
 
 def _fit(line: list[str]) -> int:
-    from scoredistill.cli import main as run  # takes seconds
+    from scoredistill.cli import main as run  # the import takes seconds
 
     return run(line)
 

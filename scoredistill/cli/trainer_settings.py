@@ -1,4 +1,4 @@
-"""Settings of Lightning's trainer under which nothing would be trained, or which have no effect here."""
+"""Refuses settings of Lightning's trainer with which nothing would be trained, or which have no effect here."""
 
 from __future__ import annotations
 
@@ -10,36 +10,36 @@ from scoredistill.cli.errors import UsageError
 from scoredistill.ranges import Range
 
 RANGES = {
-    "max_steps": (">= 1", "the generator steps of the whole training, over which schedules are defined"),
+    "max_steps": (">= 1", "the generator steps of the complete training, over which schedules are defined"),
     "max_epochs": (">= 1", "leave it null: training ends after trainer.max_steps"),
-    "limit_train_batches": (">= 1", "the batches of an epoch; null: an epoch has no end"),
+    "limit_train_batches": (">= 1", "the batches per epoch; null: no limit"),
     "val_check_interval": (">= 1", "the batches between two validations"),
     "check_val_every_n_epoch": (">= 1", "the epochs between two validations; null: only trainer.val_check_interval"),
     "log_every_n_steps": (">= 0", "the steps between two lines of the log; 0: none"),
 }
-"""What counts has to be, and what it is."""
+"""The range and the meaning of each count."""
 UNLIMITED = {"max_epochs": -1}
-"""Lightning's way to say that there is no limit."""
+"""Lightning's value for no limit."""
 UNCOUNTED = {"limit_train_batches": 1.0}
-"""Lightning's way to say all; otherwise batches that are drawn without end have no fractions."""
+"""Lightning's value for all batches. Other fractions have no meaning, because batches are drawn without end."""
 UNUSED = {
-    "accumulate_grad_batches": (1, "networks have optimizers of their own; set {accumulate} instead"),
-    "gradient_clip_val": (None, "networks have optimizers of their own; set {optimizer}.clip instead"),
+    "accumulate_grad_batches": (1, "every network has its own optimizer; set {accumulate} instead"),
+    "gradient_clip_val": (None, "every network has its own optimizer; set {optimizer}.clip instead"),
     "gradient_clip_algorithm": (None, "gradients are clipped by their norm; set {optimizer}.clip instead"),
-    "overfit_batches": (0.0, "every batch is drawn anew, and none can be repeated; leave it out"),
+    "overfit_batches": (0.0, "every batch is new and cannot be repeated; leave it out"),
 }
-"""Settings that only automatic optimization or a finite data set would heed, each with its default."""
+"""Settings that only affect automatic optimization or a finite data set, each with its default."""
 
 
 def check_trainer(trainer: Namespace, task: str) -> None:
-    """Refuse what `fit` cannot do.
+    """Refuse settings that `fit` does not support.
 
     Args:
         trainer: settings of the trainer, by name.
-        task: what is trained.
+        task: of the recipe.
 
     Raises:
-        UsageError: naming the first setting that is out of its range or has no effect, and what to set instead.
+        UsageError: with the first setting that is out of its range or has no effect, and what to set instead.
     """
     for name, (allowed, meaning) in RANGES.items():
         value = trainer.get(name)
@@ -55,7 +55,7 @@ def check_trainer(trainer: Namespace, task: str) -> None:
 
 
 def _counts(name: str, value: Any, allowed: Range) -> bool:
-    """Whether a value is a whole number in the range, or one of Lightning's other words."""
+    """Whether a value is a whole number in the range, or one of Lightning's special values."""
     if isinstance(value, float):
         return value == UNCOUNTED.get(name)
     return not isinstance(value, int) or value == UNLIMITED.get(name) or value in allowed

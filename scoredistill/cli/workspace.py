@@ -1,4 +1,4 @@
-"""Where a command works: which checkpoint it starts from, and the folder that it writes into."""
+"""The checkpoint that a command starts from, and the folder that it writes into."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from scoredistill.training.checkpoints import read_checkpoint
 from scoredistill.training.run_folder import RunFolder, make_folder, numbered_folder
 
 RESULTS = {"validate": "validation", "test": "test", "predict": "predictions"}
-"""Folders in the run folder that evaluations write into, each into a numbered one of its own."""
+"""Folders in the run folder for evaluations; each evaluation writes into a new numbered subfolder."""
 OF_OTHERS = [(name,) for name in (*RESULTS.values(), "export", "view")]
-"""Folders in the run folder that other commands may be writing into while fit runs."""
+"""Folders in the run folder that other commands may write into while fit runs."""
 
 
 @dataclass(frozen=True)
 class Start:
-    """What a command starts from; nothing for a new run.
+    """The start of a command; empty for a new run.
 
     Args:
         checkpoint: a file.
-        run: that it belongs to, or None where it lies elsewhere.
-        step: generator steps that it has.
+        run: of the checkpoint; None: it is not in a run folder.
+        step: number of generator steps of the checkpoint.
     """
 
     checkpoint: Path | None = None
@@ -41,10 +41,10 @@ class Workspace:
     """The folder of one command.
 
     Args:
-        folder: what it writes into.
-        start: what it starts from.
-        made: the folder and those of its parents that this process has made, the innermost first.
-        lock: of the folder, where it is fit's and this is the first of its processes.
+        folder: the folder that the command writes into.
+        start: the checkpoint that it starts from.
+        made: the folder and its parents, as far as this process created them, the innermost first.
+        lock: of the folder, for `fit` on rank 0.
     """
 
     folder: Path
@@ -54,11 +54,11 @@ class Workspace:
 
     @property
     def run(self) -> RunFolder:
-        """The folder as that of a run; for fit only."""
+        """The folder as a run folder; for `fit` only."""
         return RunFolder(self.folder)
 
     def discard(self) -> None:
-        """Remove what this process has made, the parents if they are empty then."""
+        """Remove the folder if this process created it, and its created parents if they are empty."""
         self.close()
         if not self.made:
             return
@@ -70,22 +70,22 @@ class Workspace:
                 return
 
     def close(self) -> None:
-        """Let other processes train in the folder."""
+        """Release the lock, so that other processes can train in the folder."""
         if self.lock is not None:
             self.lock.release()
 
 
 def open_workspace(command: str, output: str, start: Start, goes_on: bool) -> Workspace:
-    """Make the folder.
+    """Create the folder.
 
     Args:
         command: fit, validate, test or predict.
         output: the parent of run folders.
-        start: what the command starts from.
-        goes_on: whether fit goes on with the run that it starts from, in its folder.
+        start: the checkpoint that the command starts from.
+        goes_on: whether `fit` resumes the run that it starts from, in its folder.
 
     Raises:
-        UsageError: if the folder cannot be made, or another process trains in it.
+        UsageError: if the folder cannot be created, or another process trains in it.
     """
     if SHARED in os.environ:
         return Workspace(Path(os.environ[SHARED]), start, made=())
@@ -101,7 +101,7 @@ def open_workspace(command: str, output: str, start: Start, goes_on: bool) -> Wo
 
 
 def _reopened(folder: Path, start: Start) -> Workspace:
-    """A run's own folder, without what a killed process has left half written in it."""
+    """The folder of an existing run, without the partial files of a killed process."""
     try:
         lock = FolderLock(folder)
     except InUseError as error:
@@ -111,7 +111,7 @@ def _reopened(folder: Path, start: Start) -> Workspace:
     for each in [folder, *(path for path in folder.rglob("*") if path.is_dir())]:
         if each.relative_to(folder).parts[:1] not in OF_OTHERS:
             remove_partial(each)
-    try:  # another process may have ended since the checkpoint was looked at
+    try:  # another process may have written a checkpoint and ended since the first look
         step = find_start("", str(start.checkpoint)).step
     except BaseException:
         lock.release()
@@ -120,7 +120,7 @@ def _reopened(folder: Path, start: Start) -> Workspace:
 
 
 def find_start(output: str, checkpoint: str | None) -> Start:
-    """The file that is meant, and the run that it belongs to.
+    """The checkpoint file, and its run.
 
     Args:
         output: the parent of run folders.
@@ -143,15 +143,15 @@ def find_start(output: str, checkpoint: str | None) -> Start:
 def _find(output: str, checkpoint: str) -> tuple[Path, RunFolder | None]:
     if checkpoint == "last":
         newest = RunFolder.newest(output)
-        found = None if newest is None else newest.last_checkpoint()
-        if found is None:
-            raise UsageError(f"no run under {output} has a checkpoint; without --ckpt_path a new run begins")
-        return found, newest
+        last = None if newest is None else newest.last_checkpoint()
+        if last is None:
+            raise UsageError(f"no run under {output} has a checkpoint; leave out --ckpt_path to start a new run")
+        return last, newest
     path = Path(checkpoint)
     if path.is_dir():
         last = RunFolder(path).last_checkpoint()
         if last is None:
-            raise UsageError(f"{path} is no run folder with a checkpoint in it (checkpoints/last.ckpt)")
+            raise UsageError(f"{path} is not a run folder with a checkpoint in it (checkpoints/last.ckpt)")
         return last, RunFolder(path)
     if not path.is_file():
         raise UsageError(f"there is no checkpoint and no run folder {path}")

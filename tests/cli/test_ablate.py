@@ -159,7 +159,7 @@ def test_a_failing_cell_leaves_the_others_alone(cli, folder, study, monkeypatch)
     result = cli("ablate", "study.yaml")
     assert result.code == 1
     assert result.err.splitlines()[-1].startswith(
-        "scoredistill ablate: 2 of 4 runs failed; objective=VSD seed 0: the gradient is not finite (all that it said"
+        "scoredistill ablate: 2 of 4 runs failed; objective=VSD seed 0: the gradient is not finite (full output"
     )
     assert list(runs(study).values()) == ["done", "done", "failed", "failed"]
     assert "the gradient is not finite" in (study / "report.md").read_text()
@@ -195,7 +195,7 @@ def test_a_disk_that_fills_up_before_the_report(cli, study, monkeypatch):
     monkeypatch.setattr("scoredistill.cli.ablate.write_report", full)
     result = cli("ablate", "study.yaml")
     assert result.code == 1
-    assert "out/report.html: No space left on device; mend that, and the same command goes on" in result.err
+    assert "out/report.html: No space left on device; fix it, and run the same command to resume" in result.err
     assert set(runs(study).values()) == {"done"}
 
 
@@ -245,7 +245,7 @@ def test_two_at_once_are_refused(cli, study, monkeypatch):
         fcntl.flock(file, fcntl.LOCK_EX)
         result = cli("ablate", "study.yaml")
     assert result.code == 2
-    assert "another ablate is at work in out" in result.err
+    assert "another ablate is running in out" in result.err
 
 
 def test_its_commands_can_be_listed(cli, study):
@@ -302,7 +302,7 @@ def test_a_study_that_was_stopped_goes_on_bit_by_bit(folder, study):
         before = {path: path.stat().st_mtime_ns for place in places[:number] for path in place.glob("0/*.json")}
         process.send_signal(stop)
         assert process.wait() == {signal.SIGTERM: 143}.get(stop, -stop)
-        assert ("the same command goes on" in process.said) == (stop == signal.SIGTERM)
+        assert ("run the same command to resume" in process.said) == (stop == signal.SIGTERM)
         with (places[number] / ".lock").open("a") as file:  # which is free as soon as the run has ended
             waited = time.monotonic()
             fcntl.flock(file, fcntl.LOCK_EX)

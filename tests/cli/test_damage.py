@@ -181,7 +181,7 @@ def test_stages_keep_what_has_finished(cli, folder, monkeypatch, damage):
     DAMAGES[damage](Path("out/stages.json"))
     result = cli("stages", "chain.yaml")
     assert result.code == 0, result.err
-    assert "stage 2 of 2: second is there, out/second/0" in result.out
+    assert "stage 2 of 2: second is finished, out/second/0" in result.out
     assert "out/stages.json" in result.err
     assert Path("out/stages.json.damaged").exists()
     assert cli("stages", "chain.yaml").err == ""

@@ -70,7 +70,7 @@ RECIPES = {
         ("--ckpt_path fragment.yaml", ["fragment.yaml is not a checkpoint"]),
         ("--ckpt_path other.ckpt", ["other.ckpt is not a checkpoint of a run"]),
         ("--model.guidance.scale abc", ["model.guidance: it has no class yet", "--model.guidance CFG"]),
-        ("--ckpt_path .", ["no run folder with a checkpoint in it"]),
+        ("--ckpt_path .", ["not a run folder with a checkpoint in it"]),
     ],
 )
 def test_a_mistake_ends_in_one_message(cli, folder, words, said):
@@ -98,10 +98,13 @@ def test_a_mistake_ends_in_one_message(cli, folder, words, said):
             "no run folder runs/points/0/checkpoints/none.ckpt",
         ),
         ("nowhere --model.loss VSD", "there is no checkpoint and no run folder nowhere"),
-        ("runs/points", "runs/points is no run folder: config.yaml is missing; the newest run in it is runs/points/0"),
-        ("empty", "empty is no run folder: config.yaml is missing; name its recipe by --config"),
-        ("other.ckpt", "other.ckpt lies in no run folder: name its recipe by --config"),
-        ("last", "the newest run of which recipe? name its recipe by --config, or the run itself"),
+        (
+            "runs/points",
+            "runs/points is not a run folder: config.yaml is missing; the newest run in it is runs/points/0",
+        ),
+        ("empty", "empty is not a run folder: config.yaml is missing; name its recipe with --config"),
+        ("other.ckpt", "other.ckpt is not in a run folder: name its recipe with --config"),
+        ("last", "the newest run of which recipe? name its recipe with --config, or name the run"),
         ("last --output nowhere", "no run under nowhere has a checkpoint"),
     ],
 )
@@ -215,7 +218,7 @@ def test_a_recipe_that_includes_itself_is_refused(cli, folder):
     (folder / "own.yaml").write_text("class_path: WithGAN\ninit_args: {loss: own.yaml}\n")
     result = cli("fit", "--config", "points.yaml", "--model.loss", "own.yaml")
     assert result.code == 2
-    assert "model.loss.loss: own.yaml leads to itself" in result.err
+    assert "model.loss.loss: own.yaml includes itself" in result.err
 
 
 @pytest.mark.parametrize(

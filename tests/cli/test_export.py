@@ -54,7 +54,7 @@ def test_meshes_and_turntables(cli, folder, run):
         ([run, "--output", written, "--particles", "1"], "particle_1.glb exists already"),
         ([run, "--format"], "nothing to write"),
         ([run, "--format", "fbx"], "fbx"),
-        ([folder], "no run folder with a checkpoint"),
+        ([folder], "not a run folder with a checkpoint"),
         ([folder / "nowhere"], "there is no checkpoint and no run folder"),
     ]:
         result = cli("export", *words)

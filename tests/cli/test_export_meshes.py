@@ -83,16 +83,16 @@ def test_a_texture_is_the_default_where_there_are_colors():
     assert files(latents).texture == 0
     with pytest.raises(UsageError, match="--texture: the scenes are made of latents"):
         files(latents, "--texture", "64")
-    with pytest.raises(UsageError, match="--texture: only glb and obj"):
+    with pytest.raises(UsageError, match="--texture: only glb and obj have a texture"):
         files(Shapes(sphere(9)), "--format", "ply", "--texture", "64")
 
 
 def test_what_floats_is_left_out_on_demand(tmp_path):
     shapes = Shapes(two_balls())
     said = files(shapes, "--texture", "0").write(shapes, 0, tmp_path)
-    assert "2 pieces, of which --keep-largest would keep one" in said
+    assert "2 pieces (--keep-largest writes only the largest)" in said
     said = files(shapes, "--texture", "0", "--keep-largest").write(shapes, 1, tmp_path)
-    assert "2 pieces, of which the largest" in said
+    assert "2 pieces (only the largest is written)" in said
     assert Mesh.load(tmp_path / "particle_1.glb").vertices[:, 0].max() < 0
 
 
@@ -128,7 +128,7 @@ def test_what_has_no_scenes_has_nothing_to_export(cli, folder):
         (
             lambda m: Mesh(m.vertices * 0, m.faces),
             NoSurfaceError,
-            r"\d+ faces, all of no area; try another --threshold",
+            r"\d+ faces, all without area; try another --threshold",
         ),
     ],
     ids=["nan", "empty", "no area"],

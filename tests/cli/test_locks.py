@@ -65,7 +65,7 @@ def test_two_of_a_kind_in_one_folder_are_refused(cli, folder, words):
     with FolderLock(folder / "out"):
         result = cli(*words)
     assert result.code == 2
-    assert "at work in out: wait" in result.err
+    assert "running in out: wait" in result.err
     assert [path.name for path in (folder / "out").iterdir()] == [".lock"]
 
 

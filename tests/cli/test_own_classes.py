@@ -60,7 +60,7 @@ class Stranger:
 @pytest.mark.parametrize(
     ("loss", "said"),
     [
-        ("nowhere.Xyzzy", "there is no module 'nowhere'. It has to lie in the working directory or be installed."),
+        ("nowhere.Xyzzy", "there is no module 'nowhere'. It must be in the working directory or installed."),
         ("needs.Mine", "needs cannot be imported: it needs a_library_that_nobody_has, which is not installed"),
         ("inner.Mine", "inner cannot be imported: it needs torch.nothing_of_the_sort, which is not installed"),
         ("broken.Mine", "broken cannot be imported: SyntaxError: "),
@@ -73,8 +73,8 @@ class Stranger:
         ("mine", "there is no Objective called 'mine'"),
         ("mine.Stranger", "mine.Stranger is not an Objective"),
         ("mine.Unfinished", "mine.Unfinished lacks baseline, which every ScoreDistillation defines"),
-        ("mine.Untyped", "Untyped does not say what its argument 'c' is: annotate it, as in `c: float`"),
-        ("{class_path: mine.Half, init_args: {c: 2}}", "Half does not say what its argument 'c' is"),
+        ("mine.Untyped", "Untyped has no type for its argument 'c': annotate it, as in `c: float`"),
+        ("{class_path: mine.Half, init_args: {c: 2}}", "Half has no type for its argument 'c'"),
         ("{class_path: mine.Pull, init_args: {d: 2}}", "Pull has no option 'd'. There are c."),
         ("{class_path: mine.Pull, init_args: {c: x}}", "model.loss.c: expected float, got x"),
         ("mine..Pull", "'mine..Pull' is not the dotted path of a class"),

@@ -138,7 +138,7 @@ def test_lightnings_own_processes_end_together_and_go_on_bit_by_bit(folder, reci
         last = ["--ckpt_path", "last"] if (folder / "out").exists() else []
         return subprocess.Popen([sys.executable, "-m", "scoredistill", *slowly, *last], stderr=subprocess.PIPE)
 
-    for stop, message in ((signal.SIGTERM, "To go on from its last checkpoint"), (signal.SIGKILL, "")):
+    for stop, message in ((signal.SIGTERM, "To resume from its last checkpoint"), (signal.SIGKILL, "")):
         process = started()
         checkpoint, seen = folder / "out/0/checkpoints/last.ckpt", None
         while seen is None or checkpoint.stat().st_mtime_ns == seen:  # another one than it began with

@@ -160,13 +160,13 @@ def test_every_shipped_study_resolves(cli, folder, name):
     assert result.code == 0, result.err
     assert "seed 0: scoredistill fit --config=" in result.out
     assert not (folder / "runs").exists()
-    assert "is a study: run it by `scoredistill ablate" in cli("fit", "--config", name).err
+    assert "is a study: run it with `scoredistill ablate" in cli("fit", "--config", name).err
 
 
 def test_stages_are_no_recipe(cli, folder):
     result = cli("fit", "--config", "mesh/stages")
     assert result.code == 2
-    assert "names several recipes: run them by `scoredistill stages" in result.err
+    assert "names several recipes: run them with `scoredistill stages" in result.err
 
 
 def test_help_explains_every_field(cli, folder, monkeypatch):

@@ -74,7 +74,7 @@ def test_another_objective_goes_on_in_a_folder_of_its_own(cli, folder):
     before = {path: path.read_bytes() for path in (folder / "runs").rglob("*") if path.is_file()}
     result = cli("fit", "--ckpt_path", "runs/points/0", "--data.prompt", "a snowman", "--trainer.max_steps", "5")
     assert result.code == 0, result.err
-    assert "data.init_args.prompt is not as in runs/points/0: this run gets runs/points/1" in result.out
+    assert "data.init_args.prompt differs from runs/points/0: this run uses runs/points/1" in result.out
     assert {path: path.read_bytes() for path in before} == before
     assert torch.load(folder / "runs/points/1/checkpoints/last.ckpt")["global_step"] == 5
     started = json.loads((folder / "runs/points/1/versions.json").read_text())
@@ -132,7 +132,7 @@ def test_validate_and_test_print_figures_and_path(cli, folder):
         assert f"runs/points/0/{name}/0/metrics.json" in result.out
         untrained = cli(command, *words)
         assert untrained.err.splitlines() == [
-            "warning: no --ckpt_path: this is the generator as the recipe makes it, untrained"
+            "warning: no --ckpt_path: the generator is untrained, as the recipe builds it"
         ]
     assert "no metrics" in cli("test", "--config", "points.yaml").out
 

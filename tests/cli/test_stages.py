@@ -102,7 +102,7 @@ def test_every_stage_starts_from_the_former_one(cli, folder, chain):
     result = cli("stages", *words)
     assert result.code == 0
     assert len(chain) == 2
-    assert "first is there, runs/chain/first/0" in result.out
+    assert "first is finished, runs/chain/first/0" in result.out
     assert cli("stages", *words[:-1], "--second.trainer.max_steps=4").code == 0
     assert [call[-1] for call in chain[2:]] == ["runs/chain/first/0"]
     assert torch.load("runs/chain/second/1/checkpoints/last.ckpt")["global_step"] == 4
@@ -138,7 +138,7 @@ def test_a_stage_that_fails_is_gone_on_with(cli, folder, chain, monkeypatch):
     monkeypatch.setenv("STOP_AT", "4")
     result = cli("stages", *words)
     assert result.code == 2
-    assert "stage second failed, see above; the same command goes on where it stopped" in result.err
+    assert "stage second failed, see the message above; run the same command to resume" in result.err
     monkeypatch.delenv("STOP_AT")
     assert cli("stages", *words).code == 0
     assert len(chain) == 3

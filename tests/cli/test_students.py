@@ -84,7 +84,7 @@ def test_an_interrupted_teacher_is_gone_on_with_and_a_failed_one_stops_the_stude
     monkeypatch.setattr("scoredistill.cli.prerequisites.run_bound", lambda words, environment: asked.append(words) or 1)
     result = cli("fit", "--config", "student.yaml")
     assert result.code == 2
-    assert "the teacher could not be trained by teacher.yaml" in result.err
+    assert "the teacher could not be trained with teacher.yaml" in result.err
     assert asked[0][-2:] == ["--ckpt_path", "last"]
     assert not (folder / "students").exists()
 

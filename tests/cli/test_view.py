@@ -283,7 +283,7 @@ def test_command_says_what_is_wrong(cli, folder, run):
             ([folder / "runs/toy"], "the newest run in it is"),
             ([folder / "runs"], "config.yaml is missing"),
             ([run.path, "--host", "0.0.0.0"], "expected a loopback address such as 127.0.0.1 or ::1, got 0.0.0.0"),
-            ([run.path, "--port", port], "Address already in use; --port 0 takes a free one"),
+            ([run.path, "--port", port], "Address already in use; --port 0 selects a free port"),
             ([run.path, "--port", 70000], "from 0 to 65535, got 70000"),
             ([], "required: RUN; see `scoredistill view --help`"),
         ]:

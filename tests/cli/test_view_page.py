@@ -120,7 +120,7 @@ def test_page(page, run):
 def _settings_are_said(page):
     assert page.inner_text("#name") == "scenes/0"
     assert page.inner_text("#prompt") == "a red mug"
-    assert "a tree" in page.inner_text("#asked")
+    assert "a tree" in page.inner_text("#conditions")
     assert "finished: 4 steps" in page.inner_text("#step")
     assert "SDS" in page.inner_text("#settings")
     assert "seconds" in page.inner_text("#metrics")

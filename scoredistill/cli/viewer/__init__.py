@@ -1,4 +1,4 @@
-"""scoredistill view: a page that shows a run, served on this machine alone."""
+"""scoredistill view: serves a page about a run, for this machine only."""
 
 from __future__ import annotations
 

@@ -17,13 +17,13 @@ from scoredistill.training.run_folder import RunFolder
 
 
 def view(argv: Sequence[str]) -> None:
-    """Serve the page of a run until Ctrl-C, and say where it is.
+    """Serve the page of a run until Ctrl-C, and print its address.
 
     Args:
         argv: the options.
 
     Raises:
-        UsageError: if there is no such run, or the address cannot be had.
+        UsageError: if there is no such run, or the address is not available.
     """
     options = _parser().parse_args(argv)
     run = find_run(Path(options.run))
@@ -38,14 +38,14 @@ def view(argv: Sequence[str]) -> None:
             sys.stdout.write("\n")
             sys.stdout.flush()
             if server.workshop is not None and server.workshop.busy:
-                os._exit(0)  # a mesh may take a minute more, and torch aborts where Python ends around it
+                os._exit(0)  # a mesh may take another minute, and torch aborts if Python ends during its work
 
 
 def find_run(path: Path) -> RunFolder:
-    """The run that a folder, or a checkpoint in one, is of. It need not have a checkpoint yet.
+    """The run of a folder, or of a checkpoint in one. It need not have a checkpoint yet.
 
     Raises:
-        UsageError: if it is of none.
+        UsageError: if there is no run.
     """
     run = RunFolder(path) if path.is_dir() else RunFolder.around(path)
     if run is not None and run.config.is_file():
@@ -62,7 +62,7 @@ def _listen(host: str, port: int, run: RunFolder) -> Server:
         return Server(host, port, run)
     except OSError as error:
         raise UsageError(
-            f"--port {port}: cannot listen on {host}: {error.strerror}; --port 0 takes a free one"
+            f"--port {port}: cannot listen on {host}: {error.strerror}; --port 0 selects a free port"
         ) from error
 
 
@@ -73,8 +73,8 @@ def _loopback(text: str) -> str:
         fits = False
     if not fits:
         raise argparse.ArgumentTypeError(
-            f"expected a loopback address such as 127.0.0.1 or ::1, got {text}; to look from another machine, "
-            "forward the port by ssh -L"
+            f"expected a loopback address such as 127.0.0.1 or ::1, got {text}; to view from another machine, "
+            "forward the port with ssh -L"
         )
     return text
 
@@ -82,12 +82,12 @@ def _loopback(text: str) -> str:
 def _parser() -> argparse.ArgumentParser:
     parser = OptionParser(
         prog="scoredistill view",
-        description="Show a run in the browser: curves, pictures, settings, and every particle's mesh to turn. "
-        "A run that is still training is followed.",
+        description="Show a run in the browser: curves, pictures, settings, and the mesh of every particle. "
+        "The page follows a run that is still training.",
     )
     add = parser.add_argument
     add("run", metavar="RUN", help="a run folder, or a checkpoint in one")
-    add("--port", type=integer(0, 65535), default=0, help="to listen on; 0, the default, takes a free one")
-    add("--host", type=_loopback, default="127.0.0.1", help="loopback address to listen on, 127.0.0.1")
+    add("--port", type=integer(0, 65535), default=0, help="port to listen on; 0, the default, selects a free port")
+    add("--host", type=_loopback, default="127.0.0.1", help="loopback address to listen on, 127.0.0.1 by default")
     add("--no-browser", dest="browser", action="store_false", help="only print the address")
     return parser

@@ -1,4 +1,4 @@
-"""What the page says of a run, read anew from its folder each time."""
+"""The content of the page, read from the run folder on every request."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from scoredistill.training.checkpoints import read_checkpoint
 from scoredistill.training.curves import read_curves
 from scoredistill.training.run_folder import RunFolder
 
-ASKED = ("prompt", "prompts", "negative_prompt", "labels")
+CONDITIONS = ("prompt", "prompts", "negative_prompt", "labels")
 LAST = "grid.png"
 DOCUMENTS = ("config.yaml", "metrics.json", "versions.json")
 FIRST = ("loss", "teacher", "generator", "guidance", "timesteps")
-"""Parts of a recipe in the order in which they are shown; the others come after them."""
+"""The first parts of a recipe in the order of the page; the others follow."""
 
 Setting = tuple[str, str]
 """The key, dotted, and the value as text."""
@@ -32,8 +32,8 @@ class Checkpoint:
 
     Args:
         path: of the file.
-        step: generator steps that it has.
-        key: names it among all that the file has been.
+        step: number of generator steps.
+        key: identifies this version of the file.
     """
 
     path: Path
@@ -45,7 +45,7 @@ def last_checkpoint(run: RunFolder) -> Checkpoint | None:
     """The checkpoint written last, or None.
 
     Raises:
-        OSError, ValueError: if it cannot be read, or holds what is not finite.
+        OSError, ValueError: if it cannot be read, or a value is not finite.
     """
     path = run.last_checkpoint()
     if path is None:
@@ -59,7 +59,7 @@ def last_checkpoint(run: RunFolder) -> Checkpoint | None:
 
 @lru_cache(maxsize=8)
 def _step(path: Path, written: int) -> int | ValueError:
-    """Generator steps of a checkpoint, or why it cannot be used, read once for each time that it was written."""
+    """The generator steps of a checkpoint, or the error. Each version of the file is read once."""
     try:
         return int(read_checkpoint(path)["global_step"])
     except ValueError as error:
@@ -67,16 +67,16 @@ def _step(path: Path, written: int) -> int | ValueError:
 
 
 def report(run: RunFolder) -> dict[str, object]:
-    """Everything that the page shows but the curves.
+    """The content of the page without the curves.
 
     Args:
-        run: whose folder is read.
+        run: the run.
 
     Returns:
-        What JSON can hold; `page.js` is its reader.
+        JSON content for `page.js`.
 
     Raises:
-        UsageError: if its recipe is damaged. Other damaged files are named in the report.
+        UsageError: if the recipe is damaged. The report names other damaged files.
     """
     recipe, damaged = read_config(run.config), list[str]()
     entries = [entry for entry in _read(run.versions, list, damaged) if isinstance(entry, dict)]
@@ -94,7 +94,7 @@ def report(run: RunFolder) -> dict[str, object]:
         "damaged": damaged,
         "command": shlex.join(map(str, made_with.get("command") or [])),
         "made_with": {key: made_with[key] for key in ("started", "device", "scoredistill") if made_with.get(key)},
-        "asked": _asked(recipe.get("data", {}).get("init_args") or {}),
+        "conditions": _conditions(recipe.get("data", {}).get("init_args") or {}),
         "settings": list(_parts(recipe.get("model", {}))),
         "step": max(steps),
         "of": of,
@@ -109,17 +109,17 @@ def report(run: RunFolder) -> dict[str, object]:
 
 
 def files(run: Path) -> list[str]:
-    """Names in the run folder, relative to it, of all that the server gives out: nothing else can be asked for.
+    """The files that the server provides, relative to the run folder. All others are refused.
 
-    A link that leads out of the folder is none of them.
+    Links to files outside the folder are excluded.
     """
     patterns = (*DOCUMENTS, "*.webp", "*.png", "pictures/step_*.png", "predictions/*/samples.png")
-    found = (path for pattern in patterns for path in sorted(run.glob(pattern)))
-    return [path.relative_to(run).as_posix() for path in found if within(path, run)]
+    paths = (path for pattern in patterns for path in sorted(run.glob(pattern)))
+    return [path.relative_to(run).as_posix() for path in paths if within(path, run)]
 
 
 def _written(run: RunFolder) -> Iterator[Path]:
-    """The files that say when the run was last at work."""
+    """The files whose times tell when the run last wrote."""
     yield run.config
     yield from (path for name in files(run.path) if not name.startswith("predictions") for path in [run.path / name])
     yield from run.checkpoints.glob("*.ckpt")
@@ -127,9 +127,9 @@ def _written(run: RunFolder) -> Iterator[Path]:
 
 
 def _pictures(run: Path, checkpoint: Checkpoint | None) -> list[tuple[int, str]]:
-    """Steps and names of the pictures taken while training, in order, and of the one at its end."""
-    found = ((path.stem.removeprefix("step_"), path) for path in run.glob("pictures/step_*.png"))
-    pictures = sorted((int(step), path.relative_to(run).as_posix()) for step, path in found if step.isdecimal())
+    """Steps and names of the pictures during training, in order, and of the final one."""
+    paths = ((path.stem.removeprefix("step_"), path) for path in run.glob("pictures/step_*.png"))
+    pictures = sorted((int(step), path.relative_to(run).as_posix()) for step, path in paths if step.isdecimal())
     last = pictures[-1][0] if pictures else -1
     if checkpoint is not None and (run / LAST).is_file() and checkpoint.step > last:
         pictures.append((checkpoint.step, LAST))
@@ -143,12 +143,12 @@ def _scenes(scenes: Scenes | None, checkpoint: Checkpoint | None) -> dict[str, o
     return {"particles": scenes.particles, "turntables": scenes.turntables, **made_of}
 
 
-def _asked(data: dict[str, object]) -> list[Setting]:
-    return [(key, _text(data[key])) for key in ASKED if data.get(key) is not None]
+def _conditions(data: dict[str, object]) -> list[Setting]:
+    return [(key, _text(data[key])) for key in CONDITIONS if data.get(key) is not None]
 
 
 def _parts(model: dict[str, object]) -> Iterator[dict[str, object]]:
-    """The recipe's parts that are there, each with its class and its settings."""
+    """The parts in the recipe, each with its class and settings."""
     order = [*(key for key in FIRST if key in model), *(key for key in model if key not in FIRST)]
     for key in order:
         value = model[key]
@@ -160,7 +160,7 @@ def _parts(model: dict[str, object]) -> Iterator[dict[str, object]]:
 
 
 def _flat(node: dict[str, object], above: str) -> Iterator[Setting]:
-    """Settings with dotted keys; what is null says nothing."""
+    """Settings with dotted keys, without nulls."""
     for key, value in node.items():
         name = f"{above}{key}"
         if isinstance(value, dict):
@@ -184,7 +184,7 @@ def _short(class_path: str) -> str:
 
 
 def _read(path: Path, kind: type[Kind], damaged: list[str]) -> Kind:
-    """A JSON file's content, empty where there is none, or none that can be read."""
+    """The content of a JSON file; empty if it is missing or damaged."""
     try:
         return load_json(path, kind)
     except FileNotFoundError:
@@ -195,7 +195,7 @@ def _read(path: Path, kind: type[Kind], damaged: list[str]) -> Kind:
 
 
 def _usable(run: RunFolder, damaged: list[str]) -> Checkpoint | None:
-    """The checkpoint written last, if it can be used."""
+    """The checkpoint written last, if it is not damaged."""
     try:
         return last_checkpoint(run)
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Whether a run's generator holds scenes that can be turned, by its class alone: building it may take gigabytes."""
+"""Finds out from its class whether a run's generator has 3D scenes, because building it may take gigabytes."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ class Scenes:
     """Particles that have meshes.
 
     Args:
-        particles: how many.
-        turntables: whether pictures of them can be rendered; scenes of latents need their teacher's decoder.
+        particles: their number.
+        turntables: whether pictures can be rendered; scenes of latents need their teacher's decoder.
     """
 
     particles: int
@@ -23,7 +23,7 @@ class Scenes:
 
 
 def find_scenes(recipe: Mapping[str, object]) -> Scenes | None:
-    """The scenes of a recipe's generator, or None where it makes something else.
+    """The scenes of a recipe's generator, or None if it has none.
 
     Args:
         recipe: resolved, as in config.yaml.
@@ -32,8 +32,8 @@ def find_scenes(recipe: Mapping[str, object]) -> Scenes | None:
     generator = model.get("generator") if isinstance(model, dict) else None
     if not isinstance(generator, dict):
         return None
-    found = _class(str(generator.get("class_path")))
-    if not isinstance(found, type) or not issubclass(found, SceneGenerator):
+    kind = _class(str(generator.get("class_path")))
+    if not isinstance(kind, type) or not issubclass(kind, SceneGenerator):
         return None
     settings = generator.get("init_args") or {}
     return Scenes(int(settings.get("particles") or 1), settings.get("latents") is None)
@@ -43,5 +43,5 @@ def _class(class_path: str) -> object:
     module, _, name = class_path.rpartition(".")
     try:
         return getattr(importlib.import_module(module), name, None)
-    except (ImportError, ValueError):  # a class that is no longer there, or not from this working directory
+    except (ImportError, ValueError):  # the class was removed, or is in another working directory
         return None

@@ -1,4 +1,4 @@
-"""The server: this machine alone, reading alone, and only what is on its lists."""
+"""The server: for this machine only, read-only, and restricted to listed files."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ KINDS = {
     ".webp": "image/webp",
     ".glb": "model/gltf-binary",
 }
-# The page needs nothing from elsewhere; model-viewer makes blobs of textures and workers, and styles its own parts.
+# The page loads nothing from other hosts; model-viewer creates blobs for textures and workers, and inline styles.
 POLICY = (
     "default-src 'self'; img-src 'self' blob: data:; connect-src 'self' blob: data:; style-src 'self' 'unsafe-inline'; "
     "script-src 'self' 'wasm-unsafe-eval'; worker-src blob:; frame-ancestors 'none'"
@@ -47,11 +47,11 @@ class Server(ThreadingHTTPServer):
 
     Args:
         host: a loopback address.
-        port: 0 takes a free one.
-        run: that is shown.
+        port: 0 selects a free port.
+        run: the run.
 
     Raises:
-        OSError: if the port cannot be had.
+        OSError: if the port is not available.
         UsageError: if the run's recipe is damaged.
     """
 
@@ -68,18 +68,18 @@ class Server(ThreadingHTTPServer):
 
     @property
     def address(self) -> str:
-        """For the browser."""
+        """The URL for the browser."""
         host, port = str(self.server_address[0]), self.server_address[1]
         return f"http://{f'[{host}]' if ':' in host else host}:{port}/"
 
     def server_close(self) -> None:
-        """Free the port, and wait for what is being made."""
+        """Free the port, and wait for running exports."""
         super().server_close()
         if self.workshop is not None:
             self.workshop.close()
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """A browser that went away is no error."""
+        """Ignore closed connections of the browser."""
         if not isinstance(sys.exc_info()[1], ConnectionError):
             super().handle_error(request, client_address)  # type: ignore[arg-type]
 
@@ -94,30 +94,30 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def do_GET(self) -> None:
-        """Answer, or say why not."""
+        """Respond to a request, with a JSON message if it is refused."""
         try:
             self._check_host()
             status, content, kind = self._answer(unquote(urlsplit(self.path).path))
         except _Refused as refusal:
             status, content, kind = refusal.status, _json({"error": str(refusal)}), KINDS[".json"]
-        except Exception as error:  # a file of the run that cannot be read: the page says which
+        except Exception as error:  # a file of the run cannot be read: the page shows which
             status, content, kind = HTTPStatus.INTERNAL_SERVER_ERROR, _json({"error": describe(error)}), KINDS[".json"]
         self._send(status, content, kind)
 
     do_HEAD = do_GET
 
     def log_message(self, format: str, *args: object) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
     def _check_host(self) -> None:
-        """Only names of this machine: a page elsewhere whose name leads here must not read a run."""
+        """Accept only names of this machine, so that a page on another host cannot read a run by DNS rebinding."""
         name = urlsplit(f"//{self.headers.get('Host', '')}").hostname or ""
         try:
             fits = name == "localhost" or ipaddress.ip_address(name).is_loopback
         except ValueError:
             fits = False
         if not fits:
-            raise _Refused(HTTPStatus.FORBIDDEN, "this page is only for the machine that it is served from")
+            raise _Refused(HTTPStatus.FORBIDDEN, "this page is only available on the machine that serves it")
 
     def _answer(self, path: str) -> tuple[HTTPStatus, bytes, str]:
         run = cast(Server, self.server).run
@@ -129,8 +129,8 @@ class _Handler(BaseHTTPRequestHandler):
             return HTTPStatus.OK, _json(report(run)), KINDS[".json"]
         if path == "/curves.json":
             return HTTPStatus.OK, _json(read_curves(run.path)), KINDS[".json"]
-        if path.startswith("/files/") and (wanted := path.removeprefix("/files/")) in files(run.path):
-            return _file(run.path / wanted)
+        if path.startswith("/files/") and (file := path.removeprefix("/files/")) in files(run.path):
+            return _file(run.path / file)
         made = MADE.fullmatch(path)
         if made:
             return self._made(made[1], int(made[2]), made[3])
@@ -147,7 +147,7 @@ class _Handler(BaseHTTPRequestHandler):
         if checkpoint is None or checkpoint.key != key:
             raise _Refused(HTTPStatus.NOT_FOUND, "training has written another checkpoint since")
         try:
-            path = workshop.ask(checkpoint, particle, kind)
+            path = workshop.request(checkpoint, particle, kind)
         except MakingError as error:
             raise _Refused(HTTPStatus.UNPROCESSABLE_ENTITY, str(error)) from error
         return _file(path) if path else (HTTPStatus.ACCEPTED, _json({"state": "being made"}), KINDS[".json"])

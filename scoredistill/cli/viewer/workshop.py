@@ -1,4 +1,4 @@
-"""Meshes and turntables, made when the page asks for them and kept in the run folder."""
+"""Exports meshes and turntables when the page requests them, and keeps them in the run folder."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ TURNTABLE = ("--size", "192", "--frames", "36")
 
 
 class MakingError(Exception):
-    """Something could not be made; the message is that of what went wrong."""
+    """An export failed; the message is that of the error."""
 
 
 @dataclass(frozen=True)
@@ -30,14 +30,13 @@ class _Job:
 
 
 class Workshop:
-    """Runs `scoredistill export`, one job after another, in a thread of its own that ends with the process.
+    """Runs `scoredistill export`, one job at a time, in a daemon thread.
 
-    Files are view/KEY/particle_I.KIND, where the key is the checkpoint's: training writes another one, under which
-    they are made anew.
+    Files are view/KEY/particle_I.KIND with the key of the checkpoint; for a newer checkpoint they are exported again.
 
     Args:
         run: the run folder.
-        particles: that the generator holds.
+        particles: number of particles of the generator.
     """
 
     def __init__(self, run: Path, particles: int) -> None:
@@ -49,16 +48,16 @@ class Workshop:
         self._thread = threading.Thread(target=self._work, daemon=True)
         self._thread.start()
 
-    def ask(self, checkpoint: Checkpoint, particle: int, kind: str) -> Path | None:
-        """The file, or None while it is being made.
+    def request(self, checkpoint: Checkpoint, particle: int, kind: str) -> Path | None:
+        """The file, or None while it is being exported.
 
         Args:
             checkpoint: of the run.
             particle: its index.
-            kind: glb, a mesh; or webp, a turntable, which is rendered of all particles at once.
+            kind: glb, a mesh; or webp, a turntable, which is rendered for all particles at once.
 
         Raises:
-            MakingError: if it cannot be made.
+            MakingError: if the export failed.
         """
         kept = self.kept(checkpoint.key, particle, kind)
         if kept is not None:
@@ -73,18 +72,18 @@ class Workshop:
         return None
 
     def kept(self, key: str, particle: int, kind: str) -> Path | None:
-        """The file if it has been made, for an earlier checkpoint's key too."""
+        """The file if it exists, also for the key of an earlier checkpoint."""
         path = self.run / "view" / key / f"particle_{particle}.{kind}"
         return path if path.is_file() and within(path, self.run) else None
 
     @property
     def busy(self) -> bool:
-        """Whether something is being made."""
+        """Whether an export is running or waiting."""
         with self._lock:
             return bool(self._waiting)
 
     def close(self) -> None:
-        """Make nothing more, and wait for what is being made."""
+        """Start no further export, and wait for the running one."""
         self._closed.set()
         self._jobs.put(None)
         self._thread.join()
@@ -94,7 +93,7 @@ class Workshop:
             failure = None
             try:
                 self._make(job)
-            except Exception as error:  # whatever it is, the page shows it where the result would be
+            except Exception as error:  # the page shows any error in place of the result
                 failure = describe(error)
             with self._lock:
                 self._waiting.discard(job)
@@ -102,16 +101,16 @@ class Workshop:
                     self._failed[job] = failure
 
     def _make(self, job: _Job) -> None:
-        # Training may write another checkpoint meanwhile. Nobody asks for this key again then.
+        # Training may write another checkpoint meanwhile; this key is then not requested again.
         missing = [each for each in job.particles if not self.kept(job.checkpoint.key, each, job.kind)]
         if not missing:
             return
         folder = self.run / "view" / job.checkpoint.key
-        wanted = _mesh_options() if job.kind == "glb" else ["--format", "--turntable", job.kind, *TURNTABLE]
-        export([str(job.checkpoint.path), "--output", str(folder), "--particles", *map(str, missing), *wanted])
+        options = _mesh_options() if job.kind == "glb" else ["--format", "--turntable", job.kind, *TURNTABLE]
+        export([str(job.checkpoint.path), "--output", str(folder), "--particles", *map(str, missing), *options])
 
 
 def _mesh_options() -> list[str]:
-    """A mesh in seconds, where export's own takes a minute; without the extra `mesh`, a plain one."""
+    """Options for a mesh in seconds, where export's defaults take a minute; without the extra `mesh`, a plain mesh."""
     words = ["--format", "glb", "--texture", "512" if importlib.util.find_spec("xatlas") else "0"]
     return [*words, "--faces", "20000"] if importlib.util.find_spec("fast_simplification") else words

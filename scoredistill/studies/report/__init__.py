@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from scoredistill.files import write_together
-from scoredistill.studies.report.content import Content, Shows
+from scoredistill.studies.report.content import Available, Content
 from scoredistill.studies.report.page import page
 from scoredistill.studies.report.tables import comparisons_csv, markdown, results_csv, summary_csv
 
-__all__ = ["Content", "Shows", "write_report"]
+__all__ = ["Available", "Content", "write_report"]
 
 
 def write_report(folder: str | Path) -> Path:

@@ -1,12 +1,11 @@
 """Callbacks: metrics, pictures, progress."""
 
-from scoredistill.evaluation import mode_statistics
 from scoredistill.training.callbacks.cost import Cost
 from scoredistill.training.callbacks.evaluation import (
     Evaluation,
     EvaluationError,
     EvaluationFailures,
-    Look,
+    GeneratorCallback,
     merge_metrics,
     run_folder,
 )
@@ -24,7 +23,7 @@ __all__ = [
     "EvaluationError",
     "EvaluationFailures",
     "GalleryFidelity",
-    "Look",
+    "GeneratorCallback",
     "MeshExport",
     "MixtureQuality",
     "ModeStatistics",

@@ -1,4 +1,4 @@
-// One curve over the steps, as SVG that the style sheet colors; the mouse or the arrow keys read its values.
+// One curve over the steps, as SVG with colors from the style sheet; the mouse or the arrow keys read values.
 
 const MARGIN = { left: 52, right: 8, top: 8, bottom: 20 };
 
@@ -9,7 +9,7 @@ export const short = value => {
   return size !== 0 && (size < 1e-3 || size >= 1e5) ? value.toExponential(2) : String(Number(value.toPrecision(4)));
 };
 
-/** Round numbers from low to high, about as many as asked for. */
+/** About `count` round numbers from low to high. */
 const ticks = (low, high, count) => {
   const rough = (high - low) / count;
   const power = 10 ** Math.floor(Math.log10(rough));

@@ -1,10 +1,10 @@
-// The page of a run: asks the server every few seconds, and shows what has changed.
+// The page of a run: polls the server every few seconds, and shows changes.
 
 import { Plot, short } from "./curve.js";
 import { Scenes } from "./scenes.js";
 
 const SECONDS = { training: 3, finished: 15 };
-const MANY = 6; // settings of the objective are few: it is shown open
+const MANY = 6; // parts with fewer settings, like the objective, are shown open
 
 const byId = id => document.getElementById(id);
 const tag = (name, properties = {}, ...children) => {
@@ -16,10 +16,10 @@ const file = name => `/files/${name.split("/").map(encodeURIComponent).join("/")
 
 const plot = new Plot(byId("plot"), byId("reading"));
 const scenes = new Scenes(byId("cards"), () => byId("together").checked);
-const seen = {}; // the answers' texts by address
+const seen = {}; // texts of the responses by address
 let run = null, curves = {}, key = null, next = 0;
 
-/** The answer, or null where it is as before. */
+/** The response, or null if it has not changed. */
 const news = async address => {
   const answer = await fetch(address, { cache: "no-cache" }), text = await answer.text();
   if (!answer.ok) throw new Error(JSON.parse(text).error);
@@ -30,12 +30,12 @@ const news = async address => {
 
 const poll = async () => {
   try {
-    const [about, figures] = [await news("/run.json"), await news("/curves.json")];
+    const [about, metrics] = [await news("/run.json"), await news("/curves.json")];
     if (about) showRun(about);
-    if (figures) showCurves(figures);
+    if (metrics) showCurves(metrics);
     showTrouble(run?.damaged.join("; ") ?? "");
   } catch (error) {
-    showTrouble(error instanceof TypeError ? "The viewer does not answer: has it been stopped?" : error.message);
+    showTrouble(error instanceof TypeError ? "The viewer does not respond: has it been stopped?" : error.message);
   }
   if (run) showState();
   clearTimeout(next);
@@ -51,16 +51,16 @@ const showRun = about => {
   const first = run === null, { command, made_with } = (run = about);
   document.title = `${run.name} · scoredistill`;
   byId("name").textContent = run.name;
-  byId("prompt").textContent = (run.asked.find(([name]) => name.startsWith("prompt"))?.[1] ?? "").split("\n").join(", ");
+  byId("prompt").textContent = (run.conditions.find(([name]) => name.startsWith("prompt"))?.[1] ?? "").split("\n").join(", ");
   byId("command").textContent = command.replaceAll(" --", "\n  --");
   byId("made").textContent = Object.entries(made_with).map(([name, value]) => `${name} ${value}`).join(" · ");
   byId("documents").replaceChildren(...run.documents.map(name => tag("a", { href: file(name), textContent: name })));
-  byId("asked").replaceChildren(...run.asked.flatMap(([name, value]) => [
+  byId("conditions").replaceChildren(...run.conditions.flatMap(([name, value]) => [
     tag("dt", { textContent: name.replaceAll("_", " ") }),
     tag("dd", { textContent: value, className: value.includes("\n") ? "many" : "" }),
   ]));
   if (first) byId("settings").replaceChildren(...run.settings.map(showPart));
-  byId("figures").replaceChildren(...showFigures(run.figures));
+  byId("metrics").replaceChildren(...showFigures(run.metrics));
   showPictures(first);
   showOthers();
   showScenes();
@@ -89,9 +89,9 @@ const showPart = ({ part, class: name, rows: settings }) => {
   return tag("details", { open }, heading, ...(settings.length ? [rows(settings)] : []));
 };
 
-const showFigures = figures => {
-  const pairs = Object.entries(figures);
-  return pairs.length ? [tag("h2", { textContent: "Final figures" }), rows(pairs)] : [];
+const showFigures = metrics => {
+  const pairs = Object.entries(metrics);
+  return pairs.length ? [tag("h2", { textContent: "Final metrics" }), rows(pairs)] : [];
 };
 
 const showCurves = found => {
@@ -106,13 +106,13 @@ const showCurves = found => {
 const drawCurve = () => {
   const name = byId("curve").value;
   if (name) plot.show(curves[name], byId("log").checked);
-  else byId("reading").textContent = "no figures logged yet (logs/version_*/metrics.csv)";
+  else byId("reading").textContent = "no metrics logged yet (logs/version_*/metrics.csv)";
 };
 
 const showPictures = first => {
   const { pictures } = run, slider = byId("slider");
   byId("pictures").hidden = !pictures.length;
-  const last = first || slider.value === slider.max; // whoever looks at the newest goes on to do so
+  const last = first || slider.value === slider.max; // stay at the newest picture
   slider.max = Math.max(0, pictures.length - 1);
   if (last) slider.value = slider.max;
   drawPicture();
@@ -146,11 +146,11 @@ const showScenes = () => {
   if (!found) return;
   byId("turntables").hidden = !found.turntables;
   if (found.key === null) {
-    byId("of").textContent = "made from the first checkpoint, which is still to come";
+    byId("of").textContent = "available after the first checkpoint";
     return;
   }
   key ??= { key: found.key, step: found.step };
-  // Meshes cost seconds that training needs: newer ones are made when they are asked for.
+  // Exporting meshes takes CPU time from training, so newer ones are exported on request.
   newer.hidden = key.key === found.key;
   newer.textContent = `show step ${found.step}`;
   byId("of").textContent = `of the checkpoint at step ${key.step}`;

@@ -1,14 +1,14 @@
-// The particles: each one's mesh to turn, or its turntable, both made by the server when they are first asked for.
+// The particles, each as a mesh or a turntable; the server exports them on the first request.
 
 const WAIT = 1000;
 const NAMES = { glb: "mesh", webp: "turntable" };
-const ASKED = 600; // the server may have other work to do first
+const ATTEMPTS = 600; // the server may have other exports to finish first
 
 const pause = time => new Promise(done => setTimeout(done, time));
 
 /** Ask until a thing is made: its size in bytes. Throws the server's message where it cannot be made. */
 const made = async (url, say) => {
-  for (let i = 0; i < ASKED; i++) {
+  for (let i = 0; i < ATTEMPTS; i++) {
     const answer = await fetch(url);
     if (answer.status === 200) return (await answer.blob()).size;
     const { error } = await answer.json();
@@ -16,7 +16,7 @@ const made = async (url, say) => {
     say();
     await pause(WAIT);
   }
-  throw new Error("this takes too long; reload the page to ask again");
+  throw new Error("this takes too long; reload the page to try again");
 };
 
 const tag = (name, properties = {}) => Object.assign(document.createElement(name), properties);
@@ -31,7 +31,7 @@ const viewer = (url, particle) => {
     "tone-mapping": "neutral", "shadow-intensity": "0", "disable-tap": "",
   };
   for (const [key, value] of Object.entries(attributes)) view.setAttribute(key, value);
-  // In place of model-viewer's mark of the middle, which would take the mouse from what it lies on.
+  // Replaces model-viewer's center mark, which would block the mouse.
   view.append(tag("span", { slot: "pan-target", style: "pointer-events: none" }));
   return view;
 };
@@ -62,7 +62,7 @@ export class Scenes {
     const say = (text, className = "") => stage.replaceChildren(tag("p", { textContent: text, className }));
     say("…");
     try {
-      const size = await made(url, () => stage.isConnected && say(`the ${NAMES[kind]} is being made`));
+      const size = await made(url, () => stage.isConnected && say(`the ${NAMES[kind]} is being exported`));
       const shown = kind === "glb" ? viewer(url, particle) : tag("img", { src: url, alt: `turntable of particle ${particle}` });
       if (kind === "glb") shown.addEventListener("camera-change", event => this.follow(shown, event));
       stage.replaceChildren(shown);
