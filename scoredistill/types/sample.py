@@ -119,8 +119,7 @@ class Diffused:
     at_end: bool = False
 
     def __post_init__(self) -> None:
-        if not 0 <= self.progress <= 1:  # compared here because it runs several times per step
-            require("[0, 1]", progress=self.progress)
+        require("[0, 1]", progress=self.progress)
 
     @property
     def condition(self) -> Condition | None:
