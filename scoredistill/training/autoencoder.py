@@ -37,7 +37,7 @@ class AutoencoderTraining(TrainingModule):
         optimizer: how the network is optimized; None: Adam at its default rate.
         ema: decay of the exponential moving average, which is the network that is written, in [0, 1).
         measured: number of pictures that determine the latents' standard deviation, >= 1.
-        seed: of all randomness in training, in [0, 2^32).
+        seed: seed of all random numbers in training, in [0, 2^32).
 
     Raises:
         ValueError: if a number is out of its range.

@@ -42,7 +42,7 @@ class DenoisingTraining(TrainingModule):
         optimizer: how the network is optimized; None: Adam at its default rate.
         ema: decay of the exponential moving average, in [0, 1); None: no average.
         steps: noise levels of Heun's method for evaluation samples, >= 1.
-        seed: of all randomness in training, in [0, 2^32).
+        seed: seed of all random numbers in training, in [0, 2^32).
     """
 
     title = "network"
@@ -143,7 +143,7 @@ class DenoiserTraining(DenoisingTraining):
         optimizer: how the network is optimized; None: Adam at its default rate.
         ema: decay of the exponential moving average, which becomes the teacher, in [0, 1); None: no average.
         steps: noise levels of Heun's method when the teacher is sampled for evaluation, >= 1.
-        seed: of all randomness in training, in [0, 2^32).
+        seed: seed of all random numbers in training, in [0, 2^32).
     """
 
     def __init__(

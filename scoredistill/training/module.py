@@ -128,7 +128,7 @@ class Distillation(TrainingModule):
         plan: order of generator and critic updates; None: one update of each per tick.
         ema: decay of an exponential moving average of the generator, used in evaluation, in [0, 1); None: no average.
         noise_on: where noise is drawn: cpu, equal numbers on every device, or device, which is faster.
-        seed: of all randomness in training, in [0, 2^32).
+        seed: seed of all random numbers in training, in [0, 2^32).
     """
 
     frozen = "distiller.teacher."

@@ -47,7 +47,7 @@ class TextToImageTraining(DenoisingTraining):
         ema: decay of the exponential moving average, which becomes the pipeline, in [0, 1).
         guidance: guidance scale of evaluation samples, >= 0.
         steps: noise levels of Heun's method for evaluation samples, >= 1.
-        seed: of all randomness in training, in [0, 2^32).
+        seed: seed of all random numbers in training, in [0, 2^32).
 
     Raises:
         ValueError: if there is no autoencoder, or text_dropout is out of its range.

@@ -39,7 +39,7 @@ class TrainingModule(LightningModule, ABC):
     names begin with `frozen` are rebuilt from the recipe and left out of checkpoints.
 
     Args:
-        seed: of all randomness in training, in [0, 2^32).
+        seed: seed of all random numbers in training, in [0, 2^32).
     """
 
     average: MovingAverage | None

@@ -108,7 +108,7 @@ def test_callbacks_that_particles_cannot_serve_are_refused_before_training(cli, 
         (
             ["--data", "ConditionDataModule"],
             "Turntable",
-            "Turntable needs PromptAndCameras data; there is ConditionDataModule",
+            "Turntable needs PromptAndCameras data, got ConditionDataModule",
         ),
         (["--data", "ConditionDataModule"], "ParticleGrid", "ParticleGrid needs PromptAndCameras data"),
         (LATENTS, "MeshExport", "MeshExport needs scenes of colors"),
@@ -148,5 +148,5 @@ def test_cameras_inside_the_object_are_refused(cli, folder, generator, radius, c
     )
     result = cli("fit", "--config", "scene.yaml")
     assert result.code == code, result.err
-    assert code == 0 or "data.radius begins at" in result.err
+    assert code == 0 or "data.radius starts at" in result.err
     assert code == 0 or not (folder / "runs").exists()

@@ -183,7 +183,7 @@ def test_conditions_without_cameras() -> None:
 
 
 def test_a_range_the_wrong_way_round_is_an_error_that_names_it() -> None:
-    with pytest.raises(ValueError, match=r"radius: the range begins at 3 and ends at 2; swap them"):
+    with pytest.raises(ValueError, match=r"radius: the lower end 3 is above the upper end 2; swap them"):
         PromptAndCameras("a mug", radius=(3, 2))
 
 

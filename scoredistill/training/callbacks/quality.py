@@ -154,7 +154,7 @@ class SampleQuality(Evaluation):
             final metrics teacher/NAME, >= 0; 0: no teacher samples.
         interim: whether to evaluate during training as well as at the end.
         batch: number of samples per call of the generator, >= 1.
-        seed: of all randomness, in [0, 2^32).
+        seed: seed of all random numbers, in [0, 2^32).
     """
 
     def __init__(
@@ -251,7 +251,7 @@ class MixtureQuality(Evaluation):
         resamples: half-samples from which standard errors are computed, >= 0 and not 1; 0: no standard errors.
         interim: whether to evaluate during training as well as at the end.
         batch: number of samples per call of the generator, >= 1.
-        seed: of all randomness, in [0, 2^32).
+        seed: seed of all random numbers, in [0, 2^32).
     """
 
     def __init__(
