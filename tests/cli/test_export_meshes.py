@@ -150,5 +150,5 @@ def test_a_nerf_gives_the_color_of_any_point():
     mesh = nerf.mesh(1, 16)
     torch.testing.assert_close(mesh.colors, (nerf.color(mesh.vertices, 1) + 1) / 2)
     latents = NeRF(1, DenseGrid(4, 5), background=LearnedBackground(), latents=4)
-    with pytest.raises(ValueError, match="made of latents"):
+    with pytest.raises(ValueError, match="scenes of latents have no colors"):
         latents.color(points, 0)
