@@ -66,7 +66,7 @@ def test_the_recipe_of_a_run_calls_nothing_either(cli, folder, command, key):
     for name in above:
         inside = inside[name]
     inside[last] = CALLS[0]
-    config.write_text(yaml.safe_dump(recipe))
+    config.write_text(yaml.safe_dump(recipe, explicit_end=True))
     result = cli(command, *(["out/0"] if command == "export" else ["--ckpt_path", "out/0"]))
     assert result.code == 2 or command == "export"
     assert not (folder / "called").exists()

@@ -47,7 +47,7 @@ LOG = "epoch,loss,psnr,step\n0,2.0,,0\n0,1.5,20.0,10\n0,nan,,20\n0,1.2"  # the l
 def write_run(path: Path, recipe: dict = RECIPE, steps: int | None = 20) -> RunFolder:
     for name in ("logs/version_0", "pictures", "checkpoints"):
         (path / name).mkdir(parents=True)
-    (path / "config.yaml").write_text(yaml.safe_dump(recipe))
+    (path / "config.yaml").write_text(yaml.safe_dump(recipe, explicit_end=True))
     (path / "logs/version_0/metrics.csv").write_text(LOG)
     (path / "versions.json").write_text(json.dumps([{"command": ["scoredistill", "fit"], "device": "cpu"}]))
     for step in (10, 20):
@@ -98,7 +98,7 @@ def ask_until_made(server, path):
 def test_report(run):
     said = report(run)
     assert (said["name"], said["command"], said["made_with"]) == ("toy/3", "scoredistill fit", {"device": "cpu"})
-    assert said["asked"] == [("prompt", "a red mug\na tree"), ("negative_prompt", "gray")]
+    assert said["conditions"] == [("prompt", "a red mug\na tree"), ("negative_prompt", "gray")]
     assert [(part["part"], part["class"]) for part in said["settings"]] == [
         ("loss", "VSD"),
         ("teacher", "Gallery"),
@@ -127,7 +127,7 @@ def test_a_run_ends(run):
 def test_a_run_before_its_first_checkpoint(tmp_path):
     run = write_run(tmp_path / "0", {"model": {}, "data": {"class_path": "X"}}, steps=None)
     said = report(run)
-    assert (said["scenes"], said["asked"], said["of"]) == (None, [], None)
+    assert (said["scenes"], said["conditions"], said["of"]) == (None, [], None)
     assert last_checkpoint(run) is None
     assert find_run(tmp_path / "0") == run
 
