@@ -3,8 +3,8 @@
     OMP_NUM_THREADS=1 python benchmarks/dmtet.py [--grids 64 128 256]
 
 One particle, a ball, one picture of 128 x 128 in float32 on the CPU, a texture of 64^3. Each grid runs in a separate
-process. Peak memory is counted after the imports; times are CPU seconds of the process, the best of five. Prints a table
-and writes JSON into benchmarks/results.
+process. Peak memory is counted after the imports; times are CPU seconds of the process, the best of five. Prints a
+table and writes JSON into benchmarks/results.
 """
 
 from __future__ import annotations

@@ -50,7 +50,8 @@ class Meter:
 
     Args:
         device: of the step.
-        clock: of a CPU: wall, or cpu for the CPU time of one thread, which other load on the machine hardly changes.
+        clock: of a CPU: wall, or cpu for the process's CPU time, which other load on the machine hardly changes; use
+            cpu with one thread.
     """
 
     def __init__(self, device: torch.device, clock: Clock = "wall") -> None:
