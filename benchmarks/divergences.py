@@ -1,13 +1,13 @@
-"""Every divergence with an exact and with a learned ratio: modes reached, distance to the teacher, variance of h.
+"""Compares all divergences, with the exact and a learned ratio: modes reached, distance to the teacher, variance of h.
 
     uv run python benchmarks/divergences.py                         # 9 divergences x 2 ratios x 5 seeds, and the ring
     uv run python benchmarks/divergences.py --seeds 1 --steps 300   # a quick look
 
-Each run is an ordinary `scoredistill fit` of recipes/f_distill/grid.yaml or grid_learned.yaml in a folder of its own;
-runs that are there already are not done again, so that several processes can share the work by `--divergences`. Beside
-each divergence stands the variance of h that THEORY's law 10 has for a Gaussian pair at mean gap 1, by quadrature. The
-eight modes of recipes/f_distill/ring.yaml, whose weights differ, follow for the divergences of RING. It prints the
-metrics as JSON, keeps them, and writes them as a Markdown table.
+Each run is an ordinary `scoredistill fit` of recipes/f_distill/grid.yaml or grid_learned.yaml in its own folder.
+Existing runs are not repeated, so several processes can share the work with `--divergences`. The table also has the
+variance of h of THEORY's law 10 for a Gaussian pair at mean gap 1, by quadrature. The divergences of RING are also run
+on the eight modes of recipes/f_distill/ring.yaml, which have different weights. Prints the metrics as JSON, stores
+them, and writes a Markdown table.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ RING = ["ReverseKL", "JensenShannon", "ForwardKL"]
 
 
 def runs(name: str, kind: str, recipe: str, options: argparse.Namespace) -> list[Path]:
-    """The finished runs of one divergence, a seed each."""
+    """The finished runs of one divergence, one per seed."""
     words = ["--model.loss.init_args.divergence", name]
     words += ["--model.loss.init_args.divergence.alpha", "0.5"] if name == "Alpha" else []
     words += ["--trainer.max_steps", str(options.steps), "--trainer.enable_progress_bar", "false"]
@@ -80,7 +80,7 @@ def mean_and_error(values: list[float]) -> tuple[float, float]:
 
 
 def cell(found: list[Path]) -> dict[str, object]:
-    """Metrics of several seeds: lists a seed each, or means with standard errors."""
+    """Metrics of several seeds: lists with one value per seed, or means with standard errors."""
     read = [metrics(path) for path in found]
     covered = [m["modes_covered"] for m in read]
     averaged = {key: mean_and_error([m[key] for m in read]) for key in ("wasserstein2", "mode_kl", "seconds")}
@@ -110,7 +110,7 @@ def table(report: dict[str, dict[str, dict]]) -> str:
 
 
 def main() -> None:
-    """Run what is missing, then report."""
+    """Run the missing runs, then report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=3000)

@@ -3,8 +3,8 @@
     uv run python benchmarks/diversity.py                 # 8 seeds of VSD and of SDS, one noise schedule for both
     uv run python benchmarks/diversity.py --seeds 2       # a quick look
 
-Each run is an ordinary `scoredistill fit` of recipes/gallery/diversity.yaml in a folder of its own; runs that are there
-already are not done again. It prints the metrics as JSON and writes them beside the picture of all particles.
+Each run is an ordinary `scoredistill fit` of recipes/gallery/diversity.yaml in its own folder; existing runs are not
+repeated. Prints the metrics as JSON, and writes them next to the picture of all particles.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def summary(runs: list[Path]) -> dict[str, object]:
 
 
 def main() -> None:
-    """Run what is missing, then report."""
+    """Run the missing runs, then report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=8)
     parser.add_argument("--folder", type=Path, default=Path("runs/benchmarks/diversity"))

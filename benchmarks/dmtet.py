@@ -1,9 +1,9 @@
-"""Time and memory of DMTet by the fineness of its grid: marching tetrahedra, and a picture forward and backward.
+"""Time and memory of DMTet for several grids: marching tetrahedra, and a picture forward and backward.
 
     OMP_NUM_THREADS=1 python benchmarks/dmtet.py [--grids 64 128 256]
 
-One particle, a ball, one picture of 128 x 128 in float32 on the CPU, a texture of 64^3. Each grid has a process of its
-own, whose peak memory is counted from after its imports; seconds are the process's own, the best of five. Prints a
+One particle, a ball, one picture of 128 x 128 in float32 on the CPU, a texture of 64^3. Each grid runs in a separate
+process. Peak memory is counted after the imports; times are CPU seconds of the process, the best of five. Prints a
 table and writes JSON into benchmarks/results.
 """
 
@@ -30,12 +30,12 @@ RESULTS = Path(__file__).parent / "results" / "dmtet.json"
 
 
 def peak() -> int:
-    """The most memory that the process has had, bytes."""
+    """The peak memory of the process, in bytes."""
     return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def best(work: Callable[[], object], repeats: int = 5) -> float:
-    """Seconds of the process."""
+    """CPU seconds of the process, the best of several calls."""
     taken = []
     for _ in range(repeats):
         start = time.process_time()

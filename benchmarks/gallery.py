@@ -1,4 +1,4 @@
-"""Time the gallery: renders of all variants of a prompt, and the score at a camera seen before.
+"""Times the gallery: renders of all variants of a prompt, and the score at a cached camera.
 
     python benchmarks/gallery.py [--device cuda] [--size 64] [--repeats 30]
 
@@ -23,7 +23,7 @@ PROMPTS = ("a toy", "a mug", "a snowman", "a donut", "")
 
 
 def median(work: Callable[[], object], repeats: int, device: torch.device) -> float:
-    """Milliseconds of one call, after two that are not counted."""
+    """Milliseconds of one call, after two warm-up calls."""
     times = []
     for _ in range(repeats + 2):
         if device.type == "cuda":

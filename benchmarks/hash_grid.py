@@ -1,8 +1,8 @@
-"""Time of the hash grid's forward and backward against the naive eager form; prints JSON.
+"""Time of the hash grid's forward and backward, compared with the naive eager form; prints JSON.
 
     python benchmarks/hash_grid.py [--points 200000] [--repeats 3] [--threads 1] [--device cpu]
 
-The two are timed in turn, one call each, so that a busy machine slows both; the ratio is of the fastest calls.
+The two take turns, one call each, so that other load on the machine slows both; the ratio is of the fastest calls.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ PRIMES = (1, 2654435761, 805459861)
 
 
 def naive(grid: HashGrid, points: Tensor) -> Tensor:
-    """The encoding of a single particle as usually written: eager, all corners at once, autograd for all of it."""
+    """The usual form of the encoding of a single particle: eager, all corners at once, with autograd."""
     bits = torch.tensor([[i, j, k] for i in (0, 1) for j in (0, 1) for k in (0, 1)], device=points.device)
     features = []
     for resolution, entries, table in zip(grid.resolutions, grid.entries, grid.tables, strict=True):

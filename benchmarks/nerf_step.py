@@ -2,8 +2,8 @@
 
     python benchmarks/nerf_step.py [--steps 80] [--particles 4] [--views 2] [--samples 64] [--threads 2]
 
-The particles are fitted to pictures of a solid ball, whose color is its position, over random backgrounds. The two
-runs take their steps in turn, so that a busy machine slows both; times are medians over the last quarter.
+The particles are fitted to pictures of a solid ball, colored by position, on random backgrounds. The two runs take
+turns, one step each, so that other load on the machine slows both; times are medians over the last quarter.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def cameras(views: int, rng: torch.Generator) -> Camera:
 
 
 def ball(camera: Camera, size: int, background: Tensor) -> Tensor:
-    """(V, 3, H, W) pictures of the ball in [-1, 1], four rays a pixel."""
+    """(V, 3, H, W) pictures of the ball in [-1, 1], four rays per pixel."""
     origins, directions = camera.rays(2 * size, 2 * size)
     middle = -(origins * directions).sum(-1, keepdim=True)
     half = RADIUS**2 - (origins + middle * directions).square().sum(-1, keepdim=True)
@@ -68,7 +68,7 @@ class Run:
         self.seconds.append(time.perf_counter() - drawn + rendered - start)
 
     def psnr(self) -> float:
-        """Peak signal-to-noise ratio over eight cameras that were not trained on, in dB, particles' mean."""
+        """Peak signal-to-noise ratio over eight held-out cameras, in dB, the mean over particles."""
         camera = cameras(8, torch.Generator().manual_seed(1))
         error = self.nerf.render(camera, 64, 64).rgb - ball(camera, 64, torch.ones(8, 3))
         return float((10 * torch.log10(4 / error.square().mean((1, 2, 3, 4)))).mean())

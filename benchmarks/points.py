@@ -1,9 +1,9 @@
-"""256 points under a mixture of two Gaussians: SDS collapses, VSD keeps spread and weights.
+"""256 points with a mixture of two Gaussians as the teacher: SDS collapses, VSD keeps spread and weights.
 
     uv run python benchmarks/points.py
 
-Each column is an ordinary `scoredistill fit` of a recipe of recipes/points; one that is there is not done again.
-It prints the metrics as JSON and writes them beside the picture of all columns.
+Each column is an ordinary `scoredistill fit` of a recipe in recipes/points; existing runs are not repeated.
+Prints the metrics as JSON, and writes them next to the picture of all columns.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ RECIPES = ("sds", "vsd", "vsd_network", "jensen_shannon")
 
 
 def main() -> None:
-    """Run what is missing, then report."""
+    """Run the missing runs, then report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, default=Path("runs/benchmarks/points"))
     folder: Path = parser.parse_args().folder

@@ -1,10 +1,10 @@
-"""Time of the rasterizer's forward and backward with antialiasing, by backend; prints JSON.
+"""Time of the rasterizer's forward and backward with antialiasing, per backend; prints JSON.
 
     python benchmarks/raster.py [--subdivisions 5] [--size 256] [--views 1] [--repeats 20] [--threads 1] [--device cpu]
 
-A picture of a sphere's normals and mask, as seen from `views` sides, with the gradient of its squares' sum to the
-vertices. The backends are timed in turn, one call each, and the fastest call counts. On a CPU it is processor time, so
-that what else runs on the machine is not counted.
+Renders a sphere's normals and mask from `views` sides, and differentiates the sum of squares with respect to the
+vertices. The backends take turns, one call each, and the fastest call counts. On a CPU it is processor time, which
+excludes other load on the machine.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def picture(camera: Camera, vertices: Tensor, faces: Tensor, size: int, backend:
 
 
 def timed(camera: Camera, vertices: Tensor, faces: Tensor, size: int, backend: Backend) -> tuple[float, float]:
-    """Seconds of the forward alone, and with the backward."""
+    """Seconds of the forward, and of forward and backward."""
     clock = time.perf_counter if vertices.is_cuda else time.process_time
     points = vertices.clone().requires_grad_()
     start = clock()

@@ -1,4 +1,4 @@
-"""Runs of recipes that are made once and looked at afterwards."""
+"""Runs of recipes for benchmarks, which are executed once and then evaluated."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from scoredistill.cli import main as scoredistill
 
 
 def finished_run(recipe: str, output: Path, *overrides: str) -> Path:
-    """The folder of a finished `scoredistill fit` of a recipe under `output`, made now unless it is there.
+    """The folder of a finished `scoredistill fit` of a recipe under `output`, executed now if it is missing.
 
     Raises:
         SystemExit: with the command's exit code, if it fails.
@@ -45,7 +45,7 @@ def first_view(path: Path, particles: int = 4, views: int = 6) -> list[torch.Ten
 
 
 def write_report(report: dict[str, Any], path: Path) -> None:
-    """Print a report as JSON, with torch's version, and keep it."""
+    """Print a report as JSON, with torch's version, and store it."""
     text = json.dumps({"torch": torch.__version__, **report}, indent=2)
     path.write_text(text + "\n")
     print(text)

@@ -1,4 +1,4 @@
-"""The arithmetic that a step cannot do without, counted on networks without weights."""
+"""The minimum arithmetic of a step, counted on networks without weights."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from torch.utils.flop_counter import FlopCounterMode
 
 
 def step_flops(size: Size, vsd: bool) -> int:
-    """Floating-point operations of a particle's share in a step; the render's, which are few, are left out.
+    """Floating-point operations of a step per particle, without the few of rendering.
 
-    They are the encoder's forward and backward to the picture, the teacher's two branches and, for VSD, the critic's
-    forward and backward to its adapters. Nothing is computed twice.
+    They consist of the encoder's forward and backward to the picture, the teacher's two branches and, for VSD, the
+    critic's forward and backward to its adapters. Nothing is computed twice.
 
     Args:
         size: of the networks.
-        vsd: with the critic.
+        vsd: whether the critic is included.
     """
     side = size.pixels // 8
-    with torch.device("meta"), sdpa_kernel(SDPBackend.MATH):  # attention as products of matrices, which are counted
+    with torch.device("meta"), sdpa_kernel(SDPBackend.MATH):  # the counter sees attention as matrix products
         unet, vae = size.make_unet().requires_grad_(False), size.make_vae().requires_grad_(False)
         latent, time, text = torch.randn(1, 4, side, side), torch.zeros(1), torch.randn(1, TOKENS, size.text)
         picture = torch.randn(1, 3, size.pixels, size.pixels, requires_grad=True)
@@ -36,7 +36,7 @@ def step_flops(size: Size, vsd: bool) -> int:
 
 
 def counted(work: Callable[[], object]) -> int:
-    """Operations of what is done."""
+    """Floating-point operations of a function call."""
     with FlopCounterMode(display=False) as counter:
         work()
     return counter.get_total_flops()

@@ -1,4 +1,4 @@
-"""Stable Diffusion 2.1's architecture with random weights, whose values do not change a step's time, in three sizes."""
+"""Stable Diffusion 2.1's architecture in three sizes, with random weights, which do not change a step's time."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Precision = Literal["float32", "float16", "bfloat16"]
 
 @dataclass(frozen=True)
 class Size:
-    """What differs between the sizes.
+    """One size of the networks.
 
     Args:
         unet: channels of the UNet's four levels.
@@ -47,7 +47,7 @@ class Size:
     matrix: int
 
     def make_unet(self) -> Module:
-        """The denoiser, made under the present default dtype and device."""
+        """The denoiser, on the current default dtype and device."""
         from diffusers import UNet2DConditionModel
 
         return UNet2DConditionModel(
@@ -65,20 +65,20 @@ class Size:
         )  # fmt: skip
 
     def nerf(self, particles: int) -> NeRF:
-        """Particles whose pictures need not be resized."""
+        """Particles with pictures of the model's size, without resizing."""
         return NeRF(particles, DenseGrid(64), resolution=self.pixels, samples=self.samples)
 
 
 SIZES = {
     "full": Size((320, 640, 1280, 1280), (5, 10, 20, 20), 1024, (128, 256, 512, 512), 32, 512, 64, 8192),
-    # Every width .3 of the full size's, so that UNet and autoencoder keep their shares of a step.
+    # Every width is .3 of the full size, so that UNet and autoencoder keep their shares of a step.
     "mid": Size((96, 192, 384, 384), (3, 6, 12, 12), 1024, (40, 80, 160, 160), 8, 256, 32, 1536),
     "tiny": Size((8, 8, 16, 16), (2, 2, 2, 2), 12, (8, 8, 8, 8), 4, 32, 8, 64),
 }
 
 
 class RandomTexts:
-    """In a text encoder's place: whatever is asked gets random embeddings.
+    """Replaces the text encoder: every text gets random embeddings.
 
     Args:
         width: of the embeddings.
@@ -90,19 +90,19 @@ class RandomTexts:
         self.width = width
 
     def encode(self, texts: Sequence[str]) -> TextEmbeddings:
-        """Embeddings, a row a text."""
+        """Embeddings, one row per text."""
         return TextEmbeddings(torch.randn(len(texts), TOKENS, self.width))
 
     def truncations(self, text: str) -> list[tuple[str, str]]:
-        """Nothing is cut."""
+        """No text is truncated."""
         return []
 
     def release(self) -> None:
-        """Nothing to free."""
+        """There is nothing to free."""
 
 
 def random_teacher(size: Size, dtype: Precision) -> DiffusersTeacher:
-    """A pipeline of random weights, saved and read as any other.
+    """A pipeline with random weights, saved and read like any other.
 
     Args:
         size: of its networks.

@@ -2,9 +2,9 @@
 
     python benchmarks/sd_step.py [--size full] [--dtype bfloat16] [--device cuda] [--particles 1 4] [--repeats 10]
 
-One camera, the critic a LoRA on the teacher's own network. The package's step, under Lightning with a log line a step,
-stands beside the same step in a straight line of plain PyTorch and beside it as threestudio composes it, by turns in
-one run; metrics are medians over the repeats, ratios those of the turns. `mid` is for a CPU. Writes JSON into
+One camera; the critic is a LoRA on the teacher's network. Three variants take turns in one run: the package's step with
+Lightning and one log line per step, the same step as straight-line plain PyTorch, and the step as threestudio composes
+it. Metrics are medians over the repeats, ratios are medians over the turns. `mid` is for a CPU. Writes JSON into
 benchmarks/results and prints tables.
 """
 
@@ -101,7 +101,7 @@ def _ignoring(work: Callable[[], object], meter: Meter) -> None:
 
 
 def described(args: argparse.Namespace, teacher: DiffusersTeacher) -> dict[str, Any]:
-    """Where and of what metrics are."""
+    """The machine, the settings and the networks of a measurement."""
     device = torch.device(args.device)
     return {
         "size": args.size,

@@ -1,6 +1,6 @@
 """One step of SDS or VSD on a text-to-image model in plain PyTorch: in a straight line, and as threestudio composes it.
 
-The networks and the NeRF are those of the package's own step; nothing else of the package is used.
+The networks and the NeRF are those of the package's step; nothing else of the package is used.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ STEPS = 1000
 
 
 def adapted(unet: Any) -> Any:
-    """The critic: the UNet's own weights, with adapters and an embedding of the camera.
+    """The critic: the UNet's weights, with adapters and an embedding of the camera.
 
     Args:
         unet: UNet2DConditionModel, frozen.
@@ -47,7 +47,7 @@ def adapted(unet: Any) -> Any:
 
 @dataclass(frozen=True)
 class Networks:
-    """What a step asks.
+    """The networks of a step.
 
     Args:
         unet: UNet2DConditionModel, which predicts the noise.
@@ -67,17 +67,17 @@ class Networks:
         return self.vae.config.scaling_factor * mean.to(pictures.dtype)
 
     def decode(self, latents: Tensor) -> Tensor:
-        """And back."""
+        """Latents to pictures."""
         return self.vae.decode((latents / self.vae.config.scaling_factor).to(self.vae.dtype)).sample
 
     def guided(self, x_t: Tensor, index: Tensor) -> Tensor:
-        """The teacher's noise under guidance, both branches in one call."""
+        """The guided teacher's noise, both branches in one call."""
         text = self.texts.repeat_interleave(len(x_t), 0)
         cond, uncond = self._ask(self.unet, x_t.repeat(2, 1, 1, 1), index.repeat(2), text).chunk(2)
         return uncond + GUIDANCE * (cond - uncond)
 
     def estimate(self, x_t: Tensor, index: Tensor, pose: Tensor) -> Tensor:
-        """The critic's noise, told the prompt and the cameras, (B, 16)."""
+        """The critic's noise, conditioned on the prompt and the cameras, (B, 16)."""
         text = self.texts[:1].expand(len(x_t), -1, -1)
         return self._ask(self.critic, x_t, index, text, pose)
 
@@ -90,7 +90,7 @@ class PlainLoop:
     """A training loop without a toolkit, with its particles and optimizers.
 
     Args:
-        networks: that are asked.
+        networks: of the step.
         nerf: the particles.
         batches: from a step's number to its cameras.
     """
@@ -105,7 +105,7 @@ class PlainLoop:
         self.adapters = torch.optim.AdamW(adapters, lr=1e-4) if adapters else None
 
     def straight_line(self, meter: Meter) -> None:
-        """The least that there is to do."""
+        """The minimum of a step."""
         latents, pose = self._latents(meter)
         x_t, index, epsilon = self._diffused(latents)
         with meter("teacher"), torch.no_grad():
@@ -118,8 +118,8 @@ class PlainLoop:
         return self._update_critic(predicted, epsilon, meter)
 
     def as_threestudio(self, meter: Meter) -> None:
-        """With a decoding that nobody looks at, an unconditional pass of the critic that cancels, at its guidance of 1,
-        and a pass of its own for its training.
+        """The step with an unused decoding, an unconditional pass of the critic, which cancels at its guidance of 1,
+        and a separate pass for its training.
         """
         networks = self.networks
         latents, pose = self._latents(meter)

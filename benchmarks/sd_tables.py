@@ -9,7 +9,7 @@ STAGES = ("render", "encode", "teacher", "critic", "critic backward", "decode", 
 
 
 def tables(cases: Sequence[dict[str, Any]]) -> str:
-    """Markdown: each variant's stages in milliseconds, and what they are to one another."""
+    """Markdown: each variant's stages in milliseconds, and their ratios."""
     return "\n\n".join([_stages(cases), _ratios(cases)])
 
 

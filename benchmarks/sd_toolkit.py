@@ -1,4 +1,4 @@
-"""The package's own step under Lightning, by turns with others."""
+"""The package's step with Lightning, which takes turns with other steps."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ OWN = "scoredistill"
 
 
 def distillation(nerf: NeRF, teacher: DiffusersTeacher, vsd: bool) -> Distillation:
-    """SDS, or VSD whose critic is asked once for the particles' gradient and its own."""
+    """SDS, or VSD with one call of the critic for the particles' gradient and its own."""
     return Distillation(
         nerf, teacher, VSD(LoRACritic(LoRA(rank=4), camera=True)) if vsd else SDS(), CFG(GUIDANCE),
         generator_optimizer=NetworkOptimizer(lambda groups: torch.optim.Adam(groups, lr=1e-3)),
@@ -37,10 +37,10 @@ def distillation(nerf: NeRF, teacher: DiffusersTeacher, vsd: bool) -> Distillati
 
 
 class Turns(Callback):
-    """Measures each of the trainer's steps, with all that lies between two of them, and after each the others'.
+    """Measures each of the trainer's steps, including the time between two steps, and the other steps after each.
 
     Args:
-        meter: measures.
+        meter: measures the steps.
         others: steps by name.
     """
 
@@ -49,7 +49,7 @@ class Turns(Callback):
         self.found: dict[str, list[Measured]] = {name: [] for name in (OWN, *others)}
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Tell the stages apart and begin."""
+        """Install the stages and start measuring."""
         assert isinstance(pl_module, Distillation)
         distiller, meter = pl_module.distiller, self.meter
         _watch(distiller.generator, "on_progress", meter, cycle(["render"]))
@@ -64,9 +64,9 @@ class Turns(Callback):
         meter.start()
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *arguments: object) -> None:
-        """The trainer's step is over: the others' turn."""
+        """Run the other steps after the trainer's."""
         self.found[OWN].append(self.meter.stop())
-        # What comes first finds the caches and the memory that the trainer's step left: another one each time.
+        # The first step finds the caches and memory of the trainer's step, so the order rotates.
         begin = len(self.found[OWN]) % len(self.others)
         names = list(self.others)
         for name in names[begin:] + names[:begin]:
@@ -84,13 +84,13 @@ def by_turns(
     steps: int,
     clock: Clock = "wall",
 ) -> dict[str, list[Measured]]:
-    """Train, logging every step, and let the others have their steps between.
+    """Train with one log line per step, and run the other steps in between.
 
     Args:
-        module: on the device where it is to be trained.
+        module: on the device of the training.
         data: the cameras.
         others: steps by name.
-        steps: of each, at least 2; the first is for warming up and not among the results.
+        steps: number of steps of each, at least 2; the first is a warm-up and excluded from the results.
         clock: of a CPU.
     """
     turns = Turns(Meter(module.device, clock), others)
@@ -105,7 +105,7 @@ def by_turns(
 
 
 def _watch(owner: object, method: str, meter: Meter, stages: Iterator[str]) -> None:
-    """Count the calls of an object's method to stages by turns."""
+    """Attribute the calls of an object's method to the stages in turn."""
     plain = getattr(owner, method)
 
     def measured(*arguments: Any, **settings: Any) -> Any:

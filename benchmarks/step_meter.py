@@ -1,4 +1,4 @@
-"""What a training step takes: seconds by stage, on the device's own time line, and peak memory."""
+"""Measures a training step: seconds per stage, on the device's time line, and peak memory."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Literal
 import torch
 
 OTHER = "other"
-"""What lies in no stage."""
+"""The time outside all stages."""
 
 Clock = Literal["wall", "cpu"]
 CLOCKS: dict[Clock, Callable[[], float]] = {"wall": time.perf_counter, "cpu": time.process_time}
@@ -26,8 +26,8 @@ class Measured:
     """One step.
 
     Args:
-        seconds: by stage.
-        peak: bytes: the most that tensors took on a CUDA device, else what the process had in memory; None: unknown.
+        seconds: per stage.
+        peak: peak memory in bytes, of the tensors on a CUDA device or else of the process; None: unknown.
     """
 
     seconds: dict[str, float]
@@ -35,23 +35,23 @@ class Measured:
 
     @property
     def total(self) -> float:
-        """Seconds of the whole step."""
+        """Seconds of the complete step."""
         return sum(self.seconds.values())
 
     def of(self, *stages: str) -> float:
-        """Seconds of some stages together."""
+        """Total seconds of some stages."""
         return sum(self.seconds.get(stage, 0.0) for stage in stages)
 
 
 class Meter:
-    """Measures a step at a time. Inside a stage, another one's time is the other's alone.
+    """Measures one step at a time. The time of a nested stage counts only for the nested stage.
 
-    On a CUDA device the stages are told apart by events, so that nothing waits for the device within a step.
+    On a CUDA device events separate the stages, so that nothing waits for the device within a step.
 
     Args:
-        device: where the work is done.
-        clock: of a CPU: wall, or cpu for what the process's own threads took, which other jobs on a busy machine hardly
-            change; for one thread.
+        device: of the step.
+        clock: of a CPU: wall, or cpu for the process's CPU time, which other load on the machine hardly changes; use
+            cpu with one thread.
     """
 
     def __init__(self, device: torch.device, clock: Clock = "wall") -> None:
@@ -60,12 +60,12 @@ class Meter:
         self._marks: list[tuple[str, float | torch.cuda.Event]] = []
 
     def start(self) -> None:
-        """Begin a step."""
+        """Start a step."""
         if self.cuda:
             torch.cuda.synchronize()
             torch.cuda.reset_peak_memory_stats()
         elif _REFERENCES.exists():
-            _REFERENCES.write_text("5")  # Linux: the peak begins anew
+            _REFERENCES.write_text("5")  # Linux: resets the peak
         self._open, self._marks = [OTHER], []
         self._mark()
 
@@ -92,7 +92,7 @@ class Meter:
         return Measured(seconds, self._peak())
 
     def _mark(self) -> None:
-        """The stage that is open from now on."""
+        """Switch to a stage."""
         now: float | torch.cuda.Event = self._seconds()
         if self.cuda:
             now = torch.cuda.Event(enable_timing=True)

@@ -1,15 +1,15 @@
-"""NeRFs from text under a small Stable Diffusion: what SDS and VSD make of one prompt at guidance 7.5 and 100.
+"""NeRFs from text with a small Stable Diffusion: compares SDS and VSD for one prompt at guidance 7.5 and 100.
 
     uv run python benchmarks/text_to_3d.py --jobs 2           # 2 objectives x 2 scales x 3 seeds
     uv run python benchmarks/text_to_3d.py --seeds 1          # a quick look
     uv run python benchmarks/text_to_3d.py -- --data.prompt "a rocket"
 
-Each run is an ordinary `scoredistill fit` of recipes/prolificdreamer/nerf.yaml with its overlay of recipes/small, in a
-process and a folder of its own: four particles, the same starts for both objectives; SDS is `--model.loss SDS` and
-differs in nothing else. Runs that are there already are not done again, and what follows `--` goes to all of them. The
-teacher is trained first if there is none yet. Of `PromptFidelity`'s metrics it writes means and standard errors over
-seeds, and of VSD's less SDS's, seed by seed, as JSON and as a Markdown table, and a picture in which each row is a
-seed: each cell's four particles.
+Each run is an ordinary `scoredistill fit` of recipes/prolificdreamer/nerf.yaml with its overlay in recipes/small, in a
+separate process and folder: four particles, the same initialization for both objectives. SDS differs only in
+`--model.loss SDS`. Existing runs are not repeated, and arguments after `--` go to all runs. The teacher is trained
+first if there is none. The output is the means and standard errors of `PromptFidelity`'s metrics over seeds, and of the
+differences VSD - SDS per seed, as JSON and as a Markdown table; and a picture with one row per seed, which shows the
+four particles of each cell.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ RECIPE = ["--config", "prolificdreamer/nerf", "--config", "small/prolificdreamer
 LOSSES: dict[str, list[str]] = {"SDS": ["--model.loss", "SDS"], "VSD": []}
 SCALES = [7.5, 100.0]
 FIGURES = ["recognized", "chroma", "foreground", "diversity", "diversity_features"]
-"""Of the particles; all but the first have a `_gallery` beside them."""
+"""Metrics of the particles; all but the first also exist with the suffix `_gallery`."""
 
 Job = tuple[str, float, int]
 """Objective, guidance scale, seed."""
@@ -45,7 +45,7 @@ def finished(output: Path) -> Path | None:
 
 
 def run(job: Job, folder: Path, overrides: list[str]) -> Path:
-    """The finished run of one job, made now unless it is there.
+    """The finished run of one job, executed now if it is missing.
 
     Raises:
         SystemExit: with the command's exit code, if it fails.
@@ -66,12 +66,12 @@ def run(job: Job, folder: Path, overrides: list[str]) -> Path:
 
 
 def mean_and_error(values: list[float]) -> dict[str, float | None]:
-    """The mean, and its standard error where there are several."""
+    """The mean, and its standard error if there are several values."""
     return {"mean": mean(values), "standard_error": stdev(values) / len(values) ** 0.5 if len(values) > 1 else None}
 
 
 def cell(runs: list[Path]) -> dict[str, object]:
-    """Metrics of several seeds, with the Gallery's and the classifier's own. Empty particles have no chroma."""
+    """Metrics of several seeds, with those of the Gallery and the classifier. Empty particles have no chroma."""
     read = [metrics(path) for path in runs]
     names = [*FIGURES, "seconds", *(f"{name}_gallery" for name in FIGURES[1:])]
     names += ["recognizer_accuracy", "recognizer_accuracy_corrupted"]
@@ -80,14 +80,14 @@ def cell(runs: list[Path]) -> dict[str, object]:
 
 
 def difference(first: list[Path], second: list[Path]) -> dict[str, object]:
-    """First minus second, seed by seed, of the metrics that both have."""
+    """First minus second, per seed, for the metrics of both."""
     pairs = [(metrics(a), metrics(b)) for a, b in zip(first, second, strict=True)]
     found = {name: [a[name] - b[name] for a, b in pairs if name in a and name in b] for name in FIGURES}
     return {"seeds": len(pairs)} | {name: mean_and_error(values) for name, values in found.items() if values}
 
 
 def table(report: dict[str, dict[str, object]]) -> str:
-    """The metrics as Markdown, a row an objective and scale, the Gallery's own last."""
+    """The metrics as Markdown, one row per objective and scale, the Gallery last."""
 
     def shown(cell: dict, name: str) -> str:
         if name not in cell:
@@ -106,13 +106,13 @@ def table(report: dict[str, dict[str, object]]) -> str:
 
 
 def draw(rows: Sequence[Sequence[Path]], folder: Path) -> None:
-    """text_to_3d.png: a row of runs a seed, of each run all particles from one camera."""
+    """text_to_3d.png: one row of runs per seed, with all particles of each run from one camera."""
     tiles = [tile for runs in rows for path in runs for tile in first_view(path)]
     save_picture(picture_grid(torch.stack(tiles), columns=len(tiles) // len(rows)), folder / "text_to_3d.png")
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Run what is missing, then report."""
+    """Run the missing runs, then report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--jobs", type=int, default=1, help="runs at the same time")
@@ -121,7 +121,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("overrides", nargs="*", help="options of every fit, after --")
     options = parser.parse_args(argv)
     jobs = list(product(LOSSES, SCALES, range(options.seeds)))
-    # The first by itself: it trains the teacher and the classifier, if these are not there yet.
+    # The first run alone, because it trains the teacher and the classifier if these are missing.
     first = run(jobs[0], options.folder, options.overrides)
     with ThreadPoolExecutor(options.jobs) as pool:
         others = list(pool.map(lambda job: run(job, options.folder, options.overrides), jobs[1:]))

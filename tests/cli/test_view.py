@@ -98,7 +98,7 @@ def ask_until_made(server, path):
 def test_report(run):
     said = report(run)
     assert (said["name"], said["command"], said["made_with"]) == ("toy/3", "scoredistill fit", {"device": "cpu"})
-    assert said["asked"] == [("prompt", "a red mug\na tree"), ("negative_prompt", "gray")]
+    assert said["conditions"] == [("prompt", "a red mug\na tree"), ("negative_prompt", "gray")]
     assert [(part["part"], part["class"]) for part in said["settings"]] == [
         ("loss", "VSD"),
         ("teacher", "Gallery"),
@@ -127,7 +127,7 @@ def test_a_run_ends(run):
 def test_a_run_before_its_first_checkpoint(tmp_path):
     run = write_run(tmp_path / "0", {"model": {}, "data": {"class_path": "X"}}, steps=None)
     said = report(run)
-    assert (said["scenes"], said["asked"], said["of"]) == (None, [], None)
+    assert (said["scenes"], said["conditions"], said["of"]) == (None, [], None)
     assert last_checkpoint(run) is None
     assert find_run(tmp_path / "0") == run
 
