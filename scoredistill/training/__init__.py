@@ -7,7 +7,7 @@ from scoredistill.training.average import MovingAverage
 from scoredistill.training.checkpoints import read_checkpoint
 from scoredistill.training.curves import read_curves
 from scoredistill.training.data import ConditionDataModule, PromptAndCameras
-from scoredistill.training.denoising import DenoiserTraining
+from scoredistill.training.denoising import DenoiserTraining, ScoreMatchingTraining
 from scoredistill.training.images import Images, Labels, PromptFile
 from scoredistill.training.module import Distillation
 from scoredistill.training.optimizers import NetworkOptimizer
@@ -35,6 +35,7 @@ __all__ = [
     "PromptFile",
     "Reconstruction",
     "RunFolder",
+    "ScoreMatchingTraining",
     "SplitParticles",
     "TextToImageTraining",
     "TrainingModule",

@@ -27,7 +27,7 @@ from scoredistill.types import Batch, Condition, Diffused, Sample
 from scoredistill.types.checks import time_type
 
 
-class DenoisingTraining(TrainingModule):
+class ScoreMatchingTraining(TrainingModule):
     """Trains a network by denoising score matching:
 
         min E ||F(x_t, t, c) - F*||^2    in the units of the network, see `Denoiser`
@@ -124,7 +124,7 @@ class DenoisingTraining(TrainingModule):
         self.ticks += 1
 
 
-class DenoiserTraining(DenoisingTraining):
+class DenoiserTraining(ScoreMatchingTraining):
     """Trains a teacher by denoising score matching on data:
 
         min E ||F(x_t, t, label) - F*||^2    in the units of the network, see `Denoiser`

@@ -16,12 +16,12 @@ from scoredistill.networks.denoiser import Denoiser
 from scoredistill.networks.storage import find_trained, require_finite
 from scoredistill.ranges import require
 from scoredistill.teachers.latent_diffusion import LatentDiffusionTeacher
-from scoredistill.training.denoising import DenoisingTraining
+from scoredistill.training.denoising import ScoreMatchingTraining
 from scoredistill.training.optimizers import NetworkOptimizer
 from scoredistill.types import Batch, Condition, Sample
 
 
-class TextToImageTraining(DenoisingTraining):
+class TextToImageTraining(ScoreMatchingTraining):
     """Trains a latent text-to-image model, UNet and text encoder together, on pictures with captions:
 
         min E ||UNet(x_t, t, CLIP(caption)) - y||^2,    x = encoder(picture)
