@@ -18,11 +18,10 @@ from pytorch_lightning.loggers import CSVLogger, Logger
 
 from scoredistill.cli.argv import NOT_IN_RECIPES, Words
 from scoredistill.cli.checking import check
-from scoredistill.cli.errors import UsageError, essence
+from scoredistill.cli.errors import UsageError, essence, raise_with_key
 from scoredistill.cli.interrupted import SIGNALS
 from scoredistill.cli.kinds import parameters
 from scoredistill.cli.parsing import EPILOG, HelpFormatter, tidy
-from scoredistill.cli.places import raise_with_key
 from scoredistill.cli.prerequisites import train_what_is_missing
 from scoredistill.cli.processes import shared_run_folder
 from scoredistill.cli.recipe_diff import difference

@@ -7,11 +7,16 @@ from scoredistill.evaluation.frechet import GaussianFit, frechet_distance, kerne
 from scoredistill.evaluation.inception import InceptionFeatures
 from scoredistill.evaluation.manifold import Manifold, manifold_metrics
 from scoredistill.evaluation.memorization import Neighborhood, memorization_metrics
-from scoredistill.evaluation.modes import mode_divergences, mode_histogram, mode_statistics, responsibilities
+from scoredistill.evaluation.modes import (
+    mode_divergences,
+    mode_histogram,
+    mode_statistics,
+    responsibilities,
+    wasserstein2,
+)
 from scoredistill.evaluation.prompt_classifier import PromptClassifier
 from scoredistill.evaluation.resampling import standard_errors, with_errors
 from scoredistill.evaluation.sample_report import SampleReport, evaluate_samples
-from scoredistill.evaluation.transport import wasserstein2
 
 __all__ = [
     "ClassifierFeatures",

@@ -4,8 +4,7 @@ from scoredistill.generators.dmtet import DMTet
 from scoredistill.generators.generator import Generator
 from scoredistill.generators.image import GaussianInit, ImageParticles, ParticleInit, PictureInit
 from scoredistill.generators.nerf import NeRF
-from scoredistill.generators.one_step import OneStepUNet
-from scoredistill.generators.sampler import SampledTeacher
+from scoredistill.generators.one_step import OneStepUNet, SampledTeacher
 from scoredistill.generators.scenes import SceneGenerator
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""Generators from noise: a denoiser in one step or a few steps."""
+"""Generators from noise: a denoiser evaluated once or a few times, and a teacher's sampler."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from scoredistill.diffusion.guidance import Guidance
 from scoredistill.diffusion.schedule import Schedule, require_signal
 from scoredistill.generators.generator import Generator
 from scoredistill.networks.backbone import Backbone
 from scoredistill.networks.denoiser import Denoiser, Parameterization
 from scoredistill.networks.lora import LoRA, add_lora, sharing_copy
 from scoredistill.ranges import require
+from scoredistill.teachers.sampling import Churn, sample
 from scoredistill.teachers.teacher import Teacher
 from scoredistill.types import Batch, Sample, right_pad_dims
 from scoredistill.types.checks import times_of
@@ -129,3 +131,39 @@ class OneStepUNet(Generator):
             with torch.set_grad_enabled(torch.is_grad_enabled() and k == last - 1):
                 x = self.denoiser(x_t.to(x.dtype), t, batch.condition, self.schedule).x0.to(x.dtype)
         return x, noise[0]
+
+
+class SampledTeacher(Generator):
+    """x from the probability flow of a teacher, the reference for a one-step student. It has no gradient.
+
+    Latents are decoded to pictures.
+
+    Args:
+        teacher: the model of p.
+        shape: *D, the shape of one sample, >= 1.
+        steps: noise levels of Heun's method, >= 1.
+        guidance: guidance of the teacher; None: the conditional model without guidance.
+        churn: noise added in every step; None: deterministic.
+    """
+
+    def __init__(
+        self,
+        teacher: Teacher,
+        shape: Sequence[int],
+        steps: int = 18,
+        guidance: Guidance | None = None,
+        churn: Churn | None = None,
+    ) -> None:
+        require(">= 1", shape=shape, steps=steps)
+        super().__init__()
+        self.teacher = teacher
+        self.shape = tuple(shape)
+        self.steps = steps
+        self.guidance = guidance
+        self.churn = churn
+
+    def forward(self, batch: Batch, rng: torch.Generator | None = None) -> Sample:
+        settings = {"steps": self.steps, "guidance": self.guidance, "churn": self.churn}
+        x = sample(self.teacher, batch.rows, self.shape, batch.condition, rng=rng, **settings)  # type: ignore[arg-type]
+        with torch.no_grad():
+            return Sample(self.teacher.decode(x), batch.condition)

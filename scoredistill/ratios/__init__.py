@@ -1,7 +1,6 @@
 """Density ratios r = p_t / q_t, and their normalizers."""
 
 from scoredistill.ratios.discriminator import DiscriminatorRatio
-from scoredistill.ratios.exact_ratio import ExactRatio
 from scoredistill.ratios.normalizers import (
     BatchMeanNormalizer,
     ClampRatio,
@@ -9,7 +8,7 @@ from scoredistill.ratios.normalizers import (
     TimeBinNormalizer,
     WeightNormalizer,
 )
-from scoredistill.ratios.ratio import DensityRatio
+from scoredistill.ratios.ratio import DensityRatio, ExactRatio
 
 __all__ = [
     "BatchMeanNormalizer",

@@ -1,4 +1,4 @@
-"""The base of density ratios: log r = log p_t(x_t) - log q_t(x_t)."""
+"""The density ratio log r = log p_t(x_t) - log q_t(x_t), and its exact form."""
 
 from __future__ import annotations
 
@@ -27,3 +27,24 @@ class DensityRatio(nn.Module, ABC):
     def bind(self, teacher: Teacher, critic: Critic | None) -> None:
         """Take networks from teacher and critic if not given. The loss calls it once; the default does nothing."""
         del teacher, critic
+
+
+class ExactRatio(DensityRatio):
+    """log r = log p_t(x_t) - log q_t(x_t), both in closed form, of the conditional teacher without guidance.
+
+    Args:
+        p: the exact teacher; None: the distiller's.
+        q: the exact critic; None: the loss's own. Beside a learned critic, `ParticleCritic()` makes the mixture over
+            the generator's batch serve as q.
+    """
+
+    def __init__(self, p: Teacher | None = None, q: Critic | None = None) -> None:
+        super().__init__()
+        self.p, self.q = p, q
+
+    def forward(self, diffused: Diffused, teacher: Teacher, critic: Critic | None) -> Tensor:
+        p, q = self.p or teacher, self.q or critic
+        if q is None:
+            raise ValueError("ExactRatio needs an exact critic: give ExactRatio(q=ParticleCritic())")
+        log_p = p.log_prob(diffused.x_t, diffused.t, diffused.condition)
+        return log_p - q.log_prob(diffused)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from scoredistill.diffusion.prediction import noise_like
 from scoredistill.diffusion.schedule import EDMSchedule, Schedule
 from scoredistill.diffusion.timesteps import LogNormalTimesteps, TimeBins, TimestepSampler
-from scoredistill.generators.sampler import SampledTeacher
+from scoredistill.generators.one_step import SampledTeacher
 from scoredistill.networks.backbone import Backbone
 from scoredistill.networks.denoiser import Denoiser, Parameterization
 from scoredistill.networks.storage import save_denoiser

@@ -11,7 +11,7 @@ import torch
 
 from scoredistill.diffusion.guidance import CFG
 from scoredistill.diffusion.timesteps import TimestepSampler, UniformTimesteps
-from scoredistill.generators.sampler import SampledTeacher
+from scoredistill.generators.one_step import SampledTeacher
 from scoredistill.networks.denoiser import Denoiser
 from scoredistill.networks.storage import find_trained, require_finite
 from scoredistill.ranges import require

@@ -40,7 +40,7 @@ from scoredistill.diffusion import (
 from scoredistill.diffusion.schedule import VANISHING
 from scoredistill.diffusion.timesteps import TimeBins
 from scoredistill.generators import ImageParticles, OneStepUNet
-from scoredistill.generators.sampler import SampledTeacher
+from scoredistill.generators.one_step import SampledTeacher
 from scoredistill.losses import SDS, VSD, DMDNormalizer, ScoreDistillation
 from scoredistill.networks import Denoiser, MLPBackbone, Parameterization
 from scoredistill.ratios import ExactRatio

@@ -11,10 +11,9 @@ from torch import Tensor
 
 from scoredistill.evaluation.classes import even_labels
 from scoredistill.evaluation.features import ClassifierFeatures, FeatureExtractor, PCAFeatures
-from scoredistill.evaluation.modes import mode_divergences, mode_statistics
+from scoredistill.evaluation.modes import mode_divergences, mode_statistics, wasserstein2
 from scoredistill.evaluation.resampling import mean_over_sets, with_errors
 from scoredistill.evaluation.sample_report import SampleReport
-from scoredistill.evaluation.transport import wasserstein2
 from scoredistill.generators.image import ImageParticles
 from scoredistill.networks.eval_mode import eval_mode
 from scoredistill.ranges import require
