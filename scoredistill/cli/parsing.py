@@ -87,6 +87,7 @@ NOT_FOR_RECIPES = {
     "recipe_yaml",
     "start_up",
     "studies",
+    "testing",
     "version",
 }
 SHOWN = 8
