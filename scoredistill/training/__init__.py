@@ -12,6 +12,7 @@ from scoredistill.training.plan import UpdatePlan
 from scoredistill.training.strategies.fsdp import FSDP2
 from scoredistill.training.strategies.split import SplitParticles
 from scoredistill.training.text_to_image import TextToImageTraining
+from scoredistill.training.training_module import TrainingModule
 
 for strategy in (FSDP2, SplitParticles):
     strategy.register_strategies(StrategyRegistry)
@@ -29,5 +30,6 @@ __all__ = [
     "PromptFile",
     "SplitParticles",
     "TextToImageTraining",
+    "TrainingModule",
     "UpdatePlan",
 ]
