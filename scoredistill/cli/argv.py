@@ -30,7 +30,7 @@ class Words:
         words: for the parser; every --config is a file that exists and holds YAML.
         sources: what they give for the keys of a recipe, in order.
         output: the parent of run folders where neither recipe nor command line names one.
-        task: what is trained: distillation, teacher, autoencoder or pipeline.
+        task: what is trained: distillation, teacher, autoencoder, pipeline, or the dotted path of a class.
         debug: whether errors come with their traceback.
     """
 
@@ -43,8 +43,12 @@ class Words:
     @property
     def asks_for_help(self) -> bool:
         """Whether help is to be printed, and nothing else done."""
-        names = [word.partition("=")[0] for word in self.words]
-        return any(name in ("-h", "--help") or name.endswith(".help") for name in names)
+        return self.asks_for_all_options or any(word.partition("=")[0].endswith(".help") for word in self.words)
+
+    @property
+    def asks_for_all_options(self) -> bool:
+        """Whether the help is about the command, and not about one class."""
+        return bool({"-h", "--help"} & set(self.words))
 
 
 def read_words(argv: Sequence[str]) -> Words:

@@ -37,8 +37,9 @@ TRAINER = {
 EPILOG = """\
 Every option can stand in a recipe, a YAML file: `--model.loss SDS` is `model: {loss: SDS}`. A class is given by its
 name or dotted path, its settings as class_path and init_args in a recipe or as further options (--model.loss VSD
---model.loss.critic ParticleCritic), or the whole of it as a path to a YAML file. `--model.loss.help VSD` explains a
-class. Options override recipes, later recipes earlier ones; `--trainer.X` takes every argument of Lightning's Trainer.
+--model.loss.critic ParticleCritic), or the whole of it as a path to a YAML file. `--model.loss VSD --help` lists the
+options of that class too, `--model.loss.help VSD` lists them alone. Options override recipes, later recipes earlier
+ones; `--trainer.X` takes every argument of Lightning's Trainer.
 """
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from scoredistill import recipe_yaml
 from scoredistill.cli.stored import read_config
 
-PARTS = ("model", "data", "seed_everything")
+PARTS = ("task", "model", "data", "seed_everything")
 """What decides what a run makes; the rest is how long it trains, where, and who looks on."""
 
 

@@ -6,8 +6,8 @@ import sys
 import pytest
 import yaml
 
-from scoredistill.cli.command_line import TASKS
 from scoredistill.cli.kinds import parameters
+from scoredistill.cli.tasks import TASKS
 
 CALLS = [
     {"class_path": "os.system", "init_args": {"command": "touch called"}},
