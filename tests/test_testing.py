@@ -249,9 +249,9 @@ class NoParameters(MeanRatio, TrainedPart):
 @pytest.mark.parametrize(
     ("ratio", "law"),
     [
-        (MeanRatio(), "ratio_one_by_one"),
-        (OneNumber(), "ratio_shape_and_type"),
-        (NoParameters(), "ratio_trainable"),
+        (MeanRatio(), "one_by_one"),
+        (OneNumber(), "shape_and_type"),
+        (NoParameters(), "trainable"),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, nn.Module) else "",
 )
@@ -369,10 +369,10 @@ class Normalized(TimeWeight):
 
 
 def test_broken_weights() -> None:
-    require_broken("weight_shape_and_type", check_time_weight, NegativeWeight())
-    text = require_broken("weight_ends_of_time", check_time_weight, Singular())
+    require_broken("shape_and_type", check_time_weight, NegativeWeight())
+    text = require_broken("ends_of_time", check_time_weight, Singular())
     assert "w under CosineSchedule in torch.float32 at t = 0.0 is inf" in text
-    require_broken("weight_one_by_one", check_time_weight, Normalized())
+    require_broken("one_by_one", check_time_weight, Normalized())
 
 
 class Beyond(UniformTimesteps):
@@ -386,8 +386,8 @@ class Global(TimestepSampler):
 
 
 def test_broken_samplers() -> None:
-    require_broken("times_in_range", check_timesteps, Beyond())
-    require_broken("times_determined_by_rng", check_timesteps, Global())
+    require_broken("in_range", check_timesteps, Beyond())
+    require_broken("determined_by_rng", check_timesteps, Global())
 
 
 class Halved(CFG):

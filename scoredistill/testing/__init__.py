@@ -5,14 +5,17 @@ from scoredistill.testing import check_objective
 check_objective(MyLoss())
 """
 
-from scoredistill.testing.critics import check_critic, check_ratio
-from scoredistill.testing.diffusion import check_schedule, check_time_weight, check_timesteps
+from scoredistill.testing.critics import check_critic
 from scoredistill.testing.divergences import check_divergence
 from scoredistill.testing.generators import check_generator
 from scoredistill.testing.guidance import check_guidance
 from scoredistill.testing.objectives import check_objective
+from scoredistill.testing.ratios import check_ratio
 from scoredistill.testing.reference import ReferenceTeacher, WithPrediction
+from scoredistill.testing.schedules import check_schedule
 from scoredistill.testing.teachers import check_teacher
+from scoredistill.testing.timesteps import check_timesteps
+from scoredistill.testing.weights import check_time_weight
 
 __all__ = [
     "ReferenceTeacher",

@@ -1,4 +1,4 @@
-"""Laws of critics and of density ratios."""
+"""Laws of critics."""
 
 from __future__ import annotations
 
@@ -104,37 +104,7 @@ def check_critic(
         AssertionError: naming the law that does not hold, by how much, and where.
     """
     reference = teacher or ReferenceTeacher(shape)
-    run(critic, Setting(critic, None, tuple(shape), reference, condition, may_refuse), CRITIC_LAWS, laws, skip)
-
-
-def check_ratio(
-    ratio: DensityRatio,
-    *,
-    critic: Critic | None = None,
-    shape: Sequence[int] = (2,),
-    teacher: Teacher | None = None,
-    condition: Condition | None = None,
-    may_refuse: bool = True,
-    laws: Sequence[str] | None = None,
-    skip: Mapping[str, str] | None = None,
-) -> None:
-    """Check a density ratio against the laws that every one satisfies. The ratio itself is not changed.
-
-    Args:
-        ratio: what is checked.
-        critic: the model of q that it is used with; None: none.
-        shape: *D, the shape of one sample, >= 1.
-        teacher: a small model of p; None: a `ReferenceTeacher` of that shape.
-        condition: of six rows; None: unconditional.
-        may_refuse: whether log r may be refused by a `ValueError` at the ends of t.
-        laws: names of the laws to run; None: all of them.
-        skip: names of laws that do not apply, each with the reason; None: none.
-
-    Raises:
-        AssertionError: naming the law that does not hold, by how much, and where.
-    """
-    reference = teacher or ReferenceTeacher(shape)
-    run(ratio, Setting(critic, ratio, tuple(shape), reference, condition, may_refuse), RATIO_LAWS, laws, skip)
+    run(critic, Setting(critic, None, tuple(shape), reference, condition, may_refuse), LAWS, laws, skip)
 
 
 def takes_the_schedule(setting: Setting) -> None:
@@ -175,7 +145,7 @@ def one_by_one(setting: Setting) -> None:
     critic, teacher = setting.predictor()
     diffused = setting.diffused(teacher)
     with eval_mode(critic):
-        rows = [critic(each).epsilon for each in _rows(diffused)]
+        rows = [critic(each).epsilon for each in rows_of(diffused)]
         agree(torch.cat(rows), critic(diffused).epsilon, "epsilon at single samples", rtol=1e-10, atol=1e-12)
 
 
@@ -202,7 +172,7 @@ def ends_of_time(setting: Setting) -> None:
     for dtype in DTYPES:
         critic, teacher = setting.predictor(dtype)
         diffused = setting.diffused(teacher, ends(dtype), dtype)
-        for row in _rows(diffused):
+        for row in rows_of(diffused):
             what = f"epsilon in {dtype} at t = {float(row.t)!r}"
             finite_or_refused(what, setting.may_refuse, dtype, _epsilon, critic, row)
 
@@ -227,60 +197,12 @@ def reused_forward(setting: Setting) -> None:
         agree(critic.training_error(diffused, teacher), expected, "training_error", rtol=1e-12)
 
 
-def ratio_shape_and_type(setting: Setting) -> None:
-    """Log r is one finite number per sample, in the samples' floating-point type."""
-    for dtype in DTYPES:
-        critic, ratio, teacher = setting.bound(dtype)
-        assert ratio is not None
-        diffused = setting.diffused(teacher, dtype=dtype)
-        log_r = ratio(diffused, teacher, critic)
-        has_shape(log_r, diffused.t.shape, "log r")
-        hold(log_r.dtype == dtype, f"log r at {dtype} samples is {log_r.dtype}")
-        is_finite(log_r, f"log r in {dtype}")
-
-
-def ratio_no_side_effects(setting: Setting) -> None:
-    """Log r changes no parameter, buffer or mode, and a second evaluation is the same."""
-    critic, ratio, teacher = setting.bound()
-    assert ratio is not None
-    diffused = setting.diffused(teacher)
-    with unchanged(ratio, teacher, *([] if critic is None else [critic]), what="log r"):
-        first = ratio(diffused, teacher, critic)
-    agree(ratio(diffused, teacher, critic), first, "log r, evaluated a second time,")
-
-
-def ratio_one_by_one(setting: Setting) -> None:
-    """Log r of a batch is that of its samples one by one."""
-    critic, ratio, teacher = setting.bound()
-    assert ratio is not None
-    diffused = setting.diffused(teacher)
-    rows = torch.cat([ratio(row, teacher, critic) for row in _rows(diffused)])
-    agree(rows, ratio(diffused, teacher, critic), "log r of single samples", rtol=1e-10, atol=1e-12)
-
-
-def ratio_ends_of_time(setting: Setting) -> None:
-    """Log r is finite on all of [0, 1] in float32 and float64, or refused by a ValueError."""
-    for dtype in DTYPES:
-        critic, ratio, teacher = setting.bound(dtype)
-        assert ratio is not None
-        for row in _rows(setting.diffused(teacher, ends(dtype), dtype)):
-            what = f"log r in {dtype} at t = {float(row.t)!r}"
-            finite_or_refused(what, setting.may_refuse, dtype, ratio, row, teacher, critic)
-
-
-def ratio_trainable(setting: Setting) -> None:
-    """A trained ratio has an error per sample; its gradient reaches the ratio, and a step along it lowers it."""
-    _, ratio, teacher = setting.bound()
-    if isinstance(ratio, TrainedPart):
-        require_trainable(ratio, lambda: setting.diffused(teacher), teacher)
-
-
 def _epsilon(critic: Critic, diffused: Diffused) -> Tensor:
     epsilon: Tensor = critic(diffused).epsilon
     return epsilon
 
 
-def _rows(diffused: Diffused) -> list[Diffused]:
+def rows_of(diffused: Diffused) -> list[Diffused]:
     """The diffused samples one by one, with the population of all."""
     return [
         replace(diffused, x_t=diffused.x_t[i], t=diffused.t[i], epsilon=diffused.epsilon[i], sample=diffused.sample[i])
@@ -288,7 +210,7 @@ def _rows(diffused: Diffused) -> list[Diffused]:
     ]
 
 
-CRITIC_LAWS = (
+LAWS = (
     takes_the_schedule,
     shape_and_type,
     no_side_effects,
@@ -297,11 +219,4 @@ CRITIC_LAWS = (
     ends_of_time,
     trainable,
     reused_forward,
-)
-RATIO_LAWS = (
-    ratio_shape_and_type,
-    ratio_no_side_effects,
-    ratio_one_by_one,
-    ratio_ends_of_time,
-    ratio_trainable,
 )

@@ -90,7 +90,7 @@ def test_a_default_that_a_later_version_brought_is_no_difference(cli, folder):
     path = folder / "runs/points/0/config.yaml"
     stored = yaml.safe_load(path.read_text())
     del stored["model"]["plan"]
-    path.write_text(yaml.safe_dump(stored))
+    path.write_text(yaml.safe_dump(stored, explicit_end=True))
     assert cli("fit", "--config", "points.yaml", "--ckpt_path", "last", "--trainer.max_steps", "4").code == 0
     assert {path.name for path in (folder / "runs/points").iterdir()} == {"0"}
 

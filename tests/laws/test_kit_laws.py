@@ -23,6 +23,16 @@ from scoredistill import Condition
 from scoredistill.critics import Critic, NetworkCritic, ParticleCritic
 from scoredistill.diffusion import CFG, Guidance, Schedule, TimestepSampler, TimeWeight, ViewPerpNeg
 from scoredistill.generators import DMTet, Generator, ImageParticles, NeRF, OneStepUNet
+from scoredistill.generators.nerf import (
+    Emptiness,
+    Entropy,
+    Opacity,
+    Orientation,
+    Regularizer,
+    Sparsity,
+    TotalVariation,
+    ZVariance,
+)
 from scoredistill.losses import Objective
 from scoredistill.networks import LoRA, MLPBackbone
 from scoredistill.ratios import DensityRatio, DiscriminatorRatio, ExactRatio
@@ -74,7 +84,7 @@ RATIOS: dict[str, tuple[DensityRatio, Critic | None]] = {
 @pytest.mark.parametrize("key", RATIOS)
 def test_ratios(key: str) -> None:
     ratio, critic = RATIOS[key]
-    skip = {"ratio_one_by_one": "the particles of q are the batch"} if key == "exact of its own q" else None
+    skip = {"one_by_one": "the particles of q are the batch"} if key == "exact of its own q" else None
     check_ratio(ratio, critic=critic, skip=skip)
 
 
@@ -138,6 +148,15 @@ def test_generators(key: str, training: bool, dtype: torch.dtype) -> None:
     torch.set_default_dtype(dtype)
     skip = {"starts_from_its_like": "the teacher's frozen weights are shared"} if key == "student by LoRA" else None
     check_generator(GENERATORS[key]().train(training), teacher=ReferenceTeacher(), skip=skip)
+
+
+REGULARIZERS = [Emptiness, Entropy, Opacity, Orientation, Sparsity, TotalVariation, ZVariance]
+
+
+@pytest.mark.parametrize("kind", REGULARIZERS)
+def test_regularized_radiance_fields(kind: type[Regularizer]) -> None:
+    skip = {"micro_batches": "a mean over the rays that hit something"} if kind is ZVariance else None
+    check_generator(NeRF(particles=2, resolution=8, samples=8, regularizers=[kind(1.0)]), skip=skip)
 
 
 def test_particles_that_take_part_by_chance() -> None:
