@@ -28,7 +28,7 @@ def check_divergence(
 
 
 def shape_and_type(divergence: Divergence) -> None:
-    """F, h and h_from_log are elementwise and keep the floating-point type."""
+    """f, h and h_from_log are elementwise and keep the floating-point type."""
     for dtype in DTYPES:
         r = torch.tensor([[0.5, 1.0, 2.0], [0.1, 3.0, 10.0]], dtype=dtype)
         for name, value in _values(divergence, r).items():
@@ -42,7 +42,7 @@ def zero_at_one(divergence: Divergence) -> None:
 
 
 def convex(divergence: Divergence) -> None:
-    """F is convex, strictly at r = 1."""
+    """f is convex, strictly at r = 1."""
     r, second = _second_derivative(divergence)
     worst = int(second.argmin())
     hold(bool((second >= 0).all()), f"f''({float(r[worst]):.3g}) = {float(second[worst]):.3g}; it must be at least 0")
@@ -70,7 +70,7 @@ def constant_means_constant(divergence: Divergence) -> None:
 
 
 def finite(divergence: Divergence) -> None:
-    """F and h are finite for r from 1e-12 to 1e12, and h is at least 0."""
+    """f and h are finite for r from 1e-12 to 1e12, and h is at least 0."""
     for dtype in DTYPES:
         r = torch.logspace(-12, 12, 49, dtype=dtype)
         for name, value in _values(divergence, r).items():

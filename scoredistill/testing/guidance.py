@@ -134,7 +134,7 @@ def prediction_type(setting: Setting) -> None:
 def no_difference_no_guidance(setting: Setting) -> None:
     """Where the teacher's predictions are the same under all conditions, the guided prediction is that one."""
     x_t, t = setting.batch()
-    teacher = Deaf(setting.teacher)
+    teacher = Unconditional(setting.teacher)
     condition = setting.teacher.encode_prompt(setting.condition, ROWS)
     guided = setting.guidance(teacher, x_t, t, condition)
     agree(guided.epsilon, teacher(x_t, t).epsilon, "epsilon", rtol=1e-10, atol=1e-12)
@@ -164,7 +164,7 @@ def _epsilon(guidance: Guidance, teacher: Teacher, x_t: Tensor, t: Tensor, condi
     return guidance(teacher, x_t, t, condition).epsilon
 
 
-class Deaf(WithPrediction):
+class Unconditional(WithPrediction):
     """A teacher that ignores its condition.
 
     Args:

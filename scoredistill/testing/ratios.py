@@ -47,7 +47,7 @@ def check_ratio(
 
 
 def shape_and_type(setting: Setting) -> None:
-    """Log r is one finite number per sample, in the samples' floating-point type."""
+    """log r is one finite number per sample, in the samples' floating-point type."""
     for dtype in DTYPES:
         critic, ratio, teacher = setting.bound(dtype)
         assert ratio is not None
@@ -59,7 +59,7 @@ def shape_and_type(setting: Setting) -> None:
 
 
 def no_side_effects(setting: Setting) -> None:
-    """Log r changes no parameter, buffer or mode, and a second evaluation is the same."""
+    """log r changes no parameter, buffer or mode, and a second evaluation is the same."""
     critic, ratio, teacher = setting.bound()
     assert ratio is not None
     diffused = setting.diffused(teacher)
@@ -69,7 +69,7 @@ def no_side_effects(setting: Setting) -> None:
 
 
 def one_by_one(setting: Setting) -> None:
-    """Log r of a batch is that of its samples one by one."""
+    """log r of a batch is that of its samples one by one."""
     critic, ratio, teacher = setting.bound()
     assert ratio is not None
     diffused = setting.diffused(teacher)
@@ -78,7 +78,7 @@ def one_by_one(setting: Setting) -> None:
 
 
 def ends_of_time(setting: Setting) -> None:
-    """Log r is finite on all of [0, 1] in float32 and float64, or refused by a ValueError."""
+    """log r is finite on all of [0, 1] in float32 and float64, or refused by a ValueError."""
     for dtype in DTYPES:
         critic, ratio, teacher = setting.bound(dtype)
         assert ratio is not None

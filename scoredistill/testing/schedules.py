@@ -35,7 +35,7 @@ def check_schedule(
 
 
 def shape_and_type(schedule: Schedule) -> None:
-    """Alpha, sigma and log_snr keep shape and type of (B,) times; a number gives a float64 without dimensions."""
+    """alpha, sigma and log_snr keep shape and type of (B,) times; a number gives a float64 without dimensions."""
     functions = {"alpha": schedule.alpha, "sigma": schedule.sigma, "log_snr": schedule.log_snr}
     for name, function in functions.items():
         for dtype in DTYPES:
@@ -50,7 +50,7 @@ def shape_and_type(schedule: Schedule) -> None:
 
 
 def not_negative(schedule: Schedule) -> None:
-    """Alpha and sigma are finite and at least 0, and not both 0."""
+    """alpha and sigma are finite and at least 0, and not both 0."""
     for dtype in DTYPES:
         t = torch.cat([ends(dtype), torch.linspace(0, 1, 101, dtype=dtype)])
         alpha, sigma = schedule.alpha(t), schedule.sigma(t)
@@ -101,7 +101,7 @@ def together(schedule: Schedule) -> None:
 
 
 def single_precision(schedule: Schedule) -> None:
-    """Alpha, sigma and log_snr in float32 are those in float64, up to rounding."""
+    """alpha, sigma and log_snr in float32 are those in float64, up to rounding."""
     t = torch.linspace(0.01, 0.99, 99)
     for name in ("alpha", "sigma", "log_snr"):
         function = getattr(schedule, name)

@@ -57,7 +57,7 @@ def check_time_weight(
 
 
 def shape_and_type(setting: Setting) -> None:
-    """W is one finite number per time, at least 0, in the times' floating-point type."""
+    """w is one finite number per time, at least 0, in the times' floating-point type."""
     for schedule in setting.schedules:
         for dtype in DTYPES:
             t, under = torch.linspace(0.05, 0.95, 10, dtype=dtype), f"w under {type(schedule).__name__} in {dtype}"
@@ -69,7 +69,7 @@ def shape_and_type(setting: Setting) -> None:
 
 
 def one_by_one(setting: Setting) -> None:
-    """W of several times is that of each alone."""
+    """w of several times is that of each alone."""
     t = torch.linspace(0.05, 0.95, 10)
     for schedule in setting.schedules:
         rows = torch.cat([setting.weight(each, schedule) for each in t.split(1)])
@@ -77,7 +77,7 @@ def one_by_one(setting: Setting) -> None:
 
 
 def ends_of_time(setting: Setting) -> None:
-    """W is finite on all of [0, 1] in float32 and float64, or refused by a ValueError."""
+    """w is finite on all of [0, 1] in float32 and float64, or refused by a ValueError."""
     for schedule in setting.schedules:
         for dtype in DTYPES:
             for t in ends(dtype).split(1):
