@@ -11,7 +11,7 @@ def exported_classes() -> dict[str, type]:
     """By name, everything in `__all__` of the public modules that is a class; of studies, the launchers."""
     import_public_modules()
     importlib.import_module("scoredistill.studies.launchers")
-    others = ("scoredistill.cli", "scoredistill.studies")
+    others = ("scoredistill.cli", "scoredistill.studies", "scoredistill.testing")
     names = [name for name in sys.modules if name.startswith("scoredistill.") and not name.startswith(others)]
     modules = [sys.modules[name] for name in (*names, "scoredistill.studies.launchers")]
     found = {name: getattr(module, name, None) for module in modules for name in getattr(module, "__all__", ())}

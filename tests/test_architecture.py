@@ -28,7 +28,7 @@ CHAINS = [
         {"teachers", "critics", "ratios"},
         {"losses"},
         {"distiller"},
-        {"training"},
+        {"training", "testing"},
         {"studies"},
         {"cli"},
         {"__main__"},

@@ -4,7 +4,6 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from laws.speaking import Speaking
 from laws.zoo import GUIDANCES, LOSSES, discriminator, mlp_critic, training_loss
 from torch import Tensor, nn
 
@@ -18,6 +17,7 @@ from scoredistill.generators import ImageParticles
 from scoredistill.losses import SDS, VSD, FDistill, ScoreDistillation
 from scoredistill.ratios import ExactRatio
 from scoredistill.teachers import Empirical, GaussianMixture
+from scoredistill.testing import ReferenceTeacher
 
 Make = Callable[[], ScoreDistillation]
 
@@ -31,7 +31,7 @@ def teacher() -> GaussianMixture:
 
 
 def distiller(loss: ScoreDistillation, n: int = 6) -> Distiller:
-    return Distiller(ImageParticles(torch.randn(n, 2, generator=rng(1))), Speaking(), loss)
+    return Distiller(ImageParticles(torch.randn(n, 2, generator=rng(1))), ReferenceTeacher(), loss)
 
 
 def asked(n: int = 6) -> Batch:

@@ -4,7 +4,6 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from laws.speaking import Speaking
 from laws.zoo import LOSSES, mlp
 from torch import Tensor
 
@@ -12,6 +11,7 @@ from scoredistill import Distiller
 from scoredistill.generators import ImageParticles
 from scoredistill.losses import SDS
 from scoredistill.teachers import Gallery, GaussianMixture, NetworkTeacher, Teacher
+from scoredistill.testing import ReferenceTeacher
 
 
 @pytest.mark.parametrize("t", [0.5, torch.tensor(0.5), torch.tensor(0.5, dtype=torch.float64)])
@@ -19,7 +19,7 @@ from scoredistill.teachers import Gallery, GaussianMixture, NetworkTeacher, Teac
 @pytest.mark.parametrize("loss", ["SDS", "VSD-network", "FDistill-discriminator"])
 def test_a_number_is_a_time_for_all_samples(t: float | Tensor, dtype: torch.dtype, loss: str) -> None:
     x, epsilon = torch.randn(3, 2, dtype=dtype), torch.randn(3, 2, dtype=dtype)
-    distiller = Distiller(ImageParticles(x), Speaking(), LOSSES[loss]()).to(dtype)
+    distiller = Distiller(ImageParticles(x), ReferenceTeacher(), LOSSES[loss]()).to(dtype)
     expected = distiller.gradient(x, t=torch.full((3,), 0.5, dtype=dtype), epsilon=epsilon)
     g = distiller.gradient(x, t=t, epsilon=epsilon)
     assert g.dtype == dtype
@@ -52,4 +52,4 @@ def test_teachers_take_a_number(make: Callable[[], Teacher]) -> None:
 def test_impossible_times_are_refused(t: float | Tensor, message: str) -> None:
     x = torch.randn(3, 2)
     with pytest.raises(ValueError, match=message):
-        Distiller(ImageParticles(x), Speaking(), SDS()).gradient(x, t=t, epsilon=torch.randn(3, 2))
+        Distiller(ImageParticles(x), ReferenceTeacher(), SDS()).gradient(x, t=t, epsilon=torch.randn(3, 2))

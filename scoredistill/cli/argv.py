@@ -30,7 +30,7 @@ class Words:
         words: for the parser; every --config is an existing file with YAML.
         sources: the values that they give to the keys of a recipe, in order.
         output: the parent of run folders, if neither recipe nor command line names one.
-        task: distillation, teacher, autoencoder or pipeline.
+        task: distillation, teacher, autoencoder, pipeline, or the dotted path of a class.
         debug: whether errors are shown with their traceback.
     """
 
@@ -43,8 +43,12 @@ class Words:
     @property
     def asks_for_help(self) -> bool:
         """Whether the command only prints help."""
-        names = [word.partition("=")[0] for word in self.words]
-        return any(name in ("-h", "--help") or name.endswith(".help") for name in names)
+        return self.asks_for_all_options or any(word.partition("=")[0].endswith(".help") for word in self.words)
+
+    @property
+    def asks_for_all_options(self) -> bool:
+        """Whether the help is about the command and not about one class."""
+        return bool({"-h", "--help"} & set(self.words))
 
 
 def read_words(argv: Sequence[str]) -> Words:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 from copy import deepcopy
 from pathlib import Path
@@ -18,6 +19,7 @@ from pytorch_lightning.loggers import CSVLogger, Logger
 
 from scoredistill.cli.argv import NOT_IN_RECIPES, Words
 from scoredistill.cli.checking import check
+from scoredistill.cli.class_help import class_help
 from scoredistill.cli.errors import UsageError, essence, raise_with_key
 from scoredistill.cli.interrupted import SIGNALS
 from scoredistill.cli.kinds import parameters
@@ -26,15 +28,13 @@ from scoredistill.cli.prerequisites import train_what_is_missing
 from scoredistill.cli.processes import shared_run_folder
 from scoredistill.cli.recipe_diff import difference
 from scoredistill.cli.recipe_parser import RecipeParser
+from scoredistill.cli.tasks import TASKS, find_task
 from scoredistill.cli.trainer_settings import check_trainer
 from scoredistill.cli.workspace import Workspace, find_start, open_workspace
-from scoredistill.training.autoencoder import AutoencoderTraining
 from scoredistill.training.callbacks import Cost, RunProgress, Summary
 from scoredistill.training.checkpoints import AtomicCheckpointIO, LastCheckpoint
 from scoredistill.training.data import ConditionDataModule
-from scoredistill.training.denoising import DenoiserTraining
 from scoredistill.training.module import Distillation
-from scoredistill.training.text_to_image import TextToImageTraining
 from scoredistill.training.training_module import TrainingModule
 
 DESCRIPTIONS = {
@@ -42,12 +42,6 @@ DESCRIPTIONS = {
     "validate": "Validate a checkpoint.",
     "test": "Test a checkpoint.",
     "predict": "Write samples of a checkpoint's generator.",
-}
-TASKS: dict[str, type[TrainingModule]] = {
-    "distillation": Distillation,
-    "teacher": DenoiserTraining,
-    "autoencoder": AutoencoderTraining,
-    "pipeline": TextToImageTraining,
 }
 TRAINER_DEFAULTS = {
     "max_steps": 1000,
@@ -74,16 +68,17 @@ class CommandLine(LightningCLI):
     model: TrainingModule
     trainer: Trainer
     workspace: Workspace
+    task: type[TrainingModule]
+    """What is trained."""
     changed: str | None = None
     """The first key in which the recipe differs from that of the run that fit starts from."""
 
     def __init__(self, command: str, words: Words) -> None:
         self.command, self.given = command, words
-        if words.task not in TASKS:
-            raise UsageError(f"task: there is no {words.task!r}. Choose from {', '.join(TASKS)}")
+        self.task = find_task(words.task)
         try:
             super().__init__(
-                TASKS[words.task],
+                self.task,
                 ConditionDataModule,
                 save_config_callback=None,
                 trainer_defaults=TRAINER_DEFAULTS,
@@ -116,7 +111,8 @@ class CommandLine(LightningCLI):
             default=0,
             help="seed of all random numbers, including model.seed and data.seed.",
         )
-        add("--task", type=str, default=self.given.task, help=f"what to train: {', '.join(TASKS)}.")
+        what = f"what to train: {', '.join(TASKS)}, or a TrainingModule."
+        add("--task", type=str, default=self.given.task, help=what)
         add("--output", type=str, default=self.given.output, help="parent of the numbered run folders.")
         add("--checkpoint_every", type=PositiveInt, default=100, help="generator steps between checkpoints.")
         add(
@@ -139,7 +135,7 @@ class CommandLine(LightningCLI):
 
     def add_core_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add model and data before the trainer, because help is read for them."""
-        parser.add_lightning_class_args(TASKS[self.given.task], "model")
+        parser.add_lightning_class_args(self.task, "model")
         parser.add_lightning_class_args(ConditionDataModule, "data", subclass_mode=True)
         parser.set_defaults({"data": {"class_path": "scoredistill.training.ConditionDataModule"}})
         parser.add_lightning_class_args(Trainer, "trainer")
@@ -157,9 +153,12 @@ class CommandLine(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse the options, with readable errors."""
         if not self.given.asks_for_help:
-            arguments = parameters(TASKS[self.given.task])
+            arguments = parameters(self.task)
             required = [f"model.{name}" for name, each in arguments.items() if each.required]
             check(self.given.sources, self.keys, required, LINKED)
+        elif self.given.asks_for_all_options and (of_classes := class_help(self.given, self.keys, LINKED)):
+            sys.stdout.write(f"{parser.format_help()}\n{of_classes}")
+            parser.exit()
         try:
             self.config = parser.parse_args(args)
         except argparse.ArgumentError as error:
@@ -167,7 +166,7 @@ class CommandLine(LightningCLI):
         if self.config.trainer.default_root_dir is not None:
             raise UsageError("trainer.default_root_dir: results are written into run folders; set output instead")
         if self.command == "fit":
-            check_trainer(self.config.trainer, self.given.task)
+            check_trainer(self.config.trainer, issubclass(self.task, Distillation))
 
     def before_instantiate_classes(self) -> None:
         """Store the recipe as text, create the folder, and make relative paths of loggers relative to it."""

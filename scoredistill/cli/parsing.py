@@ -37,9 +37,9 @@ TRAINER = {
 EPILOG = """\
 Every option can be in a recipe, a YAML file: `--model.loss SDS` is `model: {loss: SDS}`. A class is set by its name or
 dotted path, its arguments by class_path and init_args in a recipe or by further options (--model.loss VSD
---model.loss.critic ParticleCritic), or class and arguments by the path of a YAML file. `--model.loss.help VSD` shows
-the help of a class. Options override recipes, and later recipes override earlier ones. `--trainer.X` sets any argument
-of Lightning's Trainer.
+--model.loss.critic ParticleCritic), or class and arguments by the path of a YAML file. `--model.loss VSD --help` lists
+the options of that class too, `--model.loss.help VSD` lists them alone. Options override recipes, and later recipes
+override earlier ones. `--trainer.X` sets any argument of Lightning's Trainer.
 """
 
 
@@ -88,6 +88,7 @@ NOT_FOR_RECIPES = {
     "recipe_yaml",
     "start_up",
     "studies",
+    "testing",
     "version",
 }
 SHOWN = 8

@@ -10,7 +10,7 @@ from typing import Any
 from scoredistill import recipe_yaml
 from scoredistill.cli.stored import read_config
 
-PARTS = ("model", "data", "seed_everything")
+PARTS = ("task", "model", "data", "seed_everything")
 """The parts that decide the result of a run; the others set its length, place, metrics and pictures."""
 
 

@@ -31,12 +31,12 @@ UNUSED = {
 """Settings that only affect automatic optimization or a finite data set, each with its default."""
 
 
-def check_trainer(trainer: Namespace, task: str) -> None:
+def check_trainer(trainer: Namespace, distills: bool) -> None:
     """Refuse settings that `fit` does not support.
 
     Args:
         trainer: settings of the trainer, by name.
-        task: of the recipe.
+        distills: whether the task trains a generator, and not a teacher or an autoencoder.
 
     Raises:
         UsageError: with the first setting that is out of its range or has no effect, and what to set instead.
@@ -46,7 +46,7 @@ def check_trainer(trainer: Namespace, task: str) -> None:
         if value is not None and not _counts(name, value, Range.parse(allowed)):
             raise UsageError(f"trainer.{name}: expected a whole number {allowed}, {meaning}; got {value}")
     words = {"optimizer": "model.optimizer", "accumulate": "data.batch_size"}
-    if task == "distillation":
+    if distills:
         words = {"optimizer": "model.generator_optimizer", "accumulate": "model.plan.accumulate"}
     for name, (default, reason) in UNUSED.items():
         value = trainer.get(name)

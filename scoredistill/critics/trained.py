@@ -69,7 +69,7 @@ def reuse_forward(*critics: nn.Module) -> Iterator[None]:
     weights change and at the end of the block.
 
         with reuse_forward(*distiller.critics):
-            step = distiller.step(batch)
+            step = distiller.evaluate(batch)
             (step.loss + distiller.critic_error(step.diffused).mean()).backward()
 
     Args:

@@ -181,6 +181,32 @@ def test_help_explains_every_field(cli, folder, monkeypatch):
     assert "the model of the generator's score" in of_vsd
 
 
+def test_help_lists_the_options_of_the_classes_that_are_named(cli, folder, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "120")
+    (folder / "my_help_loss.py").write_text(LOSS)
+    words = ["--data", "PromptAndCameras", "--model.loss", "my_help_loss.Pull"]
+    text = cli("fit", "--config", "points.yaml", *words, "--help").out
+    assert "\n--model.loss Pull:\n  --model.loss.c C  how much of the noise is taken off. (type: float" in text
+    assert "\n--data PromptAndCameras:\n  --data.prompt PROMPT  the text. (required, type: str)\n" in text
+    assert "--data.seed" not in text.partition("--data PromptAndCameras:")[2]  # it follows seed_everything
+    assert "the frozen model of p" in text
+    assert "--model.teacher GaussianMixture:" not in text  # the recipe names it, not the command line
+    assert not (folder / "runs").exists()
+
+
+def test_help_lists_the_options_of_classes_in_classes(cli, folder, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "120")
+    words = ["--model.loss", "VSD", "--model.loss.init_args.critic.class_path", "ParticleCritic", "--model.generator"]
+    text = cli("fit", *words, "ImageParticles", "--trainer.callbacks+=ParticleGrid", "-h").out
+    for line in ("loss.critic.bandwidth BANDWIDTH", "generator.per_step PER_STEP", "loss.normalizer NORMALIZER"):
+        assert f"  --model.{line}" in text
+    assert "\n--trainer.callbacks ParticleGrid:\n" in text
+    result = cli("fit", "--model.loss", "DiracCritic", "--help")
+    assert result.code == 2
+    assert "model.loss: DiracCritic is a Critic and not an Objective" in result.err
+    assert cli("fit", "--model.loss", "SDS", "--model.loss.critc", "x", "--help").code == 2
+
+
 LOSS = '''\
 """A loss of somebody else's."""
 

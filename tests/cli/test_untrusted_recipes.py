@@ -7,8 +7,8 @@ import pytest
 import yaml
 from cli.test_export import NERF
 
-from scoredistill.cli.command_line import TASKS
 from scoredistill.cli.kinds import parameters
+from scoredistill.cli.tasks import TASKS
 
 CALLS = [
     {"class_path": "os.system", "init_args": {"command": "touch called"}},

@@ -7,8 +7,7 @@ from scipy.optimize import root
 from torch import Tensor
 
 from laws.quadrature import normal, normal_nodes, time_at
-from laws.speaking import Speaking
-from laws.zoo import BATCH_STATISTICS, CRITICS, GUIDANCES, LOSSES, SCHEDULES, name
+from laws.zoo import BATCH_STATISTICS, CAMERAS, CRITICS, GUIDANCES, LOSSES, SCHEDULES, name
 from scoredistill import Condition, Distiller, Sample
 from scoredistill.critics import ParticleCritic
 from scoredistill.diffusion import (
@@ -22,8 +21,8 @@ from scoredistill.diffusion import (
 )
 from scoredistill.generators import ImageParticles
 from scoredistill.losses import SDS, VSD, DMDNormalizer
-from scoredistill.rendering.camera import Camera
 from scoredistill.teachers import GaussianMixture
+from scoredistill.testing import ReferenceTeacher, check_objective
 
 PREDICTIONS: list[PredictionType] = ["epsilon", "x0", "v", "flow", "score"]
 
@@ -52,20 +51,12 @@ def test_law_2_predictions_convert_into_one_another(
 @pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES.keys())
 @pytest.mark.parametrize("schedule", [None, FlowSchedule(), EDMSchedule()], ids=name)
 def test_law_2_gradient_does_not_depend_on_the_prediction_type(loss, schedule: Schedule | None) -> None:  # type: ignore[no-untyped-def]
-    x, t, epsilon = batch()
-    first, *others = (
-        Distiller(ImageParticles(x), Speaking(kind, schedule), loss()).gradient(
-            x, t=t, epsilon=epsilon, condition=Condition("asked")
-        )
-        for kind in PREDICTIONS
-    )
-    for other in others:
-        torch.testing.assert_close(other, first, rtol=1e-8, atol=1e-9)
+    check_objective(loss(), teacher=ReferenceTeacher(schedule=schedule), laws=["prediction_type"])
 
 
 def test_law_2_flow_velocity() -> None:
     x, t, epsilon = batch()
-    teacher = Speaking(schedule=FlowSchedule())
+    teacher = ReferenceTeacher(schedule=FlowSchedule())
     a, s = (1 - t)[:, None], t[:, None]
     predicted = teacher(a * x + s * epsilon, t)
     torch.testing.assert_close(predicted.flow - (epsilon - x), (predicted.epsilon - epsilon) / a)
@@ -97,7 +88,7 @@ def test_law_11_particles_settle(n: int, expected: float) -> None:
 def test_law_11_one_particle_is_sds() -> None:
     x, t, epsilon = batch(1)
     vsd, sds = (
-        Distiller(ImageParticles(x), Speaking(), loss).gradient(x, t=t, epsilon=epsilon)
+        Distiller(ImageParticles(x), ReferenceTeacher(), loss).gradient(x, t=t, epsilon=epsilon)
         for loss in (VSD(ParticleCritic()), SDS())
     )
     torch.testing.assert_close(vsd, sds, rtol=1e-12, atol=1e-12)
@@ -126,43 +117,27 @@ def test_law_13_gradient_is_finite_where_x_is_the_teachers_x0() -> None:
     assert g.abs().max() < 1e-9
 
 
-def one_by_one(distiller: Distiller, condition: Condition | None) -> tuple[Tensor, Tensor]:
-    x, t, epsilon = batch()
-    whole = distiller.gradient(x, t=t, epsilon=epsilon, condition=condition)
-    rows = torch.arange(len(x)).split(1)
-    asked = [None if condition is None else condition[i] for i in rows]
-    single = [
-        distiller.gradient(x[i], t=t[i], epsilon=epsilon[i], condition=c) for i, c in zip(rows, asked, strict=True)
-    ]
-    return whole, torch.cat(single)
-
-
 @pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES.keys())
 @pytest.mark.parametrize("guidance", GUIDANCES.values(), ids=GUIDANCES.keys())
 def test_law_18_a_batch_is_its_samples_one_by_one(loss, guidance) -> None:  # type: ignore[no-untyped-def]
-    distiller = Distiller(ImageParticles(batch()[0]), Speaking(), loss(), guidance())
-    whole, single = one_by_one(distiller, Condition(prompt="asked"))
-    torch.testing.assert_close(single, whole, rtol=1e-10, atol=1e-12)
+    check_objective(loss(), guidance=guidance(), laws=["one_by_one"])
 
 
 def test_law_18_holds_where_each_sample_has_a_camera_and_its_own_negatives() -> None:
-    every = torch.ones(len(batch()[0]))
-    camera = Camera.orbit(60 * every.cumsum(0), 15 * every, 2.5 * every, 40 * every)
-    distiller = Distiller(ImageParticles(batch()[0]), Speaking(), SDS(), ViewPerpNeg(7.5))
-    whole, single = one_by_one(distiller, Condition(prompt="asked", camera=camera))
-    torch.testing.assert_close(single, whole, rtol=1e-10, atol=1e-12)
+    condition = Condition(prompt="asked", camera=CAMERAS)
+    check_objective(SDS(), guidance=ViewPerpNeg(7.5), condition=condition, laws=["one_by_one"])
 
 
 @pytest.mark.parametrize("loss", BATCH_STATISTICS.values(), ids=BATCH_STATISTICS.keys())
 def test_law_18_a_batch_statistic_breaks_it(loss) -> None:  # type: ignore[no-untyped-def]
-    whole, single = one_by_one(Distiller(ImageParticles(batch()[0]), Speaking(), loss()), None)
-    assert (whole - single).abs().max() > 1e-3
+    with pytest.raises(AssertionError, match=r"breaks the law 'one_by_one' .*largest deviation 0\.\d|deviation [1-9]"):
+        check_objective(loss(), laws=["one_by_one"])
 
 
 @pytest.mark.parametrize("critic", CRITICS.values(), ids=CRITICS.keys())
 def test_surrogate_has_the_gradient_over_the_batch(critic) -> None:  # type: ignore[no-untyped-def]
     x, t, epsilon = batch()
-    distiller = Distiller(ImageParticles(x), Speaking(), VSD(critic()))
+    distiller = Distiller(ImageParticles(x), ReferenceTeacher(), VSD(critic()))
     distiller.generator_loss(t=t, epsilon=epsilon).backward()
     g = distiller.gradient(x, t=t, epsilon=epsilon)
     torch.testing.assert_close(distiller.generator.values.grad, g / len(x))

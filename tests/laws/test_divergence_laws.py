@@ -22,18 +22,14 @@ from scoredistill.divergences import (
 )
 from scoredistill.ratios import BatchMeanNormalizer, ExactRatio
 from scoredistill.teachers import GaussianMixture
+from scoredistill.testing import check_divergence
 from scoredistill.types import Diffused, Sample
 
 
 @pytest.mark.parametrize("divergence", DIVERGENCES, ids=name)
 def test_law_1_h_is_r_squared_times_the_second_derivative(divergence: Divergence) -> None:
-    r = torch.logspace(-3, 3, 61, requires_grad=True)
-    (first,) = torch.autograd.grad(divergence.f(r).sum(), r, create_graph=True)
-    (second,) = torch.autograd.grad(first.sum(), r)
-    torch.testing.assert_close(divergence.h(r), r**2 * second, rtol=1e-9, atol=1e-12)
-    torch.testing.assert_close(divergence.h(r), divergence.h_from_log(r.log()))
-    assert (second > 0).all()
-    assert float(divergence.f(torch.tensor(1.0))) == pytest.approx(0, abs=1e-15)
+    check_divergence(divergence)
+    assert (divergence.h(torch.logspace(-3, 3, 61)) > 0).all()
 
 
 @pytest.mark.parametrize("divergence", [JensenShannon(), SoftenedReverseKL()], ids=name)

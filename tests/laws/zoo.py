@@ -50,6 +50,7 @@ from scoredistill.divergences import (
 from scoredistill.losses import CSD, DDS, SDS, VSD, DMDNormalizer, FDistill, Objective, WithGAN
 from scoredistill.networks import LoRA, MLPBackbone
 from scoredistill.ratios import BatchMeanNormalizer, ClampRatio, DiscriminatorRatio, ExactRatio, TimeBinNormalizer
+from scoredistill.rendering.camera import Camera
 from scoredistill.teachers import GaussianMixture, NetworkTeacher
 from scoredistill.types import Diffused
 
@@ -156,6 +157,10 @@ GUIDANCES: dict[str, Callable[[], Guidance]] = {
     "CFG": lambda: CFG(7.5),
     "PerpNeg": lambda: PerpNeg(7.5, {"left": -0.5, "up": -1.0}),
 }
+
+
+CAMERAS = Camera.orbit(60 * torch.arange(1, 7), *(number * torch.ones(6) for number in (15, 2.5, 40)))
+"""A camera for each of six rows."""
 
 
 def training_error(critic: TrainedPart, diffused: Diffused) -> Tensor:

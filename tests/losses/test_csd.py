@@ -2,17 +2,17 @@
 
 import pytest
 import torch
-from laws.speaking import Speaking
 
 from scoredistill import Condition, Distiller
 from scoredistill.generators import ImageParticles
 from scoredistill.losses import CSD
 from scoredistill.rendering.camera import Camera
+from scoredistill.testing import ReferenceTeacher
 
 
 def gradient(condition: Condition | None) -> torch.Tensor:
     x = torch.tensor([[0.3, -0.4], [1.0, 0.2]])
-    distiller = Distiller(ImageParticles(x), Speaking(), CSD())
+    distiller = Distiller(ImageParticles(x), ReferenceTeacher(), CSD())
     return distiller.gradient(x, t=torch.full((2,), 0.4), epsilon=torch.zeros(2, 2), condition=condition)
 
 

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from laws.speaking import Speaking
 from torch import Tensor
 
 from scoredistill import Condition, Distiller, Sample
@@ -12,13 +11,14 @@ from scoredistill.diffusion import CFG
 from scoredistill.generators import ImageParticles, PictureInit
 from scoredistill.losses import DDS
 from scoredistill.teachers import GaussianMixture, Teacher
+from scoredistill.testing import ReferenceTeacher
 
 X = torch.tensor([[0.3, -0.4], [1.0, 0.2], [-0.5, 0.1]], dtype=torch.float64)
 AT = {"t": torch.tensor([0.2, 0.4, 0.7], dtype=torch.float64), "epsilon": X.flip(0)}
 
 
 def distiller(loss: DDS, teacher: Teacher | None = None, scale: float = 1.0) -> Distiller:
-    return Distiller(ImageParticles(X), teacher or Speaking(), loss, CFG(scale))
+    return Distiller(ImageParticles(X), teacher or ReferenceTeacher(), loss, CFG(scale))
 
 
 @pytest.mark.parametrize("scale", [1.0, 7.5])
@@ -32,7 +32,9 @@ def test_the_reference_itself_under_its_own_prompt_does_not_move(scale: float) -
 def test_both_are_asked_under_one_guidance() -> None:
     ours, other = (distiller(DDS(X, prompt="left"), scale=s) for s in (1.0, 7.5))
     asked = Condition("up", negative_prompt="asked")
-    target, shown = (CFG(7.5)(Speaking(), x_t(X), AT["t"], replaced) for replaced in (asked, asked.with_prompt("left")))
+    target, shown = (
+        CFG(7.5)(ReferenceTeacher(), x_t(X), AT["t"], replaced) for replaced in (asked, asked.with_prompt("left"))
+    )
     sigma = ours.teacher.schedule.sigma(AT["t"])[:, None]
     expected = sigma**2 * (target.epsilon - shown.epsilon)
     torch.testing.assert_close(other.gradient(X, **AT, condition=asked), expected)
@@ -40,7 +42,7 @@ def test_both_are_asked_under_one_guidance() -> None:
 
 
 def x_t(x: Tensor) -> Tensor:
-    schedule = Speaking().schedule
+    schedule = ReferenceTeacher().schedule
     return schedule.alpha(AT["t"])[:, None] * x + schedule.sigma(AT["t"])[:, None] * AT["epsilon"]
 
 
@@ -61,7 +63,7 @@ def test_a_class_can_be_what_the_reference_shows() -> None:
         assert torch.equal(ours.gradient(X, **AT, condition=asked), torch.zeros_like(X)) == still
 
 
-class Doubling(Speaking):
+class Doubling(ReferenceTeacher):
     """Its own space is twice the pictures'."""
 
     def encode(self, x: Tensor) -> Tensor:

@@ -5,7 +5,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from laws.speaking import Speaking
 from laws.zoo import mlp, mlp_critic
 from torch import Tensor, nn
 from training.test_module import fit
@@ -16,13 +15,14 @@ from scoredistill.diffusion import CFG, CosineSchedule, Guidance, Prediction
 from scoredistill.generators import ImageParticles
 from scoredistill.losses import CSD, DDS, SDS, VSD, Gradient, Objective, ScalarDistillation, ScoreDistillation, WithGAN
 from scoredistill.teachers import GaussianMixture, NetworkTeacher, Teacher
+from scoredistill.testing import ReferenceTeacher
 from scoredistill.training import ConditionDataModule, Distillation
 from scoredistill.types import Diffused, Sample
 
 B = 5
 
 
-class Counting(Speaking):
+class Counting(ReferenceTeacher):
     """A teacher that notes the rows of its calls."""
 
     def __init__(self) -> None:
@@ -90,7 +90,7 @@ class Inverted(SDS):
 
 def test_a_loss_may_choose_its_own_x_t() -> None:
     x, epsilon, t = torch.randn(B, 2), torch.randn(B, 2), torch.full((B,), 0.6)
-    teacher, condition = Speaking(), Condition("asked")
+    teacher, condition = ReferenceTeacher(), Condition("asked")
     g = Distiller(ImageParticles(x), teacher, Inverted()).gradient(x, t=t, epsilon=epsilon, condition=condition)
     before = Diffused.diffuse(Sample(x), t / 2, epsilon, teacher.schedule)
     found = teacher(before.x_t, before.t, None).epsilon
