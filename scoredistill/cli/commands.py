@@ -144,7 +144,9 @@ def _resumable(error: OSError, line: CommandLine) -> OSError:
 
 
 def _fit(line: CommandLine, command: list[str]) -> None:
-    workspace, trainer, start = line.workspace, line.trainer, line.workspace.start
+    workspace = line.workspace
+    trainer = line.trainer
+    start = workspace.start
     source: dict[str, object] = {}
     if start.checkpoint is not None:
         source = {"resumed_from": str(start.checkpoint), "at_step": start.step}

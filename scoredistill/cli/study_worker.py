@@ -27,7 +27,9 @@ def main(argv: Sequence[str]) -> int:
     Returns:
         The exit code of `fit`.
     """
-    folder, key, words = Path(argv[0]), argv[1], argv[2:]
+    folder = Path(argv[0])
+    key = argv[1]
+    words = argv[2:]
     end_with_parent()
     folder.mkdir(parents=True, exist_ok=True)
     with FolderLock(folder, patience=None):  # a process of a killed study may take a moment to end
