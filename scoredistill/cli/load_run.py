@@ -22,8 +22,7 @@ from scoredistill.cli.tasks import find_task
 from scoredistill.cli.workspace import Start, find_start
 from scoredistill.distiller import Distiller
 from scoredistill.generators.generator import Generator
-from scoredistill.generators.one_step import OneStepUNet
-from scoredistill.generators.one_step import SampledTeacher
+from scoredistill.generators.one_step import OneStepUNet, SampledTeacher
 from scoredistill.teachers.teacher import Teacher
 from scoredistill.training.checkpoints import read_checkpoint
 from scoredistill.training.module import Distillation

@@ -148,9 +148,7 @@ def test_what_cannot_be_trained_is_an_error():
         TextToImageTraining("ae", UNET | {"in_channels": 4}, TEXT, PROMPTS)
     with pytest.raises(ValueError, match=r"trained on pictures with captions: use Images with condition_on: text"):
         made().error(Batch(size=2), torch.Generator())
-    with pytest.raises(
-        ValueError, match=r"no trained pipeline in nowhere: train it: .* --config sd.yaml"
-    ):
+    with pytest.raises(ValueError, match=r"no trained pipeline in nowhere: train it: .* --config sd.yaml"):
         DiffusersTeacher("nowhere", trained_by="sd.yaml")
     with pytest.raises(ValueError, match="prompts: expected a list of two or more"):
         PromptSamples(["a tree"])
