@@ -20,7 +20,7 @@ PACKAGE = Path(scoredistill.__file__).parent
 SOURCES = {
     ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__"): path
     for path in sorted(PACKAGE.rglob("*.py"))
-    if "cli" not in path.parts
+    if "cli" not in path.parts or path.stem == "load_run"  # `scoredistill.load` is defined there
 }
 SHOWN = ("__init__", "__new__", "__call__")
 """Special methods that belong to the public signature of a class."""

@@ -12,6 +12,7 @@ from scoredistill.diffusion.prediction import Prediction, PredictionType
 from scoredistill.diffusion.schedule import Schedule
 from scoredistill.networks.denoiser import Denoiser
 from scoredistill.networks.mlp import MLPBackbone
+from scoredistill.ranges import require
 from scoredistill.teachers.analytic import GaussianMixture
 from scoredistill.teachers.teacher import Teacher
 from scoredistill.types import Condition, right_pad_dims
@@ -31,6 +32,7 @@ class ReferenceTeacher(Teacher):
     """
 
     def __init__(self, shape: Sequence[int] = (2,), schedule: Schedule | None = None) -> None:
+        require(">= 1", shape=shape)
         means = torch.randn(3, *shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
         mixture = GaussianMixture(means.to(torch.get_default_dtype()), 0.4, schedule=schedule)
         super().__init__(mixture.schedule)

@@ -91,7 +91,9 @@ def test_what_is_no_run_is_said(cli, folder):
     with pytest.raises(ValueError, match="there is no checkpoint and no run folder nowhere"):
         scoredistill.load("nowhere")
     (folder / "empty").mkdir()
-    with pytest.raises(ValueError, match=r"empty is no run folder with a checkpoint in it \(checkpoints/last.ckpt\)"):
+    with pytest.raises(
+        ValueError, match=r"empty is not a run folder with a checkpoint in it \(checkpoints/last.ckpt\)"
+    ):
         scoredistill.load("empty")
     assert cli("fit", "--config", "points.yaml", "--output", "out").code == 0
     assert cli("fit", "--config", "points.yaml", "--output", "other").code == 0
@@ -106,7 +108,7 @@ def test_what_is_no_run_is_said(cli, folder):
     with pytest.raises(ValueError, match=r"out/0 is neither a run folder nor a checkpoint .*config\.yaml is missing"):
         scoredistill.load("out/0")
     (folder / "other/0/checkpoints/last.ckpt").unlink()
-    with pytest.raises(ValueError, match="other/0 is no run folder with a checkpoint"):
+    with pytest.raises(ValueError, match="other/0 is not a run folder with a checkpoint"):
         scoredistill.load("other/0")
 
 

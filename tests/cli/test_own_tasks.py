@@ -118,7 +118,7 @@ def test_help_and_studies_know_it(cli, folder, monkeypatch):
         ("my_pull_task.Pul", "task: my_pull_task has no class 'Pul'. Did you mean 'Pull'?"),
         ("my_pull_task.NoTask", "task: my_pull_task.NoTask is not a TrainingModule"),
         ("os.system", "task: os.system is a function and not a class"),
-        ("scoredistill.training.TrainingModule", "task: scoredistill.training.TrainingModule is what"),
+        ("scoredistill.training.TrainingModule", "task: scoredistill.training.TrainingModule is an abstract class"),
     ],
 )
 def test_what_is_no_task_is_refused(cli, folder, task, said):

@@ -172,7 +172,13 @@ def test_stages_are_no_recipe(cli, folder):
 def test_help_explains_every_field(cli, folder, monkeypatch):
     monkeypatch.setenv("COLUMNS", "120")
     text = cli("fit", "--help").out
-    for words in ("--model.loss", "the frozen model of p", "FDistill, VSD, SDS", "--output", "--trainer.max_steps"):
+    for words in (
+        "--model.loss",
+        "the frozen diffusion model p",
+        "FDistill, VSD, SDS",
+        "--output",
+        "--trainer.max_steps",
+    ):
         assert words in text
     assert "barebones" not in text
     lines = [line for line in text.splitlines() if "--" in line]
@@ -189,7 +195,7 @@ def test_help_lists_the_options_of_the_classes_that_are_named(cli, folder, monke
     assert "\n--model.loss Pull:\n  --model.loss.c C  how much of the noise is taken off. (type: float" in text
     assert "\n--data PromptAndCameras:\n  --data.prompt PROMPT  the text. (required, type: str)\n" in text
     assert "--data.seed" not in text.partition("--data PromptAndCameras:")[2]  # it follows seed_everything
-    assert "the frozen model of p" in text
+    assert "the frozen diffusion model p" in text
     assert "--model.teacher GaussianMixture:" not in text  # the recipe names it, not the command line
     assert not (folder / "runs").exists()
 
