@@ -1,5 +1,6 @@
 """Noise schedules, predictions, timesteps and guidance."""
 
+from scoredistill.diffusion.cfg_variants import CFGZeroStar, IntervalCFG, ProjectedCFG, RescaledCFG
 from scoredistill.diffusion.guidance import CFG, ConditionalPredictor, Guidance, PerpNeg, perp_neg, predict_distinct
 from scoredistill.diffusion.mixture import Covariance, MixturePosterior, diffused_mixture
 from scoredistill.diffusion.prediction import Prediction, PredictionType, noise_like
@@ -13,8 +14,12 @@ from scoredistill.diffusion.schedule import (
 )
 from scoredistill.diffusion.timesteps import (
     DreamTimeTimesteps,
+    LogitNormalTimesteps,
     LogNormalTimesteps,
     NoiseLevelTimesteps,
+    PolynomialTimesteps,
+    ShiftedTimesteps,
+    StudentTTimesteps,
     TimeBins,
     TimestepSampler,
     TwoStageTimesteps,
@@ -26,6 +31,7 @@ from scoredistill.diffusion.weights import DivergenceWeight, SigmaSquaredWeight,
 
 __all__ = [
     "CFG",
+    "CFGZeroStar",
     "ConditionalPredictor",
     "CosineSchedule",
     "Covariance",
@@ -35,15 +41,22 @@ __all__ = [
     "EDMSchedule",
     "FlowSchedule",
     "Guidance",
+    "IntervalCFG",
     "LinearSchedule",
     "LogNormalTimesteps",
+    "LogitNormalTimesteps",
     "MixturePosterior",
     "NoiseLevelTimesteps",
     "PerpNeg",
+    "PolynomialTimesteps",
     "Prediction",
     "PredictionType",
+    "ProjectedCFG",
+    "RescaledCFG",
     "Schedule",
+    "ShiftedTimesteps",
     "SigmaSquaredWeight",
+    "StudentTTimesteps",
     "TimeBins",
     "TimeWeight",
     "TimestepSampler",

@@ -103,6 +103,110 @@ class LogNormalTimesteps(TimestepSampler):
         return schedule.t_at_log_snr(-2 * (self.mean + self.std * normal))
 
 
+class ShiftedTimesteps(TimestepSampler):
+    """t = shift u / (1 + (shift - 1) u),    u ~ U(low, high): the resolution-dependent shift of flow models.
+
+    Scaling Rectified Flow Transformers for High-Resolution Image Synthesis, 2024, arXiv:2403.03206, section 5.3.2.
+
+    Args:
+        shift: > 0; 1 is uniform, above 1 there is more noise.
+        low: smallest u, in [0, 1].
+        high: largest u, in [0, 1].
+
+    Raises:
+        ValueError: if an end lies outside its range, or low above high.
+    """
+
+    def __init__(self, shift: float = 3.0, low: float = 0.02, high: float = 0.98) -> None:
+        require("> 0", shift=shift)
+        require("[0, 1]", low=low, high=high)
+        if low > high:
+            raise ValueError(f"need low <= high, got low {low} and high {high}")
+        self.shift = shift
+        self.low = low
+        self.high = high
+
+    def __call__(self, n: int, schedule: Schedule, progress: float = 0.0, rng: torch.Generator | None = None) -> Tensor:
+        u = self.low + (self.high - self.low) * _uniform(n, rng)
+        return self.shift * u / (1 + (self.shift - 1) * u)
+
+
+class LogitNormalTimesteps(TimestepSampler):
+    """log(t / (1 - t)) ~ N(mean, std^2): more weight on intermediate times of flow models.
+
+    Scaling Rectified Flow Transformers for High-Resolution Image Synthesis, 2024, arXiv:2403.03206, section 3.1.
+
+    Args:
+        mean: of the logit of t, finite; above 0 there is more noise.
+        std: of the logit of t, > 0.
+    """
+
+    def __init__(self, mean: float = 0.0, std: float = 1.0) -> None:
+        require("finite", mean=mean)
+        require("> 0", std=std)
+        self.mean = mean
+        self.std = std
+
+    def __call__(self, n: int, schedule: Schedule, progress: float = 0.0, rng: torch.Generator | None = None) -> Tensor:
+        return torch.sigmoid(self.mean + self.std * torch.randn(n, dtype=torch.float64, generator=rng))
+
+
+class StudentTTimesteps(TimestepSampler):
+    """(log(sigma / alpha) - mean) / scale follows Student's t distribution: `LogNormalTimesteps` with heavier tails.
+
+    Args:
+        mean: location of log(sigma / alpha), finite.
+        scale: of log(sigma / alpha), > 0.
+        degrees: of freedom, > 0; inf is the normal distribution.
+    """
+
+    def __init__(self, mean: float = -1.2, scale: float = 1.2, degrees: float = 3.0) -> None:
+        require("finite", mean=mean)
+        require("> 0", scale=scale)
+        require("(0, inf]", degrees=degrees)
+        self.mean = mean
+        self.scale = scale
+        self.degrees = degrees
+
+    def __call__(self, n: int, schedule: Schedule, progress: float = 0.0, rng: torch.Generator | None = None) -> Tensor:
+        from scipy.stats import t as students
+
+        # By the inverse of the distribution function, because torch has no chi-square with a generator.
+        u = _uniform(n, rng).clamp(1e-12, 1 - 1e-12).numpy()
+        value = torch.as_tensor(students.ppf(u, self.degrees))
+        return schedule.t_at_log_snr(-2 * (self.mean + self.scale * value))
+
+
+class PolynomialTimesteps(TimestepSampler):
+    """sigma / alpha = (a + u (b - a))^rho,    a = low^(1 / rho), b = high^(1 / rho), u ~ U(0, 1)
+
+    for any schedule: uniform times of EDM's grid.
+
+    Elucidating the Design Space of Diffusion-Based Generative Models, 2022, arXiv:2206.00364, equation 5.
+
+    Args:
+        low: smallest sigma / alpha, > 0.
+        high: largest sigma / alpha, > 0.
+        rho: curvature, > 0.
+
+    Raises:
+        ValueError: if a number is out of its range, or low above high.
+    """
+
+    def __init__(self, low: float = 0.002, high: float = 80.0, rho: float = 7.0) -> None:
+        require("> 0", low=low, high=high, rho=rho)
+        if low > high:
+            raise ValueError(f"need low <= high, got low {low} and high {high}")
+        self.low = low
+        self.high = high
+        self.rho = rho
+
+    def __call__(self, n: int, schedule: Schedule, progress: float = 0.0, rng: torch.Generator | None = None) -> Tensor:
+        a, b = self.low ** (1 / self.rho), self.high ** (1 / self.rho)
+        level = (a + (b - a) * _uniform(n, rng)) ** self.rho
+        return schedule.t_at_log_snr(-2 * level.log())
+
+
 class NoiseLevelTimesteps(TimestepSampler):
     """sigma / alpha log-uniform in [r / spread, r * spread]; the noise-to-signal ratio r may change with progress.
 

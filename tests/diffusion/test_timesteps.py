@@ -6,14 +6,23 @@ import pytest
 import torch
 from laws.zoo import SCHEDULES, name
 from scipy.integrate import quad
+from scipy.special import expit
+from scipy.stats import norm
+from scipy.stats import t as student
 
 from scoredistill.annealing import Annealed, Knot, Piecewise
 from scoredistill.diffusion import (
     CosineSchedule,
     DreamTimeTimesteps,
+    EDMSchedule,
+    FlowSchedule,
+    LogitNormalTimesteps,
     LogNormalTimesteps,
     NoiseLevelTimesteps,
+    PolynomialTimesteps,
     Schedule,
+    ShiftedTimesteps,
+    StudentTTimesteps,
     TimestepSampler,
     TwoStageTimesteps,
     UniformTimesteps,
@@ -142,3 +151,27 @@ def test_dreamtime_falls_and_solves_its_equation() -> None:
 def test_impossible_settings_are_refused(said, made) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(ValueError, match=said):
         made()
+
+
+LEVELS = [0.05, 0.25, 0.5, 0.75, 0.95]
+
+
+@pytest.mark.parametrize(
+    ("timesteps", "schedule", "quantiles"),
+    [
+        (ShiftedTimesteps(3.0, 0.0, 1.0), FlowSchedule(), [3 * u / (1 + 2 * u) for u in LEVELS]),
+        (LogitNormalTimesteps(0.5, 2.0), FlowSchedule(), expit(0.5 + 2 * norm.ppf(LEVELS)).tolist()),
+        (StudentTTimesteps(0.3, 0.7, 3.0), FlowSchedule(), expit(0.3 + 0.7 * student.ppf(LEVELS, 3)).tolist()),
+        (
+            PolynomialTimesteps(0.01, 50.0, 7.0), EDMSchedule(0.01, 50.0, 7.0), LEVELS,
+        ),
+    ],
+    ids=["shifted", "logit-normal", "Student's t", "polynomial"],
+)  # fmt: skip
+def test_times_have_their_distribution(timesteps, schedule, quantiles) -> None:  # type: ignore[no-untyped-def]
+    n = 20_000
+    t = timesteps(n, schedule, rng=torch.Generator().manual_seed(0))
+    for level, quantile in zip(LEVELS, quantiles, strict=True):
+        share = float((t <= quantile).double().mean())
+        # Three standard errors of a binomial share.
+        assert share == pytest.approx(level, abs=3 * (level * (1 - level) / n) ** 0.5)

@@ -16,6 +16,7 @@ from scoredistill.critics import (
 )
 from scoredistill.diffusion import (
     CFG,
+    CFGZeroStar,
     CosineSchedule,
     DiscreteSchedule,
     DivergenceWeight,
@@ -23,11 +24,18 @@ from scoredistill.diffusion import (
     EDMSchedule,
     FlowSchedule,
     Guidance,
+    IntervalCFG,
     LinearSchedule,
+    LogitNormalTimesteps,
     LogNormalTimesteps,
     NoiseLevelTimesteps,
     PerpNeg,
+    PolynomialTimesteps,
+    ProjectedCFG,
+    RescaledCFG,
+    ShiftedTimesteps,
     SigmaSquaredWeight,
+    StudentTTimesteps,
     TimestepSampler,
     TimeWeight,
     TwoStageTimesteps,
@@ -85,6 +93,10 @@ TIMESTEPS: list[TimestepSampler] = [
     NoiseLevelTimesteps(1e30),
     DreamTimeTimesteps(low=0.0),
     DreamTimeTimesteps(high=1.0),
+    ShiftedTimesteps(3.0, 0.0, 1.0),
+    LogitNormalTimesteps(0.0, 100.0),
+    StudentTTimesteps(degrees=1.0),
+    PolynomialTimesteps(1e-30, 1e30, 1.0),
 ]
 
 
@@ -156,6 +168,10 @@ GUIDANCES: dict[str, Callable[[], Guidance]] = {
     "none": CFG,
     "CFG": lambda: CFG(7.5),
     "PerpNeg": lambda: PerpNeg(7.5, {"left": -0.5, "up": -1.0}),
+    "IntervalCFG": lambda: IntervalCFG(7.5, 0.3, 2.0),
+    "RescaledCFG": lambda: RescaledCFG(7.5),
+    "ProjectedCFG": lambda: ProjectedCFG(7.5, 0.2, 1.0),
+    "CFGZeroStar": lambda: CFGZeroStar(7.5),
 }
 
 
