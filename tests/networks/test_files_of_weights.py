@@ -22,7 +22,7 @@ from scoredistill.networks import Denoiser
 from scoredistill.networks.lora import copy_tensors
 from scoredistill.networks.published import read_tensors
 from scoredistill.networks.storage import load_denoiser, save_denoiser
-from scoredistill.networks.weights import first_flaw, flaw, read_safetensors
+from scoredistill.networks.weight_files import first_flaw, flaw, read_safetensors
 from scoredistill.teachers.diffusers.loading import Source
 from scoredistill.training.checkpoints import read_checkpoint
 

@@ -15,7 +15,7 @@ from scoredistill.rendering.mesh import NoSurfaceError, chamfer
 from scoredistill.teachers.gallery import Gallery
 from scoredistill.training.callbacks.evaluation import Evaluation, require_part
 from scoredistill.training.data import ConditionDataModule, PromptAndCameras
-from scoredistill.training.module import Distillation
+from scoredistill.training.distillation import Distillation
 from scoredistill.training.training_module import TrainingModule
 
 

@@ -32,7 +32,7 @@ from scoredistill.training.callbacks.quality import (
 )
 from scoredistill.training.callbacks.views import particle_views
 from scoredistill.training.data import ConditionDataModule, PromptAndCameras
-from scoredistill.training.module import Distillation
+from scoredistill.training.distillation import Distillation
 from scoredistill.training.training_module import TrainingModule
 
 SCENES = "a generator of 3D scenes (NeRF, DMTet; ParticleGrid supports others)"

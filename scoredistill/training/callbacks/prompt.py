@@ -20,7 +20,7 @@ from scoredistill.training.callbacks.evaluation import Evaluation, Interval, gua
 from scoredistill.training.callbacks.quality import draw_samples, require_samples
 from scoredistill.training.callbacks.views import Views, gallery_views, particle_views
 from scoredistill.training.data import ConditionDataModule, PromptAndCameras
-from scoredistill.training.module import Distillation
+from scoredistill.training.distillation import Distillation
 from scoredistill.training.training_module import TrainingModule
 from scoredistill.types import Condition
 
