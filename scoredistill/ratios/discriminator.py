@@ -19,7 +19,7 @@ from scoredistill.networks.feature_head import FeatureHead
 from scoredistill.ranges import require
 from scoredistill.ratios.ratio import DensityRatio
 from scoredistill.teachers.teacher import Teacher
-from scoredistill.types import Condition, Diffused, Sample, right_pad_dims
+from scoredistill.types import Condition, Diffused, Sample
 
 AdversarialLoss = Literal["non_saturating", "hinge", "least_squares"]
 
@@ -179,9 +179,7 @@ class DiscriminatorRatio(DensityRatio, TrainedPart):
         if self.r1_step is None:
             (slope,) = torch.autograd.grad(on_real.sum(), real.x_t, create_graph=True)
             return 0.5 * self.r1 * slope.flatten(1).square().sum(1)
-        step = (
-            self.r1_step * right_pad_dims(torch.ones_like(real.t), real.x_t) * real.shard.noise_like(real.x_t, real.rng)
-        )
+        step = self.r1_step * real.shard.noise_like(real.x_t, real.rng)
         moved = self.logit(replace(real, x_t=real.x_t + step), teacher)
         return 0.5 * self.r1 * ((moved - on_real) / self.r1_step).square()
 

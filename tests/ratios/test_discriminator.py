@@ -229,9 +229,7 @@ def gan(source: str, objective: AdversarialLoss) -> tuple[WithGAN, NetworkTeache
 
 @pytest.mark.parametrize("source", ["own", "teacher", "critic"])
 @pytest.mark.parametrize("objective", ["non_saturating", "least_squares"])
-def test_one_call_of_the_discriminator_gives_ratio_and_term_what_two_would(
-    source: str, objective: AdversarialLoss
-) -> None:
+def test_one_call_of_the_discriminator_serves_ratio_and_term(source: str, objective: AdversarialLoss) -> None:
     loss, teacher, diffused, rows = gan(source, objective)
     together = loss.gradient(diffused, teacher)
     assert rows == [6]
