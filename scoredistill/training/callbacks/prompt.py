@@ -52,7 +52,9 @@ class PromptFidelity(Evaluation):
         self._recognizer: PromptClassifier | None = None
 
     def check(self, module: TrainingModule, data: ConditionDataModule) -> None:
-        require_part(self, module.eval_generator, SceneGenerator, "a generator of 3D scenes (NeRF, DMTet)")
+        require_part(
+            self, module.eval_generator, SceneGenerator, "a generator of 3D scenes (a SceneGenerator: NeRF, DMTet)"
+        )
         require_part(self, data, PromptAndCameras, "PromptAndCameras data")
         text = cast(PromptAndCameras, data).text
         if text not in self.candidates:
