@@ -146,4 +146,4 @@ def test_safetensors_are_read_in_one_place():
         for node in ast.walk(ast.parse(path.read_text("utf-8")))
         if isinstance(node, ast.Call) and ast.unparse(node.func) in ("load_file", "safetensors.torch.load_file")
     }
-    assert found == {"networks/weights.py"}
+    assert found == {"networks/weight_files.py"}
