@@ -1,6 +1,8 @@
-"""Every test asserts something."""
+"""Every test asserts something, and says why where it does so only roughly."""
 
 import ast
+import io
+import tokenize
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +12,16 @@ TESTS = Path(__file__).parent
 PYTEST = {"raises", "warns", "fail"}
 HELPERS = ("assert_", "check_", "require_", "test_")
 """How functions begin whose purpose is to assert."""
+
+TOLERANCES = {"abs", "rel", "atol", "rtol"}
+ROUNDING = 1e-3
+"""From here on a tolerance is no matter of rounding."""
+
+ABOVE = 3
+"""Lines above a tolerance in which its comment may stand."""
+
+DIRECTIVES = ("type:", "noqa", "fmt:", "pragma:")
+"""How comments begin that are for tools."""
 
 
 def functions_of(source: str) -> Iterator[ast.FunctionDef]:
@@ -54,3 +66,54 @@ def test_every_test_asserts_something(path: Path) -> None:
 def test_what_counts(body: str, expected: bool) -> None:
     (test,) = functions_of(f"def test_it():\n    {body}\n")
     assert asserts(test) == expected
+
+
+def explained(source: str) -> set[int]:
+    """Lines with a comment."""
+    tokens = tokenize.generate_tokens(io.StringIO(source).readline)
+    comments = ((token.start[0], token.string.lstrip("# ")) for token in tokens if token.type == tokenize.COMMENT)
+    return {line for line, text in comments if text and not text.startswith(DIRECTIVES)}
+
+
+def bare_tolerances(source: str) -> list[int]:
+    """Lines of tolerances that are literal numbers of a thousandth or more and have no comment beside them."""
+    comments, found = explained(source), set()
+    for node in ast.walk(ast.parse(source)):
+        if not isinstance(node, ast.keyword) or node.arg not in TOLERANCES or not isinstance(node.value, ast.Constant):
+            continue
+        value, line = node.value.value, node.value.lineno
+        if isinstance(value, int | float) and value >= ROUNDING and comments.isdisjoint(range(line - ABOVE, line + 1)):
+            found.add(line)
+    return sorted(found)
+
+
+def test_a_tolerance_has_its_reason_beside_it() -> None:
+    bare = [
+        f"{path.relative_to(TESTS.parent).as_posix()}:{line}"
+        for path in sorted(TESTS.rglob("*.py"))
+        for line in bare_tolerances(path.read_text("utf-8"))
+    ]
+    assert not bare, (
+        f"these tolerances have no reason beside them: {', '.join(bare)}. Tighten each to what rounding leaves, "
+        f"compute it from what bounds the error (a standard error, a cell, a time step), or derive it in a comment on "
+        f"its line or in the {ABOVE} lines above"
+    )
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        ("f(x, atol=0.05)", [1]),
+        ("f(x,\n  rtol=0,\n  atol=1)", [3]),
+        ("'\\n# in a string'\nf(x, rel=0.05)", [2]),
+        ("f(x, abs=0.05)  # noqa: S101", [1]),
+        ("# far away\n\n\n\nf(x, abs=0.05)", [5]),
+        ("# half a cell\n\n\nf(x, abs=0.05)", []),
+        ("f(x, abs=0.05)  # half a cell", []),
+        ("f(x, abs=1e-4)", []),
+        ("f(x, abs=3 * error)", []),
+        ("f(x, bound=0.05)", []),
+    ],
+)
+def test_which_tolerances_are_bare(body: str, expected: list[int]) -> None:
+    assert bare_tolerances(body) == expected

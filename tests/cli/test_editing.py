@@ -23,7 +23,8 @@ def test_points_end_where_the_recipes_say(cli, folder) -> None:
         assert cli("fit", "--config", f"classes/{name}", *nearer, *words).code == 0
         ends[name] = particles(folder / name).double()
     place = ends["dds"].new_tensor([-2.3 + 4.0, 0.2 + 1.0])
-    torch.testing.assert_close(ends["dds"], place.expand_as(ends["dds"]), rtol=0, atol=1e-3)
+    # The learning rate ends at a two-hundredth of .05: Adam is as far away as its last few steps, four of them.
+    torch.testing.assert_close(ends["dds"], place.expand_as(ends["dds"]), rtol=0, atol=4 * 0.05 / 200)
     # Noise is left in CSD: the mean of 64 points against its own error and the two digits that the recipe states.
     mean, error = ends["csd"].mean(0), ends["csd"].std(0) / 8
     assert (mean - mean.new_tensor([2.1, 0.0])).abs().le(3 * error + 0.05).all()
@@ -58,4 +59,6 @@ def test_only_what_the_prompts_differ_in_is_edited(cli, folder, tmp_path_factory
     # What rounding leaves of a gradient of zero Adam would make as large as any other.
     same, other = (edited(cli, folder, model, prompt).float() for prompt in ("a cat", "a dog"))
     torch.testing.assert_close(same, before, rtol=0, atol=1e-6)
-    assert 0.005 < float((other - before).abs().max()) < 0.04
+    # Where the gradient keeps its sign each of Adam's three steps is the learning rate, .01; by Cauchy and Schwarz's
+    # inequality none is more than 1.004 times it.
+    assert 0.025 < float((other - before).abs().max()) < 3 * 0.01 * 1.004

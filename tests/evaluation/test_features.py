@@ -32,6 +32,7 @@ def ring(count: int, modes: int = 8) -> tuple[Tensor, Tensor]:
 
 def test_digits_are_told_apart(fitted: ClassifierFeatures, digits: tuple[Tensor, Tensor]) -> None:
     assert fitted.accuracy is not None
+    # 0.981 to 0.997 over three seeds; of 359 held-out digits the standard error is 0.006.
     assert fitted.accuracy >= 0.97
     x, labels = digits
     predicted = fitted.classify(x)
@@ -40,7 +41,9 @@ def test_digits_are_told_apart(fitted: ClassifierFeatures, digits: tuple[Tensor,
     features = embed(fitted, x)
     assert features.shape == (len(x), 64)
     assert features.dtype == torch.float64
-    assert float(features.square().mean()) == pytest.approx(1, rel=0.05)
+    # It is 1 over the four fifths that were trained on; the other fifth's own mean has its standard error.
+    error = features.square().mean(1).std() / (len(x) / 5) ** 0.5 / 5
+    assert float(features.square().mean()) == pytest.approx(1, abs=3 * float(error))
     assert not any(weight.requires_grad for weight in fitted.parameters())
 
 
@@ -48,7 +51,7 @@ def test_points_are_told_apart() -> None:
     x, labels = ring(800)
     found = ClassifierFeatures(steps=150, features=16).fit(x, labels)
     assert found.accuracy is not None
-    assert found.accuracy > 0.98
+    assert found.accuracy == 1  # the modes are 7.6 standard deviations from the lines between them
     assert set(found.classify(x).tolist()) == set(range(3, 11))
     assert embed(found, x).shape == (800, 16)
 

@@ -22,11 +22,14 @@ def fitted() -> Recogniser:
 
 
 def test_it_recognises_pictures_that_it_has_not_seen(fitted: Recogniser) -> None:
+    # 0.95 and 0.94 of eighty pictures, whose standard error is 0.025; guessing has one of 0.056 around 0.5.
     assert min(fitted.accuracy, fitted.accuracy_spoilt) > 0.9
     pictures, labels = GalleryImages(PROMPTS, 48, 16, seed=9).take(torch.arange(16))
+    # At least thirteen of sixteen: guessing gets there in 1% of all tries.
     assert float((fitted.recognise(pictures.double()) == labels).double().mean()) > 0.8
     assert fitted.features(pictures).shape == (16, 64)
-    assert float(fitted.features(pictures).square().mean()) == pytest.approx(1, rel=0.5)
+    seen, _ = GalleryImages(PROMPTS, 16, 80, seed=0).take(torch.arange(80))
+    assert float(fitted.features(seen).square().mean()) == pytest.approx(1, rel=1e-5)
 
 
 def test_training_depends_on_its_seed_alone(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -57,8 +60,10 @@ def test_spoilt_pictures_keep_their_range_and_mean() -> None:
     y = spoilt(x, torch.Generator().manual_seed(0))
     assert (y.shape, y.dtype) == (x.shape, x.dtype)
     assert float(y.abs().max()) <= 1
-    assert not torch.allclose(x, y, atol=0.05)
-    assert float((x - y).mean().abs()) < 0.1
+    # Noise alone changes a pixel by .1 in a picture of the middle strength; half of that in every picture.
+    assert float((x - y).square().mean((1, 2, 3)).sqrt().min()) > 0.05
+    # Contrast and saturation are about the mean, and blurring keeps it: noise of up to .2 has three of its own errors.
+    assert float((x - y).mean().abs()) < 3 * 0.2 / x.numel() ** 0.5
 
 
 @pytest.mark.parametrize("prompts", ["a red mug", ["a red mug"], ["a red mug", "a red mug"]])

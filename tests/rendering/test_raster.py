@@ -50,10 +50,16 @@ def test_depth_and_normals_of_a_sphere() -> None:
     clear = (below > 0.02) & (fragments.face >= 0)
     assert clear.sum() > 1000
     depth = distance * (directions * -SIDES.pose[:, None, None, :3, 2]).sum(-1)
-    torch.testing.assert_close(fragments.depth[clear], depth[clear], atol=2e-3, rtol=0)
+    # The faces' planes are nearer to the centre than its surface, by which a ray that is inclined goes farther.
+    a, b, c = vertices[faces].unbind(1)
+    flat = radius * (1 - (normalize(torch.linalg.cross(b - a, c - a), dim=-1) * a).sum(-1).min())
+    farther = 0.02**0.5 - (0.02 - 2 * radius * flat) ** 0.5
+    assert (fragments.depth - depth)[clear].min() > 0
+    assert (fragments.depth - depth)[clear].max() < farther
     normals = normalize(interpolate(fragments, scene.faces, vertices.repeat(len(SIDES), 1)).movedim(1, -1), dim=-1)
     expected = (origins + distance[..., None] * directions - centre) / radius
-    assert (normals - expected)[clear].norm(dim=-1).max() < 1e-2
+    # The place on the face is as far from that on the sphere.
+    assert (normals - expected)[clear].norm(dim=-1).max() < farther / radius
 
 
 @pytest.mark.parametrize("name", ["sphere4", "torus", "cube"])

@@ -1,5 +1,7 @@
 """Many-step samplers: the flow they solve, and how fast they converge."""
 
+from math import log, pi
+
 import pytest
 import torch
 from laws.zoo import SCHEDULES, name
@@ -22,8 +24,10 @@ def test_the_flow_of_a_gaussian_ends_where_its_closed_form_says(schedule: Schedu
     y = high * torch.randn(5, 2, generator=torch.Generator().manual_seed(3))
     mu = teacher.means[0]
     expected = mu + (y - mu) * 0.7 / (0.7**2 + high**2) ** 0.5
-    x = sample(teacher, 5, (2,), steps=200, rng=rng)
-    torch.testing.assert_close(x, expected, rtol=0, atol=2e-3)
+    x, coarse = (sample(teacher, 5, (2,), steps=n, rng=rng.manual_seed(3)) for n in (200, 100))
+    # Of second order: the error falls to a quarter, a third of the difference; half leaves room for higher terms.
+    assert (x - expected).abs().max() < (x - coarse).abs().max() / 2
+    assert (x - expected).abs().max() < 5e-4
 
 
 @pytest.mark.parametrize(("solver", "order"), [("euler", 1), ("heun", 2)])
@@ -40,8 +44,9 @@ def test_order_of_convergence(solver: str, order: int) -> None:
         exact = mu + (exact - mu) * 0.7**2 / (0.7**2 + 0.02**2)
         return float((x - exact).abs().max())
 
-    rate = torch.log2(torch.tensor(error(64) / error(128)))
-    assert float(rate) == pytest.approx(order, abs=0.15)
+    # Levels have one step fewer between them. The next term is of the relative order 1/64: 1 / (64 log 2) of the rate.
+    rate = log(error(64) / error(128)) / log(127 / 63)
+    assert rate == pytest.approx(order, abs=1 / (64 * log(2)))
 
 
 def test_churn_keeps_the_distribution_and_changes_the_path() -> None:
@@ -53,7 +58,9 @@ def test_churn_keeps_the_distribution_and_changes_the_path() -> None:
     for x in (plain, churned):
         torch.testing.assert_close(x.mean(0), teacher.means[0], rtol=0, atol=3 * 0.7 / 4000**0.5)
         torch.testing.assert_close(x.std(0), torch.full((2,), 0.7), rtol=0, atol=3 * 0.7 / 8000**0.5)
-    assert (plain - churned).abs().mean() > 0.1
+    # So much noise leaves nothing of the start: independent samples differ by 2 std / sqrt(pi) on average.
+    error = 0.7 * (2 - 4 / pi) ** 0.5 / 8000**0.5
+    assert float((plain - churned).abs().mean()) == pytest.approx(2 * 0.7 / pi**0.5, rel=0, abs=3 * error)
 
 
 def test_conditions_and_guidance_reach_the_teacher() -> None:

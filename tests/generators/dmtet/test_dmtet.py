@@ -1,11 +1,11 @@
 """The DMTet as a generator: batching, randomness, what is trained, pictures, stages, checkpoints."""
 
 from copy import deepcopy
-from math import log10
+from math import log, log10, pi
 
 import pytest
 import torch
-from generators.dmtet.shapes import sphere
+from generators.dmtet.shapes import lattice, sphere
 
 from scoredistill import Distiller
 from scoredistill.annealing import Knot, Piecewise
@@ -14,6 +14,7 @@ from scoredistill.diffusion.weights import CleanWeight
 from scoredistill.divergences import JensenShannon
 from scoredistill.generators import DMTet, ImageParticles, NeRF
 from scoredistill.generators.dmtet import Ellipsoid, Laplacian, NormalConsistency, SignChange
+from scoredistill.generators.dmtet.density import occupancy_threshold
 from scoredistill.generators.nerf import DenseGrid, DensityBlob, HashGrid, LearnedBackground, MLPHead, SolidBackground
 from scoredistill.losses import SDS, VSD, FDistill
 from scoredistill.ratios import ClampRatio, ExactRatio
@@ -189,7 +190,12 @@ def test_depth_normals_and_opacity_of_a_sphere():
     surface = (origins + depth[..., None] * directions) / radius
     assert render.opacity[0][inside].min() == 1
     assert render.opacity[0][outside].max() == 0
-    assert (render.depth[0] - depth)[inside].abs().max() < 0.005
+    # The mesh is within the sphere, by the square of a cell's diagonal over 8 r at most, farther along a slanted ray.
+    short = 3 * (2 / 48) ** 2 / (8 * radius)
+    assert (render.depth[0] - depth)[inside].min() > 0
+    assert (render.depth[0] - depth)[inside].max() < 0.03**0.5 - (0.03 - 2 * radius * short) ** 0.5
+    # A vertex's normal is off by a cell over the radius at most, 1/12, and between three vertices some of it cancels:
+    # 0.9987 is what was measured.
     assert (render.normals[0].permute(0, 2, 3, 1) * surface).sum(-1)[inside].min() > 0.998
     white = ball.render(camera, 32, 24, background=torch.ones(3))
     torch.testing.assert_close(white.rgb - render.rgb, (1 - render.opacity)[:, :, None].expand(-1, -1, 3, -1, -1))
@@ -208,7 +214,8 @@ def test_normals_are_as_the_gallery_shows_them():
     behind = torch.tensor([0.2, -0.4, 0.6]).expand(3, 3)
     found = meshes.render(camera, 48, 48, behind).rgb[0]
     expected = gallery.renders("a large donut", camera, 48, 48, behind).rgb[:, 0]
-    assert -10 * log10(((found - expected) / 2).square().mean().item()) > 30
+    # The 1.6% of pixels on outlines, which the two cover by different shares, leave 35.2 dB. Half the cells leave 31.8.
+    assert -10 * log10(((found - expected) / 2).square().mean().item()) > 34
 
 
 def test_coverage_s_gradient_to_the_distance_is_that_of_finite_differences():
@@ -226,7 +233,10 @@ def test_coverage_s_gradient_to_the_distance_is_that_of_finite_differences():
             grid.distance.copy_((sphere(32, 0.5) + step)[None])
             ball._resolution = 256
             values.append(ball(condition, rng()).x.mean().item())
-    assert slope == pytest.approx((values[1] - values[0]) / 0.04, rel=0.05)
+    # The outline has a radius of 18 pixels, an octant of it 12.7 crossings with pixels' centres, rounded to a whole
+    # number; the one that is there or not counts 1.3 times the average. Three standard errors of eight octants are
+    # 3 * 1.3 / sqrt(12) / 12.7 / sqrt(8) = 0.03.
+    assert slope == pytest.approx((values[1] - values[0]) / 0.04, rel=0.03)
 
 
 def test_mesh_is_what_is_rendered_and_has_its_colours():
@@ -248,13 +258,22 @@ def test_a_nerf_s_surface_and_colours_are_taken_over(encoding):
     for i in range(2):
         mesh = meshes.mesh(i)
         assert mesh.watertight
-        density = torch.stack([nerf.density(mesh.vertices, i).log().mean()])
-        assert 0 < density < 5
-        error = (meshes.colour(mesh.vertices, i) - nerf.colour(mesh.vertices, i)).square().mean().sqrt()
-        assert error < (1e-6 if isinstance(encoding, DenseGrid) else 0.1)
+        everywhere = nerf.density(torch.stack(lattice(32), dim=-1).view(-1, 3), i)
+        # The logarithm falls by 100 per unit, and vertices are within the surface, of radius .36, by 6 h^2 / (8 r) at
+        # most, as in test_density.
+        inwards = 6 * (2 / 32 * float(meshes.geometry.scale[i].detach())) ** 2 / (8 * 0.36)
+        density = float(nerf.density(mesh.vertices, i).log().mean().detach())
+        assert density == pytest.approx(log(occupancy_threshold(everywhere.detach())), abs=100 * inwards)
+        colours = nerf.colour(mesh.vertices, i)
+        error = (meshes.colour(mesh.vertices, i) - colours).square().mean().sqrt()
+        # A hash grid of four coarse levels learns them but for 5% of their variance, as measured: a tenth.
+        assert error < (1e-6 if isinstance(encoding, DenseGrid) else 0.1**0.5 * colours.std(0).mean())
     behind = torch.zeros(3)
     ours, theirs = (each.render(orbit(), 32, 32, behind) for each in (meshes, nerf))
-    assert ((ours.opacity > 0.5) != (theirs.opacity > 0.5)).double().mean() < 0.02
+    # Where the NeRF's density is s, light that passes is dimmed to exp(-s sqrt(2 pi r / 100)): to half, .16 of a pixel
+    # outside the surface. The outlines, circles of about 145 pixels' area, differ by less than a quarter of a pixel.
+    outline = 2 * (pi * 145) ** 0.5
+    assert ((ours.opacity > 0.5) != (theirs.opacity > 0.5)).double().mean() < outline / 4 / 32**2
 
 
 def test_a_stage_starts_from_the_former_one_on_any_grid():
@@ -270,7 +289,10 @@ def test_a_stage_starts_from_the_former_one_on_any_grid():
     finer = small(seed=6, grid=24)
     finer.start_from(geometry)
     opacities = [each.render(orbit(), 32, 32).opacity for each in (finer, geometry)]
-    assert (opacities[0] - opacities[1]).abs().mean() < 0.005
+    # The coarse surface, of cells h = .12 and radius r = .35, lies inwards by h^2 / (6 r) on average, as in
+    # test_marching; pixels of .057 see that along outlines of 2 pi r.
+    h, r, pixel = 0.7 * 2 / 12, 0.7 * 0.5, 2 * 2.5 * 0.364 / 32
+    assert (opacities[0] - opacities[1]).abs().mean() < h**2 / (6 * r) * 2 * pi * r / pixel**2 / 32**2
 
 
 def test_what_one_cannot_start_from():
@@ -335,7 +357,8 @@ def test_objectives_run_on_mesh_particles_as_on_others(loss, shows):
         optimizer.zero_grad()
         distiller.generator_loss(batch(prompt="a donut"), t=t, rng=rng(step)).backward()
         optimizer.step()
-    assert nearest(meshes, teacher) < 0.8 * before
+    # Thirty steps bring it to between .37 and .46 of what it was.
+    assert nearest(meshes, teacher) < 0.55 * before
 
 
 def nearest(meshes: DMTet, teacher: Gallery) -> float:
@@ -353,6 +376,7 @@ def test_a_fixed_surface_is_made_once_and_follows_its_weights():
     before = fixed.geometry.surface()
     fixed.start_from(small(initial=Ellipsoid((0.3, 0.6, 0.4))))
     after = fixed.geometry.surface()
+    # The radius along x falls from .5 to .3, with a variation of a tenth and a wave of .03.
     assert after.vertices[:, 0].max() < before.vertices[:, 0].max() - 0.1
     single = fixed.float().geometry.surface()
     assert single.vertices.dtype == torch.float32

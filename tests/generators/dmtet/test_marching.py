@@ -1,7 +1,6 @@
 """Marching tetrahedra: topology, orientation, volume, gradients."""
 
-from itertools import pairwise
-from math import log2
+from math import cos
 
 import pytest
 import torch
@@ -23,19 +22,27 @@ def euler(mesh: Mesh) -> int:
     return len(mesh.vertices) - len(mesh.faces) // 2
 
 
+MISSING = {"sphere": 1 / (2 * 0.6**2), "torus": 1 / (6 * 0.25**2)}
+"""Share of the volume that linear interpolation leaves out, over the square of a cell's side.
+
+In a tetrahedron it is off by a fortieth of the sum of e^T H e over the six edges e, on average; over a cell's
+tetrahedra and the surface that is h^2 / 12 times the sum of both curvatures, whose integral is 8 pi r over the sphere,
+and 4 pi^2 R over the torus.
+"""
+
+
 @pytest.mark.parametrize("shape", SHAPES)
 def test_topology_and_volume_at_every_resolution(shape):
     distance, characteristic, true = SHAPES[shape]
-    errors = []
     for cells in (16, 32, 64, 128):
         (mesh,) = meshes(marching_tetrahedra(Grid(distance(cells)[None], 0.15)))
         assert mesh.watertight
         assert euler(mesh) == characteristic
-        errors.append(1 - volume(mesh) / true)
-    orders = [log2(a / b) for a, b in pairwise(errors)]
-    assert all(error > 0 for error in errors)
-    assert errors[-1] < 1e-3
-    assert all(abs(order - 2) < 0.1 for order in orders), orders
+        # The next term is smaller by the square of a cell over the least radius of curvature, a quarter of it here, and
+        # the average over finitely many cells leaves 0.3%: 5.3%, 1.5%, 0.25% and 0.1% are what was measured.
+        least = 0.6 if shape == "sphere" else 0.25
+        expected = MISSING[shape] * (2 / cells) ** 2
+        assert 1 - volume(mesh) / true == pytest.approx(expected, rel=max((2 / cells / least) ** 2 / 4, 3e-3))
 
 
 def test_several_particles_are_what_each_is_alone():
@@ -68,7 +75,10 @@ def test_a_surface_that_leaves_the_box_is_closed_half_a_cell_before_it():
     (mesh,) = meshes(marching_tetrahedra(Grid(x[None], 0.15)))  # all of x < 0
     assert mesh.watertight
     assert euler(mesh) == 2
-    assert volume(mesh) == pytest.approx((1 - 1 / 16) * (2 - 2 / 16) ** 2, rel=0.02)
+    # The end at x = -1 lies between distances of 1 and -7/8, 1/30 of a cell farther in than halfway, and each of the
+    # twelve edges is cut off by half a cell at most.
+    h, long, wide = 1 / 8, 1 - 1 / 16, 2 - 2 / 16
+    assert 0 < long * wide**2 - volume(mesh) < h / 30 * wide**2 + (h / 2) ** 2 / 2 * (4 * long + 8 * wide)
     (mesh,) = meshes(marching_tetrahedra(Grid(-torch.ones(1, 9, 9, 9), 0.15)))
     assert mesh.watertight
 
@@ -108,8 +118,10 @@ def test_gradients_against_finite_differences():
 def test_normals_point_outwards():
     surface = marching_tetrahedra(Grid(sphere(24)[None], 0.15))
     cosine = (surface.normals * surface.vertices).sum(1) / surface.vertices.norm(dim=1)
-    assert cosine.min() > 0.98
-    torch.testing.assert_close(surface.normals.norm(dim=1), torch.ones(len(surface.vertices)), atol=1e-4, rtol=0)
+    # A face has the gradient of the middles of its tetrahedron's edges, on average a cell at most from the vertex, over
+    # which the sphere's normal turns by h / r.
+    assert cosine.min() > cos(2 / 24 / 0.6)
+    torch.testing.assert_close(surface.normals.norm(dim=1), torch.ones(len(surface.vertices)))
 
 
 def test_nothing_to_be_seen_has_a_gradient_of_zero():

@@ -87,10 +87,10 @@ def test_prompts_of_views_are_repeated_and_a_given_background_is_used():
     condition = Condition(
         prompt=("front", "back"), camera=orbit(2), background=torch.tensor([[0.5, 0, 0], [0, 0.5, 0]])
     )
-    sample = small()(Batch(condition), rng())
+    sample = small(initial=DensityBlob(60.0, 0.45))(Batch(condition), rng())  # as hard as to let corners be empty
     assert sample.condition.prompt == ("front", "back", "front", "back")
     torch.testing.assert_close(sample.condition.background, condition.background.repeat(2, 1))
-    torch.testing.assert_close(sample.x[:, :, 0, 0], condition.background.repeat(2, 1), atol=0.01, rtol=0)
+    torch.testing.assert_close(sample.x[:, :, 0, 0], condition.background.repeat(2, 1))
 
 
 def test_a_camera_is_needed():
@@ -141,9 +141,7 @@ def test_the_seed_of_the_generator_is_all_the_randomness():
 @kinds
 def test_nothing_is_skipped_before_the_first_update(kind):
     skipping, full = small(**KINDS[kind]), small(**KINDS[kind], skip=False)
-    torch.testing.assert_close(
-        skipping.render(orbit(), 16, 16).rgb, full.render(orbit(), 16, 16).rgb, rtol=0, atol=1e-3
-    )
+    torch.testing.assert_close(skipping.render(orbit(), 16, 16).rgb, full.render(orbit(), 16, 16).rgb)
 
 
 @kinds
@@ -155,6 +153,7 @@ def test_skipping_stays_within_its_tolerance(kind, threshold):
     calls = count_points(skipping)
     a, b = skipping.render(orbit(), 16, 16), full.render(orbit(), 16, 16)
     assert sum(calls) < 2 * 2 * 16 * 16 * 48
+    # As Occupancy says: the threshold times the longest way through the box, and what is hidden behind.
     assert (a.opacity - b.opacity).abs().max() < threshold * 12**0.5 + threshold
     assert (a.rgb - b.rgb).abs().max() < 2 * (threshold * 12**0.5 + threshold)
     assert (a.rgb - b.rgb).square().mean().sqrt() < threshold
@@ -271,11 +270,21 @@ def test_depth_and_normals_of_a_sphere():
     inside, outside = half > 0.06, half < -0.03
     depth = middle - half.clamp(min=0).sqrt()
     surface = (origins + depth[..., None] * directions) / 0.5
-    assert render.opacity[0][inside].min() > 0.999
-    assert render.opacity[0][outside].max() < 0.01
-    assert (render.depth[0] - depth)[inside].abs().max() < 0.025
+    assert render.opacity[0][inside].min() > 1 - 1e-9
+    # A ray that passes the centre at a distance r meets the density there over a length of sqrt(2 pi r / 200), but for
+    # terms of the relative order 1 / (200 r).
+    passes = (0.5**2 - half[outside]).sqrt()
+    depths = 200 * (200 * (0.5 - passes)).exp() * (2 * pi * passes / 200).sqrt()
+    assert (render.opacity[0][outside] <= (1 + 1 / 100) * -torch.expm1(-depths)).all()
+    # Along a ray of inclination c the optical depth grows as e^(200 c s), to 1 / c at the surface: light is stopped by
+    # Euler's constant and log(1 / c) before it, in lengths of 1 / (200 c). What a ray's part stops counts at its
+    # middle, half a part away at most.
+    c = half[inside].sqrt() / 0.5
+    early = (0.5772 - c.log()) / (200 * c)
+    assert (render.depth[0][inside] - depth[inside] + early).abs().max() < 12**0.5 / 256 / 2
     cosine = (render.normals[0].permute(0, 2, 3, 1) * surface).sum(-1)
-    assert cosine[inside].min() > 0.999
+    # Normals are those of where the light is stopped, a way aside over the radius.
+    assert (cosine[inside] > (early * (1 - c**2).sqrt() / 0.5).cos()).all()
     assert render.rgb.shape == (1, 2, 3, 24, 24)
     white = nerf.render(camera, 24, 24, background=torch.ones(3))
     torch.testing.assert_close(white.rgb - render.rgb, (1 - render.opacity)[:, :, None].expand(-1, -1, 3, -1, -1))
@@ -288,7 +297,9 @@ def test_mesh_of_a_ball_is_closed_and_of_the_right_size():
     assert mesh.colors is not None
     corners = mesh.vertices[mesh.faces].double()
     volume = (corners[:, 0] * torch.linalg.cross(corners[:, 1], corners[:, 2])).sum() / 6
-    assert float(volume) == pytest.approx(4 / 3 * pi * radius**3, rel=0.02)
+    # Vertices lie within by h^2 / (6 r) on average, flat faces between them by as much again: (h / r)^2 of the volume.
+    missing = 1 - float(volume) / (4 / 3 * pi * radius**3)
+    assert 0 < missing < (2 / 47 / radius) ** 2
     assert small().mesh(1, resolution=24).watertight
     points = torch.tensor([[0.0, 0.0, 0.0], [0.9, 0.0, 0.0]])
     inside, outside = nerf.density(points, 0)
