@@ -110,8 +110,8 @@ class ParticleShard(BatchShard):
         """This process's rows of a tensor with n or n V rows for all particles, in their order."""
         return value.tensor_split(self.processes)[self.process]
 
-    def draw(self, draw: Callable[[int], Tensor], rows: int) -> Tensor:
-        return self.own(draw(rows * self.processes))
+    def draw(self, draw_rows: Callable[[int], Tensor], rows: int) -> Tensor:
+        return self.own(draw_rows(rows * self.processes))
 
     def noise_like(self, x: Tensor, rng: torch.Generator | None = None) -> Tensor:
         return self.draw(lambda rows: self.normal((rows, *x.shape[1:]), x.dtype, x.device, rng), len(x))

@@ -228,7 +228,7 @@ def test_order_is_an_order():
     ("file", "code", "rules"),
     [
         ("types.py", "from scoredistill.losses import SDS", ["upward"]),
-        ("types.py", "def f():\n    import scoredistill.training.module", ["upward"]),
+        ("types.py", "def f():\n    import scoredistill.training.distillation", ["upward"]),
         (
             "types.py",
             "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from scoredistill.losses import SDS",

@@ -1,4 +1,15 @@
-"""The commands that need torch: fit, validate, test, predict, stages, ablate, report, export, view."""
+"""The commands that need torch: fit, validate, test, predict, stages, ablate, report, export, view.
+
+From `scoredistill fit --config RECIPE` to the first step of training:
+
+    __main__                  signals and streams (start_up), children that end with their parent (processes)
+    cli/commands              imports the public classes, so that a recipe may name them (parsing)
+    cli/argv, recipe_library  joins words, finds recipes by name
+    cli/command_line          the LightningCLI: checks keys and types (checking, kinds), parses (recipe_parser), trains
+                              a missing teacher (prerequisites), opens the run folder (workspace), builds the classes
+    cli/commands              writes config.yaml and versions.json (provenance), calls trainer.fit
+    training/distillation     training_step: one tick of the update plan
+"""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ from scoredistill.cli.workspace import Workspace, find_start, open_workspace
 from scoredistill.training.callbacks import Cost, RunProgress, Summary
 from scoredistill.training.checkpoints import AtomicCheckpointIO, LastCheckpoint
 from scoredistill.training.data import ConditionDataModule
-from scoredistill.training.module import Distillation
+from scoredistill.training.distillation import Distillation
 from scoredistill.training.training_module import TrainingModule
 
 DESCRIPTIONS = {

@@ -32,12 +32,12 @@ from scoredistill.cli.stored import END
 from scoredistill.cli.workspace import Start
 from scoredistill.files import reason, update_json, write_atomically, write_json_atomically
 from scoredistill.training.callbacks.evaluation import EvaluationError
-from scoredistill.training.module import Distillation
+from scoredistill.training.distillation import Distillation
 from scoredistill.training.run_folder import RunFolder
 from scoredistill.training.training_module import TrainingModule
 
 DEBUG = "SCOREDISTILL_DEBUG"
-OTHERS = {
+NON_TRAINING_COMMANDS = {
     "stages": ("stages", "stages"),
     "ablate": ("ablate", "ablate"),
     "report": ("report", "report"),
@@ -45,7 +45,7 @@ OTHERS = {
     "view": ("viewer", "view"),
 }
 """Commands without LightningCLI: the module, which is imported on use, and its function."""
-NAMES_CLASSES = ("fit", "validate", "test", "predict", "stages", "ablate")
+IMPORTING_COMMANDS = ("fit", "validate", "test", "predict", "stages", "ablate")
 """Commands that import the user's classes from the working directory. The others only read run folders, which may come
 from other people."""
 
@@ -58,7 +58,7 @@ class FailedRuns(Exception):
     """A study is not complete; the message has the first failure and how to resume."""
 
 
-OURS = (UsageError, Interrupted, EvaluationError, FailedRuns)
+CLEAR_ERRORS = (UsageError, Interrupted, EvaluationError, FailedRuns)
 
 
 def run(command: str, argv: list[str]) -> int:
@@ -73,12 +73,12 @@ def run(command: str, argv: list[str]) -> int:
     """
     debug = "--debug" in argv or bool(os.environ.get(DEBUG))
     try:
-        with importable_working_directory() if command in NAMES_CLASSES else nullcontext(), quiet():
+        with importable_working_directory() if command in IMPORTING_COMMANDS else nullcontext(), quiet():
             import_public_modules()
             register_tensors()
             give_loggers_folders()
-            if command in OTHERS:
-                module, action = OTHERS[command]
+            if command in NON_TRAINING_COMMANDS:
+                module, action = NON_TRAINING_COMMANDS[command]
                 words = [word for word in argv if word != "--debug"]
                 act = getattr(importlib.import_module(f"scoredistill.cli.{module}"), action)
                 if command not in ("ablate", "stages"):  # these do it before they start to write
@@ -266,7 +266,7 @@ def describe(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror:
         return reason(error, "") if error.filename else error.strerror
     text = " ".join(str(error).split())
-    if isinstance(error, (*OURS, ValueError, FloatingPointError, ImportError)) and text:
+    if isinstance(error, (*CLEAR_ERRORS, ValueError, FloatingPointError, ImportError)) and text:
         return text
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
@@ -274,7 +274,7 @@ def describe(error: BaseException) -> str:
 def _report(command: str, error: Exception, debug: bool) -> int:
     if debug and not isinstance(error, Interrupted):
         traceback.print_exception(error)
-    known = (*OURS, ValueError, TypeError, OSError, FloatingPointError, ImportError)
+    known = (*CLEAR_ERRORS, ValueError, TypeError, OSError, FloatingPointError, ImportError)
     hint = "" if debug or isinstance(error, known) else " (--debug shows where)"
     if is_rank_zero() or not isinstance(error, Interrupted):
         message = " ".join(

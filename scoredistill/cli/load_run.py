@@ -25,7 +25,7 @@ from scoredistill.generators.generator import Generator
 from scoredistill.generators.one_step import OneStepUNet, SampledTeacher
 from scoredistill.teachers.teacher import Teacher
 from scoredistill.training.checkpoints import read_checkpoint
-from scoredistill.training.module import Distillation
+from scoredistill.training.distillation import Distillation
 from scoredistill.training.run_folder import RunFolder
 from scoredistill.training.training_module import TrainingModule
 

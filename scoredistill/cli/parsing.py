@@ -5,8 +5,10 @@ from __future__ import annotations
 import importlib
 import inspect
 import json
+import os
 import pkgutil
 import re
+import sys
 import traceback
 from argparse import SUPPRESS, Action, ArgumentParser
 from collections.abc import Iterator, Sequence
@@ -218,8 +220,15 @@ def _module(parts: Sequence[str], bases: Sequence[type]) -> tuple[object, Sequen
                 raise
             raise UsageError(f"{name} cannot be imported: {_where(error)}") from error
     hint = did_you_mean(parts[-1], choices(bases))
-    remedy = hint or "It must be in the working directory or installed."
+    remedy = hint or _where_to_put_modules()
     raise UsageError(f"there is no module {parts[0]!r}. {remedy}")
+
+
+def _where_to_put_modules() -> str:
+    """Which folders this command searches: `export` and `view` leave out the working directory."""
+    if os.getcwd() in sys.path:
+        return "It must be in the working directory or installed."
+    return "This command does not search the working directory: install it, or put its folder into PYTHONPATH."
 
 
 def _where(error: BaseException) -> str:

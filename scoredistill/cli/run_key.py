@@ -11,7 +11,7 @@ from scoredistill.cli.argv import Words, read_words
 from scoredistill.cli.command_line import CommandLine
 from scoredistill.cli.sources import sources_of
 
-WHERE = ("output", "checkpoint_every")
+KEYS_WITHOUT_EFFECT = ("output", "checkpoint_every")
 """Keys that do not change the result of a run."""
 
 
@@ -43,7 +43,7 @@ class Resolver:
         """
         read = read_words(list(words))
         recipe = recipe_yaml.load(self._recipe(read))
-        parts = {name: value for name, value in recipe.items() if name not in WHERE}
+        parts = {name: value for name, value in recipe.items() if name not in KEYS_WITHOUT_EFFECT}
         resolved = hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:16]
         return f"{resolved} {sources_of(parts)}".strip()
 

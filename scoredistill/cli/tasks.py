@@ -6,7 +6,7 @@ from scoredistill.cli.errors import UsageError
 from scoredistill.cli.parsing import find_class
 from scoredistill.training.autoencoder import AutoencoderTraining
 from scoredistill.training.denoising import DenoiserTraining
-from scoredistill.training.module import Distillation
+from scoredistill.training.distillation import Distillation
 from scoredistill.training.text_to_image import TextToImageTraining
 from scoredistill.training.training_module import TrainingModule
 

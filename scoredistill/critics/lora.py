@@ -39,7 +39,7 @@ class LoRACritic(TrainedCritic):
         camera: add an embedding of the camera to the network's time embedding.
         camera_dropout: probability of dropping a sample's camera in training, in [0, 1].
         particles: number of adapters, one per particle of the generator, >= 1; None: one shared adapter.
-        plain_text: encode prompts without view texts, which the critic does not need beside the camera.
+        plain_text: encode prompts without view texts; the view is then known to the critic from `camera` only.
         schedule: noise schedule; None: the teacher's.
 
     Raises:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from scoredistill.data.source import ImageSource, Item
 from scoredistill.files import write_atomically
-from scoredistill.networks.weights import flaw
+from scoredistill.networks.weight_files import flaw
 from scoredistill.ranges import require
 
 MEMORY = re.compile(r" at 0x[0-9a-f]+")

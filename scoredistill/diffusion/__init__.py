@@ -12,6 +12,13 @@ from scoredistill.diffusion.schedule import (
     LinearSchedule,
     Schedule,
 )
+from scoredistill.diffusion.time_weights import (
+    DivergenceWeight,
+    SigmaSquaredWeight,
+    TimeWeight,
+    UniformWeight,
+    X0Weight,
+)
 from scoredistill.diffusion.timesteps import (
     DreamTimeTimesteps,
     LogitNormalTimesteps,
@@ -27,7 +34,6 @@ from scoredistill.diffusion.timesteps import (
 )
 from scoredistill.diffusion.view_guidance import ViewPerpNeg
 from scoredistill.diffusion.view_prompts import ViewPrompts
-from scoredistill.diffusion.weights import DivergenceWeight, SigmaSquaredWeight, TimeWeight, UniformWeight, X0Weight
 
 __all__ = [
     "CFG",

@@ -34,7 +34,7 @@ class Covariance:
         values, vectors = torch.linalg.eigh(matrices)
         if values.min() < -1e-6 * values.abs().max():
             raise ValueError(f"covariances must be positive semi-definite; an eigenvalue is {values.min():.3g}")
-        # The smallest eigenvalue is the isotropic part, which C is inverted by even without noise.
+        # The smallest eigenvalue is the isotropic part, so that C can be inverted without noise.
         values = values.clamp(min=0)
         least = values[..., :1]
         return cls(least, vectors.transpose(-1, -2), values - least)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from scoredistill.evaluation.features import FeatureExtractor
-from scoredistill.networks.weights import flaw, read_safetensors
+from scoredistill.networks.weight_files import flaw, read_safetensors
 
 FID_CLASSES = 1008
 """Number of classes of the network in the definition of FID; torchvision's has 1000."""

@@ -16,7 +16,7 @@ from scoredistill.data.gallery_pictures import GalleryImages
 from scoredistill.evaluation.features import trunk
 from scoredistill.evaluation.rows import in_pieces
 from scoredistill.files import write_atomically
-from scoredistill.networks.weights import read_safetensors
+from scoredistill.networks.weight_files import read_safetensors
 from scoredistill.ranges import require
 
 BATCH, RATE = 64, 3e-3

@@ -22,7 +22,7 @@ class SceneGenerator(Precise, Generator):
     """n 3D scenes in [-1, 1]^3, rendered from cameras: radiance fields or meshes.
 
     The rows of a batch are particle-major: row = particle · V + view. A subclass implements `forward`, `render`, `mesh`
-    and `color`, and has a `background`.
+    and `color`. One that composites over `_background` has a `background`, a module of `generators.fields`.
 
     Args:
         particles: number of scenes n, >= 1.

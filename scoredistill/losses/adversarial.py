@@ -23,7 +23,7 @@ class WithGAN(Objective):
     """g = g_loss + lambda alpha grad l(D(x_t)), with l the generator's adversarial loss, at the same x_t and t.
 
     With `balance`, lambda is chosen in each step so that the norm of the term over the batch is that fraction of the
-    objective's norm. D is evaluated once per step, also if it is the objective's ratio.
+    objective's norm. D is evaluated once per generator step, also if it is the objective's ratio.
 
     Improved Distribution Matching Distillation for Fast Image Synthesis, 2024, arXiv:2405.14867.
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from scoredistill.data.pictures import read_picture
 from scoredistill.diffusion.guidance import Guidance
-from scoredistill.diffusion.weights import TimeWeight
+from scoredistill.diffusion.time_weights import TimeWeight
 from scoredistill.losses.distillation import GradientNormalizer, ScoreDistillation
 from scoredistill.ranges import require
 from scoredistill.teachers.teacher import Teacher

@@ -13,8 +13,8 @@ from scoredistill.critics.analytic import DiracCritic
 from scoredistill.critics.critic import Critic
 from scoredistill.diffusion.guidance import CFG, Guidance, predict_distinct
 from scoredistill.diffusion.prediction import Prediction
+from scoredistill.diffusion.time_weights import SigmaSquaredWeight, TimeWeight
 from scoredistill.diffusion.timesteps import TimestepSampler
-from scoredistill.diffusion.weights import SigmaSquaredWeight, TimeWeight
 from scoredistill.divergences import Divergence, ReverseKL
 from scoredistill.losses.objective import Gradient, Objective, Reweighting
 from scoredistill.networks.eval_mode import eval_mode
@@ -87,8 +87,8 @@ class ScoreDistillation(Objective, ABC):
     def prepare(self, diffused: Diffused, teacher: Teacher, guidance: Guidance) -> Diffused:
         """The diffused samples at which A and B are evaluated; the default returns them unchanged.
 
-        A subclass may return `diffused` with another x_t, t and epsilon, for example from DDIM inversion or at another
-        noise level.
+        A subclass may return `diffused.at(t, epsilon)` with another time or noise, for example from DDIM inversion.
+        Trained critics still learn from the step's own samples.
         """
         del teacher, guidance
         return diffused
@@ -126,7 +126,7 @@ class ScoreDistillation(Objective, ABC):
             ValueError: if a part has the wrong shape, or the gradient is undefined at an end of time.
         """
         guidance = guidance or CFG()
-        diffused, target = self._ask(self.prepare(diffused, teacher, guidance), teacher, guidance)
+        diffused, target = self._teacher_predictions(self.prepare(diffused, teacher, guidance), teacher, guidance)
         baseline = self.baseline(diffused, teacher, guidance)
         require_shape(baseline, diffused.x_t.shape, f"the baseline of {type(self).__name__}")
         reweighting = self.reweight(diffused, teacher)
@@ -136,9 +136,11 @@ class ScoreDistillation(Objective, ABC):
         g = right_pad_dims(w * reweighting.h * factor, diffused.x_t) * (target.epsilon - baseline)
         if diffused.at_end:
             require_finite(g, diffused)
-        return Gradient(g, target, baseline, reweighting, factor)
+        return Gradient(g, diffused, target, baseline, reweighting, factor)
 
-    def _ask(self, diffused: Diffused, teacher: Teacher, guidance: Guidance) -> tuple[Diffused, Prediction]:
+    def _teacher_predictions(
+        self, diffused: Diffused, teacher: Teacher, guidance: Guidance
+    ) -> tuple[Diffused, Prediction]:
         """The samples with `predictions`, and A, from one call of the teacher."""
         x_t, condition = diffused.x_t, diffused.condition
         guided = guidance.conditions(condition, teacher, len(x_t))

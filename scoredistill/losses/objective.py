@@ -38,6 +38,7 @@ class Gradient:
 
     Args:
         g: (B, *D) gradient with respect to each sample x.
+        diffused: the diffused samples at which it was evaluated, which `prepare` may have changed.
         target: A, the guided teacher.
         baseline: B, (B, *D) in epsilon units.
         reweighting: h and log r.
@@ -47,6 +48,7 @@ class Gradient:
     """
 
     g: Tensor
+    diffused: Diffused
     target: Prediction
     baseline: Tensor
     reweighting: Reweighting

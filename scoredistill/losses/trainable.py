@@ -8,12 +8,12 @@ from torch import nn
 
 from scoredistill.critics.critic import Critic
 from scoredistill.diffusion.guidance import Guidance
+from scoredistill.diffusion.time_weights import TimeWeight
 from scoredistill.diffusion.timesteps import TimestepSampler
-from scoredistill.diffusion.weights import TimeWeight
 from scoredistill.divergences import Divergence
 from scoredistill.ratios.ratio import DensityRatio
 
-PLAIN = (TimeWeight, Divergence, Guidance, TimestepSampler)
+NON_MODULES = (TimeWeight, Divergence, Guidance, TimestepSampler)
 """Parts that are not modules and whose attributes are searched for modules."""
 
 
@@ -80,5 +80,5 @@ def _modules_in(value: object) -> Iterator[nn.Module]:
     elif isinstance(value, (list, tuple, set, frozenset)):
         for each in value:
             yield from _modules_in(each)
-    elif isinstance(value, PLAIN):
+    elif isinstance(value, NON_MODULES):
         yield from (module for _, module in _hidden(value))

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from scoredistill.files import write_atomically
-from scoredistill.networks.weights import read_safetensors
+from scoredistill.networks.weight_files import read_safetensors
 from scoredistill.ranges import require
 
 FILE = "pytorch_lora_weights.safetensors"

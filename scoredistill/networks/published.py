@@ -11,7 +11,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from scoredistill.networks.weights import flaw, read_safetensors
+from scoredistill.networks.weight_files import flaw, read_safetensors
 
 PREFIXES = ("module.", "_orig_mod.", "ema.", "net.", "model.", "unet.")
 HOLDERS = ("ema", "net", "model", "state_dict")

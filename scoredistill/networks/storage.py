@@ -16,7 +16,7 @@ from scoredistill.networks.backbone import Backbone
 from scoredistill.networks.denoiser import Denoiser
 from scoredistill.networks.diffusers import DiffusersBackbone
 from scoredistill.networks.finite import first_not_finite
-from scoredistill.networks.weights import first_flaw, read_safetensors
+from scoredistill.networks.weight_files import first_flaw, read_safetensors
 
 DESCRIPTION = "denoiser.json"
 

@@ -19,9 +19,9 @@ from scoredistill.networks.feature_head import FeatureHead
 from scoredistill.ranges import require
 from scoredistill.ratios.ratio import DensityRatio
 from scoredistill.teachers.teacher import Teacher
-from scoredistill.types import Condition, Diffused, Sample, right_pad_dims
+from scoredistill.types import Condition, Diffused, Sample
 
-Objective = Literal["non_saturating", "hinge", "least_squares"]
+AdversarialLoss = Literal["non_saturating", "hinge", "least_squares"]
 
 
 class DiscriminatorRatio(DensityRatio, TrainedPart):
@@ -54,7 +54,7 @@ class DiscriminatorRatio(DensityRatio, TrainedPart):
     def __init__(
         self,
         features: Literal["teacher", "critic"] | Backbone = "teacher",
-        objective: Objective = "non_saturating",
+        objective: AdversarialLoss = "non_saturating",
         hidden: int = 128,
         sigma_data: float = 0.5,
         clamp: float = 10.0,
@@ -66,7 +66,7 @@ class DiscriminatorRatio(DensityRatio, TrainedPart):
         require("> 0", sigma_data=sigma_data, clamp=clamp, r1_step=r1_step, weight=weight)
         require(">= 0", r1=r1)
         super().__init__()
-        self.objective: Objective = objective
+        self.objective: AdversarialLoss = objective
         self.hidden, self.clamp, self.r1, self.r1_step, self.weight = hidden, clamp, r1, r1_step, weight
         self.source = features if isinstance(features, str) else "own"
         self.own = None if isinstance(features, str) else Denoiser(features, sigma_data=sigma_data)
@@ -179,7 +179,7 @@ class DiscriminatorRatio(DensityRatio, TrainedPart):
         if self.r1_step is None:
             (slope,) = torch.autograd.grad(on_real.sum(), real.x_t, create_graph=True)
             return 0.5 * self.r1 * slope.flatten(1).square().sum(1)
-        step = self.r1_step * right_pad_dims(torch.ones_like(real.t), real.x_t) * torch.randn_like(real.x_t)
+        step = self.r1_step * real.shard.noise_like(real.x_t, real.rng)
         moved = self.logit(replace(real, x_t=real.x_t + step), teacher)
         return 0.5 * self.r1 * ((moved - on_real) / self.r1_step).square()
 

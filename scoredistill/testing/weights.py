@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from scoredistill.diffusion.schedule import CosineSchedule, EDMSchedule, FlowSchedule, LinearSchedule, Schedule
-from scoredistill.diffusion.weights import TimeWeight
+from scoredistill.diffusion.time_weights import TimeWeight
 from scoredistill.testing.law import (
     DTYPES,
     agree,

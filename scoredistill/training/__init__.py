@@ -8,8 +8,8 @@ from scoredistill.training.checkpoints import read_checkpoint
 from scoredistill.training.curves import read_curves
 from scoredistill.training.data import ConditionDataModule, PromptAndCameras
 from scoredistill.training.denoising import DenoiserTraining, ScoreMatchingTraining
+from scoredistill.training.distillation import Distillation
 from scoredistill.training.images import Images, Labels, PromptFile
-from scoredistill.training.module import Distillation
 from scoredistill.training.optimizers import NetworkOptimizer
 from scoredistill.training.plan import Turn, UpdatePlan
 from scoredistill.training.run_folder import RunFolder

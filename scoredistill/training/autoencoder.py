@@ -96,7 +96,7 @@ class AutoencoderTraining(TrainingModule):
         error, divergence = (term.mean() for term in self.terms(batch.data, self.rng_of_tick()))
         norm = self.backward_and_step(self.optimizer, error + self.kl_weight * divergence, "autoencoder")
         self.average.update(self.network)
-        if self.reports():
+        if self.logs_this_tick():
             metrics = {"error": error.detach(), "kl": divergence.detach(), "gradient_norm": norm}
             self.log_dict(metrics, prog_bar=True)
         self.ticks += 1

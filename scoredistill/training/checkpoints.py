@@ -13,7 +13,7 @@ from pytorch_lightning.callbacks import Checkpoint
 
 from scoredistill.files import write_atomically
 from scoredistill.networks.finite import first_not_finite
-from scoredistill.networks.weights import flaw
+from scoredistill.networks.weight_files import flaw
 from scoredistill.ranges import require
 
 CHECKED = ("state_dict", "optimizer_states")

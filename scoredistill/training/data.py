@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, IterableDataset
 from scoredistill.generators.scenes import SceneGenerator
 from scoredistill.ranges import require, require_rising
 from scoredistill.rendering.camera import Camera
-from scoredistill.training.module import Distillation
+from scoredistill.training.distillation import Distillation
 from scoredistill.training.randomness import generator_at
 from scoredistill.types import Batch, Condition
 

@@ -20,7 +20,7 @@ from scoredistill.networks.storage import save_denoiser
 from scoredistill.ranges import require
 from scoredistill.teachers.network import NetworkTeacher
 from scoredistill.training.average import MovingAverage
-from scoredistill.training.module import LEVELS
+from scoredistill.training.distillation import LEVELS
 from scoredistill.training.optimizers import NetworkOptimizer
 from scoredistill.training.training_module import TrainingModule
 from scoredistill.types import Batch, Condition, Diffused, Sample
@@ -117,7 +117,7 @@ class ScoreMatchingTraining(TrainingModule):
         norm = self.backward_and_step(self.optimizer, error.mean(), self.title)
         if self.average is not None:
             self.average.update(self.network)
-        if self.reports():
+        if self.logs_this_tick():
             means = self.levels.means(error.detach(), t, self.schedule)
             self.log_dict({f"loss/level_{level}": mean for level, mean in means.items()})
             self.log_dict({"loss": error.detach().mean(), "gradient_norm": norm}, prog_bar=True)

@@ -108,14 +108,14 @@ class NetworkOptimizer:
         Returns:
             norm of the gradient before clipping, over all processes and without the scale.
         """
-        parameters = trained(optimizer)
+        parameters = parameters_of(optimizer)
         norm = gradients.total_norm(parameters, split)
         if self.clip is not None:
             gradients.clip(parameters, norm, scale * self.clip)
         return norm / scale
 
 
-def trained(optimizer: torch.optim.Optimizer) -> list[Tensor]:
+def parameters_of(optimizer: torch.optim.Optimizer) -> list[Tensor]:
     """An optimizer's parameters, in the order of its state."""
     return [parameter for group in optimizer.param_groups for parameter in group["params"]]
 

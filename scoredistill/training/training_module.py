@@ -22,7 +22,7 @@ from scoredistill.networks.finite import first_not_finite
 from scoredistill.ranges import require
 from scoredistill.training.average import MovingAverage
 from scoredistill.training.checkpoints import CHECKED
-from scoredistill.training.optimizers import NetworkOptimizer, trained
+from scoredistill.training.optimizers import NetworkOptimizer, parameters_of
 from scoredistill.training.precision import convert_batches
 from scoredistill.training.randomness import generator_at
 from scoredistill.training.strategies import gradients
@@ -120,7 +120,7 @@ class TrainingModule(LightningModule, ABC):
         steps = self.trainer.max_steps
         return 0.0 if steps <= 0 else min(self.global_step / steps, 1.0)
 
-    def reports(self, ticks: int = 1) -> bool:
+    def logs_this_tick(self, ticks: int = 1) -> bool:
         """Whether this tick's metrics may appear in the next logged row, which contains the latest value of each.
 
         For a small network, computing and logging them takes longer than the step itself.
@@ -195,7 +195,7 @@ class TrainingModule(LightningModule, ABC):
             norm of the gradient before clipping.
         """
         if is_distributed() and not split and not isinstance(self.trainer.strategy.model, DistributedDataParallel):
-            gradients.average(trained(optimizer))
+            gradients.average(parameters_of(optimizer))
         return settings.clip_gradient(optimizer, self.loss_scale, split)
 
     @property

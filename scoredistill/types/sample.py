@@ -76,7 +76,7 @@ class Sample:
     @classmethod
     def cat(cls, parts: Sequence[Sample]) -> Sample:
         """Concatenate micro-batches. Cameras of different micro-batches are different views; labels are shared."""
-        joined = {name: _joined_where_all([getattr(part, name) for part in parts]) for name in sorted(PLAIN)}
+        joined = {name: _joined_where_all([getattr(part, name) for part in parts]) for name in sorted(CONCATENATED)}
         penalties = [part.regularizer * len(part.x) for part in parts if part.regularizer is not None]
         return cls(
             condition=Condition.cat([part.condition for part in parts]),
@@ -86,7 +86,7 @@ class Sample:
         )
 
 
-PLAIN = {*ROWS, "population", "population_view_index"} - {"condition", "view_index"}
+CONCATENATED = {*ROWS, "population", "population_view_index"} - {"condition", "view_index"}
 """Fields that are joined row after row."""
 
 
@@ -97,7 +97,7 @@ class Diffused:
     Args:
         x_t: (B, *D).
         t: (B,) in [0, 1].
-        epsilon: (B, *D), the noise in x_t.
+        epsilon: (B, *D), the noise in x_t, drawn or found by `ScoreDistillation.prepare`; the baseline of SDS.
         sample: the clean samples.
         schedule: alpha and sigma.
         progress: fraction of training done, in [0, 1].
@@ -171,6 +171,10 @@ class Diffused:
         epsilon = self.epsilon if epsilon is None else epsilon
         x_t = mixed(self.sample.x.detach(), t, epsilon, self.schedule)
         return replace(self, x_t=x_t, t=t, epsilon=epsilon, predictions=(), at_end=self.schedule.touches_end(t))
+
+    def detach(self) -> Diffused:
+        """The same samples, detached."""
+        return replace(self, x_t=self.x_t.detach(), sample=replace(self.sample, x=self.sample.x.detach()))
 
     def under(self, condition: Condition | None) -> Diffused:
         """The same x_t under another condition, B rows or None."""

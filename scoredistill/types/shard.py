@@ -36,14 +36,14 @@ class Shard:
         """Select the local rows of a tensor that has the rows of the complete batch."""
         return value
 
-    def draw(self, draw: Callable[[int], Tensor], rows: int) -> Tensor:
+    def draw(self, draw_rows: Callable[[int], Tensor], rows: int) -> Tensor:
         """Random numbers for the local rows, equal to those of the complete batch.
 
         Args:
-            draw: draws numbers for a given number of rows, from a generator with the same state in every process.
+            draw_rows: draws numbers for a given number of rows, from a generator with the same state in every process.
             rows: number of local rows.
         """
-        return draw(rows)
+        return draw_rows(rows)
 
     def noise_like(self, x: Tensor, rng: torch.Generator | None = None) -> Tensor:
         """Standard normal noise for the local rows.

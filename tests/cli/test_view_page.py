@@ -217,7 +217,8 @@ def test_what_cannot_be_made_is_said_in_its_place(browser, server, monkeypatch):
 def test_a_run_without_anything_yet(browser, tmp_path):
     run = RunFolder(tmp_path / "0")
     run.path.mkdir()
-    run.config.write_text(json.dumps({"model": {"loss": {"class_path": "SDS"}}, "trainer": {"max_steps": 10}}))
+    recipe = {"model": {"loss": {"class_path": "SDS"}}, "trainer": {"max_steps": 10}}
+    run.config.write_text(json.dumps(recipe) + "\n...\n")
     assert last_checkpoint(run) is None
     with Server("127.0.0.1", 0, run) as started:
         thread = threading.Thread(target=started.serve_forever, kwargs={"poll_interval": 0.01})

@@ -12,8 +12,21 @@ from training.test_module import fit
 from scoredistill import Batch, Condition, Distiller
 from scoredistill.critics import Critic, ExactCritic, ParticleCritic, TrainedPart
 from scoredistill.diffusion import CFG, CosineSchedule, Guidance, Prediction
+from scoredistill.divergences import ForwardKL
 from scoredistill.generators import ImageParticles
-from scoredistill.losses import CSD, DDS, SDS, VSD, Gradient, Objective, ScalarDistillation, ScoreDistillation, WithGAN
+from scoredistill.losses import (
+    CSD,
+    DDS,
+    SDS,
+    VSD,
+    FDistill,
+    Gradient,
+    Objective,
+    ScalarDistillation,
+    ScoreDistillation,
+    WithGAN,
+)
+from scoredistill.ratios import ExactRatio, TimeBinNormalizer
 from scoredistill.teachers import GaussianMixture, NetworkTeacher, Teacher
 from scoredistill.testing import ReferenceTeacher
 from scoredistill.training import ConditionDataModule, Distillation
@@ -99,6 +112,23 @@ def test_a_loss_may_choose_its_own_x_t() -> None:
     torch.testing.assert_close(g, expected)
     plain = Distiller(ImageParticles(x), teacher, SDS()).gradient(x, t=t, epsilon=epsilon, condition=condition)
     assert (g - plain).abs().max() > 1e-3
+
+
+def test_statistics_are_of_the_samples_at_which_the_gradient_was_evaluated() -> None:
+    class Halved(FDistill):
+        def prepare(self, diffused: Diffused, teacher: Teacher, guidance: Guidance) -> Diffused:
+            return diffused.at(diffused.t / 2)
+
+    seen: list[Tensor] = []
+
+    class Binned(TimeBinNormalizer):
+        def observe(self, log_r: Tensor, diffused: Diffused) -> None:
+            seen.append(diffused.t)
+
+    loss = Halved(ForwardKL(), ParticleCritic(0.2), ExactRatio(), [Binned(2)])
+    module = Distillation(ImageParticles(torch.randn(B, 2)), GaussianMixture(torch.randn(3, 2), 0.5), loss)
+    fit(module, 1, data=ConditionDataModule())
+    assert seen[0].max() < 0.5
 
 
 class Fisher(ScalarDistillation):

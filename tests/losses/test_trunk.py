@@ -23,7 +23,8 @@ def made_of(reweighting: Reweighting, g: Tensor | None = None) -> Gradient:
     n = len(reweighting.h)
     x_t = torch.zeros(n, 2, dtype=reweighting.h.dtype)
     target = Prediction(x_t, torch.full((n,), 0.5).to(x_t), SCHEDULE, epsilon=torch.ones_like(x_t))
-    return Gradient(x_t if g is None else g, target, -2 * torch.ones_like(x_t), reweighting, torch.ones(n))
+    at = Diffused(x_t, target.t, torch.zeros_like(x_t), Sample(x_t), SCHEDULE)
+    return Gradient(x_t if g is None else g, at, target, -2 * torch.ones_like(x_t), reweighting, torch.ones(n))
 
 
 def test_a_constant_h_reports_norms_only() -> None:

@@ -22,7 +22,7 @@ from scoredistill.networks import Denoiser
 from scoredistill.networks.lora import copy_tensors
 from scoredistill.networks.published import read_tensors
 from scoredistill.networks.storage import load_denoiser, save_denoiser
-from scoredistill.networks.weights import first_flaw, flaw, read_safetensors
+from scoredistill.networks.weight_files import first_flaw, flaw, read_safetensors
 from scoredistill.teachers.diffusers.loading import Source
 from scoredistill.training.checkpoints import read_checkpoint
 
@@ -146,4 +146,4 @@ def test_safetensors_are_read_in_one_place():
         for node in ast.walk(ast.parse(path.read_text("utf-8")))
         if isinstance(node, ast.Call) and ast.unparse(node.func) in ("load_file", "safetensors.torch.load_file")
     }
-    assert found == {"networks/weights.py"}
+    assert found == {"networks/weight_files.py"}

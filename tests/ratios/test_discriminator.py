@@ -14,19 +14,19 @@ from scoredistill.generators import ImageParticles
 from scoredistill.losses import SDS, VSD, FDistill, WithGAN
 from scoredistill.networks import MLPBackbone
 from scoredistill.ratios import DiscriminatorRatio, ExactRatio
-from scoredistill.ratios.discriminator import Objective
+from scoredistill.ratios.discriminator import AdversarialLoss
 from scoredistill.teachers import GaussianMixture, NetworkTeacher
 from scoredistill.types import Batch, Diffused, Sample
 
 SCHEDULE = CosineSchedule()
-OBJECTIVES: list[Objective] = ["non_saturating", "least_squares", "hinge"]
+OBJECTIVES: list[AdversarialLoss] = ["non_saturating", "least_squares", "hinge"]
 
 
 def rng(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def own(objective: Objective = "non_saturating", **settings: float | None) -> DiscriminatorRatio:
+def own(objective: AdversarialLoss = "non_saturating", **settings: float | None) -> DiscriminatorRatio:
     discriminator = DiscriminatorRatio(MLPBackbone((2,), hidden=32, layers=2), objective, hidden=32, **settings)  # type: ignore[arg-type]
     torch.nn.init.normal_(discriminator.head.out.weight)  # type: ignore[union-attr]
     return discriminator
@@ -44,7 +44,7 @@ def logits(discriminator: DiscriminatorRatio, at: Diffused, teacher: GaussianMix
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
-def test_losses_are_their_equations(objective: Objective) -> None:
+def test_losses_are_their_equations(objective: AdversarialLoss) -> None:
     fake, real, teacher = pair()
     discriminator = own(objective)
     a, b = logits(discriminator, real, teacher), logits(discriminator, fake, teacher)
@@ -209,7 +209,7 @@ def test_balance_sets_the_terms_share_of_the_gradients_norm() -> None:
     torch.testing.assert_close((second - first).norm(), 0.25 * first.norm())
 
 
-def gan(source: str, objective: Objective) -> tuple[WithGAN, NetworkTeacher, Diffused, list[int]]:
+def gan(source: str, objective: AdversarialLoss) -> tuple[WithGAN, NetworkTeacher, Diffused, list[int]]:
     """f-distill with the adversarial term of its own ratio, on dropout's path, and the rows of each call of D."""
     torch.manual_seed(0)
     teacher = NetworkTeacher(MLPBackbone((2,), hidden=16, layers=2))
@@ -229,7 +229,7 @@ def gan(source: str, objective: Objective) -> tuple[WithGAN, NetworkTeacher, Dif
 
 @pytest.mark.parametrize("source", ["own", "teacher", "critic"])
 @pytest.mark.parametrize("objective", ["non_saturating", "least_squares"])
-def test_one_call_of_the_discriminator_gives_ratio_and_term_what_two_would(source: str, objective: Objective) -> None:
+def test_one_call_of_the_discriminator_serves_ratio_and_term(source: str, objective: AdversarialLoss) -> None:
     loss, teacher, diffused, rows = gan(source, objective)
     together = loss.gradient(diffused, teacher)
     assert rows == [6]

@@ -87,7 +87,7 @@ def adapters() -> Made:
         one_step = OneStepUNet((2, 8, 8), lora=LoRA(rank=2), times=[0.9])
         settings = {f"{name}_optimizer": sgd() for name in ("generator", "critic")}
         return Distillation(one_step, text_teacher(), VSD(LoRACritic(LoRA(rank=2))), seed=7, **settings), Texts(
-            1, size=4
+            1, batch_size=4
         )
 
 

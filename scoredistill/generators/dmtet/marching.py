@@ -21,10 +21,10 @@ from torch import Tensor
 from scoredistill.generators.dmtet.grid import TETRAHEDRA, Grid, corner_steps
 from scoredistill.generators.dmtet.surface import Surface
 
-MOST = 12
+MAX_TRIANGLES = 12
 """Maximum number of triangles in a cell: two in each of six tetrahedra."""
 
-NONE = 255
+NO_TRIANGLE = 255
 """Table entry for a missing triangle."""
 
 EVEN = tuple(p for p in permutations(range(4)) if sum(p[i] > p[j] for i in range(4) for j in range(i + 1, 4)) % 2 == 0)
@@ -54,7 +54,7 @@ def _edge(tetrahedron: tuple[int, ...], a: int, b: int) -> int:
 @lru_cache(maxsize=8)
 def _table(device: torch.device) -> Tensor:
     """(256, 12, 3) uint8: for each set of inside corners, the edges that contain the triangles' vertices."""
-    table = torch.full((256, MOST, 3), NONE, dtype=torch.uint8)
+    table = torch.full((256, MAX_TRIANGLES, 3), NO_TRIANGLE, dtype=torch.uint8)
     for code in range(256):
         triangles = [
             [_edge(tetrahedron, a, b) for a, b in triangle]
@@ -95,7 +95,7 @@ def marching_tetrahedra(grid: Grid, level: float = 0.0) -> Surface:
     base = ((particle * points + x) * points + y) * points + z
     step = torch.tensor(corner_steps(points), device=base.device)
     triangles = _table(base.device)[code[particle, x, y, z].int()]
-    cell, place = (triangles[:, :, 0] != NONE).nonzero(as_tuple=True)
+    cell, place = (triangles[:, :, 0] != NO_TRIANGLE).nonzero(as_tuple=True)
     edge = triangles[cell, place].long()
     number = 8 * (base[cell, None] + step[edge >> 3]) + (edge & 7)
     crossed, faces = number.unique(return_inverse=True)

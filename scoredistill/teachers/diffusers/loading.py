@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from scoredistill.networks.weights import first_flaw
+from scoredistill.networks.weight_files import first_flaw
 
 LIBRARIES = ("diffusers", "transformers")
 """Libraries from which the classes of a pipeline's parts are loaded."""

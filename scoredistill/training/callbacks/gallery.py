@@ -15,7 +15,7 @@ from scoredistill.rendering.mesh import NoSurfaceError, chamfer
 from scoredistill.teachers.gallery import Gallery
 from scoredistill.training.callbacks.evaluation import Evaluation, require_part
 from scoredistill.training.data import ConditionDataModule, PromptAndCameras
-from scoredistill.training.module import Distillation
+from scoredistill.training.distillation import Distillation
 from scoredistill.training.training_module import TrainingModule
 
 
@@ -59,7 +59,9 @@ class GalleryFidelity(Evaluation):
         self.resolution, self.mesh_resolution = resolution, mesh_resolution
 
     def check(self, module: TrainingModule, data: ConditionDataModule) -> None:
-        require_part(self, module.eval_generator, SceneGenerator, "a generator of 3D scenes (NeRF, DMTet)")
+        require_part(
+            self, module.eval_generator, SceneGenerator, "a generator of 3D scenes (a SceneGenerator: NeRF, DMTet)"
+        )
         teacher = cast(Distillation, module).distiller.teacher
         require_part(self, teacher, Gallery, "the Gallery teacher (PromptFidelity evaluates scenes from any teacher)")
         require_part(self, data, PromptAndCameras, "PromptAndCameras data")

@@ -32,10 +32,10 @@ from scoredistill.training.callbacks.quality import (
 )
 from scoredistill.training.callbacks.views import particle_views
 from scoredistill.training.data import ConditionDataModule, PromptAndCameras
-from scoredistill.training.module import Distillation
+from scoredistill.training.distillation import Distillation
 from scoredistill.training.training_module import TrainingModule
 
-SCENES = "a generator of 3D scenes (NeRF, DMTet; ParticleGrid supports others)"
+SCENES = "a generator of 3D scenes (a SceneGenerator: NeRF, DMTet; ParticleGrid supports others)"
 
 
 class ParticleGrid(GeneratorCallback):
@@ -66,7 +66,9 @@ class ParticleGrid(GeneratorCallback):
             require_part(self, data, PromptAndCameras, "PromptAndCameras data for 3D scenes")
             return
         if generator.particles is not None:
-            require_part(self, generator, ImageParticles, "3D scenes, ImageParticles or samples from noise")
+            require_part(
+                self, generator, ImageParticles, "3D scenes (a SceneGenerator), ImageParticles or samples from noise"
+            )
         one = generator.values[0].shape if isinstance(generator, ImageParticles) else getattr(generator, "shape", ())
         shape: tuple[int, ...] = tuple(one)
         if len(shape) == 1:

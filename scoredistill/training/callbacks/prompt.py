@@ -20,7 +20,7 @@ from scoredistill.training.callbacks.evaluation import Evaluation, Interval, gua
 from scoredistill.training.callbacks.quality import draw_samples, require_samples
 from scoredistill.training.callbacks.views import Views, gallery_views, particle_views
 from scoredistill.training.data import ConditionDataModule, PromptAndCameras
-from scoredistill.training.module import Distillation
+from scoredistill.training.distillation import Distillation
 from scoredistill.training.training_module import TrainingModule
 from scoredistill.types import Condition
 
@@ -52,7 +52,9 @@ class PromptFidelity(Evaluation):
         self._recognizer: PromptClassifier | None = None
 
     def check(self, module: TrainingModule, data: ConditionDataModule) -> None:
-        require_part(self, module.eval_generator, SceneGenerator, "a generator of 3D scenes (NeRF, DMTet)")
+        require_part(
+            self, module.eval_generator, SceneGenerator, "a generator of 3D scenes (a SceneGenerator: NeRF, DMTet)"
+        )
         require_part(self, data, PromptAndCameras, "PromptAndCameras data")
         text = cast(PromptAndCameras, data).text
         if text not in self.candidates:

@@ -21,14 +21,14 @@ from scoredistill.teachers.analytic import GaussianMixture
 from scoredistill.teachers.sampling import sample
 from scoredistill.training.callbacks.evaluation import Evaluation, require_part
 from scoredistill.training.data import ConditionDataModule
+from scoredistill.training.distillation import Distillation
 from scoredistill.training.images import Images
-from scoredistill.training.module import Distillation
 from scoredistill.training.randomness import generator_at
 from scoredistill.training.training_module import TrainingModule
 from scoredistill.types import Batch, Condition
 
 SAMPLES_STREAM, TEACHER_STREAM, MIXTURE_STREAM = 2_000_003, 2_000_033, 2_000_063
-"""Random streams, different from those of training."""
+"""Random streams of the three kinds of samples."""
 TRANSPORT_SAMPLES = 1000
 """Largest number of samples that are matched exactly; the time grows with its cube."""
 

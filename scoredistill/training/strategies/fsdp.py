@@ -17,7 +17,7 @@ from torch.optim import Optimizer
 
 from scoredistill.networks.backbone import Backbone
 from scoredistill.networks.denoiser import Denoiser
-from scoredistill.training.optimizers import trained
+from scoredistill.training.optimizers import parameters_of
 from scoredistill.training.strategies.states import converted
 
 SMALL = 2**16
@@ -123,7 +123,7 @@ class FSDP2(ModelParallelStrategy):
     def load_optimizer_state_dict(self, checkpoint: Mapping[str, Any]) -> None:
         """Load full tensors into the shards."""
         for optimizer, state in zip(self.optimizers, checkpoint["optimizer_states"], strict=True):
-            optimizer.load_state_dict(converted(state, partial(_shard_of, trained(optimizer))))
+            optimizer.load_state_dict(converted(state, partial(_shard_of, parameters_of(optimizer))))
 
     def _full(self, value: Tensor) -> Tensor | None:
         if not isinstance(value, DTensor):

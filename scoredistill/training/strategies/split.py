@@ -11,7 +11,7 @@ from pytorch_lightning.trainer.states import TrainerFn
 from torch.optim import Optimizer
 
 from scoredistill.distributed import ParticleShard, gather_to_rank0
-from scoredistill.training.module import Distillation
+from scoredistill.training.distillation import Distillation
 from scoredistill.training.strategies.states import converted
 
 SPLIT = ("distiller.generator.", "average.module.")

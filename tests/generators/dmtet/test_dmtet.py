@@ -10,7 +10,7 @@ from generators.dmtet.shapes import lattice, sphere
 from scoredistill import Distiller
 from scoredistill.annealing import Knot, Piecewise
 from scoredistill.critics import ParticleCritic
-from scoredistill.diffusion.weights import X0Weight
+from scoredistill.diffusion.time_weights import X0Weight
 from scoredistill.divergences import JensenShannon
 from scoredistill.generators import DMTet, ImageParticles, NeRF
 from scoredistill.generators.dmtet import Ellipsoid, Laplacian, NormalConsistency, SignChange

@@ -29,7 +29,7 @@ from scoredistill.training.training_module import TrainingModule
 from scoredistill.types import Batch, Diffused, Sample, Shard
 
 
-def accumulated(module: Distillation, batch: Batch, rng: torch.Generator) -> Step:
+def evaluate_in_micro_batches(module: Distillation, batch: Batch, rng: torch.Generator) -> Step:
     """Evaluate the objective on the full batch, and differentiate the generator one micro-batch at a time.
 
     Samples are generated twice: first without a graph, to evaluate g on all of them together, so that batch statistics
@@ -81,7 +81,7 @@ def report_step(module: LightningModule, step: Step, norm: Tensor) -> None:
     """
     module.log_dict({"loss": step.loss.detach(), "gradient_norm": norm}, prog_bar=True, sync_dist=True)
     metrics = {f"objective/{key}": value for key, value in step.gradient.report().items()}
-    metrics["objective/t"] = step.diffused.t.mean()
+    metrics["objective/t"] = step.gradient.diffused.t.mean()
     if step.diffused.sample.regularizer is not None:
         metrics["regularizer"] = step.diffused.sample.regularizer.detach()
     module.log_dict(metrics, sync_dist=True)
@@ -266,13 +266,13 @@ class Distillation(TrainingModule):
             step = self.distiller.evaluate(sample, progress=self.progress, rng=rng)
             self.manual_backward(self.share_of_batch * with_regularizer(step.loss, step.diffused.sample))
         else:
-            step = accumulated(self, batch, rng)
+            step = evaluate_in_micro_batches(self, batch, rng)
         norm = self.reduce_and_clip(self.generator_optimizer, optimizer.optimizer, self.split_particles)
         self.require_finite(norm, "generator", self.global_step)
-        if self.reports(self.plan.period):
+        if self.logs_this_tick(self.plan.period):
             report_step(self, step, norm)
         optimizer.step()
-        self.distiller.loss.observe(step.diffused, step.gradient)
+        self.distiller.loss.observe(step.gradient.diffused, step.gradient)
         if self.average is not None:
             self.average.update(self.distiller.generator)
         return step.diffused
@@ -309,7 +309,7 @@ class Distillation(TrainingModule):
         self.manual_backward(torch.stack([error.mean() for error in errors.values()]).sum())
         for index, (name, error) in enumerate(errors.items(), 1):
             norm = self._critic_step(index, name)
-            if self.reports(self.plan.period):
+            if self.logs_this_tick(self.plan.period):
                 report_critic(self, name, error.detach(), norm, diffused, self.levels)
         self.critic_steps += 1
 
