@@ -1,6 +1,6 @@
 """Noise schedules, predictions, timesteps and guidance."""
 
-from scoredistill.diffusion.cfg_variants import CFGZeroStar, IntervalCFG, ProjectedCFG, RescaledCFG
+from scoredistill.diffusion.cfg_variants import CFGVariant, CFGZeroStar, IntervalCFG, ProjectedCFG, RescaledCFG
 from scoredistill.diffusion.guidance import CFG, ConditionalPredictor, Guidance, PerpNeg, perp_neg, predict_distinct
 from scoredistill.diffusion.mixture import Covariance, MixturePosterior, diffused_mixture
 from scoredistill.diffusion.prediction import Prediction, PredictionType, noise_like
@@ -37,6 +37,7 @@ from scoredistill.diffusion.view_prompts import ViewPrompts
 
 __all__ = [
     "CFG",
+    "CFGVariant",
     "CFGZeroStar",
     "ConditionalPredictor",
     "CosineSchedule",

@@ -157,13 +157,13 @@ class StudentTTimesteps(TimestepSampler):
     Args:
         mean: location of log(sigma / alpha), finite.
         scale: of log(sigma / alpha), > 0.
-        degrees: of freedom, > 0; inf is the normal distribution.
+        degrees: of freedom, > 0.
     """
 
     def __init__(self, mean: float = -1.2, scale: float = 1.2, degrees: float = 3.0) -> None:
         require("finite", mean=mean)
         require("> 0", scale=scale)
-        require("(0, inf]", degrees=degrees)
+        require("> 0", degrees=degrees)
         self.mean = mean
         self.scale = scale
         self.degrees = degrees

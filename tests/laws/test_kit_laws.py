@@ -21,7 +21,16 @@ from laws.zoo import (
 )
 from scoredistill import Condition
 from scoredistill.critics import Critic, NetworkCritic, ParticleCritic
-from scoredistill.diffusion import CFG, Guidance, Schedule, TimestepSampler, TimeWeight, ViewPerpNeg
+from scoredistill.diffusion import (
+    CFG,
+    CFGZeroStar,
+    Guidance,
+    RescaledCFG,
+    Schedule,
+    TimestepSampler,
+    TimeWeight,
+    ViewPerpNeg,
+)
 from scoredistill.generators import DMTet, Generator, ImageParticles, NeRF, OneStepUNet
 from scoredistill.generators.nerf import (
     Emptiness,
@@ -106,7 +115,9 @@ def test_timesteps(timesteps: TimestepSampler) -> None:
 @pytest.mark.parametrize("guidance", GUIDANCES.values(), ids=GUIDANCES.keys())
 def test_guidances(guidance: Callable[[], Guidance]) -> None:
     made = guidance()
-    check_guidance(made, neutral=CFG() if isinstance(made, CFG) else None, may_refuse=False)
+    # v and flow of an epsilon prediction are undefined without signal.
+    in_velocity = isinstance(made, RescaledCFG | CFGZeroStar)
+    check_guidance(made, neutral=CFG() if isinstance(made, CFG) else None, may_refuse=in_velocity)
 
 
 def test_guidance_by_the_camera() -> None:
