@@ -24,8 +24,8 @@ from scoredistill.cli.recipe_parser import RecipeParser
 from scoredistill.cli.report import print_metrics
 from scoredistill.cli.run_key import Resolver
 from scoredistill.cli.study_worker import attempt_at, main
+from scoredistill.cli.workspace import locked_folder
 from scoredistill.files import reason, remove_partial, update_json, write_atomically
-from scoredistill.processes import FolderLock, InUseError
 from scoredistill.studies.axes import StudyError
 from scoredistill.studies.cells import Cell, cells_of
 from scoredistill.studies.launchers import Launcher
@@ -71,16 +71,7 @@ def ablate(argv: Sequence[str]) -> None:
     folder = Path(study.output)
     text = study.path.read_bytes()
     start_up.restore_signals()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = FolderLock(folder)
-    except InUseError as error:
-        raise UsageError(
-            f"another ablate is running in {folder}: wait for it to end, or choose another --output"
-        ) from error
-    except OSError as error:
-        raise UsageError(f"{reason(error, folder)}; choose another --output") from error
-    with lock:
+    with locked_folder(folder, "ablate"):
         remove_partial(folder)
         try:
             update_json(folder / RECORD, dict)  # sets a damaged file aside

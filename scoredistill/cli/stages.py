@@ -15,8 +15,9 @@ from scoredistill.cli.errors import UsageError
 from scoredistill.cli.interrupted import INTERRUPTED, TERMINATED, Interrupted
 from scoredistill.cli.parsers import OptionParser
 from scoredistill.cli.run_key import Resolver
-from scoredistill.files import load_json, reason, remove_partial, update_json, write_json_atomically
-from scoredistill.processes import FolderLock, InUseError, run_bound
+from scoredistill.cli.workspace import locked_folder
+from scoredistill.files import load_json, remove_partial, update_json, write_json_atomically
+from scoredistill.processes import run_bound
 from scoredistill.training.run_folder import RunFolder
 
 RECORD = "stages.json"
@@ -58,16 +59,7 @@ def stages(argv: Sequence[str]) -> None:
     resolve = Resolver()
     keys = {stage.name: resolve.key(stage.words) for stage in todo}  # finds a misspelled key before the first stage
     start_up.restore_signals()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = FolderLock(folder)
-    except InUseError as error:
-        raise UsageError(
-            f"other stages are running in {folder}: wait for them to end, or choose another --output"
-        ) from error
-    except OSError as error:
-        raise UsageError(f"cannot write into {reason(error, folder)}; choose another --output") from error
-    with lock:
+    with locked_folder(folder, "stages"):
         remove_partial(folder)
         former = _run_all(todo, keys, folder)
     _print(f"to export the result: scoredistill export {former}")

@@ -156,3 +156,24 @@ def _find(output: str, checkpoint: str) -> tuple[Path, RunFolder | None]:
     if not path.is_file():
         raise UsageError(f"there is no checkpoint and no run folder {path}")
     return path, RunFolder.around(path)
+
+
+def locked_folder(folder: Path, command: str) -> FolderLock:
+    """Create a folder of several runs and lock it for this process.
+
+    Args:
+        folder: for everything that the command writes.
+        command: its name, for the message.
+
+    Raises:
+        UsageError: if another process uses the folder, or it cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        return FolderLock(folder)
+    except InUseError as error:
+        raise UsageError(
+            f"another {command} is running in {folder}: wait for it to end, or choose another --output"
+        ) from error
+    except OSError as error:
+        raise UsageError(f"cannot write into {reason(error, folder)}; choose another --output") from error

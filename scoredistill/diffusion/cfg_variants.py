@@ -11,9 +11,8 @@ from collections.abc import Sequence
 from typing import Literal
 
 import torch
-from torch import Tensor
 
-from scoredistill.diffusion.guidance import CFG
+from scoredistill.diffusion.guidance import CFG, parallel_part
 from scoredistill.diffusion.prediction import Prediction
 from scoredistill.ranges import require
 from scoredistill.types import Condition, right_pad_dims
@@ -178,11 +177,3 @@ class CFGZeroStar(CFGVariant):
         if self.zero_above is not None:
             flow = flow * right_pad_dims((cond.t < self.zero_above).to(flow), flow)
         return Prediction(cond.x_t, cond.t, cond.schedule, flow=flow)
-
-
-def parallel_part(a: Tensor, b: Tensor) -> Tensor:
-    """The part of a that is parallel to b, sample by sample; (B, *D). Where b is zero, zero."""
-    flat_a, flat_b = a.flatten(1), b.flatten(1)
-    norm = (flat_b * flat_b).sum(1, keepdim=True)
-    along = (flat_a * flat_b).sum(1, keepdim=True) / norm.where(norm > 0, 1)
-    return (along * flat_b).view_as(a)

@@ -182,7 +182,12 @@ def same(a: Condition | None, b: Condition | None) -> bool:
 
 def perpendicular(a: Tensor, b: Tensor) -> Tensor:
     """The part of a that is orthogonal to b, sample by sample; (B, *D). Where b is zero, a itself."""
+    return a - parallel_part(a, b)
+
+
+def parallel_part(a: Tensor, b: Tensor) -> Tensor:
+    """The part of a that is parallel to b, sample by sample; (B, *D). Where b is zero, zero."""
     flat_a, flat_b = a.flatten(1), b.flatten(1)
     norm = (flat_b * flat_b).sum(1, keepdim=True)
     along = (flat_a * flat_b).sum(1, keepdim=True) / norm.where(norm > 0, 1)
-    return (flat_a - along * flat_b).view_as(a)
+    return (along * flat_b).view_as(a)

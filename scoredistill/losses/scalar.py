@@ -12,6 +12,7 @@ from scoredistill.critics.critic import Critic
 from scoredistill.diffusion.guidance import CFG, Guidance
 from scoredistill.diffusion.prediction import Prediction
 from scoredistill.diffusion.time_weights import TimeWeight, UniformWeight
+from scoredistill.losses.distillation import require_finite
 from scoredistill.losses.objective import Gradient, Objective, Reweighting
 from scoredistill.networks.eval_mode import eval_mode
 from scoredistill.teachers.teacher import Teacher
@@ -57,4 +58,6 @@ class ScalarDistillation(Objective):
             (slope,) = torch.autograd.grad(scalar.sum(), x)
         ones = torch.ones_like(diffused.t)
         g = right_pad_dims(self.weight(diffused.t, diffused.schedule), slope) * slope
+        if diffused.at_end:
+            require_finite(g, diffused)
         return Gradient(g, diffused.detach(), target.detach(), baseline.epsilon.detach(), Reweighting(ones), ones)

@@ -274,3 +274,14 @@ def test_samples_carry_data_progress_and_random_numbers() -> None:
 def test_an_added_term_wraps_an_objective() -> None:
     assert not issubclass(WithGAN, ScoreDistillation)
     assert issubclass(ScoreDistillation, Objective)
+
+
+def test_a_scalar_without_a_gradient_at_an_end_of_time_is_refused() -> None:
+    class Steep(ScalarDistillation):
+        def scalar(self, diffused: Diffused, target: Prediction, baseline: Prediction) -> Tensor:
+            return (target.signal / diffused.alpha[:, None]).square().sum(1)
+
+    teacher = GaussianMixture(torch.randn(3, 2), 0.5)
+    distiller = Distiller(ImageParticles(torch.randn(B, 2)), teacher, Steep(ParticleCritic()))
+    with pytest.raises(ValueError, match="the gradient has no value at an end of CosineSchedule"):
+        distiller.evaluate(t=1.0)
