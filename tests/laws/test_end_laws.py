@@ -202,7 +202,7 @@ NETWORKS: list[Parameterization] = ["edm", *KINDS]
 @pytest.mark.parametrize("kind", NETWORKS)
 def test_networks_as_teachers_and_critics(kind: Parameterization, schedule: Schedule, dtype: torch.dtype) -> None:
     teacher = NetworkTeacher(mlp(), prediction=kind, schedule=schedule).to(dtype)
-    critic = NetworkCritic(mlp(), kind, schedule=schedule).to(dtype)
+    critic = NetworkCritic(mlp(), kind).to(dtype)
     x, epsilon = torch.randn(1, 2, dtype=dtype), torch.randn(1, 2, dtype=dtype)
     for t in ends(dtype).split(1):
         clean, pure = vanishing(schedule, t)
