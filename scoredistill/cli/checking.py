@@ -68,7 +68,8 @@ class Checker:
     """
 
     def __init__(self, keys: Mapping[str, Any], linked: Mapping[str, str]) -> None:
-        self.keys, self.linked = keys, linked
+        self.keys = keys
+        self.linked = linked
         self.known: dict[str, Any] = {}
 
     def read(self, source: Source) -> None:
@@ -109,7 +110,8 @@ class Checker:
                 inner = kinds.of_word(value, ()) if isinstance(value, Word) else value
                 if isinstance(inner, str) and is_file(inner):
                     file = _file(inner, _Field(key, Any, None, folder))
-                    inner, folder = _content(file, key), file.parent
+                    inner = _content(file, key)
+                    folder = file.parent
                 if not isinstance(inner, Mapping):
                     raise _wrong(key, f"expected keys with values, got {shown(inner)}")
                 self._group(inner, f"{key}.", folder)
@@ -121,7 +123,8 @@ class Checker:
 
     def _value(self, value: Any, field: _Field, append: bool = False) -> Any:
         """The value as the parser will read it. Types that are unknown here are left to the parser."""
-        hint, options = field.hint, members(field.hint)
+        hint = field.hint
+        options = members(field.hint)
         if isinstance(value, Word):
             value = kinds.of_word(value, options)
         sequence = next((kind for kind in options if get_origin(kind) in kinds.SEQUENCES), None)
@@ -178,7 +181,8 @@ class Checker:
     def _argument(self, spec: Spec, name: str, value: Any, field: _Field) -> dict[str, Any]:
         append, name = name.endswith("+"), name.removesuffix("+")
         name, _, rest = name.partition(".")
-        key, known = f"{field.key}.{name}", kinds.parameters(spec.kind, spec.passed)
+        key = f"{field.key}.{name}"
+        known = kinds.parameters(spec.kind, spec.passed)
         source = self.linked.get(f"{field.key}.init_args.{name}")
         if source is not None:
             raise _wrong(key, f"follows {source}: set that instead")

@@ -74,7 +74,8 @@ class CommandLine(LightningCLI):
     """The first key in which the recipe differs from that of the run that fit starts from."""
 
     def __init__(self, command: str, words: Words) -> None:
-        self.command, self.given = command, words
+        self.command = command
+        self.given = words
         self.task = find_task(words.task)
         try:
             super().__init__(

@@ -129,7 +129,8 @@ def _build(build: Callable[[], CommandLine]) -> CommandLine:
             raise Interrupted("interrupted", SIGNALS.code) from error
         if isinstance(error, (UsageError, OSError, Interrupted)) or not isinstance(error, Exception):
             raise
-        owner, message = constructor(cause(error)), describe(error)
+        owner = constructor(cause(error))
+        message = describe(error)
         raise UsageError(message if owner is None or owner in message else f"{owner}: {message}") from error
 
 

@@ -70,7 +70,8 @@ def bases_of(hint: Any) -> tuple[list[type], int]:
 
     `Callable[[A], B]` accepts a subclass of B whose constructor takes an A.
     """
-    bases, passed = [], 0
+    bases = []
+    passed = 0
     for kind in members(hint):
         if get_origin(kind) is Callable and _is_class(get_args(kind)[1]):
             bases.append(get_args(kind)[1])

@@ -46,7 +46,8 @@ def report(argv: Sequence[str]) -> None:
 
 def print_metrics(content: Content) -> None:
     """Print the means on the terminal, one row per cell."""
-    metrics, console = content.results.metrics, Console(highlight=False)
+    metrics = content.results.metrics
+    console = Console(highlight=False)
     # Long names are folded, because an ellipsis could hide the difference between cells.
     table = Table(Column("cell", overflow="fold"), *metrics, title=f"{content.results.record.name}: {content.state}")
     for cell in content.results.cells:

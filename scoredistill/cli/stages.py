@@ -67,7 +67,8 @@ def stages(argv: Sequence[str]) -> None:
 
 def _run_all(todo: Sequence[Stage], keys: Mapping[str, str], folder: Path) -> str | None:
     """Run all unfinished stages, and return the run folder of the last one."""
-    record, former = _record(folder, todo), None
+    record = _record(folder, todo)
+    former = None
     for number, stage in enumerate(todo, 1):
         note = record.get(stage.name)
         note = note if isinstance(note, dict) else {}
@@ -134,7 +135,8 @@ def _configs(path: Path, recipes: Sequence[str]) -> list[str]:
 
 def _words_of(stage: str, names: Sequence[str], words: Sequence[str]) -> list[str]:
     """The words for all stages, and those for this one without its name."""
-    chosen, applies = [], True
+    chosen = []
+    applies = True
     for word in words:
         if word.startswith("--"):
             owner = word[2:].split("=", 1)[0].split(".", 1)[0]

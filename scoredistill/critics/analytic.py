@@ -91,7 +91,8 @@ class ParticleCritic(Critic):
         """
         sample = diffused.sample
         particles = sample.x if sample.population is None else sample.population
-        settings, about = (self.bandwidth, self.schedule), (diffused.x_t, diffused.t, sample, particles)
+        settings = (self.bandwidth, self.schedule)
+        about = (diffused.x_t, diffused.t, sample, particles)
         return self._last_call.of(settings, about, lambda: self._posterior(diffused, particles))
 
     def _posterior(self, diffused: Diffused, particles: Tensor) -> MixturePosterior:
@@ -108,7 +109,8 @@ class ParticleCritic(Critic):
 
     def _same_view(self, diffused: Diffused, count: int) -> Tensor:
         """Mask of the particles that share each sample's view, (B, M)."""
-        sample, device = diffused.sample, diffused.x_t.device
+        sample = diffused.sample
+        device = diffused.x_t.device
         own = sample.views
         same_view = torch.ones(len(diffused.x_t), count, dtype=torch.bool, device=device)
         if own is None:

@@ -59,8 +59,11 @@ class LoRACritic(TrainedCritic):
         require("[0, 1]", camera_dropout=camera_dropout)
         require(">= 1", particles=particles)
         super().__init__(schedule)
-        self.lora, self.particles, self.plain_text = lora or LoRA(rank=4), particles, plain_text
-        self.camera, self.camera_dropout = camera, camera_dropout
+        self.lora = lora or LoRA(rank=4)
+        self.particles = particles
+        self.plain_text = plain_text
+        self.camera = camera
+        self.camera_dropout = camera_dropout
         # In a tuple so that it is no submodule: only the base's network belongs on the critic's device.
         self._base: tuple[Teacher, ...] = () if base is None else (base,)
         self._encode_prompt: Callable[[Condition | None, int | None], Condition | None] | None = None

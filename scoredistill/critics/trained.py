@@ -84,7 +84,8 @@ def reuse_forward(*critics: nn.Module) -> Iterator[None]:
             yield
         finally:
             for critic in trained:
-                critic._kept, critic._trained = None, []
+                critic._kept = None
+                critic._trained = []
 
 
 class NetworkCritic(TrainedCritic):

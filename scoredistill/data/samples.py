@@ -28,7 +28,8 @@ class TeacherSamples(ImageSource):
         require(">= 1", count=count)
         require("[0, 2^32)", seed=seed)
         super().__init__(teacher.shape, None if teacher.labels is None else int(teacher.labels.max()) + 1)
-        self.teacher, self.endless = teacher, count is None
+        self.teacher = teacher
+        self.endless = count is None
         self._fixed = None if count is None else self._new(count, torch.Generator().manual_seed(seed))
 
     def __len__(self) -> int:

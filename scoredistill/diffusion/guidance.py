@@ -120,7 +120,8 @@ class PerpNeg(Guidance):
         positive = [prompt for prompt, weight in negatives.items() if weight > 0]
         if positive:
             raise ValueError(f"PerpNeg weights must be <= 0; {positive[0]!r} has {negatives[positive[0]]}")
-        self.scale, self.negatives = scale, dict(negatives)
+        self.scale = scale
+        self.negatives = dict(negatives)
 
     def conditions(
         self, condition: Condition | None, teacher: ConditionalPredictor, rows: int

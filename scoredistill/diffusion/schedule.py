@@ -128,7 +128,8 @@ class DiscreteSchedule(Schedule):
         table = self._log_alpha.to(log_snr.device)
         target = 0.5 * torch.nn.functional.logsigmoid(log_snr.to(table.dtype))  # log alpha = 1/2 log sigmoid(log snr)
         right = torch.searchsorted(-table, -target).clamp(1, self.steps)
-        low, high = table[right - 1], table[right]
+        low = table[right - 1]
+        high = table[right]
         return (((right - 1) + (target - low) / (high - low)) / self.steps).clamp(0, 1).to(log_snr.dtype)
 
 
@@ -176,7 +177,9 @@ class EDMSchedule(Schedule):
         require("(0, inf]", rho=rho)
         if sigma_min >= sigma_max:
             raise ValueError(f"need sigma_min < sigma_max, got {sigma_min} and {sigma_max}")
-        self.sigma_min, self.sigma_max, self.rho = sigma_min, sigma_max, rho
+        self.sigma_min = sigma_min
+        self.sigma_max = sigma_max
+        self.rho = rho
 
     def alpha(self, t: float | Tensor) -> Tensor:
         return torch.ones_like(as_tensor(t))

@@ -49,7 +49,8 @@ class UniformTimesteps(TimestepSampler):
 
     def __init__(self, low: Annealed = 0.02, high: Annealed = 0.98) -> None:
         require("[0, 1]", low=low, high=high)
-        self.low, self.high = low, high
+        self.low = low
+        self.high = high
         knots = [knot.at for end in (low, high) if isinstance(end, Piecewise) for knot in end.knots]
         for progress in sorted({0.0, *knots}):
             self._ends(progress)
@@ -96,7 +97,8 @@ class LogNormalTimesteps(TimestepSampler):
     def __init__(self, mean: float = -1.2, std: float = 1.2) -> None:
         require("finite", mean=mean)
         require("> 0", std=std)
-        self.mean, self.std = mean, std
+        self.mean = mean
+        self.std = std
 
     def __call__(self, n: int, schedule: Schedule, progress: float = 0.0, rng: torch.Generator | None = None) -> Tensor:
         normal = torch.randn(n, dtype=torch.float64, generator=rng)
@@ -221,7 +223,8 @@ class NoiseLevelTimesteps(TimestepSampler):
     def __init__(self, noise_to_signal: Annealed, spread: float = 1.0) -> None:
         require("> 0", noise_to_signal=noise_to_signal)
         require(">= 1", spread=spread)
-        self.noise_to_signal, self.spread = noise_to_signal, spread
+        self.noise_to_signal = noise_to_signal
+        self.spread = spread
 
     def __call__(self, n: int, schedule: Schedule, progress: float = 0.0, rng: torch.Generator | None = None) -> Tensor:
         log_ratio = math.log(at_progress(self.noise_to_signal, progress))
@@ -254,7 +257,10 @@ class DreamTimeTimesteps(TimestepSampler):
         require("[0, 1]", low=low, high=high)
         if low >= high:
             raise ValueError(f"need low < high, got low {low} and high {high}")
-        self.mean, self.std, self.low, self.high = mean, std, low, high
+        self.mean = mean
+        self.std = std
+        self.low = low
+        self.high = high
 
     def __call__(self, n: int, schedule: Schedule, progress: float = 0.0, rng: torch.Generator | None = None) -> Tensor:
         t = torch.linspace(self.high, self.low, 1001, dtype=torch.float64)

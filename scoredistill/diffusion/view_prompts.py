@@ -111,7 +111,8 @@ def from_front(azimuth: Tensor) -> Tensor:
 def shares(azimuth: Tensor) -> Tensor:
     """Weights of front, side and back, linear between 0, 90 and 180 degrees; (B,) -> (B, 3)."""
     quarter = from_front(azimuth) / 90
-    front, back = (1 - quarter).clamp(min=0), (quarter - 1).clamp(min=0)
+    front = (1 - quarter).clamp(min=0)
+    back = (quarter - 1).clamp(min=0)
     return torch.stack([front, 1 - front - back, back], 1)
 
 

@@ -48,7 +48,8 @@ class Manifold:
             x: (M, F).
         """
         same_width(self.points, x)
-        balls, reached = [], torch.zeros(len(self.points), dtype=torch.bool)
+        balls = []
+        reached = torch.zeros(len(self.points), dtype=torch.bool)
         # Copies must be inside a ball of radius 0 in spite of rounding.
         reach = self.radii + 1e-7 * self.points.norm(dim=1)
         for piece in x.split(max(1, CHUNK_ELEMENTS // len(self.points))):

@@ -120,7 +120,8 @@ def mode_divergences(x: Tensor, teacher: GaussianMixture, sigma: float = 0.01) -
         teacher: the mixture.
         sigma: noise level at which responsibilities are evaluated, for mixtures of Diracs.
     """
-    histogram, log_weights = mode_histogram(x, teacher, sigma), teacher.log_weights.double()
+    histogram = mode_histogram(x, teacher, sigma)
+    log_weights = teacher.log_weights.double()
     kl = torch.special.xlogy(histogram, histogram) - histogram * log_weights
     return {
         "mode_kl": float(kl.sum().clamp(min=0)),

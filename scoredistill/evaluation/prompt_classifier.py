@@ -19,7 +19,8 @@ from scoredistill.files import write_atomically
 from scoredistill.networks.weight_files import read_safetensors
 from scoredistill.ranges import require
 
-BATCH, RATE = 64, 3e-3
+BATCH = 64
+RATE = 3e-3
 """Batch size and initial learning rate of Adam; the learning rate decreases to 0."""
 
 CHECKED = 40

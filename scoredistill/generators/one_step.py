@@ -112,7 +112,8 @@ class OneStepUNet(Generator):
     def _extra_batch(self, batch: Batch) -> Batch:
         """The batch of the population's samples; a micro-batch generates its share of them."""
         first, total = batch.part or (0, batch.rows)
-        start, end = first * self.extra // total, (first + batch.rows) * self.extra // total
+        start = first * self.extra // total
+        end = (first + batch.rows) * self.extra // total
         index = torch.arange(end - start) % batch.rows
         condition = None if batch.condition is None else batch.condition[index]
         return Batch(condition, end - start, part=(start, self.extra))

@@ -39,7 +39,8 @@ class SceneGenerator(Precise, Generator):
     def __init__(self, particles: int, resolution: int | Piecewise) -> None:
         require(">= 1", particles=particles, resolution=resolution)
         super().__init__()
-        self.particles, self._resolution = particles, resolution
+        self.particles = particles
+        self._resolution = resolution
 
     @property
     def resolution(self) -> int:

@@ -50,8 +50,10 @@ class WithGAN(Objective):
         found = discriminator or (loss.ratio if isinstance(loss, FDistill) else None)
         if not isinstance(found, DiscriminatorRatio):
             raise ValueError("WithGAN needs a discriminator: give one, or a loss whose ratio is a DiscriminatorRatio")
-        self.loss, self.discriminator = loss, found
-        self.gan_weight, self.balance = gan_weight, balance
+        self.loss = loss
+        self.discriminator = found
+        self.gan_weight = gan_weight
+        self.balance = balance
 
     @property
     def critic(self) -> Critic | None:

@@ -51,7 +51,8 @@ class DDS(ScoreDistillation):
         super().__init__(weight, normalizer)
         if prompt is None and label is None:
             raise ValueError("DDS: model.loss.init_args: set prompt or label to what the reference shows")
-        self.prompt, self.label = prompt, label
+        self.prompt = prompt
+        self.label = label
         known = read_picture(Path(reference))[None] if isinstance(reference, str) else reference
         self.register_buffer("reference", known.to(torch.get_default_dtype()), persistent=False)
 
@@ -69,7 +70,8 @@ class DDS(ScoreDistillation):
 
     def _of_each(self, diffused: Diffused, teacher: Teacher) -> Tensor:
         """The reference of each sample, (B, *D), encoded by the same arithmetic as the samples."""
-        x, particle = diffused.x_t, diffused.sample.particle
+        x = diffused.x_t
+        particle = diffused.sample.particle
         r = teacher.encode(self.reference.to(x.device)).to(x)
         if r.shape[1:] != x.shape[1:]:
             raise ValueError(

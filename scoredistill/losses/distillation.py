@@ -209,7 +209,9 @@ class FDistill(ScoreDistillation):
                 f"FDistill with {type(divergence).__name__} needs a density ratio: set ratio, to ExactRatio for "
                 "example, or use ReverseKL, whose h is constant"
             )
-        self.divergence, self.critic, self.ratio = divergence, critic, ratio
+        self.divergence = divergence
+        self.critic = critic
+        self.ratio = ratio
         self.ratio_normalizers: Sequence[RatioNormalizer] = nn.ModuleList(ratio_normalizers)  # type: ignore[assignment]
         self.weight_normalizer = weight_normalizer
 

@@ -34,7 +34,8 @@ class ScalarDistillation(Objective):
 
     def __init__(self, critic: Critic, weight: TimeWeight | None = None) -> None:
         super().__init__()
-        self.critic, self.weight = critic, weight or UniformWeight()
+        self.critic = critic
+        self.weight = weight or UniformWeight()
 
     @abstractmethod
     def scalar(self, diffused: Diffused, target: Prediction, baseline: Prediction) -> Tensor:

@@ -43,10 +43,12 @@ class CameraConditioned(Backbone):
     def __init__(self, backbone: Backbone, dropout: float = 0.1) -> None:
         require("[0, 1]", dropout=dropout)
         super().__init__()
-        self.backbone, self.dropout = backbone, dropout
+        self.backbone = backbone
+        self.dropout = dropout
         last = self._last_linear(self._time_layer)
         width, weight = last.out_features, last.weight
-        first, second = nn.Linear(16, width, device=weight.device), nn.Linear(width, width, device=weight.device)
+        first = nn.Linear(16, width, device=weight.device)
+        second = nn.Linear(width, width, device=weight.device)
         for parameter in second.parameters():
             nn.init.zeros_(parameter)
         self.mlp = nn.Sequential(first, nn.SiLU(), second)
@@ -107,7 +109,8 @@ class CameraConditioned(Backbone):
 
     @property
     def _time_layer(self) -> nn.Module:
-        ends, named = tuple(f".{name}" for name in TIME_LAYERS), self.backbone.named_modules()
+        ends = tuple(f".{name}" for name in TIME_LAYERS)
+        named = self.backbone.named_modules()
         layer = next((module for name, module in named if f".{name}".endswith(ends)), None)
         if layer is None:
             raise ValueError(

@@ -30,7 +30,8 @@ class FeatureHead(nn.Module):
             self.first: nn.Module = nn.Conv2d(width, hidden, 3, stride=2, padding=1)
             self.second: nn.Module = nn.Conv2d(hidden, hidden, 3, stride=2, padding=1)
         else:
-            self.first, self.second = nn.Linear(width, hidden), nn.Linear(hidden, hidden)
+            self.first = nn.Linear(width, hidden)
+            self.second = nn.Linear(hidden, hidden)
         self.out = nn.Linear(hidden, 1)
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)

@@ -141,7 +141,8 @@ class PixArtBackbone(DiffusersBackbone):
         self.settings = {"scale": scale}
 
     def inputs(self, x: Tensor, log_snr: Tensor, condition: Condition | None) -> dict[str, Any]:
-        inputs, mask = super().inputs(x, log_snr, condition), self.text(condition).mask
+        inputs = super().inputs(x, log_snr, condition)
+        mask = self.text(condition).mask
         inputs["encoder_attention_mask"] = None if mask is None else mask.to(x.device)
         height, width = self.scale * x.shape[-2], self.scale * x.shape[-1]
         size = x.new_tensor([height, width]).expand(len(x), -1) if self.sized else None

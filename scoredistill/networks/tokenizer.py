@@ -36,7 +36,8 @@ def word_tokenizer(texts: Sequence[str], length: int) -> Any:
     from transformers import CLIPTokenizer
 
     trained = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
-    trained.normalizer, trained.pre_tokenizer = normalizers.Lowercase(), pre_tokenizers.Whitespace()
+    trained.normalizer = normalizers.Lowercase()
+    trained.pre_tokenizer = pre_tokenizers.Whitespace()
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     # Letters and last letters come first in a fixed order. The trainer's own order, and with it the merges, would
     # differ between runs. The vocabulary is so large that merging continues until each word is one token.

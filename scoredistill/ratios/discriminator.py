@@ -67,7 +67,11 @@ class DiscriminatorRatio(DensityRatio, TrainedPart):
         require(">= 0", r1=r1)
         super().__init__()
         self.objective: AdversarialLoss = objective
-        self.hidden, self.clamp, self.r1, self.r1_step, self.weight = hidden, clamp, r1, r1_step, weight
+        self.hidden = hidden
+        self.clamp = clamp
+        self.r1 = r1
+        self.r1_step = r1_step
+        self.weight = weight
         self.source = features if isinstance(features, str) else "own"
         self.own = None if isinstance(features, str) else Denoiser(features, sigma_data=sigma_data)
         self.head = None if self.own is None else self._head_on(self.own.network)
@@ -93,7 +97,8 @@ class DiscriminatorRatio(DensityRatio, TrainedPart):
             diffused: identified by the tensor x_t itself, not by its values.
             logit: D there, (B,), in evaluation mode and without gradient.
         """
-        before, self._known = self._known, (diffused.x_t, logit)
+        before = self._known
+        self._known = (diffused.x_t, logit)
         try:
             yield
         finally:

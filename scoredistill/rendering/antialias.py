@@ -122,7 +122,8 @@ def _pairs(
     edge, line, x, low, depth, steep, ascending, picture = (
         value.index_select(0, kept) for value in (edge, line, x, low, depth, steep, ascending, picture)
     )
-    column, row = torch.where(steep, low.long(), line), torch.where(steep, line, low.long())
+    column = torch.where(steep, low.long(), line)
+    row = torch.where(steep, line, low.long())
     one = (picture * height + row) * width + column
     two = one + torch.where(steep, 1, width)
     distance = torch.where(ascending, low + 1 - x, x - low)
@@ -157,7 +158,8 @@ def owned(crossings: Crossings, outline: Silhouettes, fragments: Fragments, scen
     height, width = fragments.face.shape[1:]
     rows = scene.faces.index_select(0, fragments.face.flatten()[crossings.inside])
     corners = to_pixels(scene.clip.index_select(0, rows.flatten()), height, width).view(-1, 3, 4)
-    column, row = crossings.outside % width, crossings.outside // width % height
+    column = crossings.outside % width
+    row = crossings.outside // width % height
     e = torch.stack(edge_functions(corners, column, row), dim=1)
     inner = fragments.depth.flatten()[crossings.inside]
     slope = (e * corners[..., 3]).sum(dim=1) / e.sum(dim=1) - inner

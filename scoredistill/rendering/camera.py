@@ -62,7 +62,9 @@ class Camera:
         right = normalize(torch.linalg.cross(up if tilt is None else up + tilt, backward), dim=-1)
         rotation = torch.stack([right, torch.linalg.cross(backward, right), backward], dim=-1)
         pose = torch.zeros(len(azimuth), 4, 4, dtype=position.dtype, device=position.device)
-        pose[:, :3, :3], pose[:, :3, 3], pose[:, 3, 3] = rotation, position, 1
+        pose[:, :3, :3] = rotation
+        pose[:, :3, 3] = position
+        pose[:, 3, 3] = 1
         return cls(pose, fov)
 
     @property

@@ -49,7 +49,8 @@ def silhouettes(scene: Scene) -> Silhouettes:
     the near plane are left out.
     """
     vertices = len(scene.clip)
-    start, end = scene.faces.flatten(), scene.faces.roll(-1, dims=1).flatten()
+    start = scene.faces.flatten()
+    end = scene.faces.roll(-1, dims=1).flatten()
     low, high = torch.minimum(start, end), torch.maximum(start, end)
     side = facing(scene.clip.index_select(0, scene.faces.flatten()).view(-1, 3, 4))
     side = side.repeat_interleave(3) * (end - start).sign()

@@ -119,7 +119,8 @@ class Results:
     def _curves(self) -> dict[str, list[dict[str, Curve]]]:
         curves: dict[str, list[dict[str, Curve]]] = {cell: [] for cell in self.cells}
         for run in self.done:
-            folder, damaged = run.run_folder(self.folder), list[str]()
+            folder = run.run_folder(self.folder)
+            damaged = list[str]()
             if folder is not None:
                 curves[run.cell].append(read_curves(folder.path, damaged))
             self._damaged += [Missing(run.cell, run.seed, "curves", why) for why in damaged]

@@ -118,7 +118,8 @@ def holm(p: Sequence[float]) -> list[float]:
     Returns:
         The corrected p-values, in the same order.
     """
-    corrected, highest = [0.0] * len(p), 0.0
+    corrected = [0.0] * len(p)
+    highest = 0.0
     for rank, index in enumerate(sorted(range(len(p)), key=lambda i: p[i])):
         highest = max(highest, min(1.0, (len(p) - rank) * p[index]))
         corrected[index] = highest
@@ -152,8 +153,10 @@ def _sign_flip(d: np.ndarray, seed: int) -> float | None:
     if n < 2:
         return None
     if 2**n <= RESAMPLES:
-        signs, observed = np.asarray(list(itertools.product((1.0, -1.0), repeat=n))), 0
+        signs = np.asarray(list(itertools.product((1.0, -1.0), repeat=n)))
+        observed = 0
     else:  # random patterns, together with the observed one
-        signs, observed = np.random.default_rng(seed).choice([1.0, -1.0], size=(RESAMPLES, n)), 1
+        signs = np.random.default_rng(seed).choice([1.0, -1.0], size=(RESAMPLES, n))
+        observed = 1
     as_far = np.abs(signs @ d) >= abs(d.sum()) * (1 - 1e-12)
     return float((as_far.sum() + observed) / (len(signs) + observed))

@@ -111,7 +111,8 @@ class GaussianMixture(Teacher):
         if self._point_masses:
             what = f"the score of a {type(self).__name__} whose std is 0"
             require_noise(t, self.schedule, what, f"{MORE_NOISE}, or give it a std above 0")
-        flat, log_weights = x_t.flatten(1), self._log_weights(condition)
+        flat = x_t.flatten(1)
+        log_weights = self._log_weights(condition)
         alpha, sigma = self.schedule(t)
         width = 1 if self.covariance.isotropic else flat.shape[1]
         rows = max(1, CHUNK_ELEMENTS // (len(self.means) * width))

@@ -68,7 +68,8 @@ class Setting:
 
     def diffused(self, teacher: Teacher, t: Tensor | None = None, dtype: torch.dtype = torch.float64) -> Diffused:
         """Diffused samples with particles, a population and real data."""
-        numbers, rows = rng(1), ROWS if t is None else len(t)
+        numbers = rng(1)
+        rows = ROWS if t is None else len(t)
         x, data, epsilon = (torch.randn(rows, *self.shape, generator=numbers).to(dtype) for _ in range(3))
         t = 0.05 + 0.9 * torch.rand(rows, generator=numbers) if t is None else t
         condition = self.condition

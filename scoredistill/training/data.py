@@ -178,7 +178,8 @@ class PromptAndCameras(ConditionDataModule):
         generator = module.distiller.generator if isinstance(module, Distillation) else None
         if not isinstance(generator, SceneGenerator):
             return
-        nearest, solid = self.radius[0] - 3**0.5 * self.position_jitter, generator.solid_radius
+        nearest = self.radius[0] - 3**0.5 * self.position_jitter
+        solid = generator.solid_radius
         if solid > max(nearest, 0):
             raise ValueError(
                 f"data.radius starts at {self.radius[0]:g}; with position_jitter a camera can be within {nearest:.3g} "
@@ -195,7 +196,9 @@ class PromptAndCameras(ConditionDataModule):
         low, high = self.azimuth
         sector = (torch.arange(self.views) + torch.rand(1, generator=rng)) / self.views
         azimuth = low + (high - low) * sector
-        elevation, radius, fov = self._elevations(rng), self._uniform(self.radius, rng), self._uniform(self.fov, rng)
+        elevation = self._elevations(rng)
+        radius = self._uniform(self.radius, rng)
+        fov = self._uniform(self.fov, rng)
         target, offset = (
             largest * (2 * torch.rand(self.views, 3, generator=rng) - 1)
             for largest in (self.target_jitter, self.position_jitter)

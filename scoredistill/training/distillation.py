@@ -41,8 +41,10 @@ def evaluate_in_micro_batches(module: Distillation, batch: Batch, rng: torch.Gen
         batch: conditions of the samples.
         rng: random generator of the tick.
     """
-    distiller, parts = module.distiller, batch.split(module.plan.accumulate)
-    seed, generate = rng.initial_seed(), distiller.generate
+    distiller = module.distiller
+    parts = batch.split(module.plan.accumulate)
+    seed = rng.initial_seed()
+    generate = distiller.generate
     with torch.no_grad():
         samples = [generate(part, generator_at(seed, 0)) for part in parts]
     full = Sample.cat(samples)
@@ -193,7 +195,8 @@ class Distillation(TrainingModule):
         self.distiller.generator.keep_particles(shard.first, shard.held)
         if self.average is not None:
             cast(Generator, self.average.module).keep_particles(shard.first, shard.held)
-        self._gathered, self.distiller.shard = gathered, shard
+        self._gathered = gathered
+        self.distiller.shard = shard
 
     @property
     def split_particles(self) -> bool:  # type: ignore[override]

@@ -127,7 +127,8 @@ class Images(ConditionDataModule):
         Returns:
             samples (N, *D), and their classes (N,) or None; equal at every call and on every process.
         """
-        rng, limit = generator_at(self.seed, 1, EVALUATION_STREAM), self.reference_size
+        rng = generator_at(self.seed, 1, EVALUATION_STREAM)
+        limit = self.reference_size
         if self.source.endless and limit is not None:
             return self.source.draw(limit, rng)
         if limit is None or limit >= len(self.source):
@@ -140,7 +141,8 @@ class Images(ConditionDataModule):
             condition = self._condition(data_label, size, label_rng)
         else:
             index = self.source.choose(size, data_rng)
-            data, data_label = self.source.take(index)[0], None
+            data = self.source.take(index)[0]
+            data_label = None
             condition = Condition(tuple(self.captions[i] for i in index.tolist()))
         if flip:
             mirrored = torch.rand(size, generator=data_rng) < 0.5

@@ -135,7 +135,8 @@ def _keep_settings(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> d
     Raises:
         ValueError: if the checkpoint's groups have other parameters.
     """
-    stored, current = state["param_groups"], optimizer.param_groups
+    stored = state["param_groups"]
+    current = optimizer.param_groups
     prefixes = [group["prefix"] for group in current]
     earlier = [group.get("prefix", "") for group in stored]
     if earlier != prefixes:

@@ -86,7 +86,8 @@ class TextToImageTraining(ScoreMatchingTraining):
         model.denoiser.requires_grad_(True)
         timesteps = timesteps or UniformTimesteps(0.001, 1.0)
         super().__init__(model, model.schedule, timesteps, optimizer, ema, steps, seed)
-        self.text_dropout, self.guidance = text_dropout, guidance
+        self.text_dropout = text_dropout
+        self.guidance = guidance
 
     @property
     def denoiser(self) -> Denoiser:

@@ -101,7 +101,8 @@ class TrainingModule(LightningModule, ABC):
             signal.signal(signal.SIGTERM, self._record_sigterm)
 
     def _record_sigterm(self, number: int, _: object) -> None:
-        connector, launcher = self.trainer._signal_connector, self.trainer.strategy.launcher
+        connector = self.trainer._signal_connector
+        launcher = self.trainer.strategy.launcher
         if launcher is not None and not connector.received_sigterm:
             launcher.kill(number)
         connector.received_sigterm = True

@@ -89,7 +89,8 @@ class Batch:
             device: of the result; None: the CPU.
         """
         first, whole = self.part or (0, self.rows)
-        dtype, device = torch.get_default_dtype(), device or torch.device("cpu")
+        dtype = torch.get_default_dtype()
+        device = device or torch.device("cpu")
         return self.shard.normal((whole, *shape), dtype, device, rng)[first : first + self.rows]
 
     def uniform(self, shape: Sequence[int], rng: torch.Generator | None = None) -> Tensor:

@@ -78,7 +78,8 @@ def report(run: RunFolder) -> dict[str, object]:
     Raises:
         UsageError: if the recipe is damaged. The report names other damaged files.
     """
-    recipe, damaged = read_config(run.config), list[str]()
+    recipe = read_config(run.config)
+    damaged = list[str]()
     entries = [entry for entry in _read(run.versions, list, damaged) if isinstance(entry, dict)]
     made_with = entries[-1] if entries else {}
     metrics = _read(run.path / "metrics.json", dict, damaged)

@@ -69,7 +69,8 @@ class Server(ThreadingHTTPServer):
     @property
     def address(self) -> str:
         """The URL for the browser."""
-        host, port = str(self.server_address[0]), self.server_address[1]
+        host = str(self.server_address[0])
+        port = self.server_address[1]
         return f"http://{f'[{host}]' if ':' in host else host}:{port}/"
 
     def server_close(self) -> None:
@@ -99,9 +100,13 @@ class _Handler(BaseHTTPRequestHandler):
             self._check_host()
             status, content, kind = self._answer(unquote(urlsplit(self.path).path))
         except _Refused as refusal:
-            status, content, kind = refusal.status, _json({"error": str(refusal)}), KINDS[".json"]
+            status = refusal.status
+            content = _json({"error": str(refusal)})
+            kind = KINDS[".json"]
         except Exception as error:  # a file of the run cannot be read: the page shows which
-            status, content, kind = HTTPStatus.INTERNAL_SERVER_ERROR, _json({"error": describe(error)}), KINDS[".json"]
+            status = HTTPStatus.INTERNAL_SERVER_ERROR
+            content = _json({"error": describe(error)})
+            kind = KINDS[".json"]
         self._send(status, content, kind)
 
     do_HEAD = do_GET
@@ -155,7 +160,8 @@ class _Handler(BaseHTTPRequestHandler):
     def _send(self, status: HTTPStatus, content: bytes, kind: str) -> None:
         tag = f'"{hashlib.blake2b(content, digest_size=16).hexdigest()}"'
         if status == HTTPStatus.OK and self.headers.get("If-None-Match") == tag:
-            status, content = HTTPStatus.NOT_MODIFIED, b""
+            status = HTTPStatus.NOT_MODIFIED
+            content = b""
         self.send_response(status)
         headers = {
             "Content-Type": kind,

@@ -146,7 +146,9 @@ def _count(counts: Tensor, corners: Tensor, plane: Tensor, low: Tensor, extent: 
     # Twice the areas between the line and each edge: all have the same sign if the line crosses the face.
     part = (offset[..., 0] * ahead[..., 1] - offset[..., 1] * ahead[..., 0]).roll(-1, dims=1)
     hit = ((part > 0).all(1) | (part < 0).all(1)).nonzero()[:, 0]
-    part, face, column = part[hit], face[hit], column[hit]
+    part = part[hit]
+    face = face[hit]
+    column = column[hit]
     height = (part * corners[face, :, 2]).sum(1) / part.sum(1)
     place = height.ceil().clamp(0, points).long()
     index = (column[:, 0] * points + column[:, 1]) * (points + 1) + place

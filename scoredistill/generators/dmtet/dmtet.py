@@ -135,7 +135,8 @@ class DMTet(SceneGenerator):
     def render(self, camera: Camera, height: int, width: int, background: Tensor | None = None) -> Render:
         if background is not None:
             background = background.expand(len(camera), 3)
-        surface, parts = self.geometry.placed(self.geometry.surface()), []
+        surface = self.geometry.placed(self.geometry.surface())
+        parts = []
         for v in range(len(camera)):
             one, directions = self._rays(camera[torch.tensor([v])], height, width)
             background_color = self._background(directions, None, None if background is None else background[v : v + 1])

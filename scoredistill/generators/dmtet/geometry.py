@@ -59,7 +59,8 @@ class Geometry(nn.Module):
         faces = surface.faces_of()[particle]
         if len(faces) == 0:
             low, high = float(grid.distance[particle].min()), float(grid.distance[particle].max())
-            names, middle = (f"particle {particle}", "signed distance"), (low + high) / 2
+            names = (f"particle {particle}", "signed distance")
+            middle = (low + high) / 2
             surface_level(low, high, threshold, lambda: middle, *names)
             # The border counts as outside, so a level within the range may also have no surface.
             raise no_surface_at(threshold, low, high, middle, *names)

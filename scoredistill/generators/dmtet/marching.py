@@ -71,7 +71,9 @@ def _corners_inside(inside: Tensor) -> Tensor:
     last = inside.shape[1] - 1
     code = torch.zeros(inside.shape[0], last, last, last, dtype=torch.uint8, device=inside.device)
     for corner in range(8):
-        x, y, z = corner >> 2, corner >> 1 & 1, corner & 1
+        x = corner >> 2
+        y = corner >> 1 & 1
+        z = corner & 1
         code |= inside[:, x : x + last, y : y + last, z : z + last].to(torch.uint8) << corner
     return code
 
@@ -89,7 +91,8 @@ def marching_tetrahedra(grid: Grid, level: float = 0.0) -> Surface:
     Returns:
         The surfaces in the box's units. A particle without a surface has no face.
     """
-    n, points = len(grid.distance), grid.points
+    n = len(grid.distance)
+    points = grid.points
     code = _corners_inside(grid.inside(level))
     particle, x, y, z = ((code > 0) & (code < 255)).nonzero(as_tuple=True)
     base = ((particle * points + x) * points + y) * points + z

@@ -68,7 +68,8 @@ class Laplacian(SurfaceRegularizer):
 
     def __call__(self, surface: Surface) -> Tensor:
         # In a closed surface each edge occurs once in each direction, so each neighbor counts once.
-        start, end = surface.faces.flatten(), surface.faces.roll(-1, dims=1).flatten()
+        start = surface.faces.flatten()
+        end = surface.faces.roll(-1, dims=1).flatten()
         vertices = surface.vertices / surface.cell
         neighbors = torch.bincount(start, minlength=len(vertices)).to(vertices)
         total = torch.zeros_like(vertices).index_add(0, start, vertices.index_select(0, end))
@@ -85,7 +86,8 @@ class NormalConsistency(SurfaceRegularizer):
     """
 
     def __call__(self, surface: Surface) -> Tensor:
-        start, end = surface.faces.flatten(), surface.faces.roll(-1, dims=1).flatten()
+        start = surface.faces.flatten()
+        end = surface.faces.roll(-1, dims=1).flatten()
         # Sorted by edge, the two directions of each edge are aligned.
         m = len(surface.vertices)
         there, back = (start * m + end).argsort(), (end * m + start).argsort()

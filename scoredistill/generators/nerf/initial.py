@@ -54,7 +54,8 @@ class Variation(nn.Module):
 
     def __init__(self, shape: float, color: float) -> None:
         super().__init__()
-        self.shape, self.color = shape, color
+        self.shape = shape
+        self.color = color
 
     def allocate(self, particles: int, rng: torch.Generator, channels: int) -> None:
         """See `Initial.allocate`."""
@@ -149,7 +150,8 @@ class HollowSphere(Initial):
         require("> 0", radius=radius)
         require(">= 0", color_variation=color_variation, shape_variation=shape_variation)
         super().__init__()
-        self.strength, self.radius = strength, radius
+        self.strength = strength
+        self.radius = radius
         self.variation = Variation(shape_variation, color_variation)
 
     def allocate(self, particles: int, rng: torch.Generator, channels: int = 3) -> None:

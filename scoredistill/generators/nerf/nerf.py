@@ -79,7 +79,8 @@ class NeRF(SceneGenerator):
         require("[0, 2^32)", seed=seed)
         require(">= 4", latents=latents)
         super().__init__(particles, resolution)
-        self.chunk, self.latents = chunk, latents
+        self.chunk = chunk
+        self.latents = latents
         # Copies, so that NeRFs built from the same parts do not share parameters.
         encoding = deepcopy(encoding or DenseGrid())
         head = deepcopy(head or (DirectHead() if encoding.features == 1 + (latents or 3) else MLPHead()))
@@ -91,7 +92,8 @@ class NeRF(SceneGenerator):
         self._allocate(torch.Generator().manual_seed(seed), identical)
 
     def _allocate(self, rng: torch.Generator, identical: bool) -> None:
-        n, channels = self.particles, self.latents or 3
+        n = self.particles
+        channels = self.latents or 3
         self.field.encoding.allocate(n, rng)
         self.field.head.allocate(n, self.field.encoding.features, rng, channels)
         self.field.initial.allocate(n, rng, channels)

@@ -107,7 +107,9 @@ class RaySampler:
             if parts and sum(len(p[0]) for p in parts) + len(part[0]) > chunk:
                 last = int(self._hit[i])
                 yield Block(self, first, last, (begin, i, at_once), parts)
-                first, begin, parts = last, i, []
+                first = last
+                begin = i
+                parts = []
             parts.append(part)
         yield Block(self, first, len(self.start), (begin, hits, at_once), parts)
 
@@ -163,8 +165,10 @@ class Block:
     def __init__(
         self, sampler: RaySampler, first: int, last: int, hits: tuple[int, int, int], parts: list[_Samples]
     ) -> None:
-        self.first, self.last = first, last
-        self._sampler, self._hits = sampler, hits
+        self.first = first
+        self.last = last
+        self._sampler = sampler
+        self._hits = hits
         self._parts: list[_Samples] | None = parts
 
     @property
@@ -183,7 +187,8 @@ class Block:
         They are stored for the first call only. Later calls, from a backward pass, recompute them, so that memory does
         not grow with the number of blocks.
         """
-        parts, self._parts = self._parts, None
+        parts = self._parts
+        self._parts = None
         return self._sampler.at(self._sampler.parts(*self._hits) if parts is None else parts, self.first)
 
 

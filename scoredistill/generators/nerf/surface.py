@@ -42,7 +42,8 @@ def surface(field: Field, particle: int, resolution: int, threshold: float | Non
     flat = torch.arange(resolution**3, device=like.device).split(chunk)
     places = (torch.stack(torch.unravel_index(index, (resolution,) * 3), dim=-1) for index in flat)
     values = torch.cat([at(axis[place])[0] for place in places])
-    low, high = max(float(values.min()), _SMALLEST), float(values.max())
+    low = max(float(values.min()), _SMALLEST)
+    high = float(values.max())
     faintest = _INVISIBLE if threshold is None else 2 * _SMALLEST
     subject = f"particle {particle}"
     threshold = surface_level(low, high, threshold, lambda: _default(low, high), subject, "density", faintest, 1e-3)

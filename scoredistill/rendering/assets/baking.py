@@ -74,7 +74,9 @@ def _texels(triangles: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor]:
     for face, texel in _candidates(triangles, size):
         inside = _depth(triangles[face], _centers(texel, size))
         near = inside > -_BLEED
-        face, texel, inside = face[near], texel[near], inside[near]
+        face = face[near]
+        texel = texel[near]
+        inside = inside[near]
         depth = depth.scatter_reduce(0, texel, inside, "amax")
         best = inside == depth[texel]
         owner[texel[best]] = face[best]

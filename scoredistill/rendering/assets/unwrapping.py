@@ -45,7 +45,8 @@ def unwrap(mesh: Mesh, size: int) -> Unwrapped:
     atlas = xatlas.Atlas()
     atlas.add_mesh(mesh.vertices.detach().cpu().float().numpy(), mesh.faces.cpu().int().numpy().astype("uint32"))
     packing = xatlas.PackOptions()
-    packing.resolution, packing.padding = size, _GAP
+    packing.resolution = size
+    packing.padding = _GAP
     atlas.generate(pack_options=packing)
     source, faces, uv = (
         torch.tensor(part.astype(kind)) for part, kind in zip(atlas[0], ("i8", "i8", "f8"), strict=True)

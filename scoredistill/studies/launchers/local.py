@@ -36,7 +36,8 @@ class LocalProcesses(Launcher):
         require(">= 1", processes=processes, threads=threads)
         import torch
 
-        self.devices, self.threads = _devices(torch.cuda.device_count()), threads
+        self.devices = _devices(torch.cuda.device_count())
+        self.threads = threads
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         self.slots = processes or len(self.devices) or max(1, cores // threads)
 

@@ -45,7 +45,8 @@ class Ray(Launcher):
 
 class _Task(Launched):
     def __init__(self, ray: Any, reference: Any) -> None:
-        self.ray, self.reference = ray, reference
+        self.ray = ray
+        self.reference = reference
 
     def code(self) -> int | None:
         ready, _ = self.ray.wait([self.reference], timeout=0)

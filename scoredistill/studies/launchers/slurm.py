@@ -72,7 +72,8 @@ class Slurm(Launcher):
 
 class _Submitted(Launched):
     def __init__(self, job: Any) -> None:
-        self.job, self.stopped = job, False
+        self.job = job
+        self.stopped = False
 
     def code(self) -> int | None:
         if self.stopped:  # Slurm may report it a minute later

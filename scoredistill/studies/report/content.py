@@ -101,7 +101,8 @@ class Content:
     @property
     def command(self) -> str:
         """The command that repeats the study."""
-        source, folder = self.results.record.source, str(self.results.folder)
+        source = self.results.record.source
+        folder = str(self.results.folder)
         return shlex.join(["scoredistill", "ablate", source, "--output", folder])
 
     @cached_property

@@ -8,7 +8,9 @@ from html import escape
 from scoredistill.studies.report.content import Content
 from scoredistill.studies.report.svg import Scale, picture, tag
 
-WIDTH, ROW, TOP = 720.0, 24.0, 6.0
+WIDTH = 720.0
+ROW = 24.0
+TOP = 6.0
 LETTER = 6.2
 """Approximate width of a letter in pixels."""
 COLORS = 8
@@ -27,7 +29,8 @@ def dots(content: Content, metric: str) -> str:
     bottom = TOP + ROW * len(cells)
     parts = [_tick(scale(tick), f"{tick:.6g}", TOP, bottom) for tick in scale.ticks()]
     for row, cell in enumerate(cells):
-        y, mean = TOP + ROW * (row + 0.5), means[cell]
+        y = TOP + ROW * (row + 0.5)
+        mean = means[cell]
         parts.append(tag("text", escape(cell[:60]), x=left - 10, y=y + 4, text_anchor="end"))
         if mean is not None and mean.low is not None and mean.high is not None:
             parts.append(tag("line", x1=scale(mean.low), x2=scale(mean.high), y1=y, y2=y, class_="interval"))

@@ -75,10 +75,12 @@ def take_apart(source: Source, execution: Execution, guidance: float | None = No
     """
     if source.name not in FAMILIES:
         raise ValueError(f"model: {source.model} is a {source.name}; supported are {', '.join(FAMILIES)}")
-    family, scheduler = FAMILIES[source.name], source.read("scheduler")
+    family = FAMILIES[source.name]
+    scheduler = source.read("scheduler")
     if guidance is not None and source.name != "FluxPipeline":
         raise ValueError(f"guidance_embedding: a {source.name} has no guidance embedding: set null")
-    network, codec = _network(source, family.network, execution), _codec(source, execution)
+    network = _network(source, family.network, execution)
+    codec = _codec(source, execution)
     schedule, prediction = schedule_of(scheduler), prediction_of(scheduler)
     backbone = family.backbone(network, Setting(schedule, codec.pixels, guidance))
     denoiser = Denoiser(backbone, prediction, scale_input=prediction != "flow")

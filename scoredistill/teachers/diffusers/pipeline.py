@@ -100,7 +100,8 @@ class DiffusersTeacher(Teacher):
         n = len(conditions)
         condition = joined([self._complete(each, x_t) for each in conditions])
         prediction = self.denoiser(x_t.repeat(n, 1, 1, 1), t.repeat(n), condition, self.schedule)
-        kind, values = self.denoiser.prediction, prediction.value.chunk(n)
+        kind = self.denoiser.prediction
+        values = prediction.value.chunk(n)
         return [Prediction.of(kind, value, x_t, t, self.schedule) for value in values]  # type: ignore[arg-type]
 
     def encode(self, x: Tensor) -> Tensor:

@@ -46,7 +46,8 @@ class PromptEmbedder:
     """
 
     def __init__(self, encoder: TextEncoder, settings: PromptSettings | None = None) -> None:
-        self.encoder, self.settings = encoder, settings or PromptSettings()
+        self.encoder = encoder
+        self.settings = settings or PromptSettings()
         cache = self.settings.cache
         self._cache = None if cache is None else EmbeddingCache(cache, encoder.key)
         self._known: dict[str, TextEmbeddings] = {}

@@ -179,7 +179,8 @@ def composite(light: Light, phrase: Phrase, background: Tensor, shows: Shown = "
 
 def _mixture(group: Group, light: Light, weight: Tensor, settings: Settings) -> Mixture:
     cameras, variants, materials, height, width = light.light.shape
-    background, color_std = group.background.expand(cameras, 3), settings.color_std
+    background = group.background.expand(cameras, 3)
+    color_std = settings.color_std
     means = composite(light, group.phrase, background, settings.shows).reshape(cameras * variants, -1)
     variant = variant_weights(group.phrase).to(weight)
     log_weights = (weight[:, None] * variant).reshape(-1).log()

@@ -70,7 +70,9 @@ class Part:
     def box(self) -> tuple[list[float], list[float]]:
         """Lower and upper corner of the solid's bounding box in its own frame."""
         a, c, r, _, h, taper, _, _, edge, clip = self.shape
-        x, y, z = a + r + taper + edge, h + edge, c + r + taper + edge
+        x = a + r + taper + edge
+        y = h + edge
+        z = c + r + taper + edge
         return [max(-x, clip), -y, -z], [x, y, z]
 
 

@@ -48,7 +48,8 @@ class Model:
 def _directions(n: int) -> Tensor:
     """n evenly spread directions, a Fibonacci lattice on the sphere, (n, 3) float64."""
     i = torch.arange(n, dtype=torch.float64) + 0.5
-    height, angle = 1 - 2 * i / n, math.pi * (1 + math.sqrt(5)) * i
+    height = 1 - 2 * i / n
+    angle = math.pi * (1 + math.sqrt(5)) * i
     radius = (1 - height * height).sqrt()
     return torch.stack([radius * angle.cos(), height, radius * angle.sin()], dim=-1)
 

@@ -56,7 +56,8 @@ class GalleryFidelity(Evaluation):
         require(">= 0", mesh_resolution=mesh_resolution)
         if mesh_resolution is not None and 0 < mesh_resolution < 8:
             raise ValueError(f"mesh_resolution must be at least 8, or 0 for no meshes, got {mesh_resolution}")
-        self.resolution, self.mesh_resolution = resolution, mesh_resolution
+        self.resolution = resolution
+        self.mesh_resolution = mesh_resolution
 
     def check(self, module: TrainingModule, data: ConditionDataModule) -> None:
         require_part(
@@ -68,7 +69,8 @@ class GalleryFidelity(Evaluation):
 
     def evaluate(self, module: Distillation, data: ConditionDataModule, final: bool) -> dict[str, float]:
         self.check(module, data)
-        generator, teacher = cast(SceneGenerator, module.eval_generator), cast(Gallery, module.distiller.teacher)
+        generator = cast(SceneGenerator, module.eval_generator)
+        teacher = cast(Gallery, module.distiller.teacher)
         data = cast(PromptAndCameras, data)
         psnr, nearest = psnr_to_variants(generator, teacher, data.text, data.evaluation_cameras(), self.resolution).max(
             dim=1

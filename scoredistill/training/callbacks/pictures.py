@@ -186,7 +186,8 @@ class MeshExport(GeneratorCallback):
 
     def __init__(self, resolution: int | None = 96, suffixes: Sequence[str] = (".glb",)) -> None:
         require(">= 8", resolution=resolution)
-        self.resolution, self.suffixes = resolution, tuple(suffixes)
+        self.resolution = resolution
+        self.suffixes = tuple(suffixes)
 
     def check(self, module: TrainingModule, data: ConditionDataModule) -> None:
         require_part(self, module.eval_generator, SceneGenerator, SCENES)
@@ -241,7 +242,8 @@ def scatter_picture(x: Tensor, reference: Tensor | None = None, size: int = 480)
     if x.ndim != 2 or x.shape[1] > 2:
         raise ValueError(f"only points in one or two dimensions can be drawn, got shape {tuple(x.shape)}")
     figure = Figure(figsize=(4, 4), dpi=size // 4, layout="tight")
-    canvas, axes = FigureCanvasAgg(figure), figure.add_subplot()
+    canvas = FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
     for points, color, label in ((reference, "0.75", "teacher"), (x, "tab:blue", "particles")):
         if points is None:
             continue

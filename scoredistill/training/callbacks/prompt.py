@@ -63,7 +63,8 @@ class PromptFidelity(Evaluation):
 
     def evaluate(self, module: Distillation, data: ConditionDataModule, final: bool) -> dict[str, float]:
         self.check(module, data)
-        generator, data = cast(SceneGenerator, module.eval_generator), cast(PromptAndCameras, data)
+        generator = cast(SceneGenerator, module.eval_generator)
+        data = cast(PromptAndCameras, data)
         camera = data.evaluation_cameras()
         background = torch.tensor(Gallery().settings.background)
         ours = particle_views(generator, module.distiller.teacher, camera, self.resolution, background)

@@ -31,7 +31,8 @@ class ReconstructionQuality(Evaluation):
 
     def __init__(self, samples: int = 256, shown: int = 12) -> None:
         require(">= 1", samples=samples, shown=shown)
-        self.samples, self.shown = samples, shown
+        self.samples = samples
+        self.shown = shown
 
     def check(self, module: TrainingModule, data: ConditionDataModule) -> None:
         require_part(self, module, AutoencoderTraining, "task: autoencoder")

@@ -65,7 +65,8 @@ class Summary(EvaluationFailures):
 
 def _print(folder: Path) -> None:
     """Print the metrics and the paths of the results."""
-    console, metrics = Console(highlight=False), read_json(folder / "metrics.json", dict)
+    console = Console(highlight=False)
+    metrics = read_json(folder / "metrics.json", dict)
     if metrics:
         table = Table("metric", "value", title="final metrics")
         for name, value in metrics.items():

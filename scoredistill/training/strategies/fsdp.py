@@ -91,7 +91,8 @@ class FSDP2(ModelParallelStrategy):
 
     def setup_environment(self) -> None:
         """Initialize the process group, in which all processes are data-parallel."""
-        self._data_parallel_size, self._tensor_parallel_size = self.num_nodes * self.num_processes, 1
+        self._data_parallel_size = self.num_nodes * self.num_processes
+        self._tensor_parallel_size = 1
         super().setup_environment()
 
     @property
