@@ -17,8 +17,8 @@ from scoredistill.losses.trainable import require_registered, require_trained
 from scoredistill.ratios.discriminator import DiscriminatorRatio
 from scoredistill.teachers.teacher import Teacher
 from scoredistill.types import Batch, Condition, Diffused, Sample, Shard
+from scoredistill.types.batch import WHOLE
 from scoredistill.types.checks import require_shape, time_type
-from scoredistill.types.shard import WHOLE
 
 __all__ = ["Distiller", "Step", "surrogate"]
 

@@ -4,7 +4,7 @@ import importlib
 import inspect
 import sys
 
-from scoredistill.cli.parsing import import_public_modules
+from scoredistill.cli.class_lookup import import_public_modules
 
 
 def exported_classes() -> dict[str, type]:

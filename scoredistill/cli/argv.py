@@ -9,10 +9,10 @@ from typing import Any
 
 from scoredistill import recipe_library
 from scoredistill.cli.checking import Source, nested
+from scoredistill.cli.class_lookup import shown
 from scoredistill.cli.errors import UsageError
-from scoredistill.cli.kinds import Word
-from scoredistill.cli.parsing import shown
-from scoredistill.cli.stored import require_complete
+from scoredistill.cli.key_types import Word
+from scoredistill.cli.run_config import require_complete
 from scoredistill.training.run_folder import RunFolder
 
 CONFIG = ("--config", "-c")

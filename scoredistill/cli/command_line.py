@@ -19,17 +19,14 @@ from pytorch_lightning.loggers import CSVLogger, Logger
 
 from scoredistill.cli.argv import NOT_IN_RECIPES, Words
 from scoredistill.cli.checking import check
-from scoredistill.cli.class_help import class_help
-from scoredistill.cli.errors import UsageError, essence, raise_with_key
-from scoredistill.cli.interrupted import SIGNALS
-from scoredistill.cli.kinds import parameters
-from scoredistill.cli.parsing import EPILOG, HelpFormatter, tidy
+from scoredistill.cli.errors import SIGNALS, UsageError, essence, raise_with_key
+from scoredistill.cli.help import EPILOG, HelpFormatter, class_help, tidy
+from scoredistill.cli.key_types import parameters
 from scoredistill.cli.prerequisites import train_what_is_missing
 from scoredistill.cli.processes import shared_run_folder
-from scoredistill.cli.recipe_diff import difference
 from scoredistill.cli.recipe_parser import RecipeParser
-from scoredistill.cli.tasks import TASKS, find_task
-from scoredistill.cli.trainer_settings import check_trainer
+from scoredistill.cli.run_config import difference
+from scoredistill.cli.tasks import TASKS, check_trainer, find_task
 from scoredistill.cli.workspace import Workspace, find_start, open_workspace
 from scoredistill.training.callbacks import Cost, RunProgress, Summary
 from scoredistill.training.checkpoints import AtomicCheckpointIO, LastCheckpoint

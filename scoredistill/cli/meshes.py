@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from scoredistill.cli.errors import UsageError
-from scoredistill.cli.parsers import finite, integer
+from scoredistill.cli.options import finite, integer
 from scoredistill.generators.scenes import SceneGenerator
 from scoredistill.rendering.assets import TexturedMesh, count_pieces, decimate, keep_largest
 from scoredistill.rendering.assets.textured import TEXTURED_SUFFIXES, companions

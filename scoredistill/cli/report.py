@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from scoredistill.cli.errors import UsageError
-from scoredistill.cli.parsers import OptionParser
+from scoredistill.cli.options import OptionParser
 from scoredistill.studies.report import Content, write_report
 from scoredistill.studies.report.tables import mean_text
 

@@ -11,9 +11,8 @@ from typing import Any
 
 from scoredistill import recipe_library, start_up
 from scoredistill.cli.attempts import Attempt, copied_note
-from scoredistill.cli.errors import UsageError
-from scoredistill.cli.interrupted import INTERRUPTED, TERMINATED, Interrupted
-from scoredistill.cli.parsers import OptionParser
+from scoredistill.cli.errors import INTERRUPTED, TERMINATED, Interrupted, UsageError
+from scoredistill.cli.options import OptionParser
 from scoredistill.cli.run_key import Resolver
 from scoredistill.cli.workspace import locked_folder
 from scoredistill.files import load_json, remove_partial, update_json, write_json_atomically

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from scoredistill.critics.trained import TrainedCritic
 from scoredistill.diffusion.prediction import Prediction
 from scoredistill.diffusion.schedule import Schedule
-from scoredistill.networks.camera_embedding import CameraConditioned
 from scoredistill.networks.denoiser import Denoiser
+from scoredistill.networks.embedding import CameraConditioned
 from scoredistill.networks.lora import LoRA, add_lora, load_lora, save_lora, sharing_copy
 from scoredistill.ranges import require
 from scoredistill.teachers.teacher import Teacher

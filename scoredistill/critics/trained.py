@@ -16,7 +16,7 @@ from scoredistill.diffusion.prediction import Prediction
 from scoredistill.diffusion.schedule import Schedule
 from scoredistill.networks.backbone import Backbone
 from scoredistill.networks.denoiser import Denoiser, Parameterization
-from scoredistill.networks.eval_mode import eval_mode
+from scoredistill.networks.modules import eval_mode
 from scoredistill.ranges import require
 from scoredistill.teachers.teacher import Teacher
 from scoredistill.types import Diffused

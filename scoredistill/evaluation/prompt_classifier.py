@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, interpolate
 
-from scoredistill.data.gallery_pictures import GalleryImages
+from scoredistill.data.synthetic import GalleryImages
 from scoredistill.evaluation.features import trunk
 from scoredistill.evaluation.rows import in_pieces
 from scoredistill.files import write_atomically

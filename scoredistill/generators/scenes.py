@@ -10,11 +10,10 @@ from torch import Tensor, nn
 
 from scoredistill.annealing import Piecewise, at_progress
 from scoredistill.generators.generator import Generator
-from scoredistill.networks.precise import Precise
+from scoredistill.networks.modules import Precise
 from scoredistill.ranges import require
-from scoredistill.rendering.camera import Camera
+from scoredistill.rendering.camera import Camera, Render
 from scoredistill.rendering.mesh import Mesh
-from scoredistill.rendering.picture import Render
 from scoredistill.types import Batch, Condition, Sample
 
 

@@ -12,7 +12,7 @@ from scoredistill.diffusion.guidance import Guidance
 from scoredistill.diffusion.timesteps import TimestepSampler
 from scoredistill.losses.distillation import FDistill
 from scoredistill.losses.objective import Gradient, Objective
-from scoredistill.networks.eval_mode import eval_mode
+from scoredistill.networks.modules import eval_mode
 from scoredistill.ranges import require
 from scoredistill.ratios.discriminator import DiscriminatorRatio
 from scoredistill.teachers.teacher import Teacher

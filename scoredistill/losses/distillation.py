@@ -17,7 +17,7 @@ from scoredistill.diffusion.time_weights import SigmaSquaredWeight, TimeWeight
 from scoredistill.diffusion.timesteps import TimestepSampler
 from scoredistill.divergences import Divergence, ReverseKL
 from scoredistill.losses.objective import Gradient, Objective, Reweighting
-from scoredistill.networks.eval_mode import eval_mode
+from scoredistill.networks.modules import eval_mode
 from scoredistill.ranges import require
 from scoredistill.ratios.normalizers import RatioNormalizer, WeightNormalizer
 from scoredistill.ratios.ratio import DensityRatio

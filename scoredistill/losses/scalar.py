@@ -14,7 +14,7 @@ from scoredistill.diffusion.prediction import Prediction
 from scoredistill.diffusion.time_weights import TimeWeight, UniformWeight
 from scoredistill.losses.distillation import require_finite
 from scoredistill.losses.objective import Gradient, Objective, Reweighting
-from scoredistill.networks.eval_mode import eval_mode
+from scoredistill.networks.modules import eval_mode
 from scoredistill.teachers.teacher import Teacher
 from scoredistill.types import Diffused, right_pad_dims
 from scoredistill.types.checks import require_shape

@@ -15,7 +15,7 @@ from scoredistill.files import atomic_folder, json_text, load_json
 from scoredistill.networks.backbone import Backbone
 from scoredistill.networks.denoiser import Denoiser
 from scoredistill.networks.diffusers import DiffusersBackbone
-from scoredistill.networks.finite import first_not_finite
+from scoredistill.networks.modules import first_not_finite
 from scoredistill.networks.weight_files import first_flaw, read_safetensors
 
 DESCRIPTION = "denoiser.json"

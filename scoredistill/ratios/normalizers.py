@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from scoredistill.diffusion.schedule import Schedule
 from scoredistill.diffusion.timesteps import TimeBins, TimestepSampler
-from scoredistill.networks.precise import Precise
+from scoredistill.networks.modules import Precise
 from scoredistill.ranges import require
 from scoredistill.types import Diffused
 

@@ -12,10 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from scoredistill.files import reason
-from scoredistill.studies.cells import Cell
 from scoredistill.studies.launchers.launcher import LOG, PROMPT, Entry, Job, Launched, Launcher
 from scoredistill.studies.record import RunRecord, State, StudyRecord
-from scoredistill.studies.study import Study
+from scoredistill.studies.study import Cell, Study
 
 PAUSE = 0.2
 """Seconds between two polls of the active runs."""

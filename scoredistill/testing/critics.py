@@ -12,7 +12,7 @@ from torch import Tensor
 from scoredistill.critics.critic import Critic, TrainedPart
 from scoredistill.critics.trained import TrainedCritic, reuse_forward
 from scoredistill.diffusion.prediction import Prediction
-from scoredistill.networks.eval_mode import eval_mode
+from scoredistill.networks.modules import eval_mode
 from scoredistill.ratios.ratio import DensityRatio
 from scoredistill.teachers.teacher import Teacher
 from scoredistill.testing.law import (

@@ -14,8 +14,7 @@ from scoredistill.files import atomic_folder
 from scoredistill.generators.generator import Generator
 from scoredistill.networks.storage import require_finite
 from scoredistill.ranges import require
-from scoredistill.training.average import MovingAverage
-from scoredistill.training.optimizers import NetworkOptimizer
+from scoredistill.training.optimizers import MovingAverage, NetworkOptimizer
 from scoredistill.training.training_module import TrainingModule
 from scoredistill.types import Batch, Sample
 

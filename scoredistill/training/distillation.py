@@ -19,8 +19,7 @@ from scoredistill.generators.generator import Generator
 from scoredistill.losses.objective import Objective
 from scoredistill.ranges import require
 from scoredistill.teachers.teacher import Teacher
-from scoredistill.training.average import MovingAverage
-from scoredistill.training.optimizers import NetworkOptimizer
+from scoredistill.training.optimizers import MovingAverage, NetworkOptimizer
 from scoredistill.training.plan import UpdatePlan
 from scoredistill.training.randomness import generator_at
 from scoredistill.training.strategies.fsdp import FSDP2, shard

@@ -18,11 +18,10 @@ from torch.nn.parallel import DistributedDataParallel
 
 from scoredistill.distributed import is_distributed
 from scoredistill.generators.generator import Generator
-from scoredistill.networks.finite import first_not_finite
+from scoredistill.networks.modules import first_not_finite
 from scoredistill.ranges import require
-from scoredistill.training.average import MovingAverage
 from scoredistill.training.checkpoints import CHECKED
-from scoredistill.training.optimizers import NetworkOptimizer, parameters_of
+from scoredistill.training.optimizers import MovingAverage, NetworkOptimizer, parameters_of
 from scoredistill.training.precision import convert_batches
 from scoredistill.training.randomness import generator_at
 from scoredistill.training.strategies import gradients

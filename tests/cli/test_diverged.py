@@ -10,7 +10,7 @@ from scoredistill.cli.viewer.run_page import report
 from scoredistill.files import json_text
 from scoredistill.networks import MLPBackbone
 from scoredistill.networks.denoiser import Denoiser
-from scoredistill.networks.finite import first_not_finite
+from scoredistill.networks.modules import first_not_finite
 from scoredistill.networks.storage import load_denoiser, save_denoiser
 from scoredistill.training.run_folder import RunFolder
 

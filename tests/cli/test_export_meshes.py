@@ -13,9 +13,8 @@ from scoredistill.cli.meshes import MeshFiles
 from scoredistill.generators import NeRF
 from scoredistill.generators.fields import DenseGrid, LearnedBackground
 from scoredistill.generators.scenes import SceneGenerator
-from scoredistill.rendering.camera import Camera
+from scoredistill.rendering.camera import Camera, Render
 from scoredistill.rendering.mesh import Mesh, NoSurfaceError
-from scoredistill.rendering.picture import Render
 from scoredistill.types import Batch, Sample
 
 

@@ -10,9 +10,8 @@ from hypothesis import strategies as st
 
 from scoredistill import recipe_yaml
 from scoredistill.cli.argv import read_words
-from scoredistill.cli.kinds import Word
+from scoredistill.cli.key_types import Word, register_tensors
 from scoredistill.cli.lightning_patches import quiet
-from scoredistill.cli.parsing import register_tensors
 from scoredistill.cli.recipe_parser import RecipeParser
 from scoredistill.cli.run_key import _Parsed
 from scoredistill.studies.axes import words_of

@@ -3,7 +3,7 @@
 import pytest
 from exported import exported_classes
 
-from scoredistill.cli.kinds import parameters
+from scoredistill.cli.key_types import parameters
 
 FILES = {
     "needs.py": "import a_library_that_nobody_has\n",

@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 
-from scoredistill.cli.sources import changed_files, sources_of
+from scoredistill.cli.attempts import changed_files, sources_of
 
 FILES = {
     "my_loss.py": "import torch\nfrom helper import half\nfrom scoredistill.losses import SDS\n\nMine = SDS\n",

@@ -7,7 +7,7 @@ import pytest
 import yaml
 from cli.test_export import NERF
 
-from scoredistill.cli.kinds import parameters
+from scoredistill.cli.key_types import parameters
 from scoredistill.cli.tasks import TASKS
 
 CALLS = [

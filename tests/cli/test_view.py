@@ -20,11 +20,9 @@ from PIL import Image
 
 from scoredistill.cli.viewer import workshop
 from scoredistill.cli.viewer.command import find_run
-from scoredistill.cli.viewer.run_page import last_checkpoint, report
-from scoredistill.cli.viewer.scenes import Scenes, find_scenes
+from scoredistill.cli.viewer.run_page import Scenes, find_scenes, last_checkpoint, report
 from scoredistill.cli.viewer.server import PAGE, Server
-from scoredistill.training.curves import read_curves
-from scoredistill.training.run_folder import RunFolder
+from scoredistill.training.run_folder import RunFolder, read_curves
 
 PAGES = Path(workshop.__file__).parent / "page"
 RECIPE = {

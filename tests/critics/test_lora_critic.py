@@ -15,7 +15,7 @@ from scoredistill.diffusion import CFG, CosineSchedule, EDMSchedule, LinearSched
 from scoredistill.generators import ImageParticles
 from scoredistill.losses import VSD
 from scoredistill.networks import DiffusersBackbone, LoRA, MLPBackbone
-from scoredistill.networks.camera_embedding import CameraConditioned
+from scoredistill.networks.embedding import CameraConditioned
 from scoredistill.teachers import GaussianMixture, NetworkTeacher, Teacher
 from scoredistill.types import Condition, Diffused, Sample, TextEmbeddings
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from scoredistill.diffusion import EDMSchedule, FlowSchedule, Schedule
 from scoredistill.networks import Backbone, Denoiser, DiffusersBackbone, MLPBackbone, Parameterization
-from scoredistill.networks.eval_mode import eval_mode
+from scoredistill.networks.modules import eval_mode
 from scoredistill.types import Condition, Diffused, Sample
 
 KINDS: list[Parameterization] = ["edm", "epsilon", "x0", "v", "flow", "score"]

@@ -19,7 +19,7 @@ from scoredistill.losses import FDistill
 from scoredistill.ratios import BatchMeanNormalizer, ClampRatio, ExactRatio, TimeBinNormalizer
 from scoredistill.teachers import GaussianMixture
 from scoredistill.types import Diffused, Sample
-from scoredistill.types.shard import WHOLE
+from scoredistill.types.batch import WHOLE
 
 SCHEDULE = CosineSchedule()
 

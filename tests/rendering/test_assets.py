@@ -18,7 +18,7 @@ from scoredistill.rendering.assets import (
     keep_largest,
     unwrap,
 )
-from scoredistill.rendering.assets.baking import _texels
+from scoredistill.rendering.assets.textured import _texels
 from scoredistill.rendering.mesh import Mesh, marching_cubes
 
 
@@ -113,8 +113,8 @@ def test_blocks_of_faces_give_the_same_texture(monkeypatch):
     mesh = sphere()
     layout = unwrap(mesh, 128)
     whole = bake(mesh, layout, rainbow, 128)
-    monkeypatch.setattr("scoredistill.rendering.assets.baking._PAIRS", 500)
-    monkeypatch.setattr("scoredistill.rendering.assets.baking._POINTS", 300)
+    monkeypatch.setattr("scoredistill.rendering.assets.textured._PAIRS", 500)
+    monkeypatch.setattr("scoredistill.rendering.assets.textured._POINTS", 300)
     assert torch.equal(bake(mesh, layout, rainbow, 128), whole)
 
 

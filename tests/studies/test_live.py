@@ -5,9 +5,9 @@ import io
 import pytest
 from rich.console import Console
 
-from scoredistill.studies.cells import Cell
 from scoredistill.studies.live import Display
 from scoredistill.studies.runner import Run
+from scoredistill.studies.study import Cell
 
 
 @pytest.fixture

@@ -9,12 +9,11 @@ import pytest
 from rich.console import Console
 
 from scoredistill.studies import runner as module
-from scoredistill.studies.cells import Cell
 from scoredistill.studies.launchers import Job, Launched, Launcher
 from scoredistill.studies.live import Display
 from scoredistill.studies.record import StudyRecord
 from scoredistill.studies.runner import Runner
-from scoredistill.studies.study import Study
+from scoredistill.studies.study import Cell, Study
 
 
 class Pretended(Launched):

@@ -5,8 +5,7 @@ from pathlib import Path
 import pytest
 
 from scoredistill.studies.axes import StudyError
-from scoredistill.studies.cells import cells_of
-from scoredistill.studies.study import read_study
+from scoredistill.studies.study import cells_of, read_study
 
 STUDY = """\
 recipe: points.yaml

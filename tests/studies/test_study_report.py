@@ -9,10 +9,9 @@ import shutil
 import pytest
 from studies.folders import make_study
 
-from scoredistill.studies.comparison import comparisons_of, rows_of
 from scoredistill.studies.report import write_report
-from scoredistill.studies.report.svg import Scale
-from scoredistill.studies.results import Results
+from scoredistill.studies.report.plots import Scale
+from scoredistill.studies.results import Results, comparisons_of, rows_of
 from scoredistill.studies.statistics import mean_of, paired
 
 NASTY = "<script>alert(1)</script>|"

@@ -11,9 +11,8 @@ from torch import Tensor
 
 from scoredistill.diffusion import ViewPerpNeg, ViewPrompts
 from scoredistill.rendering.camera import Camera
-from scoredistill.teachers.diffusers import cache as cache_module
-from scoredistill.teachers.diffusers.cache import EmbeddingCache, Reading, user_folder
-from scoredistill.teachers.diffusers.prompts import PromptEmbedder, PromptSettings
+from scoredistill.teachers.diffusers import prompts as prompts_module
+from scoredistill.teachers.diffusers.prompts import EmbeddingCache, PromptEmbedder, PromptSettings, Reading, user_folder
 from scoredistill.types import Condition, TextEmbeddings
 
 MEMORY = PromptSettings(cache=None)
@@ -132,7 +131,7 @@ def test_damaged_and_foreign_files_are_written_anew(tmp_path: Path, damage: str)
 
 WRITER = """
 import sys, torch
-from scoredistill.teachers.diffusers.cache import EmbeddingCache, Reading
+from scoredistill.teachers.diffusers.prompts import EmbeddingCache, Reading
 from scoredistill.types import TextEmbeddings
 cache = EmbeddingCache(sys.argv[1], "key")
 tokens = torch.full((1, 64, 64), float(sys.argv[2]))
@@ -175,7 +174,7 @@ def test_a_folder_that_cannot_be_written_is_a_warning_and_is_still_read(
     def refuse(path: Path, writer: object) -> None:
         raise PermissionError(13, "Permission denied", str(path))
 
-    monkeypatch.setattr(cache_module, "write_atomically", refuse)  # the superuser may write into any folder
+    monkeypatch.setattr(prompts_module, "write_atomically", refuse)  # the superuser may write into any folder
     encoder = Encoder()
     prompts = PromptEmbedder(encoder, settings)
     with pytest.warns(UserWarning, match=r"prompts.cache: cannot write to .* set another folder, or null"):

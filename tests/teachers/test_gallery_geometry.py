@@ -4,8 +4,7 @@ import pytest
 import torch
 
 from scoredistill.rendering.camera import Camera
-from scoredistill.teachers.gallery import Gallery
-from scoredistill.teachers.gallery import parts as solids
+from scoredistill.teachers.gallery import Gallery, solids
 from scoredistill.teachers.gallery.catalog import models
 from scoredistill.teachers.gallery.render import lattice, shading
 from scoredistill.teachers.gallery.sdf import distance, gradient

@@ -24,7 +24,7 @@ from scoredistill.ratios import BatchMeanNormalizer, ClampRatio, DiscriminatorRa
 from scoredistill.teachers import GaussianMixture, NetworkTeacher
 from scoredistill.training import Distillation, Images, Labels, NetworkOptimizer, UpdatePlan
 from scoredistill.types import Batch, Condition, Diffused, Sample
-from scoredistill.types.shard import WHOLE
+from scoredistill.types.batch import WHOLE
 
 SCHEDULE = EDMSchedule(0.05, 20.0)
 

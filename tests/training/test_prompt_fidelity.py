@@ -15,7 +15,7 @@ from scoredistill.rendering.camera import Camera
 from scoredistill.teachers import Gallery
 from scoredistill.training import ConditionDataModule, Distillation, PromptAndCameras
 from scoredistill.training.callbacks import PromptFidelity
-from scoredistill.training.callbacks.views import Views, gallery_views, particle_views
+from scoredistill.training.callbacks.pictures import Views, gallery_views, particle_views
 
 CANDIDATES = ["a blue donut", "a snowman"]
 DATA = PromptAndCameras("a blue donut", evaluation_views=4)
@@ -43,7 +43,7 @@ def test_the_gallerys_own_variants_have_the_gallerys_metrics(
         torch.testing.assert_close(background, torch.tensor([0.7, 0.7, 0.7]))
         return gallery_views("a blue donut", camera, resolution)
 
-    monkeypatch.setattr("scoredistill.training.callbacks.prompt.particle_views", ideal)
+    monkeypatch.setattr("scoredistill.training.callbacks.fidelity.particle_views", ideal)
     metrics = callback.evaluate(Distillation(nerf(), Gallery(), SDS()), DATA, final=True)
     assert metrics["recognized"] > 0.8
     assert metrics["recognizer_accuracy"] > 0.8

@@ -15,13 +15,11 @@ from typing import cast
 from urllib.parse import unquote, urlsplit
 
 from scoredistill.cli.commands import describe
-from scoredistill.cli.stored import read_config
-from scoredistill.cli.viewer.run_page import files, last_checkpoint, report
-from scoredistill.cli.viewer.scenes import find_scenes
+from scoredistill.cli.run_config import read_config
+from scoredistill.cli.viewer.run_page import files, find_scenes, last_checkpoint, report
 from scoredistill.cli.viewer.workshop import MakingError, Workshop
 from scoredistill.files import json_text
-from scoredistill.training.curves import read_curves
-from scoredistill.training.run_folder import RunFolder
+from scoredistill.training.run_folder import RunFolder, read_curves
 
 PAGE = ("index.html", "page.js", "curve.js", "scenes.js", "page.css", "model-viewer.min.js")
 MADE = re.compile(r"/made/(step_\d+_[0-9a-f]+)/particle_(\d+)\.(glb|webp)")

@@ -22,9 +22,8 @@ from scoredistill.generators.generator import Generator
 from scoredistill.generators.nerf.nerf import NeRF
 from scoredistill.generators.scenes import SceneGenerator
 from scoredistill.ranges import require
-from scoredistill.rendering.camera import Camera
+from scoredistill.rendering.camera import Camera, Render
 from scoredistill.rendering.mesh import Mesh
-from scoredistill.rendering.picture import Render
 from scoredistill.types import Batch, Sample
 
 

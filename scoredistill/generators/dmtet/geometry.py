@@ -9,10 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from scoredistill.cache import LastCallCache
-from scoredistill.generators.dmtet.density import shape_of
+from scoredistill.generators.dmtet.distance import shape_of
 from scoredistill.generators.dmtet.grid import Grid
-from scoredistill.generators.dmtet.marching import marching_tetrahedra
-from scoredistill.generators.dmtet.surface import Surface
+from scoredistill.generators.dmtet.surface import Surface, marching_tetrahedra
 from scoredistill.ranges import require
 from scoredistill.rendering.mesh import Mesh, no_surface_at, surface_level
 

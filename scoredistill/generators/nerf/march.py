@@ -12,7 +12,7 @@ from torch.utils.checkpoint import checkpoint
 
 from scoredistill.generators.nerf.field import Field
 from scoredistill.generators.nerf.sampling import Block, RaySampler, RaySamples
-from scoredistill.rendering.picture import composite_over
+from scoredistill.rendering.camera import composite_over
 from scoredistill.rendering.volume import accumulate, render_weights
 
 

@@ -8,8 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from statistics import fmean
 
-from scoredistill.studies.comparison import Comparison, Row, comparisons_of, rows_of
-from scoredistill.studies.results import Results
+from scoredistill.studies.results import Comparison, Results, Row, comparisons_of, rows_of
 
 COSTS = {
     "seconds": "training, s",

@@ -15,8 +15,8 @@ from scoredistill.networks.denoiser import Denoiser
 from scoredistill.networks.storage import find_trained
 from scoredistill.ranges import require
 from scoredistill.rendering.camera import Camera
+from scoredistill.teachers.diffusers.components import Execution, take_apart
 from scoredistill.teachers.diffusers.loading import Source
-from scoredistill.teachers.diffusers.parts import Execution, take_apart
 from scoredistill.teachers.diffusers.prompts import PromptEmbedder, PromptSettings, expanded
 from scoredistill.teachers.teacher import Teacher
 from scoredistill.types import Condition, TextEmbeddings

@@ -10,8 +10,8 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from scoredistill.teachers.gallery.parts import Part
 from scoredistill.teachers.gallery.sdf import distance
+from scoredistill.teachers.gallery.solids import Part
 
 RADIUS = 0.8
 """Radius of the ball around the origin that contains all models, in world units."""

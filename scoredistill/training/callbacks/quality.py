@@ -15,7 +15,7 @@ from scoredistill.evaluation.modes import mode_divergences, mode_statistics, was
 from scoredistill.evaluation.resampling import mean_over_sets, with_errors
 from scoredistill.evaluation.sample_report import SampleReport
 from scoredistill.generators.image import ImageParticles
-from scoredistill.networks.eval_mode import eval_mode
+from scoredistill.networks.modules import eval_mode
 from scoredistill.ranges import require
 from scoredistill.teachers.analytic import GaussianMixture
 from scoredistill.teachers.sampling import sample

@@ -18,7 +18,7 @@ from torch.optim import Optimizer
 from scoredistill.networks.backbone import Backbone
 from scoredistill.networks.denoiser import Denoiser
 from scoredistill.training.optimizers import parameters_of
-from scoredistill.training.strategies.states import converted
+from scoredistill.training.strategies.gradients import converted
 
 SMALL = 2**16
 """Number of parameters below which a block is sharded together with the rest of its network."""

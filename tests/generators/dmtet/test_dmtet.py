@@ -14,7 +14,7 @@ from scoredistill.diffusion.time_weights import X0Weight
 from scoredistill.divergences import JensenShannon
 from scoredistill.generators import DMTet, ImageParticles, NeRF
 from scoredistill.generators.dmtet import Ellipsoid, Laplacian, NormalConsistency, SignChange
-from scoredistill.generators.dmtet.density import occupancy_threshold
+from scoredistill.generators.dmtet.distance import occupancy_threshold
 from scoredistill.generators.fields import DenseGrid, HashGrid, LearnedBackground, MLPHead, SolidBackground
 from scoredistill.generators.nerf import DensityBlob
 from scoredistill.losses import SDS, VSD, FDistill

@@ -7,7 +7,7 @@ from generators.dmtet.shapes import lattice, sphere, volume
 from scoredistill.generators.dmtet import Ellipsoid, InitialShape, MeshShape
 from scoredistill.generators.dmtet.distance import signed_distance, to_triangle
 from scoredistill.generators.dmtet.grid import Grid
-from scoredistill.generators.dmtet.marching import marching_tetrahedra
+from scoredistill.generators.dmtet.surface import marching_tetrahedra
 from scoredistill.rendering.mesh import Mesh
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from scoredistill.teachers.gallery.parts import Part, box, capsule, cone, cylinder, ellipsoid, sphere, torus
+from scoredistill.teachers.gallery.solids import Part, box, capsule, cone, cylinder, ellipsoid, sphere, torus
 from scoredistill.teachers.gallery.table import Model
 from scoredistill.teachers.gallery.vocabulary import COLORS
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from scoredistill.teachers.gallery.parts import Part, capsule, cone, cylinder, dome, ellipsoid, sphere, torus
+from scoredistill.teachers.gallery.solids import Part, capsule, cone, cylinder, dome, ellipsoid, sphere, torus
 from scoredistill.teachers.gallery.table import Model
 from scoredistill.teachers.gallery.vocabulary import COLORS
 

@@ -1,4 +1,4 @@
-"""Reads classes by name and tensors, and formats the help."""
+"""Finds the classes that recipes name, and checks their kind; nothing is called."""
 
 from __future__ import annotations
 
@@ -7,81 +7,13 @@ import inspect
 import json
 import os
 import pkgutil
-import re
 import sys
 import traceback
-from argparse import SUPPRESS, Action, ArgumentParser
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
-
-import torch
-from jsonargparse import DefaultHelpFormatter
-from jsonargparse.typing import register_type
 
 from scoredistill.cli.errors import UsageError
-from scoredistill.recipe_library import SUFFIXES, did_you_mean
-
-TRAINER = {
-    "accelerator": "cpu, gpu, mps or auto.",
-    "devices": "number of devices, or a list of their indices.",
-    "precision": "32-true, bf16-mixed, 16-mixed, 64-true, ...",
-    "max_steps": "generator steps.",
-    "max_time": "stop after DD:HH:MM:SS.",
-    "callbacks": "metrics and pictures: ParticleGrid, Turntable, ModeStatistics, GalleryFidelity, ...",
-    "logger": "CSVLogger, TensorBoardLogger, ...; a relative save_dir is inside the run folder; false: none.",
-    "log_every_n_steps": "generator steps between two log lines.",
-    "val_check_interval": "training batches between two validations.",
-    "detect_anomaly": "find the operation that produced a NaN.",
-}
-"""The help of the trainer's main arguments; all others are hidden, but work."""
-
-EPILOG = """\
-Every option can be in a recipe, a YAML file: `--model.loss SDS` is `model: {loss: SDS}`. A class is set by its name or
-dotted path, its arguments by class_path and init_args in a recipe or by further options (--model.loss VSD
---model.loss.critic ParticleCritic), or class and arguments by the path of a YAML file. `--model.loss VSD --help` lists
-the options of that class too, `--model.loss.help VSD` lists them alone. Options override recipes, and later recipes
-override earlier ones. `--trainer.X` sets any argument of Lightning's Trainer.
-"""
-
-
-class HelpFormatter(DefaultHelpFormatter):
-    """Shows class names without their modules, and short lists of choices."""
-
-    def _expand_help(self, action: Action) -> str:
-        text = super()._expand_help(action)
-        if action.dest.startswith("trainer."):
-            default = re.search(r"default: ([^,)]*)", text)
-            text = (action.help or "") + (f" (default: {default[1]})" if default else "")
-        text = text.replace("known subclasses: ", "one of: ")
-        text = re.sub(r"<class '([\w.]+)'>", r"\1", text)
-        return re.sub(r"\b(?:scoredistill|torch)(?:\.\w+)*\.([A-Z]\w+)", r"\1", text)
-
-
-def tidy(parser: ArgumentParser) -> None:
-    """Hide options that users do not need, and replace the help of the trainer's options."""
-    for action in parser._actions:
-        name = action.dest.removeprefix("trainer.")
-        is_class_help = any(option.endswith(".help") for option in action.option_strings)
-        if action.dest in ("trainer", "model"):
-            action.help = SUPPRESS
-        elif action.dest == "config":
-            action.help = "a recipe: a YAML file, or the name of one that `scoredistill recipes` lists."
-        elif action.dest == "data":
-            action.help = "what to generate: a prompt and cameras, labels, or unconditional samples"
-        elif name != action.dest:
-            action.help = SUPPRESS if is_class_help else TRAINER.get(name, SUPPRESS)
-        elif is_class_help:
-            action.help = SUPPRESS
-    groups = {group.title: group for group in parser._action_groups}
-    for title, group in groups.items():
-        if title == "Customize every aspect of training via flags":
-            group.title = "Lightning's trainer"
-        elif "--data" in (option for action in group._group_actions for option in action.option_strings):
-            group.title = "Data: what to generate in each batch"
-        elif title == "Linked arguments":
-            parser._action_groups.remove(group)
-
+from scoredistill.recipe_library import did_you_mean
 
 NOT_FOR_RECIPES = {
     "__main__",
@@ -257,40 +189,3 @@ def _a(bases: Sequence[type]) -> str:
     """The names with an article."""
     name = _or(bases)
     return f"an {name}" if name[0] in "AEIOUaeiou" else f"a {name}"
-
-
-def is_file(name: str) -> bool:
-    """Whether a string in place of a class is the path of a file."""
-    return name.endswith((*SUFFIXES, ".json")) or "/" in name
-
-
-def read_tensor(value: Any) -> torch.Tensor:
-    """A tensor from (nested) lists of numbers; a single number is left to the other types of the field.
-
-    Raises:
-        ValueError: if it is something else.
-    """
-    if type(value) not in (list, tuple):  # excludes jsonargparse's tuple types
-        raise ValueError("not a list")
-    try:
-        return torch.tensor(_numbers(value))
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise ValueError(f"not a list of numbers, nor of such lists of equal length: {error}") from error
-
-
-def _numbers(value: Any) -> Any:
-    """Nested lists in which 1e-3, which is text in the YAML of recipes, is a number."""
-    if isinstance(value, (list, tuple)):
-        return [_numbers(each) for each in value]
-    return float(value) if isinstance(value, str) else value
-
-
-def _write(tensor: torch.Tensor) -> Any:
-    """The shortest decimals that give the same tensor: .1, not .10000000149."""
-    values = tensor.detach().cpu().numpy()
-    return values.astype(str).astype(float).tolist() if tensor.is_floating_point() else values.tolist()
-
-
-def register_tensors() -> None:
-    """Let parameters of type Tensor accept nested lists."""
-    register_type(torch.Tensor, _write, read_tensor, type_check=lambda value, kind: isinstance(value, kind))

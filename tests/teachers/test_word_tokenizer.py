@@ -2,7 +2,7 @@
 
 import pytest
 
-from scoredistill.networks.tokenizer import word_tokenizer
+from scoredistill.teachers.latent_diffusion import word_tokenizer
 
 TEXTS = ["a red mug, front view", "a snowman, back view"]
 

@@ -7,8 +7,7 @@ import torch
 from generators.dmtet.shapes import SHAPES, lattice, shifted, sphere, torus, volume
 
 from scoredistill.generators.dmtet.grid import Grid
-from scoredistill.generators.dmtet.marching import marching_tetrahedra
-from scoredistill.generators.dmtet.surface import Surface
+from scoredistill.generators.dmtet.surface import Surface, marching_tetrahedra
 from scoredistill.rendering.mesh import Mesh
 
 

@@ -1,4 +1,4 @@
-"""The types of recipe keys: which values each accepts, and how a message describes it."""
+"""The types of recipe keys: which values each accepts, how a message describes it, and how tensors are read."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from typing import Any, Literal, Union, get_args, get_origin
 import torch
 import yaml  # type: ignore[import-untyped]
 from jsonargparse._parameter_resolvers import get_signature_parameters
-from jsonargparse.typing import get_registered_type
+from jsonargparse.typing import get_registered_type, register_type
 
 from scoredistill import recipe_library, recipe_yaml
-from scoredistill.cli.parsing import choices, find_class, one_of, read_tensor
+from scoredistill.cli.class_lookup import choices, find_class, one_of
 from scoredistill.recipe_library import SUFFIXES
 
 SEQUENCES = (list, tuple, Sequence, set, frozenset)
@@ -243,3 +243,35 @@ def _is_class(kind: Any) -> bool:
         and get_origin(kind) is None
         and kind is not Any
     )
+
+
+def read_tensor(value: Any) -> torch.Tensor:
+    """A tensor from (nested) lists of numbers; a single number is left to the other types of the field.
+
+    Raises:
+        ValueError: if it is something else.
+    """
+    if type(value) not in (list, tuple):  # excludes jsonargparse's tuple types
+        raise ValueError("not a list")
+    try:
+        return torch.tensor(_numbers(value))
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"not a list of numbers, nor of such lists of equal length: {error}") from error
+
+
+def _numbers(value: Any) -> Any:
+    """Nested lists in which 1e-3, which is text in the YAML of recipes, is a number."""
+    if isinstance(value, (list, tuple)):
+        return [_numbers(each) for each in value]
+    return float(value) if isinstance(value, str) else value
+
+
+def _write(tensor: torch.Tensor) -> Any:
+    """The shortest decimals that give the same tensor: .1, not .10000000149."""
+    values = tensor.detach().cpu().numpy()
+    return values.astype(str).astype(float).tolist() if tensor.is_floating_point() else values.tolist()
+
+
+def register_tensors() -> None:
+    """Let parameters of type Tensor accept nested lists."""
+    register_type(torch.Tensor, _write, read_tensor, type_check=lambda value, kind: isinstance(value, kind))

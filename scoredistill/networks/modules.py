@@ -1,13 +1,40 @@
-"""Search for NaN and infinity in weights, before weights are written or used."""
+"""Helpers for modules of PyTorch: evaluation mode, float64 buffers, and a search for NaN and infinity in weights."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Self
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
+
+
+@contextmanager
+def eval_mode(*modules: nn.Module) -> Iterator[None]:
+    """Set modules to evaluation mode inside the `with` block, and restore each submodule's mode afterwards."""
+    trained = [module for each in modules for module in each.modules() if module.training]
+    for module in trained:
+        module.training = False
+    try:
+        yield
+    finally:
+        for module in trained:
+            module.training = True
+
+
+class Precise(nn.Module):
+    """A module whose direct float64 buffers, such as running statistics, stay float64 in casts to other dtypes."""
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        before = {name: value for name, value in self._buffers.items() if value is not None}
+        super()._apply(fn, recurse)
+        for name, value in before.items():
+            cast = self._buffers[name]
+            if value.dtype == torch.float64 and cast is not None and cast.dtype != torch.float64:
+                self._buffers[name] = value.to(cast.device)
+        return self
 
 
 @torch.no_grad()

@@ -1,10 +1,10 @@
-"""Scenes of household objects and a house."""
+"""Scenes of household objects, a house, and plain shapes."""
 
 from __future__ import annotations
 
 import math
 
-from scoredistill.teachers.gallery.parts import (
+from scoredistill.teachers.gallery.solids import (
     Part,
     box,
     capsule,
@@ -15,8 +15,8 @@ from scoredistill.teachers.gallery.parts import (
     ellipsoid,
     pyramid,
     sphere,
-    torus,
 )
+from scoredistill.teachers.gallery.solids import torus as ring
 from scoredistill.teachers.gallery.table import Model
 from scoredistill.teachers.gallery.vocabulary import COLORS
 
@@ -36,7 +36,7 @@ def mug() -> tuple[Model, ...]:
             cup("main", radius, half, wall),
             cylinder("main", radius - 0.01, 0.06).at(0, 0.06 - half, 0),
             cylinder("coffee", radius - wall / 2, 0.5 * half).at(0, 0.25 * half, 0),
-            torus("main", handle, 0.075).turned("x", 90).at(radius + 0.3 * handle, 0, 0),
+            ring("main", handle, 0.075).turned("x", 90).at(radius + 0.3 * handle, 0, 0),
             cylinder("band", radius + 0.012, 0.13 * half, 0.012).at(0, -0.35 * half, 0),
         )
         colors = {"main": COLORS[main], "coffee": COFFEE, "band": COLORS[band]}
@@ -54,7 +54,7 @@ def donut() -> tuple[Model, ...]:
     """A ring of dough with icing on top and sprinkles."""
 
     def one(radius: float, tube: float, lean: float, main: str, sprinkle: str) -> Model:
-        parts: list[Part] = [torus("dough", radius, tube), torus("main", radius, tube * 0.97).at(0, 0.12 * tube, 0)]
+        parts: list[Part] = [ring("dough", radius, tube), ring("main", radius, tube * 0.97).at(0, 0.12 * tube, 0)]
         for i in range(9):
             bead = capsule("sprinkle", 0.035, 0.06).turned("z", 90).turned("y", 67 * i)
             angle = 2 * math.pi * i / 9
@@ -115,4 +115,39 @@ def lamp() -> tuple[Model, ...]:
         one(dome("metal", 0.34, 0.25, 0.34), 0.62, dome("main", 0.5, 0.42, 0.5).at(0, -0.25, 0), "green", brass),
         one(box("metal", 0.24, 0.06, 0.24), 0.42, cylinder("main", 0.42, 0.26), "purple", DARK),
         one(ellipsoid("metal", 0.28, 0.3, 0.28).at(0, 0.22, 0), 0.5, cone("main", 0.55, 0.1, 0.24), "blue", steel),
+    )
+
+
+def torus() -> tuple[Model, ...]:
+    """A ring on the ground, leaning or upright, thin or thick."""
+    return (
+        Model((ring("main", 0.55, 0.24).turned("x", 35),), {"main": COLORS["blue"]}),
+        Model((ring("main", 0.62, 0.13).turned("x", 90),), {"main": COLORS["red"]}),
+        Model((ring("main", 0.5, 0.3),), {"main": COLORS["yellow"]}),
+        Model((ring("main", 0.62, 0.17).turned("x", 90).turned("y", 60),), {"main": COLORS["green"]}),
+    )
+
+
+def toy() -> tuple[Model, ...]:
+    """Four clearly different shapes in four colors, the modes of the diversity experiments."""
+    return (
+        Model(
+            (sphere("main", 0.6), sphere("dot", 0.16).at(0, 0.2, 0.5)),
+            {"main": COLORS["red"], "dot": COLORS["white"]},
+        ),
+        Model(
+            (box("main", 0.5, 0.5, 0.5, 0.06), cylinder("dot", 0.24, 0.06).turned("x", 90).at(0, 0, 0.48)),
+            {"main": COLORS["blue"], "dot": COLORS["yellow"]},
+        ),
+        Model(
+            (cone("main", 0.74, 0.0, 0.6, 0.04), sphere("dot", 0.16).at(0, 0.58, 0)),
+            {"main": COLORS["yellow"], "dot": COLORS["purple"]},
+        ),
+        Model(
+            (
+                ring("main", 0.47, 0.23).turned("x", 90).turned("y", 40),
+                sphere("dot", 0.16).at(0, 0.47, 0.18).turned("y", 40),
+            ),
+            {"main": COLORS["green"], "dot": COLORS["pink"]},
+        ),
     )

@@ -6,9 +6,9 @@ import pytest
 import torch
 from generators.dmtet.shapes import lattice, volume
 
-from scoredistill.generators.dmtet.density import occupancy_threshold, shape_of
+from scoredistill.generators.dmtet.distance import occupancy_threshold, shape_of
 from scoredistill.generators.dmtet.grid import Grid
-from scoredistill.generators.dmtet.marching import marching_tetrahedra
+from scoredistill.generators.dmtet.surface import marching_tetrahedra
 from scoredistill.rendering.mesh import Mesh, NoSurfaceError
 
 LIKE = torch.zeros(1)
