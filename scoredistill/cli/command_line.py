@@ -30,7 +30,7 @@ from scoredistill.cli.tasks import TASKS, check_trainer, find_task
 from scoredistill.cli.workspace import Workspace, find_start, open_workspace
 from scoredistill.training.callbacks import Cost, RunProgress, Summary
 from scoredistill.training.checkpoints import AtomicCheckpointIO, LastCheckpoint
-from scoredistill.training.data import ConditionDataModule
+from scoredistill.training.conditions import ConditionDataModule
 from scoredistill.training.distillation import Distillation
 from scoredistill.training.training_module import TrainingModule
 

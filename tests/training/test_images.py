@@ -8,7 +8,8 @@ import torch
 from data.test_base import Bare, Ramp, mixture
 
 from scoredistill.data import DigitImages, GalleryImages, LatentCache, TeacherSamples
-from scoredistill.training.images import Images, Labels
+from scoredistill.training.conditions import Labels
+from scoredistill.training.images import Images
 from scoredistill.types import Batch, Condition
 
 

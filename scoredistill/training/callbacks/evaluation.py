@@ -14,7 +14,7 @@ import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 
 from scoredistill.files import reason, update_json, write_json_atomically
-from scoredistill.training.data import ConditionDataModule
+from scoredistill.training.conditions import ConditionDataModule
 from scoredistill.training.distillation import Distillation
 from scoredistill.training.training_module import TrainingModule
 

@@ -22,7 +22,7 @@ from scoredistill.training.autoencoder import AutoencoderTraining
 from scoredistill.training.callbacks.evaluation import Evaluation, Interval, guarded, require_part, run_folder
 from scoredistill.training.callbacks.pictures import Views, gallery_views, particle_views
 from scoredistill.training.callbacks.quality import draw_samples, require_samples
-from scoredistill.training.data import ConditionDataModule, PromptAndCameras
+from scoredistill.training.conditions import ConditionDataModule, PromptAndCameras
 from scoredistill.training.distillation import Distillation
 from scoredistill.training.images import Images
 from scoredistill.training.training_module import TrainingModule

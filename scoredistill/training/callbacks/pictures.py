@@ -33,7 +33,7 @@ from scoredistill.training.callbacks.quality import (
     evaluation_prompts,
     has_class_condition,
 )
-from scoredistill.training.data import ConditionDataModule, PromptAndCameras
+from scoredistill.training.conditions import ConditionDataModule, PromptAndCameras
 from scoredistill.training.distillation import Distillation
 from scoredistill.training.training_module import TrainingModule
 

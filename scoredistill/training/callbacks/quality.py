@@ -20,7 +20,7 @@ from scoredistill.ranges import require
 from scoredistill.teachers.analytic import GaussianMixture
 from scoredistill.teachers.sampling import sample
 from scoredistill.training.callbacks.evaluation import Evaluation, require_part
-from scoredistill.training.data import ConditionDataModule
+from scoredistill.training.conditions import ConditionDataModule
 from scoredistill.training.distillation import Distillation
 from scoredistill.training.images import Images
 from scoredistill.training.randomness import generator_at

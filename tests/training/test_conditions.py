@@ -12,7 +12,7 @@ from scoredistill.losses import SDS
 from scoredistill.recipe_library import read, shipped
 from scoredistill.teachers import GaussianMixture
 from scoredistill.training import ConditionDataModule, Distillation, PromptAndCameras
-from scoredistill.training.data import Stream
+from scoredistill.training.conditions import Stream
 from scoredistill.types import Batch
 
 

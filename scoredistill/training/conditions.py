@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import cast
 
 import torch
@@ -18,7 +19,9 @@ from scoredistill.training.randomness import generator_at
 from scoredistill.types import Batch, Condition
 
 CAMERA_STREAM = 1_000_003
-"""Random stream of conditions, different from the streams of training."""
+"""Random stream of cameras, different from the streams of training."""
+LABEL_STREAM = 3_000_017
+"""Random stream of labels and of prompts in a file; each process adds its rank."""
 
 
 class Stream(IterableDataset):
@@ -225,3 +228,101 @@ class PromptAndCameras(ConditionDataModule):
         ends = torch.sin(torch.deg2rad(torch.tensor(self.elevation))).tolist()
         on_sphere = torch.rad2deg(torch.asin(self._uniform((ends[0], ends[1]), rng).clamp(-1, 1)))
         return torch.where(torch.rand(self.views, generator=rng) < 0.5, in_angle, on_sphere)
+
+
+class Labels(ConditionDataModule):
+    """Uniform class labels without data, for a class-conditional student that learns only from its teacher.
+
+    Args:
+        classes: number of classes, >= 1.
+        batch_size: samples per batch and process, >= 1.
+        evaluation_size: number of samples of validate, test and predict, whose labels cycle from 0 on, >= 1.
+        seed: seed of the stream, in [0, 2^32).
+
+    Raises:
+        ValueError: if a number is not positive.
+    """
+
+    batch_size: int
+
+    def __init__(self, classes: int, batch_size: int, evaluation_size: int = 64, seed: int = 0) -> None:
+        require(">= 1", classes=classes, batch_size=batch_size, evaluation_size=evaluation_size)
+        require("[0, 2^32)", seed=seed)
+        super().__init__(batch_size=batch_size, seed=seed)
+        self.classes = self._count = classes
+        self.evaluation_size = evaluation_size
+
+    def batch_at(self, tick: int) -> Batch:
+        label = uniform_labels(
+            self._count, self.batch_size, generator_at(self.seed, tick, LABEL_STREAM + rank_of(self))
+        )
+        return Batch(Condition(label=label), self.batch_size)
+
+    def evaluation_batches(self) -> list[Batch]:
+        labels = torch.arange(self.evaluation_size) % self._count
+        return [Batch(Condition(label=label), len(label)) for label in labels.split(self.batch_size)]
+
+
+class PromptFile(ConditionDataModule):
+    """Prompts of a text file without data, for a text-conditional student that learns only from its teacher.
+
+    Each line is a prompt; empty lines are skipped. Batches are drawn with replacement, every line with the same
+    probability. A batch is a function of seed, tick and rank, so a resumed run uses the same prompts.
+
+    Args:
+        file: path of the file, in UTF-8.
+        batch_size: samples per batch and process, >= 1.
+        negative_prompt: text that guidance moves away from; None: the unconditional model.
+        evaluation_size: number of samples of validate, test and predict, whose prompts cycle from the first line on,
+            >= 1.
+        seed: seed of the stream, in [0, 2^32).
+
+    Raises:
+        FileNotFoundError: if the file does not exist.
+        ValueError: if it has no prompt or is not UTF-8, or a number is not positive.
+    """
+
+    batch_size: int
+
+    def __init__(
+        self,
+        file: str | Path,
+        batch_size: int,
+        negative_prompt: str | None = None,
+        evaluation_size: int = 64,
+        seed: int = 0,
+    ) -> None:
+        require(">= 1", batch_size=batch_size, evaluation_size=evaluation_size)
+        require("[0, 2^32)", seed=seed)
+        super().__init__(negative_prompt=negative_prompt, batch_size=batch_size, seed=seed)
+        if not Path(file).is_file():
+            raise FileNotFoundError(f"data.file: there is no {file}; give a text file with one prompt per line")
+        try:
+            lines = Path(file).read_text(encoding="utf-8-sig").split("\n")
+        except UnicodeDecodeError as error:
+            raise ValueError(f"data.file: {file} is not UTF-8 ({error})") from error
+        self.prompts = tuple(line.strip() for line in lines if line.strip())
+        if not self.prompts:
+            raise ValueError(f"data.file: {file} has no prompt; write one per line")
+        self.evaluation_size = evaluation_size
+
+    def batch_at(self, tick: int) -> Batch:
+        rng = generator_at(self.seed, tick, LABEL_STREAM + rank_of(self))
+        return self._batch(torch.randint(len(self.prompts), (self.batch_size,), generator=rng).tolist())
+
+    def evaluation_batches(self) -> list[Batch]:
+        index = torch.arange(self.evaluation_size) % len(self.prompts)
+        return [self._batch(part.tolist()) for part in index.split(self.batch_size)]
+
+    def _batch(self, index: list[int]) -> Batch:
+        return Batch(Condition(tuple(self.prompts[i] for i in index), self.negative_prompt), len(index))
+
+
+def rank_of(data: ConditionDataModule) -> int:
+    """The rank of the process of a data module."""
+    return 0 if data.trainer is None else int(data.trainer.global_rank)
+
+
+def uniform_labels(classes: int, size: int, rng: torch.Generator) -> Tensor:
+    """Independent labels, each class with the same probability."""
+    return torch.randint(classes, (size,), generator=rng)
