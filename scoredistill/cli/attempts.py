@@ -52,10 +52,10 @@ class Attempt:
     @property
     def _before(self) -> str | None:
         # A run of the same request is resumed; a run that existed before belongs to another request.
-        return self.note.get("after") if self._same else self.newest
+        return self.note.get("after") if self._same else self.newest_run
 
     @property
-    def newest(self) -> str | None:
+    def newest_run(self) -> str | None:
         """The newest run that has a checkpoint, or None."""
         run = RunFolder.newest(self.runs)
         return None if run is None else str(run.path)
@@ -63,7 +63,7 @@ class Attempt:
     @property
     def goes_on(self) -> bool:
         """Whether a run of the same request was stopped, so that it can be resumed."""
-        return self.newest != self._before
+        return self.newest_run != self._before
 
     @property
     def changed(self) -> list[str]:

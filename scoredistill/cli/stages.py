@@ -38,7 +38,7 @@ class Stage:
     folder: Path
 
     @property
-    def newest(self) -> str | None:
+    def newest_run(self) -> str | None:
         """The newest run with a checkpoint, or None."""
         run = RunFolder.newest(self.folder)
         return None if run is None else str(run.path)
@@ -168,9 +168,9 @@ def _fit(stage: Stage, former: str | None, goes_on: bool) -> str:
     code = run_bound([sys.executable, "-P", "-m", "scoredistill", *words])
     if code in (INTERRUPTED, TERMINATED):
         raise Interrupted(f"stage {stage.name} was interrupted; run the same command to resume", code)
-    if code != 0 or stage.newest is None:
+    if code != 0 or stage.newest_run is None:
         raise UsageError(f"stage {stage.name} failed, see the message above; run the same command to resume")
-    return stage.newest
+    return stage.newest_run
 
 
 def _print(text: str) -> None:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from scoredistill.diffusion.schedule import MORE_NOISE, MORE_SIGNAL, Schedule, require_noise, require_signal
 from scoredistill.types import right_pad_dims
+from scoredistill.types.batch import WHOLE
 from scoredistill.types.checks import times_of
 
 PredictionType = Literal["epsilon", "x0", "v", "flow", "score"]
@@ -182,4 +183,4 @@ def noise_like(x: Tensor, rng: torch.Generator | None = None) -> Tensor:
         x: (B, *D).
         rng: CPU generator to draw from; None: torch's global one.
     """
-    return torch.randn(x.shape, dtype=x.dtype, generator=rng).to(x.device)
+    return WHOLE.noise_like(x, rng)

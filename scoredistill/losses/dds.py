@@ -64,11 +64,14 @@ class DDS(ScoreDistillation):
         """
         if diffused.condition is None or not diffused.condition.has_prompt_or_label:
             raise ValueError("DDS needs what the edit should show: set data.init_args.prompt or labels")
-        r = Sample(self._of_each(diffused, teacher), self._shown(diffused.condition, teacher, len(diffused.t)))
+        r = Sample(
+            self._reference_rows(diffused, teacher),
+            self._reference_condition(diffused.condition, teacher, len(diffused.t)),
+        )
         shown = Diffused.diffuse(r, diffused.t, diffused.epsilon, diffused.schedule)
         return guidance(teacher, shown.x_t, shown.t, shown.condition).epsilon
 
-    def _of_each(self, diffused: Diffused, teacher: Teacher) -> Tensor:
+    def _reference_rows(self, diffused: Diffused, teacher: Teacher) -> Tensor:
         """The reference of each sample, (B, *D), encoded by the same arithmetic as the samples."""
         x = diffused.x_t
         particle = diffused.sample.particle
@@ -86,7 +89,7 @@ class DDS(ScoreDistillation):
             return r
         raise ValueError(f"DDS: there are {len(r)} references: give one, or one per particle")
 
-    def _shown(self, condition: Condition, teacher: Teacher, rows: int) -> Condition | None:
+    def _reference_condition(self, condition: Condition, teacher: Teacher, rows: int) -> Condition | None:
         """The samples' condition with y_r in place of y."""
         label = None if self.label is None else torch.full((rows,), self.label, device=self.reference.device)
         return teacher.encode_prompt(replace(condition.with_prompt(self.prompt), label=label), rows)

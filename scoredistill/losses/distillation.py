@@ -135,7 +135,7 @@ class ScoreDistillation(Objective, ABC):
         self._require_rows(len(diffused.t), reweighting, w, factor)
         g = right_pad_dims(w * reweighting.h * factor, diffused.x_t) * (target.epsilon - baseline)
         if diffused.at_end:
-            require_finite(g, diffused)
+            require_finite_gradient(g, diffused)
         return Gradient(g, diffused, target, baseline, reweighting, factor)
 
     def _teacher_predictions(
@@ -160,7 +160,7 @@ class ScoreDistillation(Objective, ABC):
                 require_shape(value, (rows,), what)
 
 
-def require_finite(g: Tensor, diffused: Diffused) -> None:
+def require_finite_gradient(g: Tensor, diffused: Diffused) -> None:
     """Raise an error if the gradient at an end of time is not finite.
 
     Raises:

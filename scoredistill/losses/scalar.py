@@ -12,7 +12,7 @@ from scoredistill.critics.critic import Critic
 from scoredistill.diffusion.guidance import CFG, Guidance
 from scoredistill.diffusion.prediction import Prediction
 from scoredistill.diffusion.time_weights import TimeWeight, UniformWeight
-from scoredistill.losses.distillation import require_finite
+from scoredistill.losses.distillation import require_finite_gradient
 from scoredistill.losses.objective import Gradient, Objective, Reweighting
 from scoredistill.networks.modules import eval_mode
 from scoredistill.teachers.teacher import Teacher
@@ -60,5 +60,5 @@ class ScalarDistillation(Objective):
         ones = torch.ones_like(diffused.t)
         g = right_pad_dims(self.weight(diffused.t, diffused.schedule), slope) * slope
         if diffused.at_end:
-            require_finite(g, diffused)
+            require_finite_gradient(g, diffused)
         return Gradient(g, diffused.detach(), target.detach(), baseline.epsilon.detach(), Reweighting(ones), ones)

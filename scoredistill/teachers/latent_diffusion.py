@@ -17,7 +17,7 @@ from scoredistill.diffusion.schedule import LinearSchedule
 from scoredistill.files import atomic_folder
 from scoredistill.networks.denoiser import Denoiser
 from scoredistill.networks.diffusers import DiffusersBackbone
-from scoredistill.networks.storage import require_finite
+from scoredistill.networks.storage import require_finite_weights
 from scoredistill.teachers.diffusers.codec import LatentCodec
 from scoredistill.teachers.diffusers.prompts import expanded, listed
 from scoredistill.teachers.teacher import Teacher
@@ -129,10 +129,10 @@ class LatentDiffusionTeacher(Teacher):
     def forward(self, x_t: Tensor, t: Tensor, condition: Condition | None = None) -> Prediction:
         condition = self.encode_prompt(condition, len(x_t))
         if condition is None or condition.embeddings is None:
-            condition = Condition(embeddings=expanded(self.read([""]), len(x_t)))
+            condition = Condition(embeddings=expanded(self.encode_texts([""]), len(x_t)))
         return self.denoiser(x_t, t, condition, self.schedule)
 
-    def read(self, texts: Sequence[str]) -> TextEmbeddings:
+    def encode_texts(self, texts: Sequence[str]) -> TextEmbeddings:
         """Embeddings (B, L, E) of B texts, differentiable in the text encoder. Long texts are truncated."""
         tokens = self.tokenizer(list(texts), padding="max_length", truncation=True, return_tensors="pt")
         device = next(self.text_encoder.parameters()).device
@@ -142,7 +142,7 @@ class LatentDiffusionTeacher(Teacher):
         if condition is None or condition.prompt is None or condition.embeddings is not None:
             return condition
         texts = listed(condition.prompt)
-        embeddings = self.read(texts)
+        embeddings = self.encode_texts(texts)
         if isinstance(condition.prompt, str) and rows is not None:
             embeddings = expanded(embeddings, rows)
         return replace(condition, embeddings=embeddings)
@@ -167,15 +167,18 @@ class LatentDiffusionTeacher(Teacher):
         """
         from diffusers import DDIMScheduler, StableDiffusionPipeline
 
-        kinds: Any = (DDIMScheduler, StableDiffusionPipeline)
+        scheduler_class: Any = DDIMScheduler
+        pipeline_class: Any = StableDiffusionPipeline
         betas = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
         kind = {"epsilon": "epsilon", "v": "v_prediction"}[self.denoiser.prediction]
-        scheduler = kinds[0](**betas, clip_sample=False, set_alpha_to_one=False, steps_offset=1, prediction_type=kind)
-        pipeline = kinds[1](
+        scheduler = scheduler_class(
+            **betas, clip_sample=False, set_alpha_to_one=False, steps_offset=1, prediction_type=kind
+        )
+        pipeline = pipeline_class(
             self.codec.vae, self.text_encoder, self.tokenizer, self.unet, scheduler,
             safety_checker=None, feature_extractor=None, requires_safety_checker=False,
         )  # fmt: skip
-        require_finite(self, folder)
+        require_finite_weights(self, folder)
         with atomic_folder(Path(folder)) as draft:
             pipeline.save_pretrained(draft)
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from scoredistill.files import atomic_folder
 from scoredistill.generators.generator import Generator
-from scoredistill.networks.storage import require_finite
+from scoredistill.networks.storage import require_finite_weights
 from scoredistill.ranges import require
 from scoredistill.training.optimizers import MovingAverage, NetworkOptimizer
 from scoredistill.training.training_module import TrainingModule
@@ -111,7 +111,7 @@ class AutoencoderTraining(TrainingModule):
             network: Any = self.average.module
             pictures = data.reference()[0][: self.measured].to(self.device)
             folder = Path(self.trainer.default_root_dir) / "autoencoder"
-            require_finite(network, folder)
+            require_finite_weights(network, folder)
             spread = float(latents_of(network, pictures).std())
             if not 0 < spread < math.inf:
                 raise ValueError(f"{folder}: the latents' standard deviation is {spread}, so they have no scale")

@@ -270,7 +270,7 @@ class Distillation(TrainingModule):
         else:
             step = evaluate_in_micro_batches(self, batch, rng)
         norm = self.reduce_and_clip(self.generator_optimizer, optimizer.optimizer, self.split_particles)
-        self.require_finite(norm, "generator", self.global_step)
+        self.require_finite_norm(norm, "generator", self.global_step)
         if self.logs_this_tick(self.plan.period):
             report_step(self, step, norm)
         optimizer.step()
@@ -320,7 +320,7 @@ class Distillation(TrainingModule):
         optimizer = self.optimizer_at(index).optimizer
         settings.prepare(optimizer, self.critic_steps, self.progress)
         norm = self.reduce_and_clip(settings, optimizer)
-        self.require_finite(norm, name, self.critic_steps)
+        self.require_finite_norm(norm, name, self.critic_steps)
         # Through the strategy: the wrapped optimizer would count this as a generator step.
         self.trainer.strategy.optimizer_step(optimizer, lambda: None)
         return norm

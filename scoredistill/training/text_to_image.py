@@ -13,7 +13,7 @@ from scoredistill.diffusion.guidance import CFG
 from scoredistill.diffusion.timesteps import TimestepSampler, UniformTimesteps
 from scoredistill.generators.one_step import SampledTeacher
 from scoredistill.networks.denoiser import Denoiser
-from scoredistill.networks.storage import find_trained, require_finite
+from scoredistill.networks.storage import find_trained, require_finite_weights
 from scoredistill.ranges import require
 from scoredistill.teachers.latent_diffusion import LatentDiffusionTeacher
 from scoredistill.training.denoising import ScoreMatchingTraining
@@ -115,7 +115,7 @@ class TextToImageTraining(ScoreMatchingTraining):
         texts = [text if keep else "" for text, keep in zip(prompt, kept.tolist(), strict=True)]
         with torch.no_grad():
             x = self.network.encode(batch.data)
-        return Sample(x, Condition(embeddings=self.network.read(texts)))
+        return Sample(x, Condition(embeddings=self.network.encode_texts(texts)))
 
     def on_fit_end(self) -> None:
         """Write the pipeline from the first process."""
@@ -128,5 +128,5 @@ def _read_autoencoder(folder: Path) -> Any:
 
     kind: Any = AutoencoderKL
     network = kind.from_pretrained(folder, use_safetensors=True, torch_dtype=torch.get_default_dtype())
-    require_finite(network, folder)
+    require_finite_weights(network, folder)
     return network

@@ -177,7 +177,7 @@ class TrainingModule(LightningModule, ABC):
         optimizer.zero_grad()
         self.manual_backward(loss)
         norm = self.reduce_and_clip(settings, optimizer.optimizer)
-        self.require_finite(norm, network, self.global_step)
+        self.require_finite_norm(norm, network, self.global_step)
         optimizer.step()
         return norm
 
@@ -209,7 +209,7 @@ class TrainingModule(LightningModule, ABC):
         """Whether an fp16 scaler skips steps with gradients that are not finite."""
         return getattr(self.trainer.precision_plugin, "scaler", None) is not None
 
-    def require_finite(self, norm: Tensor, network: str, step: int) -> None:
+    def require_finite_norm(self, norm: Tensor, network: str, step: int) -> None:
         """Stop before a step would destroy the network. An fp16 scaler skips such a step and lowers its scale.
 
         Raises:

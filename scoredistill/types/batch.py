@@ -67,9 +67,9 @@ class Shard:
             rng: CPU generator; None: torch's global one.
         """
         if not self.draw_on_device or device.type == "cpu":
-            return torch.randn(*shape, dtype=dtype, generator=rng).to(device)
+            return torch.randn(tuple(shape), dtype=dtype, generator=rng).to(device)
         own = torch.Generator(device).manual_seed(int(torch.randint(2**62, (), generator=rng)))
-        return torch.randn(*shape, dtype=dtype, device=device, generator=own)
+        return torch.randn(tuple(shape), dtype=dtype, device=device, generator=own)
 
     def with_population(self, sample: Sample) -> Sample:
         """Set the samples of all shards as the population; samples are returned unchanged if there is one shard."""

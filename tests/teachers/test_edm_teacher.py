@@ -11,7 +11,7 @@ from scoredistill.diffusion import CFG, PerpNeg
 from scoredistill.networks import NO_LABEL, Backbone, DiffusersBackbone, EDM2UNet, EDMUNet, MLPBackbone
 from scoredistill.rendering.camera import Camera
 from scoredistill.teachers import NetworkTeacher
-from scoredistill.teachers.network import stacked
+from scoredistill.teachers.network import cat_common
 from scoredistill.types import Condition
 
 B, CLASSES = 3, 4
@@ -134,7 +134,7 @@ def test_a_camera_that_is_missing_in_one_condition_is_missed() -> None:
 def test_conditions_below_each_other_keep_what_they_have_in_common() -> None:
     label, background = torch.tensor([2, 0, 3]), torch.rand(B, 3)
     asked = Condition("a mug", "blurry", label, cameras(), background, torch.randn(B, 5, 6))
-    whole = stacked([asked, asked.negative()], B)
+    whole = cat_common([asked, asked.negative()], B)
     assert whole is not None
     assert whole.prompt == ("a mug",) * B + ("blurry",) * B
     assert whole.negative_prompt is whole.embeddings is None
@@ -143,7 +143,7 @@ def test_conditions_below_each_other_keep_what_they_have_in_common() -> None:
     assert whole.camera is not None
     assert torch.equal(whole.camera.pose, cameras().pose.repeat(2, 1, 1))
     assert torch.equal(whole.background, background.repeat(2, 1))  # type: ignore[arg-type]
-    assert stacked([None, None], B) is None
+    assert cat_common([None, None], B) is None
 
 
 def test_perp_neg_is_one_call_too() -> None:
