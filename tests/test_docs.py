@@ -51,3 +51,13 @@ def test_every_law_names_tests_that_are_there() -> None:
     assert sorted(told) == list(range(1, 20))
     # And every test of a law is named.
     assert {name for name in defined if name.startswith("test_law_")} <= set(re.findall(r"`(test_law_\w+)`", text))
+
+
+def test_papers_are_cited_in_one_style() -> None:
+    """`"Title" (year), arXiv:NNNN.NNNNN`. A bare number is for a paper that the sentence has named."""
+    texts = [*sorted((ROOT / "scoredistill").rglob("*.py")), *PAGES]
+    other = re.compile(r"[^\n]*,\s\d{4},\s+arXiv:|[^\n]*[^\"\s]\s+\(\d{4}\),\s+arXiv:")
+    found = {
+        f"{path.relative_to(ROOT)}: {match.strip()}" for path in texts for match in other.findall(path.read_text())
+    }
+    assert not found

@@ -22,7 +22,7 @@ class DiracCritic(Critic):
 
         epsilon(x_t) = (x_t - alpha x) / sigma
 
-    DreamFusion: Text-to-3D using 2D Diffusion, 2022, arXiv:2209.14988.
+    "DreamFusion: Text-to-3D using 2D Diffusion" (2022), arXiv:2209.14988.
     """
 
     def forward(self, diffused: Diffused) -> Prediction:

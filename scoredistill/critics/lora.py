@@ -30,7 +30,8 @@ class LoRACritic(TrainedCritic):
     with y in the base's parameterization. It starts as the base and shares its frozen weights; only the adapters and
     the camera's MLP are trained and saved.
 
-    ProlificDreamer: High-Fidelity and Diverse Text-to-3D Generation with VSD, 2023, arXiv:2305.16213.
+    "ProlificDreamer: High-Fidelity and Diverse Text-to-3D Generation with Variational Score Distillation" (2023),
+    arXiv:2305.16213.
 
     Args:
         lora: rank, scale and targets; None: rank 4 on all attention projections.

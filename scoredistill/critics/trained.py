@@ -95,7 +95,8 @@ class NetworkCritic(TrainedCritic):
 
     with y the target of its parameterization (see `Denoiser`). The minimizer is the score of q_t.
 
-    ProlificDreamer: High-Fidelity and Diverse Text-to-3D Generation with VSD, 2023, arXiv:2305.16213.
+    "ProlificDreamer: High-Fidelity and Diverse Text-to-3D Generation with Variational Score Distillation" (2023),
+    arXiv:2305.16213.
 
     Args:
         network: the backbone; None: a copy of the teacher's network with its parameterization.

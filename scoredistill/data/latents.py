@@ -25,7 +25,7 @@ from scoredistill.teachers.diffusers.loading import Source
 class PictureEncoder(nn.Module):
     """Encodes pictures to the latents of a pipeline's `DiffusersTeacher`, for `encode` of `LatentCache`.
 
-    High-Resolution Image Synthesis with Latent Diffusion Models, 2021, arXiv:2112.10752.
+    "High-Resolution Image Synthesis with Latent Diffusion Models" (2021), arXiv:2112.10752.
 
     Args:
         model: id on the hub, folder of a pipeline, or output folder of the recipe that trains one, whose newest

@@ -69,7 +69,7 @@ class UniformTimesteps(TimestepSampler):
 class TwoStageTimesteps(UniformTimesteps):
     """ProlificDreamer's annealing: t ~ U(low, high) at first, t ~ U(low, late_high) after `switch`.
 
-    ProlificDreamer, 2023, arXiv:2305.16213: .98, then .5 from step 5,000 of 25,000.
+    "ProlificDreamer" (2023), arXiv:2305.16213: .98, then .5 from step 5,000 of 25,000.
 
     Args:
         low: smallest t, in [0, 1].
@@ -87,7 +87,7 @@ class TwoStageTimesteps(UniformTimesteps):
 class LogNormalTimesteps(TimestepSampler):
     """log(sigma / alpha) ~ N(mean, std^2): the training noise of EDM, for any schedule.
 
-    Elucidating the Design Space of Diffusion-Based Generative Models, 2022, arXiv:2206.00364.
+    "Elucidating the Design Space of Diffusion-Based Generative Models" (2022), arXiv:2206.00364.
 
     Args:
         mean: of log(sigma / alpha), finite.
@@ -108,7 +108,7 @@ class LogNormalTimesteps(TimestepSampler):
 class ShiftedTimesteps(TimestepSampler):
     """t = shift u / (1 + (shift - 1) u),    u ~ U(low, high): the resolution-dependent shift of flow models.
 
-    Scaling Rectified Flow Transformers for High-Resolution Image Synthesis, 2024, arXiv:2403.03206, section 5.3.2.
+    "Scaling Rectified Flow Transformers for High-Resolution Image Synthesis" (2024), arXiv:2403.03206, section 5.3.2.
 
     Args:
         shift: > 0; 1 is uniform, above 1 there is more noise.
@@ -136,7 +136,7 @@ class ShiftedTimesteps(TimestepSampler):
 class LogitNormalTimesteps(TimestepSampler):
     """log(t / (1 - t)) ~ N(mean, std^2): more weight on intermediate times of flow models.
 
-    Scaling Rectified Flow Transformers for High-Resolution Image Synthesis, 2024, arXiv:2403.03206, section 3.1.
+    "Scaling Rectified Flow Transformers for High-Resolution Image Synthesis" (2024), arXiv:2403.03206, section 3.1.
 
     Args:
         mean: of the logit of t, finite; above 0 there is more noise.
@@ -184,7 +184,7 @@ class PolynomialTimesteps(TimestepSampler):
 
     for any schedule: uniform times of EDM's grid.
 
-    Elucidating the Design Space of Diffusion-Based Generative Models, 2022, arXiv:2206.00364, equation 5.
+    "Elucidating the Design Space of Diffusion-Based Generative Models" (2022), arXiv:2206.00364, equation 5.
 
     Args:
         low: smallest sigma / alpha, > 0.
@@ -239,7 +239,7 @@ class DreamTimeTimesteps(TimestepSampler):
 
     so that training spends most steps where W is large.
 
-    DreamTime: An Improved Optimization Strategy for Diffusion-Guided 3D Generation, 2023, arXiv:2306.12422.
+    "DreamTime: An Improved Optimization Strategy for Diffusion-Guided 3D Generation" (2023), arXiv:2306.12422.
 
     Args:
         mean: center of the prior, in (0, 1).

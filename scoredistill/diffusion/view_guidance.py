@@ -34,8 +34,8 @@ class ViewPerpNeg(Guidance):
     A teacher that uses embeddings gets the blended embeddings; any other gets the text of the nearest view. Embeddings
     in the condition are replaced, since they are those of the prompt without a view.
 
-    Re-imagine the Negative Prompt Algorithm: Transform 2D Diffusion into 3D, alleviate Janus problem and Beyond, 2023,
-    arXiv:2304.04968.
+    "Re-imagine the Negative Prompt Algorithm: Transform 2D Diffusion into 3D, alleviate Janus problem and Beyond"
+    (2023), arXiv:2304.04968.
 
     Args:
         scale: s of `CFG`, >= 0.

@@ -24,7 +24,7 @@ class InceptionFeatures(FeatureExtractor):
     computed. Pictures are resized bilinearly, with antialiasing if they are larger (arXiv:2104.11222); grayscale is
     repeated to three channels.
 
-    Rethinking the Inception Architecture for Computer Vision, 2015, arXiv:1512.00567.
+    "Rethinking the Inception Architecture for Computer Vision" (2015), arXiv:1512.00567.
 
     Args:
         path: file of the state dictionary, `.safetensors` or from `torch.save`; only tensors are read.

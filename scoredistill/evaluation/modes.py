@@ -18,7 +18,7 @@ def wasserstein2(a: Tensor, b: Tensor) -> float:
     The cost is O(n^3), about a second for n = 1000. The distance of two sets from the same distribution is not 0 but a
     floor that decreases slowly with n; compare with this floor.
 
-    Computational Optimal Transport, 2018, arXiv:1803.00567.
+    "Computational Optimal Transport" (2018), arXiv:1803.00567.
 
     Args:
         a: (n, *D).

@@ -72,8 +72,8 @@ def manifold_metrics(samples: Tensor, data: Tensor | Manifold, neighbors: int = 
     Unlike precision and recall, density and coverage do not reward outliers among the data or the samples. All depend
     on the numbers of samples and data, so only values from equal numbers are comparable.
 
-    Improved Precision and Recall Metric for Assessing Generative Models, 2019, arXiv:1904.06991.
-    Reliable Fidelity and Diversity Metrics for Generative Models, 2020, arXiv:2002.09797.
+    "Improved Precision and Recall Metric for Assessing Generative Models" (2019), arXiv:1904.06991.
+    "Reliable Fidelity and Diversity Metrics for Generative Models" (2020), arXiv:2002.09797.
 
     Args:
         samples: (N, F) features, N >= 2.
@@ -142,8 +142,8 @@ def memorization_metrics(samples: Tensor, data: Tensor | Neighborhood, ratio: fl
         nearest_distance       mean of |x - y_1|
         nearest_distance_data  the same for each training point and the others, the expected value for new samples
 
-    On Memorization in Diffusion Models, 2023, arXiv:2310.02664 (memorized).
-    How Faithful is your Synthetic Data?, 2021, arXiv:2102.08921 (authenticity).
+    "On Memorization in Diffusion Models" (2023), arXiv:2310.02664 (memorized).
+    "How Faithful is your Synthetic Data?" (2021), arXiv:2102.08921 (authenticity).
 
     Args:
         samples: (N, *D), N >= 1.

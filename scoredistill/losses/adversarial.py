@@ -25,7 +25,7 @@ class WithGAN(Objective):
     With `balance`, lambda is chosen in each step so that the norm of the term over the batch is that fraction of the
     objective's norm. D is evaluated once per generator step, also if it is the objective's ratio.
 
-    Improved Distribution Matching Distillation for Fast Image Synthesis, 2024, arXiv:2405.14867.
+    "Improved Distribution Matching Distillation for Fast Image Synthesis" (2024), arXiv:2405.14867.
 
     Args:
         loss: the objective that the term is added to.

@@ -18,7 +18,7 @@ class CSD(ScoreDistillation):
     It descends -log p_t(y | x_t), the teacher's own classifier. SDS under `CFG` of scale s is SDS + (s - 1) CSD, and
     CSD under that guidance is s times CSD. A negative prompt takes the unconditional model's place.
 
-    Text-to-3D with Classifier Score Distillation, 2023, arXiv:2310.19415.
+    "Text-to-3D with Classifier Score Distillation" (2023), arXiv:2310.19415.
 
     Args:
         weight: w(t); None: `SigmaSquaredWeight`.

@@ -23,7 +23,7 @@ class DDS(ScoreDistillation):
     with the same t, epsilon and guidance in both, and r a reference that shows y_r. The noise and the teacher's errors
     that both terms share cancel, so that x moves away from r only where y and y_r differ.
 
-    Delta Denoising Score, 2023, arXiv:2304.07090.
+    "Delta Denoising Score" (2023), arXiv:2304.07090.
 
     Args:
         reference: r: (n, *D), one per particle or one for all, or the path of a picture. Pictures are encoded as the

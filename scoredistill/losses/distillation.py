@@ -47,7 +47,7 @@ class DMDNormalizer(GradientNormalizer):
     `floor` times (rms(x0) + sigma / alpha), so that the gradient is finite at x = x0. DMD uses it with
     `UniformWeight`.
 
-    One-step Diffusion with Distribution Matching Distillation, 2023, arXiv:2311.18828, equation 8.
+    "One-step Diffusion with Distribution Matching Distillation" (2023), arXiv:2311.18828, equation 8.
 
     Args:
         floor: smallest denominator, relative to the scale of the data and of the noise, > 0.
@@ -178,7 +178,7 @@ class FDistill(ScoreDistillation):
 
     With w = alpha / sigma and exact parts, E[g] is the gradient of D_f(p_t || q_t) = E_q[f(r)].
 
-    One-step Diffusion Models with f-Divergence Distribution Matching, 2025, arXiv:2502.15681.
+    "One-step Diffusion Models with f-Divergence Distribution Matching" (2025), arXiv:2502.15681.
 
     Args:
         divergence: f.
@@ -249,7 +249,8 @@ class FDistill(ScoreDistillation):
 class VSD(FDistill):
     """g = w(t) (epsilon_teacher - epsilon_critic): `FDistill` with `ReverseKL`, h = 1.
 
-    ProlificDreamer: High-Fidelity and Diverse Text-to-3D Generation with VSD, 2023, arXiv:2305.16213.
+    "ProlificDreamer: High-Fidelity and Diverse Text-to-3D Generation with Variational Score Distillation" (2023),
+    arXiv:2305.16213.
 
     Args:
         critic: the model of the generator's score.
@@ -266,7 +267,7 @@ class VSD(FDistill):
 class SDS(VSD):
     """g = w(t) (epsilon_teacher - epsilon): `VSD` with `DiracCritic`.
 
-    DreamFusion: Text-to-3D using 2D Diffusion, 2022, arXiv:2209.14988.
+    "DreamFusion: Text-to-3D using 2D Diffusion" (2022), arXiv:2209.14988.
 
     Args:
         weight: w(t); None: `SigmaSquaredWeight`.

@@ -34,7 +34,8 @@ class DiscriminatorRatio(DensityRatio, TrainedPart):
     both errors), or of its own backbone. R1 adds gamma / 2 E_p ||grad D||^2, or its finite-difference form
     gamma / (2 step^2) E_p (D(x_t + step z) - D(x_t))^2, which needs no second derivative.
 
-    Which Training Methods for GANs do actually Converge?, 2018, arXiv:1801.04406; f-distill, 2025, arXiv:2502.15681.
+    "Which Training Methods for GANs do actually Converge?" (2018), arXiv:1801.04406;
+    "One-step Diffusion Models with f-Divergence Distribution Matching" (2025), arXiv:2502.15681.
 
     Args:
         features: teacher, critic, or a backbone.

@@ -64,7 +64,7 @@ def mean_of(values: Sequence[float], level: float = 0.95, seed: int = 0) -> Mean
     it is estimated. No bootstrap interval is wider than the range of the seeds, which contains the center of a
     symmetric distribution with probability 1 - 2^(1 - n) only: 75% for three seeds, 94% for five.
 
-    What Teachers Should Know about the Bootstrap, T. Hesterberg, 2014, arXiv:1411.5279.
+    "What Teachers Should Know about the Bootstrap" (2014), arXiv:1411.5279.
 
     Args:
         values: one value per seed, finite.

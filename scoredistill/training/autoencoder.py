@@ -28,7 +28,7 @@ class AutoencoderTraining(TrainingModule):
     `autoencoder/`, with the scaling factor 1 / std(mu) that gives its latents unit variance;
     `AutoencoderKL.from_pretrained` reads it.
 
-    High-Resolution Image Synthesis with Latent Diffusion Models, 2021, arXiv:2112.10752.
+    "High-Resolution Image Synthesis with Latent Diffusion Models" (2021), arXiv:2112.10752.
 
     Args:
         network: settings of an AutoencoderKL of RGB pictures, under diffusers' names.

@@ -112,7 +112,7 @@ class PromptAndCameras(ConditionDataModule):
     uniform. DreamFusion adds normal noise to the target and the up direction: its values are position_jitter .1,
     target_std .2 and up_std .02. ProlificDreamer has no jitter.
 
-    DreamFusion: Text-to-3D using 2D Diffusion, 2022, arXiv:2209.14988.
+    "DreamFusion: Text-to-3D using 2D Diffusion" (2022), arXiv:2209.14988.
 
     Args:
         prompt: the text.

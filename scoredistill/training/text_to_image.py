@@ -30,8 +30,8 @@ class TextToImageTraining(ScoreMatchingTraining):
     training ends, the averaged weights are written into the run folder's `pipeline/`, an ordinary Stable Diffusion
     pipeline.
 
-    High-Resolution Image Synthesis with Latent Diffusion Models, 2021, arXiv:2112.10752.
-    Classifier-Free Diffusion Guidance, 2022, arXiv:2207.12598.
+    "High-Resolution Image Synthesis with Latent Diffusion Models" (2021), arXiv:2112.10752.
+    "Classifier-Free Diffusion Guidance" (2022), arXiv:2207.12598.
 
     Args:
         autoencoder: folder of an AutoencoderKL, or the output folder of the recipe that trains one, whose newest

@@ -76,7 +76,7 @@ class FSDP2(ModelParallelStrategy):
     and small heads are replicated, as under ddp. Checkpoints contain full tensors, written by the first process: a run
     can be resumed with another number of processes, under ddp, or in one process.
 
-    PyTorch FSDP: Experiences on Scaling Fully Sharded Data Parallel, 2023, arXiv:2304.11277.
+    "PyTorch FSDP: Experiences on Scaling Fully Sharded Data Parallel" (2023), arXiv:2304.11277.
 
         scoredistill fit --config recipes/f_distill/digits.yaml --trainer.strategy fsdp2 --trainer.devices 8
     """
