@@ -1,4 +1,4 @@
-"""What the pages name is there: files, headings, tests, recipes."""
+"""Files, headings, tests and recipes that the pages name exist."""
 
 import re
 from pathlib import Path
@@ -12,7 +12,7 @@ pages = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 
 
 def anchors(page: Path) -> set[str]:
-    """As GitHub makes them of headings."""
+    """The anchors that GitHub gives to headings."""
     headings = re.findall(r"^#+ (.+)$", page.read_text(), flags=re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
@@ -29,14 +29,14 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 
 @pages
-def test_recipes_that_are_named_are_there(page: Path) -> None:
+def test_named_recipes_exist(page: Path) -> None:
     text = page.read_text()
     named = re.findall(r"\brecipes/[\w./-]*\w", text)
     missing = [name for name in named if not (ROOT / name).exists() and not (ROOT / f"{name}.yaml").exists()]
     assert not missing
 
 
-def test_every_law_names_tests_that_are_there() -> None:
+def test_every_law_names_existing_tests() -> None:
     text = (ROOT / "docs/theory.md").read_text()
     rows = re.findall(r"^\| (\d+) \|.*\| (.+) \|$", text, flags=re.MULTILINE)
     sources = "".join(path.read_text() for path in (ROOT / "tests/laws").glob("*.py"))

@@ -1,4 +1,4 @@
-"""Recipes of one family differ in their objective, and in nothing else."""
+"""Recipes of one family differ only in their objective."""
 
 import re
 from pathlib import Path

@@ -11,7 +11,7 @@ from scoredistill.rendering.camera import Camera
 from scoredistill.teachers import Digits, Gallery, GaussianMixture
 
 
-def test_digits_are_the_teachers() -> None:
+def test_digits_are_those_of_the_teacher() -> None:
     samples, labels = DigitImages().all()
     teacher = Digits()
     assert torch.equal(samples.flatten(1), teacher.means)
@@ -40,7 +40,7 @@ def test_classes_are_prompts_and_variants_are_balanced() -> None:
         assert torch.bincount(distance.argmin(1)).tolist() == [8 // len(expected)] * len(expected)
 
 
-def test_pictures_do_not_depend_on_the_order_of_asking() -> None:
+def test_pictures_do_not_depend_on_the_order_of_access() -> None:
     forwards, backwards, other = (GalleryImages(PROMPTS, 8, 11, seed) for seed in (3, 3, 4))
     last = [backwards[index][0] for index in reversed(range(11))][::-1]
     assert torch.equal(torch.stack(last), forwards.all()[0])
@@ -51,7 +51,7 @@ def test_pictures_do_not_depend_on_the_order_of_asking() -> None:
     assert not torch.equal(other.all()[0], single)
 
 
-def test_variants_of_unequal_weight_come_as_often_as_they_should(monkeypatch) -> None:
+def test_variants_occur_in_proportion_to_their_weights(monkeypatch) -> None:
     source = GalleryImages(["a mug"], 8, 400)
     source._weights = [torch.tensor([0.7, 0.3, 0.0, 0.0], dtype=torch.float64)]
     frames = torch.arange(4.0)[:, None, None, None].expand(4, 3, 8, 8) / 4  # recognizable variants, quick to render
@@ -68,7 +68,7 @@ def test_variants_of_unequal_weight_come_as_often_as_they_should(monkeypatch) ->
     assert shares[2:].tolist() == [0, 0]
 
 
-def test_a_gallery_refuses_what_it_cannot_show() -> None:
+def test_prompts_outside_the_vocabulary_are_refused() -> None:
     with pytest.raises(ValueError, match="unicorn"):
         GalleryImages(["a unicorn"])
     for prompts in ([], "a mug"):
@@ -94,7 +94,7 @@ def test_samples_without_end_are_new_and_labeled_by_component() -> None:
             ask(source)
 
 
-def test_a_fixed_set_is_drawn_from_again_and_again() -> None:
+def test_a_fixed_set_is_reused() -> None:
     source = TeacherSamples(mixture(), 5, seed=3)
     assert torch.equal(source.all()[0], TeacherSamples(mixture(), 5, seed=3).all()[0])
     assert not torch.equal(source.all()[0], TeacherSamples(mixture(), 5, seed=4).all()[0])
@@ -103,7 +103,7 @@ def test_a_fixed_set_is_drawn_from_again_and_again() -> None:
         TeacherSamples(mixture(), 0)
 
 
-def test_view_words_make_further_captions_whose_pictures_obey_them():
+def test_view_words_add_captions_and_their_pictures_show_that_view():
     source = GalleryImages(["a red mug", "a tree"], 16, 12, view_words=["front", "back"])
     plain = ("a red mug", "a tree")
     assert source.prompts == (*plain, *(f"{p}, front view" for p in plain), *(f"{p}, back view" for p in plain))

@@ -21,7 +21,7 @@ def fitted() -> PromptClassifier:
     return small().fit()
 
 
-def test_it_recognizes_pictures_that_it_has_not_seen(fitted: PromptClassifier) -> None:
+def test_the_classifier_generalizes_to_new_pictures(fitted: PromptClassifier) -> None:
     # 0.95 and 0.94 of eighty pictures, whose standard error is 0.025; guessing has one of 0.056 around 0.5.
     assert min(fitted.accuracy, fitted.accuracy_corrupted) > 0.9
     pictures, labels = GalleryImages(PROMPTS, 48, 16, seed=9).take(torch.arange(16))
@@ -43,7 +43,7 @@ def test_training_depends_on_its_seed_alone(monkeypatch: pytest.MonkeyPatch) -> 
     assert not torch.equal(other["head.weight"], first["head.weight"])
 
 
-def test_it_is_kept_and_found_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_trained_classifier_is_cached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("scoredistill.evaluation.prompt_classifier.CHECKED", 4)
     monkeypatch.setattr(PromptClassifier.__init__, "__defaults__", (16, 8, 2, 0))
     first = PromptClassifier.cached(tmp_path / "kept", PROMPTS)
@@ -55,7 +55,7 @@ def test_it_is_kept_and_found_again(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert len(list((tmp_path / "kept").iterdir())) == 1
 
 
-def test_spoilt_pictures_keep_their_range_and_mean() -> None:
+def test_corrupted_pictures_keep_their_range_and_mean() -> None:
     x = GalleryImages(PROMPTS, 16, 8).take(torch.arange(8))[0].double()
     y = corrupt(x, torch.Generator().manual_seed(0))
     assert (y.shape, y.dtype) == (x.shape, x.dtype)
@@ -67,11 +67,11 @@ def test_spoilt_pictures_keep_their_range_and_mean() -> None:
 
 
 @pytest.mark.parametrize("prompts", ["a red mug", ["a red mug"], ["a red mug", "a red mug"]])
-def test_it_needs_prompts_that_differ(prompts: list[str]) -> None:
+def test_fewer_than_two_different_prompts_are_refused(prompts: list[str]) -> None:
     with pytest.raises(ValueError, match="two or more different prompts"):
         PromptClassifier(prompts)
 
 
-def test_the_gallery_has_to_know_the_prompts() -> None:
+def test_prompts_outside_the_gallery_are_refused() -> None:
     with pytest.raises(ValueError, match="unknown word 'unicorn'"):
         PromptClassifier(["a unicorn", "a red mug"]).fit()

@@ -1,4 +1,4 @@
-"""Copies of the data are found, new samples are not taken for copies."""
+"""Copies of the data are detected, and new samples are not mistaken for copies."""
 
 import math
 

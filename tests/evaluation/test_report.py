@@ -51,7 +51,7 @@ def test_with_classes() -> None:
     assert report(samples)["class_histogram_error"] == 0  # against the data's histogram
 
 
-def test_nothing_is_random_but_the_seed() -> None:
+def test_results_depend_on_the_seed_only() -> None:
     data, samples = clusters(50, 0)[0], clusters(40, 1)[0]
     report = SampleReport(data, None, PCAFeatures().fit(data))
     state = torch.get_rng_state()

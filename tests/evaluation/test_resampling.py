@@ -62,6 +62,6 @@ def test_errors_are_reproduced_and_can_be_left_out() -> None:
 
 
 @pytest.mark.parametrize(("count", "resamples"), [(3, 10), (10, 1)])
-def test_too_few(count: int, resamples: int) -> None:
+def test_too_few_samples_are_refused(count: int, resamples: int) -> None:
     with pytest.raises(ValueError, match="4 samples and 2 resamples"):
         standard_errors(lambda index: {"one": 1.0}, count, resamples, rng())

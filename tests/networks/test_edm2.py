@@ -1,4 +1,4 @@
-"""EDM2's U-Net: names and shapes as published, magnitudes kept, and a forward that depends on what it should."""
+"""EDM2's U-Net: published names and shapes, magnitudes, and the inputs on which the output depends."""
 
 import math
 
@@ -27,7 +27,7 @@ STAGES = [
 
 
 def small(**settings) -> EDM2UNet:
-    """A network with STAGES whose gains are none of them zero."""
+    """A network with STAGES and nonzero gains."""
     return audible(EDM2UNet(8, 3, 8, (1, 2), blocks=1, attention=(4,), classes=5, **settings)).eval()
 
 
@@ -108,13 +108,13 @@ def test_gradient_reaches_every_parameter():
     assert [name for name, value in network.named_parameters() if value.grad is None or not value.grad.any()] == []
 
 
-def test_bottleneck_is_seen():
+def test_bottleneck_features_are_available():
     network, (x, log_snr, condition) = small(), inputs()
     assert network.features(x, log_snr, condition).shape == (3, network.width, 4, 4)
     assert network.bottleneck is network.enc["4x4_block0"]
 
 
-def test_settings_build_it_again():
+def test_settings_rebuild_the_network():
     network = small(dropout=0.1, label_dropout=0.2)
     again = EDM2UNet(**network.settings)
     again.load_state_dict(network.state_dict())
@@ -151,7 +151,7 @@ def test_building_blocks_keep_magnitude_one():
     torch.testing.assert_close(sized.square().mean((1, 2)).sqrt(), torch.ones(4), atol=1e-4, rtol=0)
 
 
-def test_length_of_weights_does_not_count():
+def test_the_norm_of_weights_has_no_effect():
     network, (x, log_snr, condition) = small(), inputs()
 
     def stretched(factor: float) -> Tensor:
@@ -234,7 +234,7 @@ def test_noise_enters_as_a_quarter_of_log_sigma():
     torch.testing.assert_close(seen[0], math.sqrt(2) * phase.cos())
 
 
-def test_fresh_network_is_silent_and_its_denoiser_shrinks():
+def test_a_new_networks_output_is_zero_and_its_denoiser_shrinks():
     network = EDM2UNet(8, 3, 8, (1, 2), blocks=1, attention=(4,), classes=None)
     x, log_snr, _ = inputs()
     assert network.emb_label is None

@@ -1,4 +1,4 @@
-"""Cameras: where they are, and where their rays go."""
+"""Cameras: positions and rays."""
 
 import pytest
 import torch

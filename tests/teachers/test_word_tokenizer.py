@@ -24,6 +24,6 @@ def test_known_words_are_one_token_each_and_others_are_spelled(tmp_path):
 
 
 @pytest.mark.parametrize(("texts", "length"), [([" "], 12), ([], 12), (TEXTS, 2)])
-def test_there_must_be_words_and_room_for_them(texts, length):
+def test_missing_words_and_a_short_length_are_refused(texts, length):
     with pytest.raises(ValueError, match="needs at least one word and a length of 3"):
         word_tokenizer(texts, length)

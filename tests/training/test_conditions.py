@@ -1,4 +1,4 @@
-"""What the generator is asked for, tick by tick."""
+"""The conditions of each tick."""
 
 from itertools import islice
 from pathlib import Path
@@ -64,7 +64,7 @@ def test_the_position_is_displaced_uniformly() -> None:
     assert float(variance) == pytest.approx(0.01 / 3, abs=3 * float(moved.square().std()) / n**0.5)
 
 
-def test_the_point_looked_at_is_displaced_within_its_bound() -> None:
+def test_the_target_is_displaced_within_its_bound() -> None:
     data = PromptAndCameras("a mug", radius=(2.5, 2.5), position_jitter=0, target_jitter=0.05)
     # The distance of the line of sight from the origin.
     missed = [torch.linalg.cross(camera.position, camera.pose[:, :3, 2]).norm(dim=1).max() for camera in cameras(data)]
@@ -72,8 +72,8 @@ def test_the_point_looked_at_is_displaced_within_its_bound() -> None:
 
 
 @pytest.mark.parametrize("jitter", [0.2, 0.03])
-def test_the_point_looked_at_is_displaced_normally(jitter: float) -> None:
-    """At elevation 0 from the front, the ray hits the plane z = 0 at the target's x and y, seen from the camera."""
+def test_the_target_displacement_is_normal(jitter: float) -> None:
+    """At elevation 0 from the front, the central ray hits the plane z = 0 at the target's x and y."""
     data = PromptAndCameras(
         "a mug",
         elevation=(0, 0),
@@ -127,7 +127,7 @@ def test_a_batch_is_a_function_of_seed_and_tick() -> None:
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_a_stream_begins_where_training_stands() -> None:
+def test_a_stream_starts_at_the_current_tick() -> None:
     data = PromptAndCameras("a mug")
     ticks = iter((0, 5))
     stream = Stream(data, lambda: next(ticks))
@@ -139,7 +139,7 @@ def test_a_stream_begins_where_training_stands() -> None:
 
 
 class Ticks(ConditionDataModule):
-    """Remembers which batches training was given."""
+    """Records the batches of training."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -154,7 +154,7 @@ class Ticks(ConditionDataModule):
 
 
 @pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning", "ignore:.*does not have many workers")
-def test_an_epoch_goes_on_where_the_last_one_ended(tmp_path: Path) -> None:
+def test_an_epoch_continues_where_the_last_one_ended(tmp_path: Path) -> None:
     teacher = GaussianMixture(torch.zeros(1, 2), 1.0)
     model, data = Distillation(ImageParticles(torch.ones(1, 2)), teacher, SDS()), Ticks()
     quiet = {"enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
@@ -182,7 +182,7 @@ def test_conditions_without_cameras() -> None:
     assert (batch.condition.prompt, batch.condition.label.tolist()) == ("a digit", [3, 1])
 
 
-def test_a_range_the_wrong_way_round_is_an_error_that_names_it() -> None:
+def test_an_inverted_range_is_an_error_that_names_it() -> None:
     with pytest.raises(ValueError, match=r"radius: the lower end 3 is above the upper end 2; swap them"):
         PromptAndCameras("a mug", radius=(3, 2))
 

@@ -1,4 +1,4 @@
-"""From densities to surfaces: threshold, box, pieces, errors."""
+"""Signed distances from densities: threshold, box, pieces, errors."""
 
 from math import log
 
@@ -22,7 +22,7 @@ def ball(center=(0.3, -0.2, 0.1), radius: float = 0.4, inside: float = 200.0, ou
     return density
 
 
-def test_the_threshold_parts_two_classes():
+def test_the_threshold_separates_two_classes():
     values = torch.cat([torch.full((900,), 0.5), torch.full((100,), 150.0)])
     assert 1 < occupancy_threshold(values) < 100
     rng = torch.Generator().manual_seed(0)
@@ -30,7 +30,7 @@ def test_the_threshold_parts_two_classes():
     assert 0.02 < occupancy_threshold(soft) < 2
 
 
-def test_the_box_is_tightened_around_a_ball_and_the_surface_found():
+def test_the_box_is_tightened_around_a_ball():
     shape = shape_of(ball(), 33, None, LIKE)
     # Where the density has fallen to the threshold.
     threshold = occupancy_threshold(ball()(torch.stack(lattice(32), dim=-1).view(-1, 3)))

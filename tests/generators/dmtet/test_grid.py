@@ -39,7 +39,7 @@ def test_the_tetrahedra_fill_the_box_and_meet_face_to_face(cells):
 
 
 def points_on_faces(cells: int) -> torch.Tensor:
-    """(P, 6) which of the box's faces each lattice point lies on."""
+    """(P, 6) whether each lattice point lies on each face of the box."""
     points = torch.stack(lattice(cells), -1).view(-1, 3)
     return torch.cat([points == -1, points == 1], dim=1)
 

@@ -1,4 +1,4 @@
-"""Where a surface starts: balls, ellipsoids, mesh files."""
+"""Initial surfaces: balls, ellipsoids, mesh files."""
 
 import pytest
 import torch

@@ -44,7 +44,7 @@ def test_topology_and_volume_at_every_resolution(shape):
         assert 1 - volume(mesh) / true == pytest.approx(expected, rel=max((2 / cells / least) ** 2 / 4, 3e-3))
 
 
-def test_several_particles_are_what_each_is_alone():
+def test_several_particles_equal_each_one_alone():
     distances = torch.stack([sphere(20), torus(20), torch.ones(21, 21, 21), sphere(20, 0.3)])
     surface = marching_tetrahedra(shifted(distances))
     assert surface.face_counts[2] == surface.vertex_counts[2] == 0
@@ -123,7 +123,7 @@ def test_normals_point_outwards():
     torch.testing.assert_close(surface.normals.norm(dim=1), torch.ones(len(surface.vertices)))
 
 
-def test_nothing_to_be_seen_has_a_gradient_of_zero():
+def test_an_empty_picture_has_zero_gradient():
     grid = Grid(torch.ones(2, 5, 5, 5), 0.15)
     surface = marching_tetrahedra(grid)
     assert surface.vertices.shape == surface.faces.shape == (0, 3)

@@ -1,4 +1,4 @@
-"""Particles without a surface: what is said, and which threshold is proposed."""
+"""Particles without a surface: the error, and the threshold that it suggests."""
 
 import pytest
 import torch
@@ -13,7 +13,7 @@ from scoredistill.rendering.mesh import NoSurfaceError
     ("threshold", "said"),
     [(None, "empty everywhere"), (1.0, "try a threshold of"), (1e-12, "try a threshold of")],
 )
-def test_an_empty_field_has_no_surface_and_says_so_in_densities(threshold, said):
+def test_the_error_of_an_empty_field_states_its_densities(threshold, said):
     nerf = small(1)
     with torch.no_grad():
         nerf.field.encoding.grid[..., 0] -= 16

@@ -36,7 +36,7 @@ def rng(seed: int = 0) -> torch.Generator:
 
 
 def small(particles: int = 2, **settings) -> NeRF:
-    """A NeRF of 16^3 with a hard, colored and uneven ball in it."""
+    """A NeRF of 16^3 with a hard, colored and uneven ball."""
     settings = {
         "encoding": DenseGrid(16, std=0.3),
         "initial": DensityBlob(6.0, 0.45),
@@ -204,7 +204,7 @@ def test_all_space_empty():
     assert nerf.render(orbit(), 4, 4).opacity.max() == 0
 
 
-def test_resuming_continues_bit_by_bit():
+def test_resuming_continues_bit_for_bit():
     settings = {"samples": Piecewise([Knot(0, 32), Knot(1, 64)]), "regularizers": (TotalVariation(1.0),)}
 
     def train(nerf: NeRF, optimizer: torch.optim.Optimizer, steps: range) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""Regularizers against values worked out by hand."""
+"""Regularizers against values computed by hand."""
 
 from dataclasses import replace
 from math import log
