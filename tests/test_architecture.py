@@ -18,7 +18,7 @@ import scoredistill
 PACKAGE = Path(scoredistill.__file__).parent
 
 # A part may import from the parts above it in a chain, never from those below. Chains share names; parts that no chain
-# orders may import from each other, as long as no circle arises. A new part has to be given its place here.
+# orders may import from each other, as long as no cycle arises. A new part must be added here.
 CHAINS = [
     [
         {"types", "annealing", "ranges", "cache", "files", "version", "distributed", "processes", "start_up"}

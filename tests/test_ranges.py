@@ -50,7 +50,7 @@ def own_parameters(kind: type) -> dict[str, Any]:
     owner = next((base for base in kind.__mro__ if "__init__" in vars(base)), object)
     if not owner.__module__.startswith("scoredistill"):
         return {}
-    # By their names too: some modules import each other's classes for the type checker alone.
+    # Also by name, because some modules import each other's classes for the type checker only.
     hints = typing.get_type_hints(owner.__init__, localns={"Camera": Camera, **exported_classes()})  # type: ignore[misc]
     return {name: hint for name, hint in hints.items() if name != "return"}
 

@@ -59,7 +59,7 @@ def index_pattern() -> str:
 
 def path_pattern() -> str:
     homes = [r"/(?:home|Users)/\w", r"[A-Z]:\\\\?Users\\"]
-    # A checkout in a folder such as /src has too short a name to be looked for.
+    # The name of a folder such as /src is too short to search for.
     roots = [rf"{re.escape(str(path))}(?![\w.-])" for path in (ROOT, ROOT.parent) if len(path.parts) > 2]
     home = Path.home()
     roots += [f"{re.escape(str(home))}/"] if len(home.parts) > 1 else []

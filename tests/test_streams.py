@@ -105,7 +105,7 @@ def test_a_run_ends_well(recipe, change):
     assert "Traceback" not in process.said
     if change == "ASCII":
         assert "\\xb1\\xbd \\u5341 \\udcff" in process.said
-    # No file has what was meant for a stream: one that is opened gets a closed stream's number.
+    # No output of a stream is in a file: a newly opened file gets the number of a closed stream.
     assert not [
         path for path in (recipe / "out").rglob("*") if path.is_file() and b"final metrics" in path.read_bytes()
     ]

@@ -103,7 +103,7 @@ def test_a_study_runs_from_file_to_report(cli, folder, study):
     assert "report: out/report.html" in result.out
     assert (study / "report.html").is_file()
     assert (study / "study.yaml").read_text() == STUDY
-    # Each is an ordinary run, and the same as by hand.
+    # Each is an ordinary run, with the same result as `scoredistill fit`.
     run = study / "runs/objective=VSD/seed-1/0"
     assert {"config.yaml", "metrics.json", "versions.json", "cost.json", "checkpoints"} <= {
         p.name for p in run.iterdir()
@@ -112,7 +112,7 @@ def test_a_study_runs_from_file_to_report(cli, folder, study):
     words += ["--model.loss.critic", "ParticleCritic", "--seed_everything", "1", "--output", "hand"]
     assert cli("fit", "--config", "points.yaml", *words).code == 0
     assert torch.equal(particles(run), particles(folder / "hand/0"))
-    # Again: nothing is run.
+    # The second time, no run starts.
     before = {path: path.stat().st_mtime_ns for path in study.glob("runs/*/*/0/metrics.json")}
     result = cli("ablate", "study.yaml")
     assert result.code == 0
@@ -134,7 +134,7 @@ def test_changed_cells_run_again_and_old_runs_are_kept(cli, folder, study):
     assert result.out.count("done (") == 2
     assert sorted(path.name for path in (study / "runs/objective=SDS/seed-0").glob("[0-9]")) == ["0", "1"]
     assert [path.name for path in (study / "runs/objective=VSD/seed-0").glob("[0-9]")] == ["0"]
-    # A recipe whose content has changed is another one too.
+    # A recipe with changed content is a different recipe too.
     (folder / "points.yaml").write_text((folder / "points.yaml").read_text().replace("max_steps: 3", "max_steps: 4"))
     assert cli("ablate", "study.yaml").out.count("done (") == 4
     # The study can be moved.
@@ -163,7 +163,7 @@ def test_a_failing_cell_does_not_affect_others(cli, folder, study, monkeypatch):
     )
     assert list(runs(study).values()) == ["done", "done", "failed", "failed"]
     assert "the gradient is not finite" in (study / "report.md").read_text()
-    # Tried again by the same command, once what was wrong is mended.
+    # The same command repeats the runs after the error is fixed.
     monkeypatch.delenv("FAIL")
     result = cli("ablate", "study.yaml")
     assert result.code == 0, result.err
@@ -261,7 +261,7 @@ def test_commands_can_be_listed(cli, study):
 
 
 def started(folder: Path, *words: str) -> Forked:
-    # Of Ray's and submitit's own processes, which Ray would start by `uv run` anew where the tests were.
+    # Settings for the processes of Ray and submitit; Ray would start its own with `uv run` again.
     environment = {"PYTHONPATH": str(Path(scoredistill.__file__).parents[1]), "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0"}
     return Forked(lambda: main(["ablate", "study.yaml", *words]), folder / "log.txt", environment, torch.float32)
 

@@ -37,7 +37,7 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
 }
 damaged = pytest.mark.parametrize("damage", DAMAGES)
 OTHERS = [name for name in DAMAGES if name not in ("truncated", "a folder")]
-# For what takes seconds.
+# For slow cases.
 mostly_slowly = pytest.mark.parametrize(
     "damage", ["truncated", "a folder", *(pytest.param(name, marks=pytest.mark.slow) for name in OTHERS)]
 )
@@ -70,7 +70,7 @@ def test_a_run_resumes_with_damaged_files(cli, run, name, damage):
     DAMAGES[damage](path)
     result = cli("fit", "--ckpt_path", run, "--trainer.max_steps", "5")
     assert "Traceback" not in result.err
-    # What is written anew in the place of a folder fails by itself, and is named.
+    # Writing a file in place of a folder fails, and the error names it.
     in_the_way = damage == "a folder" and name in ("cost.json", "grid.png")
     assert result.code == (1 if in_the_way else 0), result.err
     if in_the_way or name in ("metrics.json", "versions.json"):

@@ -168,7 +168,7 @@ def test_nonfinite_metrics_are_null(cli, recipes):
     metrics = json.loads(text, parse_constant=pytest.fail)
     assert (metrics["lost"], metrics["found"], metrics["endless"]) == (None, 1.0, None)
     assert "not finite" in result.out
-    # And whoever reads them takes null for what is missing.
+    # Readers treat null as missing.
     result = cli("fit", "--ckpt_path", "runs/points/0", "--trainer.callbacks", "null", "--trainer.max_steps", "4")
     assert result.code == 0, result.err
 

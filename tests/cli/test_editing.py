@@ -9,7 +9,7 @@ from teachers.tiny_pipelines import saved
 
 from scoredistill.data.pictures import read_picture
 
-# A tiny text encoder spells, in at most 14 letters; and what diffusers says to the hub is its own affair.
+# A tiny text encoder truncates texts to 14 letters, with a warning; diffusers may warn about the hub.
 pytestmark = [
     pytest.mark.filterwarnings("ignore:the prompt .* is too long"),
     pytest.mark.filterwarnings("ignore:The `local_dir_use_symlinks`"),
@@ -56,7 +56,7 @@ def test_only_the_difference_of_the_prompts_is_edited(cli, folder, tmp_path_fact
     rows = torch.arange(16, dtype=torch.uint8) * 15
     Image.fromarray(rows.expand(3, 16, 16).permute(2, 1, 0).contiguous().numpy()).save(folder / "reference.png")
     before = read_picture(folder / "reference.png").float()
-    # What rounding leaves of a gradient of zero Adam would make as large as any other.
+    # Adam would amplify the rounding errors of a zero gradient to the size of any other.
     same, other = (edited(cli, folder, model, prompt).float() for prompt in ("a cat", "a dog"))
     torch.testing.assert_close(same, before, rtol=0, atol=1e-6)
     # Where the gradient keeps its sign each of Adam's three steps is the learning rate, .01; by Cauchy and Schwarz's

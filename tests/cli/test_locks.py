@@ -49,7 +49,7 @@ def test_a_run_in_training_can_be_read_but_not_trained_twice(cli, folder):
         assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
         for command in ("predict", "test", "validate"):
             assert cli(command, "--ckpt_path", run).code == 0
-        # What starts from it writes into a folder of its own.
+        # A run that starts from it writes into another folder.
         assert cli("fit", "--config", "points.yaml", "--start_from", run).code == 0
         assert cli("fit", "--ckpt_path", run, "--data.prompt", "a mug", "--trainer.max_steps", "4").code == 0
     assert cli("fit", "--ckpt_path", run, "--trainer.max_steps", "5").code == 0

@@ -99,7 +99,7 @@ def test_an_argument_without_a_type_keeps_its_default(cli, folder):
 
 
 def test_all_arguments_of_package_classes_are_typed():
-    # What SplitParticles hands on to torch's DistributedDataParallel is torch's to annotate. Errors are not configured.
+    # torch annotates what SplitParticles passes to DistributedDataParallel. Errors are not configured.
     ours = [kind for name, kind in exported_classes().items() if name != "SplitParticles"]
     ours = [kind for kind in ours if not issubclass(kind, Exception)]
     assert len(ours) > 150

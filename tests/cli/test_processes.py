@@ -55,7 +55,7 @@ def test_all_write_into_one_folder_and_see_all_particles(cli, folder, recipe):
     assert lines[0][0] == lines[1][0]
     for one, two in zip(*(rows[1:] for rows in lines), strict=True):  # means over the processes
         assert [float(n or 0) for n in two.split(",")] == pytest.approx([float(n or 0) for n in one.split(",")])
-    # Goes on alone, and the other way round, in the same folder.
+    # The run resumes in one process, and the other way round, in the same folder.
     assert cli("fit", "--ckpt_path", "two/0", "--trainer.max_steps", "8", "--trainer.devices", "1").code == 0
     words = [*recipe, "--output", "one", "--ckpt_path", "last", "--trainer.max_steps", "8", *SPLIT]
     assert torchrun(2, lambda rank: main(words), folder) == [0, 0], said(folder)

@@ -81,7 +81,7 @@ def test_a_different_objective_gets_a_new_folder(cli, folder):
     assert [(entry["resumed_from"], entry["at_step"]) for entry in started] == [
         ("runs/points/0/checkpoints/last.ckpt", 3)
     ]
-    # From there it goes on in place.
+    # From there the run resumes in its folder.
     assert cli("fit", "--ckpt_path", "runs/points/1", "--trainer.max_steps", "6").code == 0
     assert {path.name for path in (folder / "runs/points").iterdir()} == {"0", "1"}
 

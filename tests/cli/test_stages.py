@@ -55,7 +55,7 @@ def test_a_run_starts_from_the_generator_of_another_run(cli, folder):
         assert torch.equal(particles(f"out/{number}"), first)
         made = json.loads(Path(f"out/{number}/versions.json").read_text())[0]
         assert made["started_from"] == "runs/points/0/checkpoints/last.ckpt"
-    # A run that goes on has its own particles, not those that it started from.
+    # A resumed run has its own particles, and not those that it started from.
     moving = ["--model.generator_optimizer.optimizer", "{class_path: SGD, init_args: {lr: 0.1}}"]
     words = ["--config", "points.yaml", "--start_from", "runs/points", "--output", "moved", *moving]
     assert cli("fit", *words).code == 0
@@ -93,12 +93,12 @@ def test_every_stage_starts_from_the_previous_one(cli, folder, chain):
     ] == [3, 5]
     assert "scoredistill export runs/chain/second/0" in result.out
 
-    # By hand it is the same.
+    # `scoredistill fit` gives the same.
     by_hand = ["--start_from", "runs/chain/first/0", "--config", "points.yaml", "--config", "colder.yaml"]
     assert cli("fit", *by_hand, "--trainer.max_steps", "5", "--output", "hand").code == 0
     assert torch.equal(particles("hand/0"), particles("runs/chain/second/0"))
 
-    # Again: nothing to do. Another second stage: the first one is kept.
+    # The second time there is nothing to do. With another second stage, the first one is kept.
     result = cli("stages", *words)
     assert result.code == 0
     assert len(chain) == 2
@@ -106,7 +106,7 @@ def test_every_stage_starts_from_the_previous_one(cli, folder, chain):
     assert cli("stages", *words[:-1], "--second.trainer.max_steps=4").code == 0
     assert [call[-1] for call in chain[2:]] == ["runs/chain/first/0"]
     assert torch.load("runs/chain/second/1/checkpoints/last.ckpt")["global_step"] == 4
-    # Another first stage: the second one begins anew too.
+    # With another first stage, the second one starts again too.
     assert cli("stages", *words, "--seed_everything", "1").code == 0
     assert len(chain) == 5
     assert (folder / "runs/chain/second/2/config.yaml").is_file()

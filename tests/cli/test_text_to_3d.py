@@ -8,7 +8,7 @@ from teachers.tiny_pipelines import saved
 
 from scoredistill.evaluation import PromptClassifier
 
-# A tiny text encoder spells, in at most 14 letters; and what diffusers says to the hub is its own affair.
+# A tiny text encoder truncates texts to 14 letters, with a warning; diffusers may warn about the hub.
 pytestmark = [
     pytest.mark.filterwarnings("ignore:the prompt .* is too long"),
     pytest.mark.filterwarnings("ignore:The `local_dir_use_symlinks`"),

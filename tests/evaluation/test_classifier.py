@@ -25,7 +25,7 @@ def test_the_classifier_generalizes_to_new_pictures(fitted: PromptClassifier) ->
     # 0.95 and 0.94 of eighty pictures, whose standard error is 0.025; guessing has one of 0.056 around 0.5.
     assert min(fitted.accuracy, fitted.accuracy_corrupted) > 0.9
     pictures, labels = GalleryImages(PROMPTS, 48, 16, seed=9).take(torch.arange(16))
-    # At least thirteen of sixteen: guessing gets there in 1% of all tries.
+    # At least thirteen of sixteen, which guessing reaches with a probability of 1%.
     assert float((fitted.recognize(pictures.double()) == labels).double().mean()) > 0.8
     assert fitted.features(pictures).shape == (16, 64)
     seen, _ = GalleryImages(PROMPTS, 16, 80, seed=0).take(torch.arange(80))
@@ -62,7 +62,7 @@ def test_corrupted_pictures_keep_their_range_and_mean() -> None:
     assert float(y.abs().max()) <= 1
     # Noise alone changes a pixel by .1 in a picture of the middle strength; half of that in every picture.
     assert float((x - y).square().mean((1, 2, 3)).sqrt().min()) > 0.05
-    # Contrast and saturation are about the mean, and blurring keeps it: noise of up to .2 has three of its own errors.
+    # Contrast, saturation and blurring keep the mean; noise of up to .2 moves it by at most three standard errors.
     assert float((x - y).mean().abs()) < 3 * 0.2 / x.numel() ** 0.5
 
 

@@ -41,7 +41,7 @@ def test_digits_are_classified(fitted: ClassifierFeatures, digits: tuple[Tensor,
     features = embed(fitted, x)
     assert features.shape == (len(x), 64)
     assert features.dtype == torch.float64
-    # It is 1 over the four fifths that were trained on; the other fifth's own mean has its standard error.
+    # It is 1 over the four fifths used in training; the mean of the other fifth has a standard error.
     error = features.square().mean(1).std() / (len(x) / 5) ** 0.5 / 5
     assert float(features.square().mean()) == pytest.approx(1, abs=3 * float(error))
     assert not any(weight.requires_grad for weight in fitted.parameters())

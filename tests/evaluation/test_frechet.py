@@ -52,7 +52,7 @@ def test_lines_in_different_directions() -> None:
 def test_the_distance_of_a_set_to_itself_is_zero(count: int) -> None:
     x = 10 * torch.randn(count, 20, generator=rng())
     assert frechet_distance(x, x[torch.randperm(count, generator=rng())]) < 1e-10
-    # Moving all by delta leaves |delta|^2, also with fewer samples than features.
+    # A shift of all points by delta gives |delta|^2, also with fewer samples than features.
     assert frechet_distance(x, x + 0.5) == pytest.approx(20 * 0.25, rel=1e-9)
 
 

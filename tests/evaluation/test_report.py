@@ -42,7 +42,7 @@ def test_with_classes() -> None:
     assert set(good) == names | {f"{name}_se" for name in names} | {"nearest_distance_data"}
     assert good["class_accuracy"] == 1
     assert good["class_histogram_error"] == 0
-    # Half of the samples in the wrong place: one class only.
+    # Half of the samples are wrong: they have one class only.
     collapsed = report(samples[::2].repeat(2, 1), asked, resamples=3)
     assert collapsed["class_accuracy"] == 0.5
     assert collapsed["class_histogram_error"] == 0.5

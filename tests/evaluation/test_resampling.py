@@ -22,7 +22,7 @@ def rng(seed: int = 0) -> torch.Generator:
 def test_the_error_of_a_mean_is_the_usual_one(count: int) -> None:
     x = torch.randn(count, generator=rng())
     found = standard_errors(lambda index: {"mean": float(x[index].mean())}, count, 4000, rng(1))
-    # The standard deviation of 4000 nearly normal numbers is known to 1 / sqrt(8000).
+    # The relative standard error of the standard deviation of 4000 nearly normal numbers is 1 / sqrt(8000).
     assert found["mean_se"] == pytest.approx(float(x.std()) / count**0.5, rel=3 / 8000**0.5)
 
 

@@ -94,7 +94,7 @@ def test_predictions(kind: PredictionType, schedule: Schedule, dtype: torch.dtyp
         clean, pure = vanishing(schedule, t)
         x_t = schedule.alpha(t) * x + schedule.sigma(t) * epsilon
         given = Prediction.of(kind, torch.randn(1, 2, dtype=dtype), x_t, t, schedule)
-        # The noise is not in a clean x_t, nor the sample in pure noise; a score is epsilon over no noise.
+        # A clean x_t has no noise and pure noise has no sample; a score divides epsilon by zero noise.
         undefined = clean and (other == "score" or kind == "x0")
         undefined |= pure and kind in ("epsilon", "score") and other not in ("epsilon", "score")
         require_finite_or_refused(

@@ -45,7 +45,7 @@ def test_input_and_target_have_about_unit_variance_at_every_noise_level(kind: Pa
     schedule = EDMSchedule() if kind == "edm" else SCHEDULES[0]
     at, network = diffused(schedule, 40_000, std), Keeps()
     denoiser = Denoiser(network, kind, sigma_data=0.5)
-    # The target is what makes the error zero: error = |F - F*|^2, and F is the input here.
+    # The target makes the error zero: error = |F - F*|^2, and F is the input here.
     denoiser(at.x_t, at.t, None, schedule)
     silent = Denoiser(Zero(), kind, sigma_data=0.5)
     for part in range(4):

@@ -180,7 +180,7 @@ def test_noise_enters_as_a_quarter_of_log_sigma():
 
 
 def test_block_with_attention_by_hand():
-    # One pass of DDPM++'s block in the plainest operations, channels of q, k and v interleaved.
+    # One pass of DDPM++'s block in basic operations, with interleaved channels of q, k and v.
     block = small("ddpm++").enc["4x4_block0"]
     x, embedding = torch.randn(2, 8, 4, 4), torch.randn(2, 32)
     hidden = block.conv0(functional.silu(block.norm0(x))) + block.affine(embedding)[:, :, None, None]

@@ -71,7 +71,7 @@ def test_full_networks_have_the_published_size(channels, millions):
     with torch.device("meta"):
         network = EDM2UNet(channels=channels)
     count = sum(value.numel() for value in network.parameters())
-    # Published in whole millions, by way of one decimal: 777.498 is 777.5 and then 778.
+    # Published in whole millions, rounded from one decimal: 777.498 becomes 777.5 and then 778.
     assert round(round(count / 1e6, 1)) == millions
 
 
@@ -144,7 +144,7 @@ def test_building_blocks_keep_magnitude_one():
     assert mp_silu(torch.randn(n)).square().mean().item() == pytest.approx(1, abs=5 * math.sqrt(2 / n))
     joined = mp_cat(a, b, 0.5)
     assert joined.square().mean().item() == pytest.approx(1, abs=tolerance)
-    # Both parts weigh the same, whatever their channels.
+    # Both parts have the same weight for any number of channels.
     first, second = joined.split([5, 15], 1)
     assert first.square().sum().item() / second.square().sum().item() == pytest.approx(1, abs=2 * tolerance)
     sized = normalized(5 * torch.randn(4, 7, 3), [1, 2])
@@ -161,7 +161,7 @@ def test_the_norm_of_weights_has_no_effect():
                     value.mul_(factor)
         return network(x, log_snr, condition)
 
-    # Beside a magnitude of 1e6 the eps of the normalization, 1e-4, is 1e-10, in each of some twenty layers.
+    # The normalization's eps of 1e-4 is 1e-10 of a magnitude of 1e6, in each of about twenty layers.
     torch.testing.assert_close(stretched(1e6), stretched(7), rtol=1e-8, atol=1e-8)
 
 
@@ -197,7 +197,7 @@ def test_two_forwards_share_one_backward_pass_in_training():
 
 
 def test_block_of_the_encoder_by_hand():
-    # One pass in the plainest operations, on weights brought to magnitude 1 by hand.
+    # One pass in basic operations, with weights normalized to magnitude 1 by hand.
     block = small().enc["4x4_block0"]
     x, embedding = torch.randn(2, 8, 4, 4), torch.randn(2, 16)
 

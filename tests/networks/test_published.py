@@ -218,7 +218,7 @@ def test_globals_outside_the_list_are_named(tmp_path, name):
 
 
 def test_a_pickle_cannot_access_its_reader(tmp_path):
-    # BUILD on the class of a record instead of a record would change the class for all.
+    # BUILD on the class of a record, instead of on a record, would change the class globally.
     path = tmp_path / "network.pkl"
     path.write_bytes(b"ccollections\nOrderedDict\n}X\x06\x00\x00\x00originX\x01\x00\x00\x00xsb.")
     with pytest.raises(ValueError, match="malformed"):

@@ -25,7 +25,7 @@ def unet(**settings: object) -> UNet2DModel:
     )  # fmt: skip
 
 
-# backbone, and whether it is told the camera
+# backbone, and whether it takes the camera
 BACKBONES: dict[str, tuple[Callable[[], Backbone], bool]] = {
     "diffusers, its own labels": (
         lambda: DiffusersBackbone(unet(num_class_embeds=CLASSES + 1), CLASSES, label_dropout=0.1), False,

@@ -160,7 +160,7 @@ def test_responsibilities_name_the_variant():
     camera = orbit([20.0] * 4)
     x = GALLERY.schedule.alpha(t[:1]) * GALLERY.renders("a toy", camera[:1], SIZE, SIZE).rgb[0]
     torch.testing.assert_close(GALLERY.responsibilities(x, t, Condition("a toy", camera=camera)), torch.eye(4))
-    # Over the ring, whichever camera it was.
+    # The average over the ring does not depend on the camera.
     assert GALLERY.responsibilities(x, t, Condition("a toy")).argmax(-1).tolist() == [0, 1, 2, 3]
     even = torch.full((4,), 0.9999)
     hidden = GALLERY.responsibilities(torch.zeros_like(x), even, Condition("a toy", camera=camera))
@@ -317,7 +317,7 @@ def test_the_answer_has_the_type_of_x_t_but_not_half_precision(dtype):
     assert prediction.epsilon.dtype == expected
     assert GALLERY.log_prob(x.to(dtype), t.to(dtype), condition).dtype == expected
     if dtype == torch.float32:
-        # Beside pixels where rounding moves a ray across an edge.
+        # Except for pixels where rounding moves a ray across an edge.
         differing = (prediction.epsilon.double() - GALLERY(x, t, condition).epsilon).abs() > 1e-3
         assert differing.double().mean() < 0.02
 

@@ -143,7 +143,7 @@ def test_pictures_show_one_object_from_all_sides():
         expected = 2 * GALLERY.albedo("a toy", k, point) * shading(render.normals[0, k][:, hit].T)[:, None] - 1
         torch.testing.assert_close(color, expected, atol=1e-9, rtol=0)
 
-        # Into the second camera: the pixel on whose central ray the point falls, near enough.
+        # In the second camera: the pixel whose central ray is nearest to the point.
         away = point - camera.position[1]
         local = away @ camera.pose[1, :3, :3]
         half = torch.tan(torch.deg2rad(camera.fov[1]) / 2)

@@ -60,7 +60,7 @@ def run(
     made: Trainer, model: Distillation, data: ConditionDataModule | None = None, resume: Path | None = None
 ) -> Trainer:
     with warnings.catch_warnings():
-        # Lightning's own: of a class that torch is about to remove, and that there is no loader process.
+        # Lightning's warnings: about a class that torch will remove, and about missing loader processes.
         warnings.filterwarnings("ignore", ".*LeafSpec", FutureWarning)
         warnings.filterwarnings("ignore", ".*does not have many workers")
         made.fit(
@@ -318,7 +318,7 @@ def test_predictions_are_the_evaluated_generators_samples() -> None:
 def test_lines_of_a_sparse_log_are_those_of_a_full_one(plan: UpdatePlan, every: int) -> None:
     logs = {number: Memory() for number in (1, every)}
     for number, log in logs.items():
-        # So many particles that there are some at every noise level in each step.
+        # With this many particles, every step has some at every noise level.
         run(trainer(10, logger=log, every=number), module(learned(), particles(64), plan=plan))
     expected = [line for tick, line in enumerate(logs[1].lines, 1) if tick % every == 0]
     assert expected[-1].keys() >= {"loss", "objective/h/mean", "critic/loss"}

@@ -69,7 +69,7 @@ def lora() -> tuple[TrainingModule, ConditionDataModule]:
 
 def student() -> tuple[TrainingModule, ConditionDataModule]:
     loss = WithGAN(VSD(NetworkCritic(), normalizer=DMDNormalizer()), discriminator())
-    # EDM's schedule ends at sigma 80, whose square float16 can hold.
+    # EDM's schedule ends at sigma 80, whose square is finite in float16.
     return Distillation(OneStepUNet((2,), times=[1.0, 0.5]), NetworkTeacher(labeled()), loss, ema=0.9), Data()
 
 

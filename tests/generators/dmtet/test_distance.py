@@ -32,7 +32,7 @@ def test_the_threshold_separates_two_classes():
 
 def test_the_box_is_tightened_around_a_ball():
     shape = shape_of(ball(), 33, None, LIKE)
-    # Where the density has fallen to the threshold.
+    # The distance at which the density has fallen to the threshold.
     threshold = occupancy_threshold(ball()(torch.stack(lattice(32), dim=-1).view(-1, 3)))
     radius, cell = 0.4 + log(200 / threshold - 1) / 60, 2 / 32
     # The outermost lattice points within are a cell at most from the ball's ends, but for being half a cell beside the

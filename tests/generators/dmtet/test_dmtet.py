@@ -261,7 +261,7 @@ def test_surface_and_colors_of_a_nerf_are_adopted(encoding):
         assert mesh.watertight
         everywhere = nerf.density(torch.stack(lattice(32), dim=-1).view(-1, 3), i)
         # The logarithm falls by 100 per unit, and vertices are within the surface, of radius .36, by 6 h^2 / (8 r) at
-        # most, as in test_density.
+        # most, as in test_distance.
         inwards = 6 * (2 / 32 * float(meshes.geometry.scale[i].detach())) ** 2 / (8 * 0.36)
         density = float(nerf.density(mesh.vertices, i).log().mean().detach())
         assert density == pytest.approx(log(occupancy_threshold(everywhere.detach())), abs=100 * inwards)

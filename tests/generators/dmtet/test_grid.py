@@ -76,7 +76,7 @@ def test_a_distance_of_zero_is_a_little_outside_and_keeps_its_gradient():
 
 @pytest.mark.parametrize("cells", [24, 48])
 def test_resampling_keeps_a_shifted_surface(cells):
-    # Distances at the shifted points are the sphere's: a lattice without shifts has to find its own.
+    # Distances at the shifted points are the sphere's; a lattice without shifts must compute its own.
     grid = shifted(sphere(24)[None], 1.0)
     _, position = grid.at(torch.arange(25**3))
     with torch.no_grad():

@@ -83,7 +83,7 @@ def test_distance_from_a_mesh(cells):
 
 
 def test_distance_from_a_fine_mesh_on_lattice_planes():
-    # Vertices, edges and faces on the lattice's own lines are the awkward case for counting crossings.
+    # Vertices, edges and faces on the lattice's lines are the difficult case for counting crossings.
     found, true = signed_distance(box(1.0, 1.0, 1.0), 17), box_distance(16, 1.0, 1.0, 1.0)
     torch.testing.assert_close(found[true.abs() < 0.2], true[true.abs() < 0.2])
     import trimesh

@@ -149,7 +149,7 @@ def test_skipping_stays_within_its_tolerance(kind, threshold):
     calls = count_points(skipping)
     a, b = skipping.render(orbit(), 16, 16), full.render(orbit(), 16, 16)
     assert sum(calls) < 2 * 2 * 16 * 16 * 48
-    # As Occupancy says: the threshold times the longest way through the box, and what is hidden behind.
+    # As Occupancy states: the threshold times the longest path through the box, and what is hidden behind it.
     assert (a.opacity - b.opacity).abs().max() < threshold * 12**0.5 + threshold
     assert (a.rgb - b.rgb).abs().max() < 2 * (threshold * 12**0.5 + threshold)
     assert (a.rgb - b.rgb).square().mean().sqrt() < threshold
