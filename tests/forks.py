@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 LIMIT = 200
-"""Seconds after which a process that hangs is ended."""
+"""Seconds after which a hanging process is killed."""
 
 
 class Forked:

@@ -42,7 +42,7 @@ LIGHTNING_USERS = {"training", "studies", "cli"}
 ONLY_IN_FUNCTIONS = {"diffusers", "transformers", "peft"}
 TORCH_FREE = {"__main__", "recipe_library", "recipe_yaml", "start_up", "version"}
 NAME = re.compile(r"\bscoredistill(?:\.\w+)+")
-"""A module's name in a string, with which it can be imported as well: importlib.import_module, python -m."""
+"""The name of a module in a string, with which it can be imported too: importlib.import_module, python -m."""
 
 
 @dataclass(frozen=True)

@@ -11,17 +11,17 @@ import pytest
 TESTS = Path(__file__).parent
 PYTEST = {"raises", "warns", "fail"}
 HELPERS = ("assert_", "check_", "require_", "test_")
-"""How functions begin whose purpose is to assert."""
+"""Prefixes of functions that assert."""
 
 TOLERANCES = {"abs", "rel", "atol", "rtol"}
 ROUNDING = 1e-3
-"""From here on a tolerance is no matter of rounding."""
+"""The smallest tolerance that is not plain rounding."""
 
 ABOVE = 3
-"""Lines above a tolerance in which its comment may stand."""
+"""Number of lines above a tolerance in which its comment may be."""
 
 DIRECTIVES = ("type:", "noqa", "fmt:", "pragma:")
-"""How comments begin that are for tools."""
+"""Prefixes of comments for tools."""
 
 
 def functions_of(source: str) -> Iterator[ast.FunctionDef]:

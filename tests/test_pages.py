@@ -21,15 +21,15 @@ ROOT = Path(__file__).parents[1]
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *ROOT.glob("docs/**/*.md")])
 PAGES = [page for page in PAGES if not {"_build", "reference"} & set(page.parts)]
 SHOWN = {"text", "mermaid", "{toctree}"}
-"""Languages of blocks that are not for running."""
+"""Languages of blocks that cannot run."""
 TRAINED_FIRST = re.compile(r"digits|gallery_sd|small/|sd15|prolificdreamer|edm|recipes/dds")
-"""Recipes with a teacher that takes minutes to train, or weights that are not here: parsed."""
+"""Recipes with a teacher that takes minutes to train, or with weights to download. They are only parsed."""
 SHORT = ["--trainer.max_steps", "2", "--trainer.accelerator", "cpu"]
 SMALL = ["--model.generator.init_args.resolution", "8", "--model.generator.init_args.samples", "8"]
 SMALL += ["--model.generator.init_args.encoding", "DenseGrid", "--model.generator.init_args.particles", "1"]
 SMALL += ["--model.generator.init_args.encoding.resolution", "8"]
 NOT_OURS = {"uv sync", "pre-commit install", "pytest"}
-"""What sets up a clone, and the tests themselves."""
+"""Commands that set up a clone, and the tests themselves."""
 
 
 def blocks(page: Path) -> list[tuple[str, str]]:

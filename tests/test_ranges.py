@@ -24,7 +24,7 @@ from scoredistill.rendering import Camera
 from scoredistill.training import MovingAverage
 
 STATED = re.compile(rf"{BOUND.pattern}|in (?P<interval>{INTERVAL.pattern})(?!\^)|\b(?P<finite>finite)\b")
-"""How an entry under Args states a range; "in [-1, 1]^3" says where points lie."""
+"""The form in which an entry under Args states a range; "in [-1, 1]^3" is the region of points."""
 
 
 def numeric(annotation: Any) -> set[type]:
@@ -88,7 +88,7 @@ def stated(kind: type, name: str) -> str | None:
 
 
 RECEIVED = {MovingAverage, Prediction, Range, Surface, TimeBins}
-"""Classes that the package constructs: users receive them and set none of their numbers."""
+"""Classes that the package constructs, whose numbers users do not set."""
 
 SETTINGS = {
     f"{kind.__name__}-{name}": (kind, name)

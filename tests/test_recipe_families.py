@@ -16,7 +16,7 @@ FAMILIES = {
     ],
 }
 OBJECTIVE = ("loss", "critic_optimizer", "plan")
-"""Keys of `model` that say what the objective is; a trained critic has an optimizer and a plan."""
+"""Keys of `model` that define the objective; a trained critic has an optimizer and a plan."""
 
 
 def without_objective(path: Path) -> dict[str, Any]:

@@ -28,7 +28,7 @@ SHORTER = {
     },
     "Turntable": {"frames": 3, "resolution": 16},
 }
-"""Settings of callbacks that take long."""
+"""Settings of slow callbacks."""
 LEAVES = {
     "GalleryFidelity": ["psnr", "variants"],
     "MeshExport": ["meshes/*.glb"],
@@ -41,9 +41,9 @@ LEAVES = {
     "SampleQuality": ["frechet", "class_accuracy"],
     "Turntable": ["turntable*.webp"],
 }
-"""What each callback leaves behind: metrics in metrics.json, or files."""
+"""The results of each callback: metrics in metrics.json, or files."""
 NOT_HERE = ("models/", "weights/")
-"""Where recipes look for what a user brings."""
+"""The paths of a user's files in recipes."""
 TEACHERS = (
     "teachers/digits",
     "teachers/gallery",

@@ -34,7 +34,7 @@ FORBIDDEN = {
     "joblib.load", "eval", "exec", "os.system", "numpy.load", "np.load", "tar.extractall", "tar.extract",
     "zipfile.ZipFile", "shutil.unpack_archive",
 }  # fmt: skip
-"""Calls that run what they read, or write where an archive says."""
+"""Calls that execute what they read, or write to paths in an archive."""
 
 
 def calls(tree: ast.AST) -> list[tuple[str, ast.Call]]:

@@ -11,7 +11,7 @@ from scoredistill.cli.viewer.run_page import report
 from scoredistill.training.run_folder import RunFolder
 
 LIMIT = 20_000
-"""Bytes, more than which no file may have: the system refuses more as it does on a full disk."""
+"""Maximum number of bytes of a file, beyond which writing fails as on a full disk."""
 MANY = """\
 class_path: GaussianInit
 init_args: {particles: 3000, shape: [2]}

@@ -15,12 +15,12 @@ import pytest
 from scoredistill import recipe_library, recipe_yaml
 
 CASES = int(os.environ.get("SCOREDISTILL_MUTATIONS", "200"))
-"""How many; more by the environment variable."""
+"""Number of mutants; the environment variable sets another."""
 LIMIT = 60
-"""Seconds after which a case counts as one that hangs."""
+"""Seconds after which a case counts as hanging."""
 PARSER_WORDS = re.compile(r"Traceback|Namespace|NestedArg|<class|jsonargparse|Parser key|subtypes|Word\(|Error:")
 FREE = {"rates", "negatives", "network", "unet", "text_encoder"}
-"""Settings whose keys are anything."""
+"""Settings with arbitrary keys."""
 RECIPES = [
     each.name
     for each in recipe_library.recipes()

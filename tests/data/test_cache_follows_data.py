@@ -18,7 +18,7 @@ from scoredistill.data.latents import encoder_name
 from scoredistill.data.source import ImageSource
 
 COUNT, CHANGED = 60, 30
-"""Pictures, and the one that is changed: none of those that a fingerprint looks at more closely."""
+"""Number of pictures, and the changed one, which is not among those that a fingerprint samples."""
 
 
 class Counted(nn.Module):

@@ -22,7 +22,7 @@ def euler(mesh: Mesh) -> int:
 
 
 MISSING = {"sphere": 1 / (2 * 0.6**2), "torus": 1 / (6 * 0.25**2)}
-"""ParticleShard of the volume that linear interpolation leaves out, over the square of a cell's side.
+"""Share of the volume that linear interpolation leaves out, over the square of a cell's side.
 
 In a tetrahedron it is off by a fortieth of the sum of e^T H e over the six edges e, on average; over a cell's
 tetrahedra and the surface that is h^2 / 12 times the sum of both curvatures, whose integral is 8 pi r over the sphere,
