@@ -82,7 +82,7 @@ class Double(SDS):
 
 
 class Attached(ScalarDistillation):
-    def scalar(self, diffused, target, baseline):  # type: ignore[no-untyped-def]
+    def scalar(self, diffused, target, baseline, reweighting):  # type: ignore[no-untyped-def]
         return (target.x0 - baseline.x0).flatten(1).square().sum(1)
 
     def gradient(self, diffused, teacher, guidance=None):  # type: ignore[no-untyped-def]
@@ -164,8 +164,6 @@ def test_a_check_has_no_side_effects() -> None:
     assert torch.get_default_dtype() == torch.float32
     assert all(torch.equal(value, before[key]) for key, value in loss.state_dict().items())
     assert [p.requires_grad for p in teacher.parameters()] == flags
-    with pytest.raises(ValueError, match="has no schedule yet"):
-        loss.critic.schedule  # noqa: B018
 
 
 def test_refusals_at_the_ends_of_time_can_be_allowed() -> None:
@@ -186,7 +184,9 @@ def test_an_objective_of_pictures_under_guidance() -> None:
 
 class WrongScale(Critic):
     def forward(self, diffused):  # type: ignore[no-untyped-def]
-        return Prediction(diffused.x_t, diffused.t, self.schedule, epsilon=2 * diffused.x_t * diffused.sigma[:, None])
+        return Prediction(
+            diffused.x_t, diffused.t, diffused.schedule, epsilon=2 * diffused.x_t * diffused.sigma[:, None]
+        )
 
     def log_prob(self, diffused):  # type: ignore[no-untyped-def]
         return -0.5 * diffused.x_t.square().sum(1)
@@ -194,12 +194,12 @@ class WrongScale(Critic):
 
 class Noisy(DiracCritic):
     def forward(self, diffused):  # type: ignore[no-untyped-def]
-        return Prediction(diffused.x_t, diffused.t, self.schedule, epsilon=torch.randn_like(diffused.x_t))
+        return Prediction(diffused.x_t, diffused.t, diffused.schedule, epsilon=torch.randn_like(diffused.x_t))
 
 
 class OwnSchedule(DiracCritic):
-    def bind(self, teacher):  # type: ignore[no-untyped-def]
-        self._schedule = ReferenceTeacher(schedule=Reversed()).schedule
+    def forward(self, diffused):  # type: ignore[no-untyped-def]
+        return Prediction(diffused.x_t, diffused.t, Reversed(), epsilon=diffused.epsilon)
 
 
 class Wide(DiracCritic):
@@ -217,7 +217,7 @@ class Reversed(CosineSchedule):
     [
         (WrongScale(), "score_of_log_prob"),
         (Noisy(), "no_side_effects"),
-        (OwnSchedule(), "takes_the_schedule"),
+        (OwnSchedule(), "uses_the_schedule"),
         (Wide(), "shape_and_type"),
         (Climbing(), "trainable"),
     ],

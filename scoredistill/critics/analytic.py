@@ -11,7 +11,7 @@ from scoredistill.cache import LastCallCache
 from scoredistill.critics.critic import Critic
 from scoredistill.diffusion.mixture import Covariance, MixturePosterior, diffused_mixture
 from scoredistill.diffusion.prediction import Prediction
-from scoredistill.diffusion.schedule import MORE_NOISE, Schedule, require_noise
+from scoredistill.diffusion.schedule import MORE_NOISE, require_noise
 from scoredistill.ranges import require
 from scoredistill.teachers.teacher import Teacher
 from scoredistill.types import Diffused
@@ -26,7 +26,7 @@ class DiracCritic(Critic):
     """
 
     def forward(self, diffused: Diffused) -> Prediction:
-        return Prediction(diffused.x_t, diffused.t, self.schedule, epsilon=diffused.epsilon)
+        return Prediction(diffused.x_t, diffused.t, diffused.schedule, epsilon=diffused.epsilon)
 
 
 class ExactCritic(Critic):
@@ -39,12 +39,12 @@ class ExactCritic(Critic):
     """
 
     def __init__(self, distribution: Teacher) -> None:
-        super().__init__(distribution.schedule)
+        super().__init__()
         self.distribution = distribution
 
     def bind(self, teacher: Teacher) -> None:
         self.distribution = copy(self.distribution)
-        self._schedule = self.distribution.schedule = teacher.schedule
+        self.distribution.schedule = teacher.schedule
 
     def forward(self, diffused: Diffused) -> Prediction:
         return self.distribution(diffused.x_t, diffused.t, diffused.condition)
@@ -63,20 +63,19 @@ class ParticleCritic(Critic):
 
     Args:
         bandwidth: standard deviation of the kernel on clean samples, >= 0; 0: Diracs.
-        schedule: noise schedule; None: the teacher's.
     """
 
     needs_population = True
 
-    def __init__(self, bandwidth: float = 0.0, schedule: Schedule | None = None) -> None:
+    def __init__(self, bandwidth: float = 0.0) -> None:
         require(">= 0", bandwidth=bandwidth)
-        super().__init__(schedule)
+        super().__init__()
         self.bandwidth = bandwidth
         self._last_call = LastCallCache[MixturePosterior]()
 
     def forward(self, diffused: Diffused) -> Prediction:
         epsilon = self.posterior(diffused).epsilon.view_as(diffused.x_t)
-        return Prediction(diffused.x_t, diffused.t, self.schedule, epsilon=epsilon)
+        return Prediction(diffused.x_t, diffused.t, diffused.schedule, epsilon=epsilon)
 
     def log_prob(self, diffused: Diffused) -> Tensor:
         return self.posterior(diffused).log_prob
@@ -91,20 +90,22 @@ class ParticleCritic(Critic):
         """
         sample = diffused.sample
         particles = sample.x if sample.population is None else sample.population
-        settings = (self.bandwidth, self.schedule)
+        settings = (self.bandwidth, diffused.schedule)
         about = (diffused.x_t, diffused.t, sample, particles)
         return self._last_call.of(settings, about, lambda: self._posterior(diffused, particles))
 
     def _posterior(self, diffused: Diffused, particles: Tensor) -> MixturePosterior:
-        x_t, t = diffused.x_t, diffused.t
+        x_t = diffused.x_t
+        t = diffused.t
+        schedule = diffused.schedule
         if self.bandwidth == 0:
             what = "the score of a ParticleCritic whose bandwidth is 0"
-            require_noise(t, self.schedule, what, f"{MORE_NOISE}, or give it a bandwidth above 0")
+            require_noise(t, schedule, what, f"{MORE_NOISE}, or give it a bandwidth above 0")
         same_view = self._same_view(diffused, len(particles))
         log_weights = torch.zeros_like(same_view, dtype=x_t.dtype).where(same_view, -torch.inf).log_softmax(-1)
         means = particles.detach().flatten(1)
         covariance = Covariance(means.new_full((1, 1), self.bandwidth**2))
-        alpha, sigma = self.schedule(t)
+        alpha, sigma = schedule(t)
         return diffused_mixture(x_t.flatten(1), alpha, sigma, means, log_weights, covariance)
 
     def _same_view(self, diffused: Diffused, count: int) -> Tensor:

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
-import torch
 from torch import Tensor, nn
 
 from scoredistill.diffusion.prediction import Prediction
-from scoredistill.diffusion.schedule import Schedule
 from scoredistill.networks.denoiser import Denoiser
 from scoredistill.teachers.teacher import Teacher
 from scoredistill.types import Diffused
@@ -37,43 +35,20 @@ class Critic(nn.Module, ABC):
 
     A subclass implements `forward`. A critic with a closed-form density also overrides `log_prob`; one that is trained
     is a `TrainedCritic`.
-
-    Args:
-        schedule: noise schedule; None: the teacher's, filled in by the `Distiller`.
     """
 
     needs_population = False
     """Whether it uses all of the generator's particles, including those of other processes."""
 
-    def __init__(self, schedule: Schedule | None = None) -> None:
-        super().__init__()
-        self._schedule = schedule
-
-    @property
-    def schedule(self) -> Schedule:
-        """The noise schedule.
-
-        Raises:
-            ValueError: if neither the constructor nor a `Distiller` has set it.
-        """
-        if self._schedule is None:
-            raise ValueError(f"{type(self).__name__} has no schedule yet: pass schedule=, or put it into a Distiller")
-        return self._schedule
-
     def bind(self, teacher: Teacher) -> None:
-        """Take the schedule, and in subclasses the network, from the teacher if not given. Called by the `Distiller`.
+        """Take what is not given, a network for example, from the teacher. Does nothing by default.
 
-        Raises:
-            ValueError: if the critic's schedule differs from the teacher's.
+        The `Distiller` calls it once.
+
+        Args:
+            teacher: the model of p.
         """
-        own, given = self._schedule, teacher.schedule
-        t = torch.linspace(0, 1, 9, dtype=torch.float64)
-        if own is not None and not all(torch.allclose(a, b) for a, b in zip(own(t), given(t), strict=True)):
-            raise ValueError(
-                f"{type(self).__name__} has {type(own).__name__}, the teacher another {type(given).__name__}; x_t is "
-                "made by the teacher's: leave the critic's out, or use a fresh critic in each Distiller"
-            )
-        self._schedule = given
+        del teacher
 
     @abstractmethod
     def forward(self, diffused: Diffused) -> Prediction:

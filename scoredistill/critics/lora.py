@@ -41,7 +41,6 @@ class LoRACritic(TrainedCritic):
         camera_dropout: probability of dropping a sample's camera in training, in [0, 1].
         particles: number of adapters, one per particle of the generator, >= 1; None: one shared adapter.
         plain_text: encode prompts without view texts; the view is then known to the critic from `camera` only.
-        schedule: noise schedule; None: the teacher's.
 
     Raises:
         ValueError: if a number is out of its range.
@@ -55,11 +54,10 @@ class LoRACritic(TrainedCritic):
         camera_dropout: float = 0.1,
         particles: int | None = None,
         plain_text: bool = True,
-        schedule: Schedule | None = None,
     ) -> None:
         require("[0, 1]", camera_dropout=camera_dropout)
         require(">= 1", particles=particles)
-        super().__init__(schedule)
+        super().__init__()
         self.lora = lora or LoRA(rank=4)
         self.particles = particles
         self.plain_text = plain_text
@@ -71,7 +69,6 @@ class LoRACritic(TrainedCritic):
         self.denoisers = nn.ModuleList()
 
     def bind(self, teacher: Teacher) -> None:
-        super().bind(teacher)
         if len(self.denoisers):
             return
         owner = next(iter(self._base), teacher).requires_grad_(False)
@@ -83,18 +80,20 @@ class LoRACritic(TrainedCritic):
     def predict(self, diffused: Diffused) -> Prediction:
         if not len(self.denoisers):
             raise ValueError("LoRACritic has no network yet: put it into a Distiller")
-        x_t, t = diffused.x_t, diffused.t
+        x_t = diffused.x_t
+        t = diffused.t
+        schedule = diffused.schedule
         condition = self._read(diffused.condition, len(x_t))
         if self.particles is None:
-            return self.denoisers[0](x_t, t, condition, self.schedule)
+            return self.denoisers[0](x_t, t, condition, schedule)
         parts, rows = [], []
         for particle, own in self._rows_by_particle(diffused.sample):
             own = own.to(x_t.device)
             part = None if condition is None else condition[own]
-            parts.append(self.denoisers[particle](x_t[own], t[own], part, self.schedule))
+            parts.append(self.denoisers[particle](x_t[own], t[own], part, schedule))
             rows.append(own)
         value = torch.cat([part.value for part in parts])[torch.cat(rows).argsort()]
-        return Prediction.of(parts[0].kind, value, x_t, t, self.schedule)
+        return Prediction.of(parts[0].kind, value, x_t, t, schedule)
 
     def error(self, predicted: Prediction, diffused: Diffused) -> Tensor:
         return cast(Denoiser, self.denoisers[0]).error(predicted, diffused)

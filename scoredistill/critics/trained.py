@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from scoredistill.cache import LastCallCache
 from scoredistill.critics.critic import Critic, TrainedPart
 from scoredistill.diffusion.prediction import Prediction
-from scoredistill.diffusion.schedule import Schedule
 from scoredistill.networks.backbone import Backbone
 from scoredistill.networks.denoiser import Denoiser, Parameterization
 from scoredistill.networks.modules import eval_mode
@@ -23,14 +22,10 @@ from scoredistill.types import Diffused
 
 
 class TrainedCritic(Critic, TrainedPart):
-    """A critic that is trained by denoising score matching. A subclass implements `predict` and `error`.
+    """A critic that is trained by denoising score matching. A subclass implements `predict` and `error`."""
 
-    Args:
-        schedule: noise schedule; None: the teacher's.
-    """
-
-    def __init__(self, schedule: Schedule | None = None) -> None:
-        super().__init__(schedule)
+    def __init__(self) -> None:
+        super().__init__()
         self._kept: LastCallCache[Prediction] | None = None
         self._trained: list[nn.Parameter] = []  # while something is kept
 
@@ -103,7 +98,6 @@ class NetworkCritic(TrainedCritic):
         prediction: what the backbone outputs: edm, epsilon, x0, v, flow or score. edm is well-scaled at every
             noise level under any schedule, v where alpha^2 + sigma^2 = 1.
         sigma_data: the data's standard deviation, for edm only, > 0.
-        schedule: noise schedule; None: the teacher's.
     """
 
     def __init__(
@@ -111,20 +105,18 @@ class NetworkCritic(TrainedCritic):
         network: Backbone | None = None,
         prediction: Parameterization = "v",
         sigma_data: float = 0.5,
-        schedule: Schedule | None = None,
     ) -> None:
         require("> 0", sigma_data=sigma_data)
-        super().__init__(schedule)
+        super().__init__()
         self.denoiser = None if network is None else Denoiser(network, prediction, sigma_data)
 
     def bind(self, teacher: Teacher) -> None:
-        super().bind(teacher)
         if self.denoiser is None:
             self.denoiser = deepcopy(teacher.denoiser_for("the critic")).requires_grad_(True).train(self.training)
 
     def predict(self, diffused: Diffused) -> Prediction:
         denoiser = self.denoiser_for("the loss")
-        return denoiser(diffused.x_t, diffused.t, diffused.condition, self.schedule)
+        return denoiser(diffused.x_t, diffused.t, diffused.condition, diffused.schedule)
 
     def error(self, predicted: Prediction, diffused: Diffused) -> Tensor:
         return self.denoiser_for("training").error(predicted, diffused)

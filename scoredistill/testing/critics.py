@@ -108,12 +108,17 @@ def check_critic(
     run(critic, Setting(critic, None, tuple(shape), reference, condition, may_refuse), LAWS, laws, skip)
 
 
-def takes_the_schedule(setting: Setting) -> None:
-    """A bound critic has the teacher's alpha and sigma, and binding it twice is the same as once."""
+def uses_the_schedule(setting: Setting) -> None:
+    """A prediction has the samples' alpha and sigma, and binding a critic twice is the same as once."""
     critic, teacher = setting.predictor()
-    critic.bind(teacher)
+    diffused = setting.diffused(teacher)
+    with eval_mode(critic):
+        prediction = critic(diffused)
+        with unchanged(critic, teacher, what="binding once more"):
+            critic.bind(teacher)
     t = torch.linspace(0, 1, 9)
-    for name, ours, given in zip(("alpha", "sigma"), critic.schedule(t), teacher.schedule(t), strict=True):
+    pairs = zip(("alpha", "sigma"), prediction.schedule(t), diffused.schedule(t), strict=True)
+    for name, ours, given in pairs:
         agree(ours, given, name, rtol=1e-12)
 
 
@@ -212,7 +217,7 @@ def rows_of(diffused: Diffused) -> list[Diffused]:
 
 
 LAWS = (
-    takes_the_schedule,
+    uses_the_schedule,
     shape_and_type,
     no_side_effects,
     one_by_one,

@@ -104,6 +104,7 @@ class Diffused:
         rng: for further random numbers of a loss; None: torch's global one.
         shard: the rows held here; it computes statistics of the complete batch.
         predictions: the teacher's predictions under the conditions of `ScoreDistillation.conditions`.
+        target: A, the guided teacher's prediction, once it is known; for `ScoreDistillation.baseline`.
         at_end: whether noise or signal vanishes at one of the times; always False on an accelerator.
     """
 
@@ -116,6 +117,7 @@ class Diffused:
     rng: torch.Generator | None = None
     shard: Shard = WHOLE
     predictions: Sequence[Prediction] = ()
+    target: Prediction | None = None
     at_end: bool = False
 
     def __post_init__(self) -> None:
@@ -170,7 +172,9 @@ class Diffused:
         """The same samples at other times, (B,), with the same or other noise, (B, *D)."""
         epsilon = self.epsilon if epsilon is None else epsilon
         x_t = mixed(self.sample.x.detach(), t, epsilon, self.schedule)
-        return replace(self, x_t=x_t, t=t, epsilon=epsilon, predictions=(), at_end=self.schedule.touches_end(t))
+        return replace(
+            self, x_t=x_t, t=t, epsilon=epsilon, predictions=(), target=None, at_end=self.schedule.touches_end(t)
+        )
 
     def detach(self) -> Diffused:
         """The same samples, detached."""
@@ -178,7 +182,7 @@ class Diffused:
 
     def under(self, condition: Condition | None) -> Diffused:
         """The same x_t under another condition, B rows or None."""
-        return replace(self, sample=replace(self.sample, condition=condition), predictions=())
+        return replace(self, sample=replace(self.sample, condition=condition), predictions=(), target=None)
 
 
 def mixed(x: Tensor, t: Tensor, epsilon: Tensor, schedule: Schedule) -> Tensor:

@@ -8,7 +8,7 @@ from laws.zoo import SCHEDULES, name
 from torch import Tensor
 
 from scoredistill.critics import Critic, DiracCritic, ExactCritic, ParticleCritic, TrainedPart
-from scoredistill.diffusion import CosineSchedule, EDMSchedule, FlowSchedule, Schedule
+from scoredistill.diffusion import CosineSchedule, FlowSchedule, Schedule
 from scoredistill.diffusion.mixture import MixturePosterior, diffused_mixture
 from scoredistill.teachers import Empirical, GaussianMixture
 from scoredistill.types import Diffused, Sample
@@ -29,14 +29,14 @@ def ask(critic: Critic, at: Diffused, sample: Sample | None = None) -> Tensor:
 @pytest.mark.parametrize("schedule", SCHEDULES, ids=name)
 def test_the_dirac_critic_returns_the_injected_noise(schedule: Schedule) -> None:
     x = torch.randn(5, 2, 3, requires_grad=True)
-    at, critic = diffused(Sample(x), schedule), DiracCritic(schedule)
+    at, critic = diffused(Sample(x), schedule), DiracCritic()
     assert torch.equal(ask(critic, at), at.epsilon)
     assert not isinstance(critic, TrainedPart)
 
 
 @pytest.mark.parametrize("bandwidth", [0.0, 0.3])
 def test_particles_are_a_mixture_over_the_batch(bandwidth: float) -> None:
-    at, critic = diffused(Sample(torch.randn(6, 2, 2))), ParticleCritic(bandwidth, SCHEDULE)
+    at, critic = diffused(Sample(torch.randn(6, 2, 2))), ParticleCritic(bandwidth)
     mixture = GaussianMixture(at.sample.x, bandwidth, schedule=SCHEDULE)
     torch.testing.assert_close(ask(critic, at), mixture(at.x_t, at.t).epsilon, rtol=1e-9, atol=1e-9)
     log_prob = critic.log_prob(at)
@@ -45,12 +45,12 @@ def test_particles_are_a_mixture_over_the_batch(bandwidth: float) -> None:
 
 def test_one_particle_is_the_dirac_critic() -> None:
     at = diffused(Sample(torch.randn(1, 4)))
-    torch.testing.assert_close(ask(ParticleCritic(schedule=SCHEDULE), at), at.epsilon, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(ask(ParticleCritic(), at), at.epsilon, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("copies", [2, 5])
 def test_duplicates_leave_the_mixture_unchanged(copies: int) -> None:
-    at, critic = diffused(Sample(torch.randn(6, 3))), ParticleCritic(0.1, SCHEDULE)
+    at, critic = diffused(Sample(torch.randn(6, 3))), ParticleCritic(0.1)
     doubled = Sample(at.sample.x, population=at.sample.x.repeat(copies, 1))
     torch.testing.assert_close(ask(critic, at, doubled), ask(critic, at), rtol=1e-10, atol=1e-12)
     log_probs = [critic.log_prob(replace(at, sample=sample)) for sample in (doubled, at.sample)]
@@ -59,7 +59,7 @@ def test_duplicates_leave_the_mixture_unchanged(copies: int) -> None:
 
 def test_particles_of_other_views_are_excluded() -> None:
     view = torch.tensor([0, 1, 0, 1, 0, 2])
-    at, critic = diffused(Sample(torch.randn(6, 3), view_index=view)), ParticleCritic(schedule=SCHEDULE)
+    at, critic = diffused(Sample(torch.randn(6, 3), view_index=view)), ParticleCritic()
     together = ask(critic, at)
     for v in range(3):
         inside = view == v
@@ -70,7 +70,7 @@ def test_particles_of_other_views_are_excluded() -> None:
 
 def test_a_population_stands_for_the_whole_distribution() -> None:
     population, of = torch.randn(10, 3), torch.tensor([0, 1] * 5)
-    at, critic = diffused(Sample(population[:4], view_index=of[:4])), ParticleCritic(schedule=SCHEDULE)
+    at, critic = diffused(Sample(population[:4], view_index=of[:4])), ParticleCritic()
     every = Sample(at.sample.x, population=population)
     expected = Empirical(population, schedule=SCHEDULE)(at.x_t, at.t).epsilon
     torch.testing.assert_close(ask(critic, at, every), expected, rtol=1e-9, atol=1e-9)
@@ -90,20 +90,6 @@ def test_the_exact_critic_is_its_distribution() -> None:
     at, critic = diffused(Sample(torch.randn(5, 2)), FlowSchedule()), ExactCritic(distribution)
     assert torch.equal(ask(critic, at), distribution(at.x_t, at.t).epsilon)
     assert torch.equal(critic.log_prob(at), distribution.log_prob(at.x_t, at.t))
-    assert critic.schedule is distribution.schedule
-
-
-def test_a_critic_takes_the_teachers_schedule_and_refuses_another() -> None:
-    critic, own = DiracCritic(), ParticleCritic(schedule=EDMSchedule())
-    with pytest.raises(ValueError, match="DiracCritic has no schedule yet"):
-        critic.schedule  # noqa: B018
-    teachers = [GaussianMixture(torch.zeros(1, 2), schedule=each) for each in (SCHEDULE, FlowSchedule())]
-    critic.bind(teachers[0])
-    assert critic.schedule is SCHEDULE
-    critic.bind(GaussianMixture(torch.zeros(1, 2), schedule=CosineSchedule()))
-    for each, teacher in ((critic, teachers[1]), (own, teachers[0])):
-        with pytest.raises(ValueError, match="the teacher another"):
-            each.bind(teacher)
 
 
 def test_unsupported_methods_of_critics_raise_clear_errors() -> None:
@@ -120,9 +106,9 @@ def test_score_and_density_of_the_particles_cost_one_evaluation(monkeypatch: pyt
         return diffused_mixture(*arguments)  # type: ignore[arg-type]
 
     monkeypatch.setattr("scoredistill.critics.analytic.diffused_mixture", counted)
-    critic = ParticleCritic(schedule=CosineSchedule())
+    critic = ParticleCritic()
     sample = Sample(torch.randn(8, 2, dtype=torch.float64))
-    at = Diffused.diffuse(sample, 0.5, torch.randn(8, 2, dtype=torch.float64), critic.schedule)
+    at = Diffused.diffuse(sample, 0.5, torch.randn(8, 2, dtype=torch.float64), CosineSchedule())
     critic(at)
     critic.log_prob(at)
     assert len(evaluations) == 1

@@ -285,7 +285,7 @@ def test_invalid_settings_are_clear_errors() -> None:
     with pytest.raises(ValueError, match="camera_dropout must lie in"):
         LoRACritic(camera_dropout=1.5)
     with pytest.raises(ValueError, match="has no network yet"):
-        LoRACritic(schedule=LinearSchedule())(at)
+        LoRACritic()(at)
     with pytest.raises(ValueError, match="has no network to save or load yet"):
         LoRACritic().save("nowhere")
     with pytest.raises(ValueError, match="GaussianMixture has no network to initialize the critic"):

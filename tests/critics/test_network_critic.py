@@ -52,7 +52,7 @@ def gaussian_batch(n: int, dims: int, t: Tensor, schedule: Schedule) -> tuple[Ga
 @pytest.mark.parametrize("schedule", SCHEDULES, ids=name)
 @pytest.mark.parametrize("prediction", PREDICTIONS)
 def test_the_minimizer_of_the_training_loss_is_the_score_of_q(prediction: Parameterization, schedule: Schedule) -> None:
-    critic = NetworkCritic(Affine(2), prediction, schedule=schedule)
+    critic = NetworkCritic(Affine(2), prediction)
     q, diffused = gaussian_batch(50, 2, NoiseLevelTimesteps(0.8)(50, schedule), schedule)
     optimizer = torch.optim.LBFGS(
         critic.parameters(), max_iter=200, tolerance_grad=1e-13, tolerance_change=0, line_search_fn="strong_wolfe"
@@ -71,7 +71,7 @@ def test_the_minimizer_of_the_training_loss_is_the_score_of_q(prediction: Parame
 
 def test_a_trained_mlp_has_the_score_of_q_at_every_noise_level() -> None:
     q = GaussianMixture(torch.tensor([[1.5, 0.0], [-1.5, 0.5]]), 0.5)
-    critic, rng = NetworkCritic(MLPBackbone((2,), hidden=48, layers=2), schedule=SCHEDULE), torch.Generator()
+    critic, rng = NetworkCritic(MLPBackbone((2,), hidden=48, layers=2)), torch.Generator()
     rng.manual_seed(0)
     steps = 500
     optimizer = torch.optim.Adam(critic.parameters(), lr=5e-3)
@@ -144,7 +144,7 @@ def pictures(n: int = 3) -> Diffused:
 
 @pytest.mark.parametrize("make", [mlp, unet], ids=["MLP", "UNet2DModel"])
 def test_each_row_depends_on_its_own_label_and_camera(make) -> None:  # type: ignore[no-untyped-def]
-    critic = NetworkCritic(make(classes=4, camera=True), schedule=SCHEDULE)
+    critic = NetworkCritic(make(classes=4, camera=True))
     at = pictures()
     same = Condition(label=torch.zeros(3, dtype=torch.long), camera=cameras(1)[torch.zeros(3, dtype=torch.long)])
     label = Condition(label=torch.tensor([0, 2, 0]), camera=same.camera)
@@ -160,7 +160,7 @@ def test_each_row_depends_on_its_own_label_and_camera(make) -> None:  # type: ig
 @pytest.mark.parametrize("make", [mlp, unet], ids=["MLP", "UNet2DModel"])
 def test_missing_labels_and_cameras_are_errors(make) -> None:  # type: ignore[no-untyped-def]
     at = pictures()
-    labeled, seen = (NetworkCritic(make(**setting), schedule=SCHEDULE) for setting in ({"classes": 4}, {"camera": 1}))
+    labeled, seen = (NetworkCritic(make(**setting)) for setting in ({"classes": 4}, {"camera": 1}))
     for condition in (None, Condition("a mug"), Condition(camera=cameras(3))):
         with pytest.raises(ValueError, match="built with classes=, but the batch has no labels"):
             labeled(at.under(condition))
@@ -179,7 +179,7 @@ def test_cameras_are_dropped_at_their_rate_and_only_in_training() -> None:
 
 
 def test_text_embeddings_reach_the_cross_attention() -> None:
-    critic = NetworkCritic(text_unet(), schedule=SCHEDULE)
+    critic = NetworkCritic(text_unet())
     at = pictures()
     embeddings = torch.randn(3, 5, 6)
     other = embeddings.clone()
@@ -191,7 +191,7 @@ def test_text_embeddings_reach_the_cross_attention() -> None:
 
 @pytest.mark.parametrize("make", [mlp, unet], ids=["MLP", "UNet2DModel"])
 def test_predictions_depend_on_the_noise_level(make) -> None:  # type: ignore[no-untyped-def]
-    critic = NetworkCritic(make(), schedule=SCHEDULE)
+    critic = NetworkCritic(make())
     at = pictures()
     x, t = at.x_t, at.t
     other = t.clone()
@@ -217,12 +217,12 @@ def test_the_network_sees_about_unit_variance(schedule: Schedule) -> None:
 
     n = 2000
     diffused = Diffused.diffuse(Sample(torch.randn(n, 4)), UniformTimesteps()(n, schedule), torch.randn(n, 4), schedule)
-    NetworkCritic(Eye(), schedule=schedule)(diffused)
+    NetworkCritic(Eye())(diffused)
     assert float(seen[0].var()) == pytest.approx(1, abs=3 * (2 / (4 * n)) ** 0.5)
 
 
 def test_training_reaches_every_parameter_and_no_sample() -> None:
-    critic = NetworkCritic(mlp(classes=2, camera=True), schedule=SCHEDULE)
+    critic = NetworkCritic(mlp(classes=2, camera=True))
     x = torch.randn(4, 1, 8, 8, requires_grad=True)
     sample = Sample(x, Condition(label=torch.tensor([0, 1, 0, 1]), camera=cameras(4)))
     diffused = Diffused.diffuse(sample, torch.full((4,), 0.5), torch.randn(4, 1, 8, 8), SCHEDULE)

@@ -17,7 +17,7 @@ from scoredistill.losses.distillation import GradientNormalizer
 from scoredistill.networks import LoRA, MLPBackbone
 from scoredistill.ratios import DensityRatio, ExactRatio, RatioNormalizer
 from scoredistill.teachers import GaussianMixture, NetworkTeacher, Teacher
-from scoredistill.types import Batch, Condition, Diffused, Sample
+from scoredistill.types import Batch, Diffused, Sample
 
 
 def distiller(loss: ScoreDistillation, generator: Generator | None = None, guidance: CFG | None = None) -> Distiller:
@@ -32,14 +32,14 @@ def with_attribute(value: object) -> SDS:
 
 
 class Learned(Critic):
-    """A user's critic with a network that is not declared as trained."""
+    """A user's critic with a network, which is not declared as trained."""
 
     def __init__(self) -> None:
         super().__init__()
         self.network = nn.Linear(2, 2)
 
-    def forward(self, x_t: Tensor, t: Tensor, condition: Condition | None, sample: Sample) -> Prediction:
-        return Prediction(x_t, t, self.schedule, epsilon=self.network(x_t))
+    def forward(self, diffused: Diffused) -> Prediction:
+        return Prediction(diffused.x_t, diffused.t, diffused.schedule, epsilon=self.network(diffused.x_t))
 
 
 class LearnedRatio(DensityRatio):
@@ -173,7 +173,7 @@ class ColumnNormalizer(RatioNormalizer):
 class OneRow(DiracCritic):
     def forward(self, diffused: Diffused) -> Prediction:
         x_t, t = diffused.x_t[:1], diffused.t[:1]
-        return Prediction(x_t, t, self.schedule, epsilon=x_t)
+        return Prediction(x_t, t, diffused.schedule, epsilon=x_t)
 
 
 class OneRowGuidance(CFG):

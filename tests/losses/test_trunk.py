@@ -89,7 +89,7 @@ def setting(n: int = 5) -> tuple[Diffused, Teacher]:
 
 def test_the_gradient_is_made_of_its_parts() -> None:
     diffused, teacher = setting()
-    critic = ParticleCritic(0.3, SCHEDULE)
+    critic = ParticleCritic(0.3)
     gradient = FDistill(Squared(), critic, ExactRatio(), [ClampRatio(0.5, 2.0)]).gradient(diffused, teacher)
     log_r = ExactRatio()(diffused, teacher, critic)
     expected_h = log_r.exp().clamp(0.5, 2.0) ** 2 / 2
@@ -103,7 +103,7 @@ def test_the_gradient_is_made_of_its_parts() -> None:
 def test_observing_passes_each_normalizer_what_the_ones_before_left() -> None:
     diffused, teacher = setting()
     first, second = TimeBinNormalizer(1), TimeBinNormalizer(1)
-    loss = FDistill(ForwardKL(), ParticleCritic(0.3, SCHEDULE), ExactRatio(), [first, ClampRatio(0.5, 2.0), second])
+    loss = FDistill(ForwardKL(), ParticleCritic(0.3), ExactRatio(), [first, ClampRatio(0.5, 2.0), second])
     gradient = loss.gradient(diffused, teacher)
     assert (first.count.item(), second.count.item()) == (0, 0)
     loss.observe(diffused, gradient)

@@ -32,8 +32,8 @@ def test_it_is_the_log_ratio_of_both_densities() -> None:
 def test_densities_are_conditional() -> None:
     p = GaussianMixture(torch.tensor([[1.0], [-1.0]]), 0.5, labels=torch.tensor([0, 1]))
     at = diffused(condition=Condition(label=torch.tensor([0, 1] * 3)))
-    log_r = ExactRatio()(at, p, ParticleCritic(0.2, SCHEDULE))
-    log_q = ParticleCritic(0.2, SCHEDULE).log_prob(at)
+    log_r = ExactRatio()(at, p, ParticleCritic(0.2))
+    log_q = ParticleCritic(0.2).log_prob(at)
     torch.testing.assert_close(log_r, p.log_prob(at.x_t, at.t, at.condition) - log_q)
     assert (log_r - (p.log_prob(at.x_t, at.t) - log_q)).abs().max() > 1e-3
 
@@ -41,9 +41,9 @@ def test_densities_are_conditional() -> None:
 def test_given_p_and_q_take_precedence_over_the_losss() -> None:
     p, q = GaussianMixture(torch.tensor([[1.0]]), 0.5), ExactCritic(GaussianMixture(torch.tensor([[-0.5]]), 0.8))
     at, wrong = diffused(), GaussianMixture(torch.tensor([[9.0]]), 0.1)
-    torch.testing.assert_close(ExactRatio(p, q)(at, wrong, DiracCritic(SCHEDULE)), ExactRatio()(at, p, q))
+    torch.testing.assert_close(ExactRatio(p, q)(at, wrong, DiracCritic()), ExactRatio()(at, p, q))
 
 
 def test_a_critic_without_a_density_is_an_error_with_a_remedy() -> None:
     with pytest.raises(TypeError, match=r"ExactRatio\(q=ParticleCritic\(\)\)"):
-        ExactRatio()(diffused(), GaussianMixture(torch.zeros(1, 1), 1.0), DiracCritic(SCHEDULE))
+        ExactRatio()(diffused(), GaussianMixture(torch.zeros(1, 1), 1.0), DiracCritic())

@@ -129,6 +129,8 @@ class Orientation(Regularizer):
 class ZVariance(Regularizer):
     """Penalizes thick surfaces: the variance of the distance along a ray, averaged over rays of opacity above one half.
 
+    With `plan.accumulate` the mean is over the rays of each micro-batch.
+
     "HiFA: High-fidelity Text-to-3D Generation with Advanced Diffusion Guidance" (2023), arXiv:2305.18766.
 
     Args:
