@@ -18,7 +18,7 @@ from PIL import EpsImagePlugin, Image
 import scoredistill
 from scoredistill.cli.viewer.run_page import files
 from scoredistill.data.folder import ImageFolder
-from scoredistill.data.pictures import FORMATS, MOST_PIXELS, SUFFIXES, decode, read_picture
+from scoredistill.data.picture_files import FORMATS, MOST_PIXELS, SUFFIXES, decode, read_picture
 from scoredistill.rendering.mesh import Mesh
 from scoredistill.studies.record import RunRecord, StudyRecord
 from scoredistill.studies.report.content import Content
@@ -48,7 +48,7 @@ def test_pictures_are_opened_in_one_place_with_the_documented_formats():
         for name, call in calls(tree)
         if name.lower() in ("image.open", "images.open", "pil.image.open")
     ]
-    assert found == [("data/pictures.py", {"formats"})]
+    assert found == [("data/picture_files.py", {"formats"})]
     assert {f".{kind.lower()}" for kind in FORMATS} | {".jpg"} == set(SUFFIXES)
 
 

@@ -23,7 +23,7 @@ from scoredistill.cli.errors import SIGNALS, UsageError, essence, raise_with_key
 from scoredistill.cli.help import EPILOG, HelpFormatter, class_help, tidy
 from scoredistill.cli.key_types import parameters
 from scoredistill.cli.prerequisites import train_what_is_missing
-from scoredistill.cli.processes import shared_run_folder
+from scoredistill.cli.ranks import shared_run_folder
 from scoredistill.cli.recipe_parser import RecipeParser
 from scoredistill.cli.run_config import difference
 from scoredistill.cli.tasks import TASKS, check_trainer, find_task

@@ -26,7 +26,7 @@ from scoredistill.cli.key_types import register_tensors
 from scoredistill.cli.lightning_patches import give_loggers_folders, quiet
 from scoredistill.cli.load_run import find_former, load_generator
 from scoredistill.cli.outputs import provenance, write_predictions
-from scoredistill.cli.processes import is_rank_zero, run_folder_env
+from scoredistill.cli.ranks import is_rank_zero, run_folder_env
 from scoredistill.cli.run_config import END
 from scoredistill.cli.workspace import Start
 from scoredistill.files import reason, update_json, write_atomically, write_json_atomically

@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from unicodedata import normalize
 
-from scoredistill.data.pictures import SUFFIXES, decode
+from scoredistill.data.picture_files import SUFFIXES, decode
 from scoredistill.data.source import ImageSource, Item, floats
 from scoredistill.files import within
 from scoredistill.ranges import require

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from scoredistill.data.pictures import read_picture
+from scoredistill.data.picture_files import read_picture
 from scoredistill.generators.generator import Generator
 from scoredistill.ranges import require
 from scoredistill.types import Batch, Condition, Sample

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from scoredistill.data.pictures import read_picture
+from scoredistill.data.picture_files import read_picture
 from scoredistill.diffusion.guidance import Guidance
 from scoredistill.diffusion.schedule import MORE_SIGNAL, Schedule, require_signal
 from scoredistill.diffusion.time_weights import TimeWeight

@@ -11,7 +11,7 @@ from scoredistill.networks.mlp import MLPBackbone
 from scoredistill.networks.modules import Precise, eval_mode
 from scoredistill.networks.published import load_published, read_tensors
 from scoredistill.networks.storage import load_denoiser, save_denoiser
-from scoredistill.networks.text_to_image import (
+from scoredistill.networks.text_backbones import (
     FluxBackbone,
     MultiViewBackbone,
     PixArtBackbone,

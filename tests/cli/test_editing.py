@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 from teachers.tiny_pipelines import saved
 
-from scoredistill.data.pictures import read_picture
+from scoredistill.data.picture_files import read_picture
 
 # A tiny text encoder truncates texts to 14 letters, with a warning; diffusers may warn about the hub.
 pytestmark = [

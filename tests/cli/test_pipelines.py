@@ -14,7 +14,7 @@ from scoredistill.cli.pipelines import save_pipeline
 from scoredistill.diffusion import CosineSchedule, EDMSchedule, FlowSchedule, LinearSchedule
 from scoredistill.generators import OneStepUNet
 from scoredistill.networks import DiffusersBackbone, LoRA, MLPBackbone
-from scoredistill.networks.text_to_image import pack
+from scoredistill.networks.text_backbones import pack
 from scoredistill.teachers import DiffusersTeacher, PromptSettings
 from scoredistill.teachers.diffusers.loading import Source
 from scoredistill.types import Batch, Condition, TextEmbeddings

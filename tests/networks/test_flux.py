@@ -5,7 +5,7 @@ import torch
 from diffusers import FluxPipeline, FluxTransformer2DModel
 
 from scoredistill.networks import FluxBackbone
-from scoredistill.networks.text_to_image import pack, positions, unpack
+from scoredistill.networks.text_backbones import pack, positions, unpack
 
 
 def test_packing_equals_the_pipelines_and_is_inverted() -> None:

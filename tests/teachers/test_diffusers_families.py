@@ -11,7 +11,7 @@ from teachers.tiny_pipelines import FAMILIES, in_float32, stock, teacher_of
 from torch import Tensor
 
 from scoredistill.diffusion import CFG, FlowSchedule, Prediction
-from scoredistill.networks.text_to_image import unpack
+from scoredistill.networks.text_backbones import unpack
 from scoredistill.rendering.camera import Camera
 from scoredistill.teachers import DiffusersTeacher
 from scoredistill.types import Condition, Diffused, Sample

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from scoredistill.annealing import Piecewise
 from scoredistill.generators.dmtet.geometry import Geometry
-from scoredistill.generators.dmtet.initial import Ellipsoid, InitialShape
-from scoredistill.generators.dmtet.regularizers import SurfaceRegularizer, total
+from scoredistill.generators.dmtet.initial_surface import Ellipsoid, InitialShape
 from scoredistill.generators.dmtet.shading import Shading, Trained, View, require_effect
+from scoredistill.generators.dmtet.surface_regularizers import SurfaceRegularizer, total
 from scoredistill.generators.dmtet.texture import Texture
 from scoredistill.generators.fields.background import Background, RandomBackground
 from scoredistill.generators.fields.encodings import DenseGrid, Encoding

@@ -12,7 +12,7 @@ from torch.nn.functional import softplus
 
 from scoredistill.generators.fields.encodings import Encoding
 from scoredistill.generators.fields.heads import Head
-from scoredistill.generators.nerf.initial import Initial
+from scoredistill.generators.nerf.initial_density import Initial
 from scoredistill.rendering.mesh import Mesh, marching_cubes, surface_level
 
 Activation = Literal["softplus", "exp"]

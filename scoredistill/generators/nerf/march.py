@@ -11,7 +11,7 @@ from torch.nn.functional import normalize
 from torch.utils.checkpoint import checkpoint
 
 from scoredistill.generators.nerf.field import Field
-from scoredistill.generators.nerf.sampling import Block, RaySampler, RaySamples
+from scoredistill.generators.nerf.ray_sampling import Block, RaySampler, RaySamples
 from scoredistill.rendering.camera import composite_over
 from scoredistill.rendering.volume import accumulate, render_weights
 

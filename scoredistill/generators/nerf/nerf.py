@@ -13,11 +13,11 @@ from scoredistill.generators.fields.background import Background, RandomBackgrou
 from scoredistill.generators.fields.encodings import DenseGrid, Encoding
 from scoredistill.generators.fields.heads import DirectHead, Head, MLPHead
 from scoredistill.generators.nerf.field import Activation, Field, colors, surface
-from scoredistill.generators.nerf.initial import DensityBlob, Initial
+from scoredistill.generators.nerf.initial_density import DensityBlob, Initial
 from scoredistill.generators.nerf.march import March, Tensors, all_sums, channels, march_in_blocks
 from scoredistill.generators.nerf.occupancy import Occupancy
+from scoredistill.generators.nerf.ray_sampling import Block, Rays, RaySampler
 from scoredistill.generators.nerf.regularizers import Regularizer, penalties_and_counts
-from scoredistill.generators.nerf.sampling import Block, Rays, RaySampler
 from scoredistill.generators.scenes import SceneGenerator
 from scoredistill.ranges import require
 from scoredistill.rendering.camera import Camera, Render, composite_over

@@ -8,8 +8,8 @@ from torch.nn.functional import normalize
 from scoredistill.annealing import Knot, Piecewise
 from scoredistill.generators.dmtet import Laplacian, NormalConsistency, SignChange
 from scoredistill.generators.dmtet.grid import Grid
-from scoredistill.generators.dmtet.regularizers import total
 from scoredistill.generators.dmtet.surface import marching_tetrahedra
+from scoredistill.generators.dmtet.surface_regularizers import total
 
 KINDS = {"sign change": SignChange, "laplacian": Laplacian, "normal consistency": NormalConsistency}
 kinds = pytest.mark.parametrize("kind", KINDS)

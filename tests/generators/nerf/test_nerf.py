@@ -17,7 +17,7 @@ from scoredistill.generators.nerf import (
     Orientation,
     TotalVariation,
 )
-from scoredistill.generators.nerf.sampling import Rays, RaySampler
+from scoredistill.generators.nerf.ray_sampling import Rays, RaySampler
 from scoredistill.rendering.camera import Camera
 from scoredistill.types import Batch, Condition
 
@@ -177,7 +177,7 @@ def test_rays_sampled_block_by_block_are_the_same(kind, monkeypatch):
     nerf = small(3, **KINDS[kind])
     nerf.on_progress(0, 0.0, rng(1))
     whole = nerf(batch(), rng(2)).x
-    monkeypatch.setattr("scoredistill.generators.nerf.sampling._CANDIDATES", 1000)
+    monkeypatch.setattr("scoredistill.generators.nerf.ray_sampling._CANDIDATES", 1000)
     torch.testing.assert_close(nerf(batch(), rng(2)).x, whole)
 
 
