@@ -169,6 +169,6 @@ def test_bad_input_is_named() -> None:
 
 
 @pytest.mark.slow
-def test_warp_is_not_imported_before_it_is_asked_for() -> None:
+def test_warp_is_imported_only_on_request() -> None:
     code = "import sys, scoredistill.rendering.raster; sys.exit('warp' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
