@@ -75,7 +75,7 @@ class OneStepUNet(Generator):
         self.shape = tuple(shape)
         self.times = tuple(times)
         self.lora = lora
-        self.extra = population
+        self.population_size = population
         self.schedule = schedule
         self.denoiser = None if network is None else Denoiser(network, prediction, sigma_data)
 
@@ -101,21 +101,22 @@ class OneStepUNet(Generator):
         if self.training and last > 1:
             last = 1 + int(torch.randint(last, (), generator=rng))
         x, noise = self._steps(batch, last, rng)
-        if not (self.extra and self.training):
+        if not (self.population_size and self.training):
             return Sample(x, batch.condition, noise=noise)
         with torch.no_grad():
-            extra = self._extra_batch(batch)
-            population, _ = self._steps(extra, last, rng)
-        views = None if extra.condition is None else extra.condition.views
+            others = self._population_batch(batch)
+            population, _ = self._steps(others, last, rng)
+        views = None if others.condition is None else others.condition.views
         return Sample(x, batch.condition, population=population, population_view_index=views, noise=noise)
 
-    def _extra_batch(self, batch: Batch) -> Batch:
+    def _population_batch(self, batch: Batch) -> Batch:
         """The batch of the population's samples; a micro-batch generates its share of them."""
         first, total = batch.part or (0, batch.rows)
-        start, end = first * self.extra // total, (first + batch.rows) * self.extra // total
+        start = first * self.population_size // total
+        end = (first + batch.rows) * self.population_size // total
         index = torch.arange(end - start) % batch.rows
         condition = None if batch.condition is None else batch.condition[index]
-        return Batch(condition, end - start, part=(start, self.extra))
+        return Batch(condition, end - start, part=(start, self.population_size))
 
     def _steps(self, batch: Batch, last: int, rng: torch.Generator | None) -> tuple[Tensor, Tensor]:
         """x_last, with a graph of the last step only, and the noise z_1."""

@@ -19,9 +19,8 @@ from scoredistill.networks.denoiser import Denoiser, Parameterization
 from scoredistill.networks.storage import save_denoiser
 from scoredistill.ranges import require
 from scoredistill.teachers.network import NetworkTeacher
-from scoredistill.training.average import MovingAverage
 from scoredistill.training.distillation import LEVELS
-from scoredistill.training.optimizers import NetworkOptimizer
+from scoredistill.training.optimizers import MovingAverage, NetworkOptimizer
 from scoredistill.training.training_module import TrainingModule
 from scoredistill.types import Batch, Condition, Diffused, Sample
 from scoredistill.types.checks import time_type
@@ -131,7 +130,7 @@ class DenoiserTraining(ScoreMatchingTraining):
 
     When training ends, the averaged network is written into the run folder's `teacher/`, which `NetworkTeacher` reads.
 
-    Elucidating the Design Space of Diffusion-Based Generative Models, 2022, arXiv:2206.00364.
+    "Elucidating the Design Space of Diffusion-Based Generative Models" (2022), arXiv:2206.00364.
 
     Args:
         network: the backbone.
