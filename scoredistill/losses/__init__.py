@@ -13,7 +13,7 @@ adversarial     WithGAN: a term around any of them
 """
 
 from scoredistill.losses.adversarial import WithGAN
-from scoredistill.losses.control import Consistent3D, Reward, RewardSDS, SteinSD
+from scoredistill.losses.control import Consistent3D, DensityReward, Reward, RewardSDS, SteinSD
 from scoredistill.losses.differences import CSD, DDS, NFSD, PDS, Bridge, PosteriorWeight
 from scoredistill.losses.distillation import SDS, VSD, DMDNormalizer, FDistill, GradientNormalizer, ScoreDistillation
 from scoredistill.losses.inversion import ISM, RFDS, SDI, RFDSRev
@@ -52,6 +52,7 @@ __all__ = [
     "Consistent3D",
     "DMDNormalizer",
     "DenoisingBias",
+    "DensityReward",
     "DiffInstruct",
     "FDistill",
     "GaussianPosterior",
