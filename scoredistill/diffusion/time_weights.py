@@ -67,3 +67,15 @@ class FlowWeight(TimeWeight):
         require_signal(t, schedule, "FlowWeight ((alpha + sigma) / alpha)", MORE_SIGNAL)
         alpha, sigma = schedule(t)
         return (alpha + sigma) / alpha
+
+
+class SNRWeight(TimeWeight):
+    """w = alpha^2 / sigma^2: over log-uniform noise levels, `SiD` and `UniInstruct` then integrate to a divergence.
+
+    It is undefined where sigma is 0 and raises an error there.
+    """
+
+    def __call__(self, t: Tensor, schedule: Schedule) -> Tensor:
+        require_noise(t, schedule, "SNRWeight (alpha^2 / sigma^2)", f"{MORE_NOISE}, or use UniformWeight")
+        alpha, sigma = schedule(t)
+        return (alpha / sigma) ** 2

@@ -215,11 +215,13 @@ class UniInstruct(ScalarDistillation):
             normalizer.observe(log_r, diffused)
             log_r = normalizer(log_r, diffused)
 
+    @torch.enable_grad()
     def _derivatives(self, log_r: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """h, r h' and r^2 h'', (B,) each, by differentiating h twice in log r."""
         log_r = log_r.detach().requires_grad_()
-        h = self.divergence.h_from_log(log_r) + 0 * log_r
+        h = self.divergence.h_from_log(log_r)
+        if not h.requires_grad:
+            return h, torch.zeros_like(h), torch.zeros_like(h)
         (first,) = torch.autograd.grad(h.sum(), log_r, create_graph=True)
-        first = first + 0 * log_r
         (second,) = torch.autograd.grad(first.sum(), log_r)
         return h.detach(), first.detach(), (second - first).detach()

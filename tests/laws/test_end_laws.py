@@ -34,6 +34,7 @@ from scoredistill.diffusion import (
     Prediction,
     PredictionType,
     Schedule,
+    SNRWeight,
     TimestepSampler,
     TimeWeight,
     X0Weight,
@@ -125,7 +126,7 @@ def test_weights(weight: TimeWeight, schedule: Schedule, dtype: torch.dtype) -> 
             with pytest.raises(ValueError, match="draw t above it"):
                 weight(t, schedule)
             continue
-        refused = isinstance(weight, DivergenceWeight) and clean
+        refused = isinstance(weight, DivergenceWeight | SNRWeight) and clean
         refused |= isinstance(weight, X0Weight | FlowWeight | PosteriorWeight) and pure
         require_finite_or_refused(lambda t=t: weight(t, schedule), refused, dtype)
 

@@ -36,6 +36,7 @@ from scoredistill.diffusion import (
     RescaledCFG,
     ShiftedTimesteps,
     SigmaSquaredWeight,
+    SNRWeight,
     SquareRootTimesteps,
     StudentTTimesteps,
     TimestepSampler,
@@ -129,6 +130,7 @@ WEIGHTS: list[TimeWeight] = [
     X0Weight(),
     FlowWeight(),
     PosteriorWeight(),
+    SNRWeight(),
 ]
 
 TIMESTEPS: list[TimestepSampler] = [
