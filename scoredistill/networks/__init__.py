@@ -1,6 +1,6 @@
 """Networks of teachers, critics, students and discriminators."""
 
-from scoredistill.networks.backbone import NO_LABEL, Backbone
+from scoredistill.networks.backbone import NO_LABEL, Backbone, FeatureLayer
 from scoredistill.networks.camera_embedding import CameraConditioned
 from scoredistill.networks.denoiser import Denoiser, Parameterization
 from scoredistill.networks.diffusers import DiffusersBackbone
@@ -33,6 +33,7 @@ __all__ = [
     "EDM2UNet",
     "EDMUNet",
     "FeatureHead",
+    "FeatureLayer",
     "FluxBackbone",
     "LoRA",
     "MLPBackbone",

@@ -235,7 +235,7 @@ class EDMUNet(StagedUNet):
             self.map_augment = nn.Linear(augmentations, channels, bias=False).requires_grad_(False)
 
     def _add_stages(self, encoder: list[Stage], decoder: list[Stage], kind: _Kind, embedding: int, p: float) -> None:
-        stem, self.deepest = encoder[0], encoder[-1]
+        stem, self.encoder = encoder[0], encoder
         self.enc = nn.ModuleDict({stem.name: _conv(stem.inputs, stem.outputs, 3)})
         self.enc.update({stage.name: _Block(stage, embedding, kind, p) for stage in encoder[1:]})
         self.dec = nn.ModuleDict({stage.name: _Block(stage, embedding, kind, p) for stage in decoder})
