@@ -17,6 +17,7 @@ from scoredistill.ranges import require
 
 __all__ = [
     "Alpha",
+    "BregmanPower",
     "Divergence",
     "ForwardKL",
     "Jeffreys",
@@ -155,3 +156,26 @@ class Alpha(Divergence):
 
     def h_from_log(self, log_r: Tensor) -> Tensor:
         return torch.exp(self.alpha * log_r)
+
+
+class BregmanPower(Divergence):
+    """f = (r^-power - 1) / power, h = (1 + power) r^-power: the Bregman divergence of rho = 1 / r from 1 under p, with
+    phi(rho) = (rho^(1 + power) - rho) / power.
+
+    power -> 0 is reverse KL, power = 1 Neyman's chi-square up to a linear term in f, which no gradient sees.
+
+    "One-step Diffusion Models with Bregman Density Ratio Matching" (2025), arXiv:2510.16983.
+
+    Args:
+        power: exponent, > 0.
+    """
+
+    def __init__(self, power: float) -> None:
+        require("> 0", power=power)
+        self.power = power
+
+    def f(self, r: Tensor) -> Tensor:
+        return (r**-self.power - 1) / self.power
+
+    def h_from_log(self, log_r: Tensor) -> Tensor:
+        return (1 + self.power) * torch.exp(-self.power * log_r)

@@ -82,7 +82,7 @@ class Double(SDS):
 
 
 class Attached(ScalarDistillation):
-    def scalar(self, diffused, target, baseline):  # type: ignore[no-untyped-def]
+    def scalar(self, diffused, target, baseline, reweighting):  # type: ignore[no-untyped-def]
         return (target.x0 - baseline.x0).flatten(1).square().sum(1)
 
     def gradient(self, diffused, teacher, guidance=None):  # type: ignore[no-untyped-def]

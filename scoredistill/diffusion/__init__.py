@@ -14,6 +14,7 @@ from scoredistill.diffusion.schedule import (
 )
 from scoredistill.diffusion.time_weights import (
     DivergenceWeight,
+    FlowWeight,
     SigmaSquaredWeight,
     TimeWeight,
     UniformWeight,
@@ -26,6 +27,7 @@ from scoredistill.diffusion.timesteps import (
     NoiseLevelTimesteps,
     PolynomialTimesteps,
     ShiftedTimesteps,
+    SquareRootTimesteps,
     StudentTTimesteps,
     TimeBins,
     TimestepSampler,
@@ -47,6 +49,7 @@ __all__ = [
     "DreamTimeTimesteps",
     "EDMSchedule",
     "FlowSchedule",
+    "FlowWeight",
     "Guidance",
     "IntervalCFG",
     "LinearSchedule",
@@ -63,6 +66,7 @@ __all__ = [
     "Schedule",
     "ShiftedTimesteps",
     "SigmaSquaredWeight",
+    "SquareRootTimesteps",
     "StudentTTimesteps",
     "TimeBins",
     "TimeWeight",

@@ -55,3 +55,15 @@ class X0Weight(TimeWeight):
         require_signal(t, schedule, "X0Weight (sigma / alpha)", f"{MORE_SIGNAL}, or use SigmaSquaredWeight")
         alpha, sigma = schedule(t)
         return sigma / alpha
+
+
+class FlowWeight(TimeWeight):
+    """w = (alpha + sigma) / alpha: g is the difference of the velocities, 1 / (1 - t) of a rectified flow.
+
+    It is undefined where alpha is 0 and raises an error there.
+    """
+
+    def __call__(self, t: Tensor, schedule: Schedule) -> Tensor:
+        require_signal(t, schedule, "FlowWeight ((alpha + sigma) / alpha)", MORE_SIGNAL)
+        alpha, sigma = schedule(t)
+        return (alpha + sigma) / alpha

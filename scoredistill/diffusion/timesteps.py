@@ -65,6 +65,28 @@ class UniformTimesteps(TimestepSampler):
         return low, high
 
 
+class SquareRootTimesteps(UniformTimesteps):
+    """t = high - (high - low) sqrt(progress), the same for all samples: HiFA's annealing.
+
+    "HiFA: High-fidelity Text-to-3D Generation with Advanced Diffusion Guidance" (2023), arXiv:2305.18766.
+
+    Args:
+        low: t at the end, in [0, 1].
+        high: t at the start, in [0, 1].
+
+    Raises:
+        ValueError: if an end lies outside its range, or low above high.
+    """
+
+    def __init__(self, low: float = 0.3, high: float = 0.98) -> None:
+        require("[0, 1]", low=low, high=high)
+        super().__init__(low, high)
+
+    def __call__(self, n: int, schedule: Schedule, progress: float = 0.0, rng: torch.Generator | None = None) -> Tensor:
+        low, high = self._ends(progress)
+        return torch.full((n,), high - (high - low) * progress**0.5, dtype=torch.float64)
+
+
 class TwoStageTimesteps(UniformTimesteps):
     """ProlificDreamer's annealing: t ~ U(low, high) at first, t ~ U(low, late_high) after `switch`.
 

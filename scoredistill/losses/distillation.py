@@ -103,7 +103,8 @@ class ScoreDistillation(Objective, ABC):
         """B, (B, *D) in epsilon units.
 
         Args:
-            diffused: the diffused samples, with the teacher's `predictions` under this objective's `conditions`.
+            diffused: the diffused samples, with A as `target` and the teacher's `predictions` under this objective's
+                `conditions`.
             teacher: the model of p.
             guidance: the guidance of A.
         """
@@ -147,7 +148,7 @@ class ScoreDistillation(Objective, ABC):
         predictions = predict_distinct(teacher, x_t, diffused.t, [*guided, *self.conditions(diffused)])
         target = guidance.combine(predictions[: len(guided)], condition)
         require_shape(target.x_t, x_t.shape, f"x_t of {type(guidance).__name__}'s prediction")
-        return replace(diffused, predictions=predictions[len(guided) :]), target
+        return replace(diffused, predictions=predictions[len(guided) :], target=target), target
 
     def _require_rows(self, rows: int, reweighting: Reweighting, w: Tensor, factor: Tensor) -> None:
         """Check that there is one number per sample: a column (B, 1) would broadcast to (B, B)."""

@@ -25,7 +25,8 @@ class ScalarDistillation(Objective):
     """g = w(t) grad_x l(x, A(x_t), B(x_t)),    x_t = alpha x + sigma epsilon
 
     A subclass implements `scalar`, which returns l of each sample from x and the two predictions. The gradient flows
-    through x, x_t and both networks, except through tensors that `scalar` detaches.
+    through x, x_t and both networks, except through tensors that `scalar` detaches. It may override `reweight`, for
+    scalars that depend on the density ratio.
 
     Args:
         critic: the model of the generator's score, whose prediction is B.
@@ -37,14 +38,20 @@ class ScalarDistillation(Objective):
         self.critic, self.weight = critic, weight or UniformWeight()
 
     @abstractmethod
-    def scalar(self, diffused: Diffused, target: Prediction, baseline: Prediction) -> Tensor:
+    def scalar(self, diffused: Diffused, target: Prediction, baseline: Prediction, reweighting: Reweighting) -> Tensor:
         """l of each sample, (B,), differentiable. Called with gradients enabled.
 
         Args:
             diffused: the diffused samples; `diffused.sample.x` is x, a leaf that requires a gradient.
             target: A, the guided teacher's prediction at x_t.
             baseline: B, the critic's.
+            reweighting: the result of `reweight`, without gradient.
         """
+
+    def reweight(self, diffused: Diffused, teacher: Teacher) -> Reweighting:
+        """h(r) and log r, (B,) each, without gradient; the default is h = 1 without a ratio."""
+        del teacher
+        return Reweighting(torch.ones_like(diffused.t))
 
     def gradient(self, diffused: Diffused, teacher: Teacher, guidance: Guidance | None = None) -> Gradient:
         with torch.enable_grad(), eval_mode(self.critic):
@@ -53,11 +60,13 @@ class ScalarDistillation(Objective):
             diffused = replace(diffused, x_t=x_t, sample=replace(diffused.sample, x=x))
             target = (guidance or CFG())(teacher, x_t, diffused.t, diffused.condition)
             baseline = self.critic(diffused)
-            scalar = self.scalar(diffused, target, baseline)
+            with torch.no_grad():
+                reweighting = self.reweight(diffused.detach(), teacher)
+            scalar = self.scalar(diffused, target, baseline, reweighting)
             require_shape(scalar, diffused.t.shape, f"the scalar of {type(self).__name__}")
             (slope,) = torch.autograd.grad(scalar.sum(), x)
         ones = torch.ones_like(diffused.t)
         g = right_pad_dims(self.weight(diffused.t, diffused.schedule), slope) * slope
         if diffused.at_end:
             require_finite(g, diffused)
-        return Gradient(g, diffused.detach(), target.detach(), baseline.epsilon.detach(), Reweighting(ones), ones)
+        return Gradient(g, diffused.detach(), target.detach(), baseline.epsilon.detach(), reweighting, ones)

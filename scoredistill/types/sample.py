@@ -141,6 +141,7 @@ class Diffused:
         shard: the rows held here; it computes statistics of the complete batch.
         predictions: the teacher's predictions under the conditions of `ScoreDistillation.conditions`.
         state: (B, *D) the clean sample in x_t where it is not that of the generator; None: `sample.x`.
+        target: A, the guided teacher's prediction, once it is known; for `ScoreDistillation.baseline`.
         at_end: whether noise or signal vanishes at one of the times; always False on an accelerator.
     """
 
@@ -154,6 +155,7 @@ class Diffused:
     shard: Shard = WHOLE
     predictions: Sequence[Prediction] = ()
     state: Tensor | None = None
+    target: Prediction | None = None
     at_end: bool = False
 
     def __post_init__(self) -> None:
@@ -226,8 +228,11 @@ class Diffused:
         """The same samples at other times, (B,), with the same or other noise, (B, *D)."""
         epsilon = self.epsilon if epsilon is None else epsilon
         x_t = mixed(self.sample.x.detach(), t, epsilon, self.schedule)
-        at_end = self.schedule.touches_end(t)
-        return replace(self, x_t=x_t, t=t, epsilon=epsilon, predictions=(), state=None, at_end=at_end)
+        cleared = {"predictions": (), "target": None, "state": None}
+        return replace(self, x_t=x_t, t=t, epsilon=epsilon, at_end=self.schedule.touches_end(t), **cleared)
+        return replace(
+            self, x_t=x_t, t=t, epsilon=epsilon, predictions=(), target=None, at_end=self.schedule.touches_end(t)
+        )
 
     def detach(self) -> Diffused:
         """The same samples, detached."""
@@ -235,7 +240,7 @@ class Diffused:
 
     def under(self, condition: Condition | None) -> Diffused:
         """The same x_t under another condition, B rows or None."""
-        return replace(self, sample=replace(self.sample, condition=condition), predictions=())
+        return replace(self, sample=replace(self.sample, condition=condition), predictions=(), target=None)
 
 
 def mixed(x: Tensor, t: Tensor, epsilon: Tensor, schedule: Schedule) -> Tensor:

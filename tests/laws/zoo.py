@@ -23,6 +23,7 @@ from scoredistill.diffusion import (
     DreamTimeTimesteps,
     EDMSchedule,
     FlowSchedule,
+    FlowWeight,
     Guidance,
     IntervalCFG,
     LinearSchedule,
@@ -35,6 +36,7 @@ from scoredistill.diffusion import (
     RescaledCFG,
     ShiftedTimesteps,
     SigmaSquaredWeight,
+    SquareRootTimesteps,
     StudentTTimesteps,
     TimestepSampler,
     TimeWeight,
@@ -45,6 +47,7 @@ from scoredistill.diffusion import (
 )
 from scoredistill.divergences import (
     Alpha,
+    BregmanPower,
     Divergence,
     ForwardKL,
     Jeffreys,
@@ -55,12 +58,49 @@ from scoredistill.divergences import (
     SoftenedReverseKL,
     SquaredHellinger,
 )
-from scoredistill.losses import CSD, DDS, SDS, VSD, DMDNormalizer, FDistill, Objective, WithGAN
+from scoredistill.losses import (
+    ASD,
+    CSD,
+    DDS,
+    ESD,
+    ISM,
+    NFSD,
+    PDS,
+    RFDS,
+    SDI,
+    SDS,
+    SIM,
+    VSD,
+    BregmanDistill,
+    Bridge,
+    Consistent3D,
+    DiffInstruct,
+    DMDNormalizer,
+    FDistill,
+    GaussianPosterior,
+    HiFA,
+    LearnedManifold,
+    LookaheadVSD,
+    Objective,
+    ParticlePosterior,
+    PosteriorWeight,
+    RenyiDistill,
+    Reward,
+    RewardSDS,
+    RFDSRev,
+    SiD,
+    SiDA,
+    SteinSD,
+    SwiftBrush,
+    UniInstruct,
+    VarDiU,
+    WithGAN,
+)
 from scoredistill.networks import LoRA, MLPBackbone
 from scoredistill.ratios import BatchMeanNormalizer, ClampRatio, DiscriminatorRatio, ExactRatio, TimeBinNormalizer
 from scoredistill.rendering.camera import Camera
 from scoredistill.teachers import GaussianMixture, NetworkTeacher
-from scoredistill.types import Diffused
+from scoredistill.types import Condition, Diffused
 
 DIVERGENCES: list[Divergence] = [
     ReverseKL(),
@@ -74,6 +114,7 @@ DIVERGENCES: list[Divergence] = [
     Alpha(0.5),
     Alpha(-0.5),
     Alpha(1.5),
+    BregmanPower(0.5),
 ]
 
 SCHEDULES = [CosineSchedule(), LinearSchedule(), LinearSchedule(1e-4, 0.02, scaled=False), EDMSchedule(),
@@ -81,7 +122,14 @@ SCHEDULES = [CosineSchedule(), LinearSchedule(), LinearSchedule(1e-4, 0.02, scal
 
 WITHOUT_TERMINAL_SIGNAL = DiscreteSchedule(torch.tensor([0.1, 0.5, 1.0]))
 
-WEIGHTS: list[TimeWeight] = [SigmaSquaredWeight(), UniformWeight(), DivergenceWeight(), X0Weight()]
+WEIGHTS: list[TimeWeight] = [
+    SigmaSquaredWeight(),
+    UniformWeight(),
+    DivergenceWeight(),
+    X0Weight(),
+    FlowWeight(),
+    PosteriorWeight(),
+]
 
 TIMESTEPS: list[TimestepSampler] = [
     UniformTimesteps(0.0, 1.0),
@@ -94,6 +142,7 @@ TIMESTEPS: list[TimestepSampler] = [
     DreamTimeTimesteps(low=0.0),
     DreamTimeTimesteps(high=1.0),
     ShiftedTimesteps(3.0, 0.0, 1.0),
+    SquareRootTimesteps(0.0, 1.0),
     LogitNormalTimesteps(0.0, 100.0),
     StudentTTimesteps(degrees=1.0),
     PolynomialTimesteps(1e-30, 1e30, 1.0),
@@ -137,10 +186,49 @@ def discriminator(shape: tuple[int, ...] = (2,)) -> DiscriminatorRatio:
     return ratio
 
 
+class Brightness(Reward):
+    """The mean of a sample."""
+
+    def forward(self, pictures: Tensor, condition: Condition | None) -> Tensor:
+        return pictures.flatten(1).mean(1)
+
+
+class Quadratic(torch.nn.Module):
+    """A function of x_t and t for control variates."""
+
+    def forward(self, x_t: Tensor, t: Tensor) -> Tensor:
+        return 1 + t - 0.1 * x_t.square().flatten(1).sum(1)
+
+
 LOSSES: dict[str, Callable[[], Objective]] = {
     "SDS": SDS,
     "CSD": CSD,
     "DDS": lambda: DDS(torch.tensor([[0.4, -0.2]]), prompt="left"),
+    "NFSD": NFSD,
+    "Bridge": Bridge,
+    "Bridge-switched": lambda: Bridge(switch=0.4),
+    "PDS": lambda: PDS(torch.tensor([[0.4, -0.2]]), prompt="left"),
+    "ISM": ISM,
+    "SDI": SDI,
+    "RFDS": RFDS,
+    "RFDSRev": RFDSRev,
+    "DiffInstruct": lambda: DiffInstruct(mlp_critic()),
+    "SwiftBrush": lambda: SwiftBrush(CRITICS["lora"]()),
+    "ESD-particles": lambda: ESD(ParticleCritic(0.1)),
+    "ESD-lora": lambda: ESD(CRITICS["lora"]()),
+    "ASD": lambda: ASD(mlp_critic()),
+    "LearnedManifold": lambda: LearnedManifold(mlp()),
+    "SteinSD": SteinSD,
+    "SteinSD-quadratic": lambda: SteinSD(Quadratic()),
+    "Consistent3D": Consistent3D,
+    "HiFA": HiFA,
+    "SiD": lambda: SiD(mlp_critic()),
+    "SiDA": lambda: SiDA(mlp_critic(), discriminator()),
+    "SIM": lambda: SIM(mlp_critic()),
+    "UniInstruct": lambda: UniInstruct(JensenShannon(), ParticleCritic(0.1), ExactRatio()),
+    "VarDiU-particles": lambda: VarDiU(ParticlePosterior()),
+    "VarDiU-Gaussian": lambda: VarDiU(GaussianPosterior(mlp())),
+    "BregmanDistill": lambda: BregmanDistill(0.5, ParticleCritic(0.1), ExactRatio()),
     "SDS-DMD": lambda: SDS(normalizer=DMDNormalizer()),
     **{f"VSD-{key}": (lambda make=make: VSD(make())) for key, make in CRITICS.items()},
     **{
@@ -158,11 +246,20 @@ LOSSES: dict[str, Callable[[], Objective]] = {
 }
 
 BATCH_STATISTICS: dict[str, Callable[[], Objective]] = {
+    "RenyiDistill": lambda: RenyiDistill(0.5, ParticleCritic(0.1), ExactRatio()),
+    "LookaheadVSD": lambda: LookaheadVSD(mlp_critic()),
+    "RewardSDS": lambda: RewardSDS(Brightness(), noises=4),
     "FDistill-batch-mean": lambda: FDistill(
         ForwardKL(), ParticleCritic(0.1), ExactRatio(), weight_normalizer=BatchMeanNormalizer()
     ),
     "GAN-balanced": lambda: WithGAN(SDS(), discriminator(), balance=0.5),
 }
+
+REFUSES_AN_END = {
+    *("PDS", "ISM", "SDI", "RFDS", "RFDSRev", "LearnedManifold", "Consistent3D", "HiFA", "RewardSDS"),
+    *("SiD", "SiDA", "SIM", "UniInstruct", "VarDiU-particles"),
+}
+"""Objectives that divide by alpha or sigma: by their weight, for a clean prediction, or for an exact posterior."""
 
 GUIDANCES: dict[str, Callable[[], Guidance]] = {
     "none": CFG,

@@ -22,6 +22,7 @@ from scoredistill.losses import (
     FDistill,
     Gradient,
     Objective,
+    Reweighting,
     ScalarDistillation,
     ScoreDistillation,
     WithGAN,
@@ -134,7 +135,7 @@ def test_statistics_are_of_the_samples_at_which_the_gradient_was_evaluated() -> 
 class Fisher(ScalarDistillation):
     """|epsilon_critic - epsilon_teacher|^2 / 2, through both."""
 
-    def scalar(self, diffused: Diffused, target: Prediction, baseline: Prediction) -> Tensor:
+    def scalar(self, diffused: Diffused, target: Prediction, baseline: Prediction, reweighting: Reweighting) -> Tensor:
         return 0.5 * (baseline.epsilon - target.epsilon).square().flatten(1).sum(1)
 
 
@@ -150,7 +151,7 @@ def test_a_scalar_is_differentiated_through_teacher_and_critic(network: bool) ->
 
     def value(moved: Tensor) -> Tensor:
         at = Diffused.diffuse(Sample(moved), t, epsilon, teacher.schedule)
-        return distiller.loss.scalar(at, teacher(at.x_t, t), critic(at))
+        return distiller.loss.scalar(at, teacher(at.x_t, t), critic(at), Reweighting(t))
 
     g = distiller.gradient(x, t=t, epsilon=epsilon)
     step = 1e-5
@@ -278,7 +279,9 @@ def test_an_added_term_wraps_an_objective() -> None:
 
 def test_a_scalar_without_a_gradient_at_an_end_of_time_is_refused() -> None:
     class Steep(ScalarDistillation):
-        def scalar(self, diffused: Diffused, target: Prediction, baseline: Prediction) -> Tensor:
+        def scalar(
+            self, diffused: Diffused, target: Prediction, baseline: Prediction, reweighting: Reweighting
+        ) -> Tensor:
             return (target.signal / diffused.alpha[:, None]).square().sum(1)
 
     teacher = GaussianMixture(torch.randn(3, 2), 0.5)
