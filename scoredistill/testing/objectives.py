@@ -70,6 +70,7 @@ class Setting:
             population=x,
             population_view_index=views,
             noise=noise,
+            target=data,
             data=data,
         )
 

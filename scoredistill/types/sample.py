@@ -228,11 +228,8 @@ class Diffused:
         """The same samples at other times, (B,), with the same or other noise, (B, *D)."""
         epsilon = self.epsilon if epsilon is None else epsilon
         x_t = mixed(self.sample.x.detach(), t, epsilon, self.schedule)
-        cleared = {"predictions": (), "target": None, "state": None}
-        return replace(self, x_t=x_t, t=t, epsilon=epsilon, at_end=self.schedule.touches_end(t), **cleared)
-        return replace(
-            self, x_t=x_t, t=t, epsilon=epsilon, predictions=(), target=None, at_end=self.schedule.touches_end(t)
-        )
+        moved = replace(self, x_t=x_t, t=t, epsilon=epsilon, at_end=self.schedule.touches_end(t))
+        return replace(moved, predictions=(), target=None, state=None)
 
     def detach(self) -> Diffused:
         """The same samples, detached."""
