@@ -20,6 +20,7 @@ from scoredistill.networks.eval_mode import eval_mode
 from scoredistill.networks.feature_head import FeatureHead
 from scoredistill.ranges import require
 from scoredistill.ratios.ratio import DensityRatio
+from scoredistill.teachers.sampling import sample as flow
 from scoredistill.teachers.teacher import Teacher
 from scoredistill.types import Condition, Diffused, Sample
 
@@ -56,6 +57,8 @@ class DiscriminatorRatio(DensityRatio, TrainedPart):
         weight: of its training error, > 0.
         depths: rising indices of the backbone's `feature_layers`, negative ones from the bottleneck, -1; or all.
         timesteps: distribution of the times at which D is evaluated and trained; None: those of the objective.
+        teacher_steps: the real samples are the teacher's own, by its probability flow with this many Heun steps and
+            under the samples' condition, >= 1; None: the batch's data.
 
     Raises:
         ValueError: if a number is out of its range, or there is no depth.
@@ -73,7 +76,9 @@ class DiscriminatorRatio(DensityRatio, TrainedPart):
         weight: float = 1.0,
         depths: Sequence[int] | Literal["all"] = (-1,),
         timesteps: TimestepSampler | None = None,
+        teacher_steps: int | None = None,
     ) -> None:
+        require(">= 1", teacher_steps=teacher_steps)
         require(">= 1", hidden=hidden)
         require("> 0", sigma_data=sigma_data, clamp=clamp, r1_step=r1_step, weight=weight)
         require(">= 0", r1=r1)
@@ -82,7 +87,7 @@ class DiscriminatorRatio(DensityRatio, TrainedPart):
             raise ValueError("a discriminator needs features: depths is empty")
         self.objective: AdversarialLoss = objective
         self.depths = depths if isinstance(depths, str) else tuple(depths)
-        self.timesteps = timesteps
+        self.timesteps, self.teacher_steps = timesteps, teacher_steps
         self.hidden, self.clamp, self.r1, self.r1_step, self.weight = hidden, clamp, r1, r1_step, weight
         self.source = features if isinstance(features, str) else "own"
         self.own = None if isinstance(features, str) else Denoiser(features, sigma_data=sigma_data)
@@ -161,7 +166,7 @@ class DiscriminatorRatio(DensityRatio, TrainedPart):
             ValueError: if the numbers of real and generated samples differ.
         """
         diffused = self.at_own_times(diffused)
-        return self.weight * self.pair_error(diffused, self._real(diffused), teacher)
+        return self.weight * self.pair_error(diffused, self._real(diffused, teacher), teacher)
 
     def pair_error(self, fake: Diffused, real: Diffused, teacher: Teacher) -> Tensor:
         """The loss of each pair of a generated and a real sample, (B,).
@@ -215,16 +220,24 @@ class DiscriminatorRatio(DensityRatio, TrainedPart):
         heads = [FeatureHead(layer.width, self.hidden, layer.spatial) for layer in self._layers(network)]
         return heads[0] if len(heads) == 1 else nn.ModuleList(heads)
 
-    def _real(self, fake: Diffused) -> Diffused:
-        """The batch's real samples, diffused to the same times with independent noise."""
-        sample = fake.sample
+    def _real(self, fake: Diffused, teacher: Teacher) -> Diffused:
+        """Real samples, diffused to the same times with independent noise."""
+        sample, noise = fake.sample, lambda: fake.shard.noise_like(fake.x_t, fake.rng)
+        if self.teacher_steps is not None:
+            shape, condition = fake.x_t.shape, fake.condition
+            z = noise()
+            x = flow(teacher, len(z), shape[1:], condition, steps=self.teacher_steps, z=z, rng=fake.rng).to(fake.x_t)
+            return Diffused.diffuse(Sample(x, condition), fake.t, noise(), fake.schedule)
         if sample.data is None:
-            raise ValueError("a discriminator needs real samples, but the batch has none: use a data module with data")
+            raise ValueError(
+                "a discriminator needs real samples, but the batch has none: use a data module with data, or set "
+                "teacher_steps"
+            )
         if len(sample.data) != len(fake.t):
             raise ValueError(f"the batch has {len(fake.t)} generated samples and {len(sample.data)} real ones")
         condition = fake.condition if sample.data_label is None else Condition(label=sample.data_label)
         data = Sample(sample.data.to(fake.x_t), condition)
-        return Diffused.diffuse(data, fake.t, fake.shard.noise_like(fake.x_t, fake.rng), fake.schedule)
+        return Diffused.diffuse(data, fake.t, noise(), fake.schedule)
 
     def _penalty(self, on_real: Tensor, real: Diffused, teacher: Teacher) -> Tensor:
         if self.r1_step is None:
