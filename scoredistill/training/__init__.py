@@ -3,7 +3,7 @@
 from pytorch_lightning.strategies import StrategyRegistry
 
 from scoredistill.training.autoencoder import AutoencoderTraining, Reconstruction
-from scoredistill.training.average import MovingAverage
+from scoredistill.training.average import Averaging, Decay, HalfLife, MovingAverage, PowerFunction
 from scoredistill.training.checkpoints import read_checkpoint
 from scoredistill.training.curves import read_curves
 from scoredistill.training.data import ConditionDataModule, PromptAndCameras
@@ -24,13 +24,17 @@ for strategy in (FSDP2, SplitParticles):
 __all__ = [
     "FSDP2",
     "AutoencoderTraining",
+    "Averaging",
     "ConditionDataModule",
+    "Decay",
     "DenoiserTraining",
     "Distillation",
+    "HalfLife",
     "Images",
     "Labels",
     "MovingAverage",
     "NetworkOptimizer",
+    "PowerFunction",
     "PromptAndCameras",
     "PromptFile",
     "Reconstruction",
