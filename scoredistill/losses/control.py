@@ -223,5 +223,5 @@ class Consistent3D(ScoreDistillation):
         return guidance(teacher, ddim_step(diffused.target, t), t, diffused.condition).epsilon
 
     def _noise(self, particle: int, x: Tensor) -> Tensor:
-        rng = torch.Generator().manual_seed(self.seed + 2**32 * particle)
+        rng = torch.Generator().manual_seed((self.seed + 1_000_003 * particle) % 2**32)
         return torch.randn(x.shape[1:], generator=rng, dtype=x.dtype).to(x.device)

@@ -129,21 +129,23 @@ class SIM(ScalarDistillation):
 
 
 class UniInstruct(ScalarDistillation):
-    """l = 2 h (f_p - f_q) . (f_q - x) + (h - r h') |f_p - f_q|^2 - r^2 h'' k |f_p - f_q|^2 stop(f_p - f_q) . x_t
+    """l = 2 h y . (f_q - x) + (h - r h') |y|^2,    y = f_p - f_q
 
-    with h(r) = r^2 f''(r) of a divergence, k = alpha / sigma^2 and stopped weights. The divergence of q from p at t = 0
-    is the integral of E_q[h(r) |s_p - s_q|^2] over the noise levels, and with the exact critic and ratio l has the
-    gradient of E_q[h |s_p - s_q|^2] / k^2 in expectation. Forward KL (h = r) has the first term alone, reverse KL
-    (h = 1) the first two.
+    with h(r) = r^2 f''(r) of a divergence, whose integral over the noise levels of E_q[h |s_p - s_q|^2] is the
+    divergence of p and q themselves. With the exact critic and ratio, l has the gradient of E_q[h |y|^2] in
+    expectation. h depends on x_t by grad log r = s_p - s_q = (alpha / sigma^2) y, so that the ratio's network is not
+    differentiated. Forward KL (h = r) has the first term alone; reverse KL (h = 1) is `SiD` with a = 1/2, twice.
 
     "Uni-Instruct: One-step Diffusion Model through Unified Diffusion Divergence Instruction" (2025), arXiv:2505.20755.
-    The published code takes the norm over the batch and r from a discriminator's loss; here both are of each sample.
+    The published gradient leaves out that h in the first term depends on x_t, which is exact only if dx/dtheta is the
+    same for every z; the published code also takes the norm over the batch.
 
     Args:
         divergence: f.
         critic: the model of the generator's score.
         ratio: the model of r; required unless h is constant.
         ratio_normalizers: applied to log r in order.
+        exact: False: the published gradient.
         normalize: divide by mean|x - f_p|, as in `SiD`.
         weight: w(t); None: `UniformWeight`.
 
@@ -157,6 +159,7 @@ class UniInstruct(ScalarDistillation):
         critic: Critic,
         ratio: DensityRatio | None = None,
         ratio_normalizers: Sequence[RatioNormalizer] = (),
+        exact: bool = True,
         normalize: bool = True,
         weight: TimeWeight | None = None,
     ) -> None:
@@ -166,7 +169,8 @@ class UniInstruct(ScalarDistillation):
                 f"UniInstruct with {type(divergence).__name__} needs a density ratio: set ratio, to ExactRatio for "
                 "example, or use ReverseKL, whose h is constant"
             )
-        self.divergence, self.ratio, self.normalize = divergence, ratio, normalize
+        self.divergence, self.ratio = divergence, ratio
+        self.exact, self.normalize = exact, normalize
         self.ratio_normalizers: Sequence[RatioNormalizer] = nn.ModuleList(ratio_normalizers)  # type: ignore[assignment]
 
     def bind(self, teacher: Teacher, timesteps: TimestepSampler) -> None:
@@ -186,13 +190,14 @@ class UniInstruct(ScalarDistillation):
 
     def scalar(self, diffused: Diffused, target: Prediction, baseline: Prediction, reweighting: Reweighting) -> Tensor:
         x, f_p, f_q = diffused.sample.x, target.x0, baseline.x0
-        y = f_p - f_q
+        y, error = f_p - f_q, f_q - x
         log_r = reweighting.log_r_used
         h, r_h1, r2_h2 = self._derivatives(torch.zeros_like(diffused.t) if log_r is None else log_r)
+        scalar = 2 * h * dot(y, error) + (h - r_h1) * dot(y, y)
+        # Both weights' dependence on x_t: d h / d log r = r h' and d (h - r h') / d log r = -r^2 h''.
+        slope = -r2_h2 * dot(y, y) + (2 * r_h1 * dot(y, error) if self.exact else 0)
         k = diffused.alpha / diffused.sigma**2
-        stopped = y.detach()
-        scalar = 2 * h * dot(y, f_q - x) + (h - r_h1) * dot(y, y)
-        scalar = scalar - r2_h2 * k * dot(stopped, stopped) * dot(stopped, diffused.x_t)
+        scalar = scalar + (k * slope).detach() * dot(y.detach(), diffused.x_t)
         return scalar * inverse_error(x, f_p) if self.normalize else scalar
 
     def observe(self, diffused: Diffused, gradient: Gradient) -> None:

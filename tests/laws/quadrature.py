@@ -6,14 +6,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scoredistill import Distiller
+from scoredistill import Condition, Distiller
 from scoredistill.critics import ExactCritic
-from scoredistill.diffusion import CosineSchedule, DivergenceWeight
+from scoredistill.diffusion import CosineSchedule, DivergenceWeight, Guidance, Prediction
 from scoredistill.divergences import Divergence
 from scoredistill.generators import ImageParticles
-from scoredistill.losses import FDistill
+from scoredistill.losses import FDistill, Objective
 from scoredistill.ratios import ExactRatio, WeightNormalizer
 from scoredistill.teachers import GaussianMixture, Teacher
+
+ALPHA, SIGMA = 0.8, 0.6
+"""The noise level of the laws."""
 
 
 def time_at(alpha: float) -> float:
@@ -67,3 +70,29 @@ def expected_gradient(
     t = torch.full_like(z, time_at(alpha))
     g = distiller.gradient(x_t[:, None] / alpha, t=t, epsilon=torch.zeros(len(z), 1))[:, 0]
     return float((w * g).sum()), float((w * g * alpha * tau * z / u**0.5).sum())
+
+
+def one_dimension(loss: Objective, teacher: Teacher, guidance: Guidance | None = None) -> Distiller:
+    """A distiller of one number."""
+    return Distiller(ImageParticles(torch.zeros(1, 1)), teacher, loss, guidance)
+
+
+def moments(distiller: Distiller, x: float, condition: Condition | None = None) -> tuple[float, float]:
+    """Mean and variance over epsilon of g at x."""
+    z, w = normal_nodes(40)
+    t = torch.full((40,), time_at(ALPHA))
+    g = distiller.gradient(torch.full((40, 1), x), t=t, epsilon=z[:, None], condition=condition)[:, 0]
+    mean = (w * g).sum()
+    return float(mean), float((w * (g - mean) ** 2).sum())
+
+
+class Prompted(Teacher):
+    """p(.|y) = N(1, S^2) and p(.) = N(0, 1)."""
+
+    def __init__(self, std: float) -> None:
+        super().__init__(CosineSchedule())
+        self.conditional, self.unconditional = normal(1.0, std), normal()
+
+    def forward(self, x_t: Tensor, t: Tensor, condition: Condition | None = None) -> Prediction:
+        asked = condition is not None and condition.prompt is not None
+        return (self.conditional if asked else self.unconditional)(x_t, t)

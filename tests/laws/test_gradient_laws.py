@@ -7,11 +7,21 @@ import torch
 from scipy.optimize import brentq, root
 from torch import Tensor
 
-from laws.quadrature import expected_gradient, normal, normal_nodes, time_at
+from laws.quadrature import (
+    ALPHA,
+    SIGMA,
+    Prompted,
+    expected_gradient,
+    moments,
+    normal,
+    normal_nodes,
+    one_dimension,
+    time_at,
+)
 from laws.zoo import DIVERGENCES, name
-from scoredistill import Condition, Distiller
+from scoredistill import Condition
 from scoredistill.critics import DiracCritic, ExactCritic
-from scoredistill.diffusion import CFG, CosineSchedule, Guidance, Prediction, UniformWeight
+from scoredistill.diffusion import CFG, Guidance, UniformWeight
 from scoredistill.divergences import (
     Divergence,
     ForwardKL,
@@ -22,25 +32,9 @@ from scoredistill.divergences import (
     SoftenedReverseKL,
     SquaredHellinger,
 )
-from scoredistill.generators import ImageParticles
 from scoredistill.losses import CSD, DDS, SDS, VSD, FDistill, ScoreDistillation
 from scoredistill.teachers import GaussianMixture, Teacher
 from scoredistill.types import Diffused
-
-ALPHA, SIGMA = 0.8, 0.6
-
-
-def one_dimension(loss: ScoreDistillation, teacher: Teacher, guidance: CFG | None = None) -> Distiller:
-    return Distiller(ImageParticles(torch.zeros(1, 1)), teacher, loss, guidance)
-
-
-def moments(distiller: Distiller, x: float, condition: Condition | None = None) -> tuple[float, float]:
-    """Mean and variance over epsilon of g at x."""
-    z, w = normal_nodes(40)
-    t = torch.full((40,), time_at(ALPHA))
-    g = distiller.gradient(torch.full((40, 1), x), t=t, epsilon=z[:, None], condition=condition)[:, 0]
-    mean = (w * g).sum()
-    return float(mean), float((w * (g - mean) ** 2).sum())
 
 
 def test_law_3_sds_is_vsd_is_f_distill() -> None:
@@ -86,18 +80,6 @@ class ScaledNoise(ScoreDistillation):
 @pytest.mark.parametrize(("c", "expected"), [(0.0, 0.1296), (1.0, 0.4096), (0.36, 0.0)])
 def test_law_5_control_variate(c: float, expected: float) -> None:
     assert moments(one_dimension(ScaledNoise(c), normal()), 0.7)[1] == pytest.approx(expected, abs=1e-12)
-
-
-class Prompted(Teacher):
-    """p(.|y) = N(1, S^2) and p(.) = N(0, 1)."""
-
-    def __init__(self, std: float) -> None:
-        super().__init__(CosineSchedule())
-        self.conditional, self.unconditional = normal(1.0, std), normal()
-
-    def forward(self, x_t: Tensor, t: Tensor, condition: Condition | None = None) -> Prediction:
-        asked = condition is not None and condition.prompt is not None
-        return (self.conditional if asked else self.unconditional)(x_t, t)
 
 
 @pytest.mark.parametrize(
