@@ -9,7 +9,7 @@ from scoredistill.training.curves import read_curves
 from scoredistill.training.data import ConditionDataModule, PromptAndCameras
 from scoredistill.training.denoising import DenoiserTraining, ScoreMatchingTraining
 from scoredistill.training.distillation import Distillation
-from scoredistill.training.images import Images, Labels, PromptFile
+from scoredistill.training.images import Images, Labels, PromptFile, TeacherPairs
 from scoredistill.training.optimizers import NetworkOptimizer
 from scoredistill.training.plan import Turn, UpdatePlan
 from scoredistill.training.run_folder import RunFolder
@@ -41,6 +41,7 @@ __all__ = [
     "RunFolder",
     "ScoreMatchingTraining",
     "SplitParticles",
+    "TeacherPairs",
     "TextToImageTraining",
     "TrainingModule",
     "Turn",
