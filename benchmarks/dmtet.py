@@ -22,7 +22,7 @@ from pathlib import Path
 import torch
 
 from scoredistill.generators import DMTet
-from scoredistill.generators.dmtet.marching import marching_tetrahedra
+from scoredistill.generators.dmtet.surface import marching_tetrahedra
 from scoredistill.rendering.camera import Camera
 from scoredistill.types import Batch, Condition
 

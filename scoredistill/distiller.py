@@ -17,8 +17,8 @@ from scoredistill.losses.trainable import require_registered, require_trained
 from scoredistill.ratios.discriminator import DiscriminatorRatio
 from scoredistill.teachers.teacher import Teacher
 from scoredistill.types import Batch, Condition, Diffused, Sample, Shard
+from scoredistill.types.batch import WHOLE
 from scoredistill.types.checks import require_shape, time_type
-from scoredistill.types.shard import WHOLE
 
 __all__ = ["Distiller", "Step", "surrogate"]
 
@@ -74,7 +74,9 @@ class Distiller(nn.Module):
         critic_timesteps: TimestepSampler | None = None,
     ) -> None:
         super().__init__()
-        self.generator, self.teacher, self.loss = generator, teacher.requires_grad_(False).eval(), loss
+        self.generator = generator
+        self.teacher = teacher.requires_grad_(False).eval()
+        self.loss = loss
         self.guidance = guidance or CFG()
         self.timesteps = timesteps or UniformTimesteps()
         self.critic_timesteps = critic_timesteps or self.timesteps
@@ -230,7 +232,8 @@ class Distiller(nn.Module):
         return self._training_error(self.discriminators, diffused)
 
     def _training_error(self, parts: Sequence[TrainedPart], diffused: Diffused) -> Tensor:
-        rows, errors = diffused.t.shape, []
+        rows = diffused.t.shape
+        errors = []
         for part in parts:
             error = part.training_error(diffused, self.teacher)
             errors.append(require_shape(error, rows, f"training_error of {type(part).__name__}"))
@@ -254,7 +257,9 @@ class Distiller(nn.Module):
         rng: torch.Generator | None = None,
     ) -> Diffused:
         """x_t = alpha_t x + sigma_t epsilon, with t and epsilon drawn unless given, where the loss places it."""
-        x, schedule, shard = sample.x, self.teacher.schedule, self.shard
+        x = sample.x
+        schedule = self.teacher.schedule
+        shard = self.shard
         if self._needs_population and sample.population is None:
             sample = shard.with_population(sample)
         if t is None:

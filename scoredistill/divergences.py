@@ -3,7 +3,7 @@
 Distillation needs only h(r) = r^2 f''(r), the factor by which a divergence reweights the score difference. It is
 computed from log r, the output of ratios and discriminators, so that it stays finite for very large ratios.
 
-One-step Diffusion Models with f-Divergence Distribution Matching, 2025, arXiv:2502.15681.
+"One-step Diffusion Models with f-Divergence Distribution Matching" (2025), arXiv:2502.15681.
 """
 
 from __future__ import annotations

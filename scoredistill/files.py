@@ -261,7 +261,8 @@ def set_aside(path: Path) -> None:
     Args:
         path: NAME becomes NAME.damaged, or NAME.damaged_1 and so on if that exists.
     """
-    aside, number = path.with_name(f"{path.name}.damaged"), 0
+    aside = path.with_name(f"{path.name}.damaged")
+    number = 0
     while aside.exists():
         number += 1
         aside = path.with_name(f"{path.name}.damaged_{number}")

@@ -27,7 +27,8 @@ class RangeError(ValueError):
 
     def __init__(self, name: str, allowed: str, message: str) -> None:
         super().__init__(message)
-        self.name, self.allowed = name, allowed
+        self.name = name
+        self.allowed = allowed
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,8 @@ class Range:
         if text == "finite":
             return cls()
         if match := BOUND.fullmatch(text):
-            sign, end = match[1], _number(match[2])
+            sign = match[1]
+            end = _number(match[2])
             closed = sign.endswith("=")
             return cls(low=end, low_closed=closed) if sign[0] == ">" else cls(high=end, high_closed=closed)
         if match := INTERVAL.fullmatch(text):

@@ -15,7 +15,8 @@ STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 def prepare() -> None:
     """Prepare the process for a long run that is independent of its terminal."""
     _reopen()
-    sys.stdout, sys.stderr = robust_stream(1, sys.stdout), robust_stream(2, sys.stderr)
+    sys.stdout = robust_stream(1, sys.stdout)
+    sys.stderr = robust_stream(2, sys.stderr)
     for number in STOP_SIGNALS:
         # An ignored signal, as under nohup, stays ignored.
         if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):

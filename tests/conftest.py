@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterator
 
-# For the processes that tests start too: threads that wait for a busy core cost more than they bring.
+# Also for the processes that tests start: threads that wait for a busy core cost more than they gain.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest

@@ -4,11 +4,11 @@ import importlib
 import inspect
 import sys
 
-from scoredistill.cli.parsing import import_public_modules
+from scoredistill.cli.class_lookup import import_public_modules
 
 
 def exported_classes() -> dict[str, type]:
-    """By name, everything in `__all__` of the public modules that is a class; of studies, the launchers."""
+    """All classes in `__all__` of the public modules, by name; of studies, the launchers."""
     import_public_modules()
     importlib.import_module("scoredistill.studies.launchers")
     others = ("scoredistill.cli", "scoredistill.studies", "scoredistill.testing")

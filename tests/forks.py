@@ -1,4 +1,4 @@
-"""Processes that are forked from the test's own: they have everything imported, which takes seconds elsewhere."""
+"""Processes forked from the test process, in which the imports are already done."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from pathlib import Path
 import torch
 
 LIMIT = 200
-"""Seconds after which a process that hangs is ended."""
+"""Seconds after which a hanging process is killed."""
 
 
 class Forked:
-    """A call in a process of its own, with the methods of `subprocess.Popen` that tests need.
+    """A call in a separate process, with the methods of `subprocess.Popen` that tests need.
 
     Args:
         call: what it does; its exit code, None being 0.
@@ -83,7 +83,7 @@ def _become(
 
 
 def torchrun(processes: int, call: Callable[[int], int | None], folder: Path) -> list[int]:
-    """Call a function on every rank, as torchrun would start them; what they print goes into rank_N.txt.
+    """Call a function on every rank, as torchrun does; their output goes to rank_N.txt.
 
     Args:
         processes: how many.

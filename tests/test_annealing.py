@@ -1,4 +1,4 @@
-"""Values that change with progress."""
+"""Values that are annealed over training progress."""
 
 import pytest
 from hypothesis import given
@@ -45,7 +45,7 @@ def test_impossible_knots_are_errors(knots: list[Knot], message: str) -> None:
 
 
 @pytest.mark.parametrize("at", [-0.1, 1.5, float("nan")])
-def test_a_knot_lies_within_training(at: float) -> None:
+def test_a_knot_outside_training_is_refused(at: float) -> None:
     with pytest.raises(ValueError, match=rf"at must lie in \[0, 1\], got {at}"):
         Knot(at, 1.0)
 
@@ -56,5 +56,5 @@ def test_the_value_of_a_knot_is_finite(value: float) -> None:
         Knot(0.5, value)
 
 
-def test_a_schedule_gives_its_values() -> None:
+def test_a_schedule_lists_its_values() -> None:
     assert list(THREE) == [4.0, 1.0, 2.0, 32.0]

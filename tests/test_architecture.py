@@ -18,7 +18,7 @@ import scoredistill
 PACKAGE = Path(scoredistill.__file__).parent
 
 # A part may import from the parts above it in a chain, never from those below. Chains share names; parts that no chain
-# orders may import from each other, as long as no circle arises. A new part has to be given its place here.
+# orders may import from each other, as long as no cycle arises. A new part must be added here.
 CHAINS = [
     [
         {"types", "annealing", "ranges", "cache", "files", "version", "distributed", "processes", "start_up"}
@@ -42,12 +42,12 @@ LIGHTNING_USERS = {"training", "studies", "cli"}
 ONLY_IN_FUNCTIONS = {"diffusers", "transformers", "peft"}
 TORCH_FREE = {"__main__", "recipe_library", "recipe_yaml", "start_up", "version"}
 NAME = re.compile(r"\bscoredistill(?:\.\w+)+")
-"""A module's name in a string, with which it can be imported as well: importlib.import_module, python -m."""
+"""The name of a module in a string, with which it can be imported too: importlib.import_module, python -m."""
 
 
 @dataclass(frozen=True)
 class Import:
-    """One import: who imports what, where, and whether that happens as soon as the importer is imported.
+    """One import: importer, target, line, and whether it is executed when the importer is imported.
 
     A module that is named in a string is one too.
     """
@@ -132,7 +132,7 @@ def top(target: str) -> str:
 
 
 def order() -> set[tuple[str, str]]:
-    """All pairs (lower, upper) that the chains order, directly or through others."""
+    """All pairs (lower, upper) in the order of the chains, directly or transitively."""
     pairs = {pair for chain in CHAINS for low, high in pairwise(chain) for pair in product(low, high)}
     while more := {(a, d) for a, b in pairs for c, d in pairs if b == c} - pairs:
         pairs |= more
@@ -167,7 +167,7 @@ def eager(imports: list[Import]) -> list[str]:
 
 
 def torch_in_torch_free(imports: list[Import]) -> list[str]:
-    """Torch, or a part of scoredistill that may bring it in, at the import of a module that start-up runs."""
+    """Imports of torch, or of a part of scoredistill that may import it, in a module that start-up loads."""
     return [
         i.where
         for i in imports
@@ -177,7 +177,7 @@ def torch_in_torch_free(imports: list[Import]) -> list[str]:
 
 
 def facade_users(imports: list[Import]) -> list[str]:
-    """Modules that take a lazy export of the facade instead of naming the module that they depend on."""
+    """Modules that import a lazy name of the package instead of the module that defines it."""
     return [
         i.where
         for i in imports
@@ -201,7 +201,7 @@ def test_rule_holds(rule):
     assert not broken, "\n".join(["against the import order of tests/test_architecture.py:", *broken])
 
 
-def test_every_part_has_its_place():
+def test_every_part_is_in_the_order():
     parts = {path.stem for path in PACKAGE.glob("*.py")} | {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
     unplaced = parts - PARTS - {"__init__"}
     assert not unplaced, f"add {sorted(unplaced)} to CHAINS in tests/test_architecture.py"
@@ -217,7 +217,7 @@ def test_parts_import_each_other_without_cycles():
         pytest.fail(f"parts import each other in a circle: {' <- '.join(error.args[1])}")
 
 
-def test_order_is_an_order():
+def test_the_order_has_no_cycle():
     assert ("types", "cli") in ORDER
     assert ("rendering", "distiller") in ORDER
     assert ("diffusion", "losses") in ORDER
@@ -255,7 +255,7 @@ def test_order_is_an_order():
         ("__init__.py", "from scoredistill.cli import main", []),
     ],
 )
-def test_rules_see_what_breaks_them(tmp_path, file, code, rules):
+def test_rules_detect_violations(tmp_path, file, code, rules):
     path = tmp_path / "scoredistill" / file
     path.parent.mkdir(parents=True)
     path.write_text(code)
@@ -268,7 +268,7 @@ def part_exists(name: str) -> bool:
 
 
 def loaded_by(code: str, *names: str) -> tuple[set[str], str]:
-    """Run code in a fresh interpreter: which of the packages it loaded, and what else it wrote."""
+    """Run code in a new interpreter, and return the packages that it loaded and its output."""
     program = f"import sys\n{code}\nsys.stderr.write(' '.join(n for n in {names!r} if n in sys.modules))"
     environment = os.environ | {"PYTHONPATH": str(PACKAGE.parent)}
     done = subprocess.run(
@@ -283,7 +283,7 @@ def test_importing_the_package_is_cheap():
 
 
 def test_the_core_loads_no_heavy_library():
-    """Not even through others. `torch._dynamo` is here because a module-level torch.compile costs seconds."""
+    """Not even transitively. `torch._dynamo` is listed because a module-level torch.compile takes seconds."""
     core = sorted({low for low, high in ORDER if high == "training"} | {"generators"})
     code = "".join(f"import scoredistill.{name}\n" for name in core if part_exists(name))
     heavy = ("diffusers", "transformers", "peft", "pytorch_lightning", "lightning", "torchmetrics", "torch._dynamo")

@@ -1,4 +1,4 @@
-"""Every test asserts something, and says why where it does so only roughly."""
+"""Every test asserts something, and every tolerance has its reason."""
 
 import ast
 import io
@@ -11,17 +11,17 @@ import pytest
 TESTS = Path(__file__).parent
 PYTEST = {"raises", "warns", "fail"}
 HELPERS = ("assert_", "check_", "require_", "test_")
-"""How functions begin whose purpose is to assert."""
+"""Prefixes of functions that assert."""
 
 TOLERANCES = {"abs", "rel", "atol", "rtol"}
 ROUNDING = 1e-3
-"""From here on a tolerance is no matter of rounding."""
+"""The smallest tolerance that is not plain rounding."""
 
 ABOVE = 3
-"""Lines above a tolerance in which its comment may stand."""
+"""Number of lines above a tolerance in which its comment may be."""
 
 DIRECTIVES = ("type:", "noqa", "fmt:", "pragma:")
-"""How comments begin that are for tools."""
+"""Prefixes of comments for tools."""
 
 
 def functions_of(source: str) -> Iterator[ast.FunctionDef]:
@@ -63,7 +63,7 @@ def test_every_test_asserts_something(path: Path) -> None:
         ("raises(ValueError)", False),
     ],
 )
-def test_what_counts(body: str, expected: bool) -> None:
+def test_which_statements_count_as_assertions(body: str, expected: bool) -> None:
     (test,) = functions_of(f"def test_it():\n    {body}\n")
     assert asserts(test) == expected
 
@@ -76,7 +76,7 @@ def explained(source: str) -> set[int]:
 
 
 def bare_tolerances(source: str) -> list[int]:
-    """Lines of tolerances that are literal numbers of a thousandth or more and have no comment beside them."""
+    """Lines with a literal tolerance of a thousandth or more and without a comment."""
     comments, found = explained(source), set()
     for node in ast.walk(ast.parse(source)):
         if not isinstance(node, ast.keyword) or node.arg not in TOLERANCES or not isinstance(node.value, ast.Constant):

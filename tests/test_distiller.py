@@ -118,7 +118,7 @@ def test_critic_loss_trains_the_critic_alone() -> None:
 
 
 class TwoCritics(VSD):
-    """One's own loss with a second trained critic, which it holds by two names."""
+    """A user's loss with a second trained critic under two names."""
 
     def __init__(self) -> None:
         super().__init__(mlp_critic())
@@ -174,7 +174,7 @@ def noisy(ours: Distiller, x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def baseline(ours: Distiller, x: Tensor, sample: Sample | None = None) -> Tensor:
-    """B, told from g = sigma^2 (A - B)."""
+    """B, computed from g = sigma^2 (A - B)."""
     x_t, sigma = noisy(ours, x)
     target = ours.teacher(x_t, rows(len(x))["t"]).epsilon
     return target - ours.gradient(x, **rows(len(x)), sample=sample) / sigma**2
@@ -191,13 +191,13 @@ def test_x_is_the_population_only_where_it_has_a_row_for_every_particle(rows_of_
     torch.testing.assert_close(baseline(ours, x), expected, rtol=1e-9, atol=1e-9)
 
 
-def test_a_sample_that_says_who_the_population_is_is_believed() -> None:
+def test_a_samples_own_population_is_used() -> None:
     ours, x, others = distiller(VSD(ParticleCritic())), torch.randn(2, 2), torch.randn(4, 2)
     seen = baseline(ours, x, Sample(x, population=others))
     torch.testing.assert_close(seen, mixture_over(others, ours, x), rtol=1e-9, atol=1e-9)
 
 
-def test_some_particles_a_step_still_know_all_the_others() -> None:
+def test_the_population_includes_particles_that_are_not_in_the_step() -> None:
     particles = torch.randn(8, 2, generator=rng(1))
     ours = Distiller(ImageParticles(particles, per_step=3), teacher(), VSD(ParticleCritic()))
     step = ours.evaluate(Batch(), rng=rng())
@@ -206,7 +206,7 @@ def test_some_particles_a_step_still_know_all_the_others() -> None:
     torch.testing.assert_close(step.gradient.baseline, expected, rtol=1e-9, atol=1e-9)
 
 
-def test_what_is_trained_is_found_once_and_not_at_every_step(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_trained_parts_are_searched_once(monkeypatch: pytest.MonkeyPatch) -> None:
     critic, ratio = mlp_critic(), discriminator((2,))
     made = distiller(FDistill(ForwardKL(), critic, ratio))
     monkeypatch.setattr(made.loss, "modules", lambda: pytest.fail("the networks are searched"))

@@ -1,4 +1,4 @@
-"""What the pages name is there: files, headings, tests, recipes."""
+"""Files, headings, tests and recipes that the pages name exist."""
 
 import re
 from pathlib import Path
@@ -12,7 +12,7 @@ pages = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 
 
 def anchors(page: Path) -> set[str]:
-    """As GitHub makes them of headings."""
+    """The anchors that GitHub gives to headings."""
     headings = re.findall(r"^#+ (.+)$", page.read_text(), flags=re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
@@ -29,14 +29,14 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 
 @pages
-def test_recipes_that_are_named_are_there(page: Path) -> None:
+def test_named_recipes_exist(page: Path) -> None:
     text = page.read_text()
     named = re.findall(r"\brecipes/[\w./-]*\w", text)
     missing = [name for name in named if not (ROOT / name).exists() and not (ROOT / f"{name}.yaml").exists()]
     assert not missing
 
 
-def test_every_law_names_tests_that_are_there() -> None:
+def test_every_law_names_existing_tests() -> None:
     text = (ROOT / "docs/theory.md").read_text()
     rows = re.findall(r"^\| (\d+) \|.*\| (.+) \|$", text, flags=re.MULTILINE)
     sources = "".join(path.read_text() for path in (ROOT / "tests/laws").glob("*.py"))
@@ -45,9 +45,19 @@ def test_every_law_names_tests_that_are_there() -> None:
         names = re.findall(r"`(test_\w+)`", tests)
         assert names
         assert set(names) <= defined
-    # Each law is either there or said not to be tested.
+    # Each law either has tests or is listed as not tested.
     untested = re.search(r"Not tested yet.*?: (.*?)\n\n", text, flags=re.DOTALL)[1]
     told = [int(number) for number, _ in rows] + [int(n) for n in re.findall(r"(\d+) \(", untested)]
     assert sorted(told) == list(range(1, 20))
-    # And every test of a law is named.
+    # Every test of a law is named.
     assert {name for name in defined if name.startswith("test_law_")} <= set(re.findall(r"`(test_law_\w+)`", text))
+
+
+def test_papers_are_cited_in_one_style() -> None:
+    """`"Title" (year), arXiv:NNNN.NNNNN`. A bare number is for a paper that the sentence has named."""
+    texts = [*sorted((ROOT / "scoredistill").rglob("*.py")), *PAGES]
+    other = re.compile(r"[^\n]*,\s\d{4},\s+arXiv:|[^\n]*[^\"\s]\s+\(\d{4}\),\s+arXiv:")
+    found = {
+        f"{path.relative_to(ROOT)}: {match.strip()}" for path in texts for match in other.findall(path.read_text())
+    }
+    assert not found

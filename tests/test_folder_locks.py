@@ -48,7 +48,7 @@ def wait_for(path: Path, process) -> None:
 
 
 def check_free(folder: Path, patience: float | None) -> None:
-    """Raises InUseError if another process holds the folder for longer."""
+    """Raise InUseError if another process holds the folder for longer."""
     FolderLock(folder, patience=patience).release()
 
 
@@ -61,14 +61,14 @@ def test_a_folder_is_held_by_one_process_until_it_is_killed(tmp_path):
     check_free(tmp_path, patience=0)
 
 
-def test_one_that_waits_gets_it_when_the_other_has_ended(tmp_path):
+def test_a_waiting_process_gets_the_lock(tmp_path):
     process = held_by_another(tmp_path)
     process.send_signal(signal.SIGKILL)  # and not waited for
     check_free(tmp_path, patience=None)
     process.wait()
 
 
-def test_it_is_free_after_the_block_whatever_was_forked_meanwhile(tmp_path):
+def test_the_lock_is_released_after_the_block_despite_forks(tmp_path):
     with FolderLock(tmp_path):
         process = Forked(lambda: time.sleep(100), tmp_path / "log.txt")
     check_free(tmp_path, patience=0)
@@ -108,7 +108,7 @@ def test_the_exit_code_is_the_childs():
     assert run_bound([sys.executable, "-c", "raise SystemExit(7)"]) == 7
 
 
-def test_a_file_system_without_locks_is_worked_in_with_a_warning(tmp_path, monkeypatch, capsys):
+def test_a_file_system_without_locks_gives_a_warning(tmp_path, monkeypatch, capsys):
     def none(*_: object) -> None:
         raise OSError(errno.ENOSYS, "Function not implemented")
 

@@ -1,4 +1,4 @@
-"""Every notebook runs from top to bottom, without a warning, and is small as it is committed."""
+"""Every notebook runs from top to bottom without a warning, and is committed with small outputs."""
 
 from pathlib import Path
 
@@ -39,6 +39,6 @@ def test_a_notebook_runs(path: Path) -> None:
 
 
 def errors(notebook) -> list[str]:  # type: ignore[no-untyped-def]
-    """What the cells wrote to stderr, warnings among it."""
+    """The output of the cells to stderr, including warnings."""
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
     return [output.text for output in outputs if output.get("name") == "stderr"]

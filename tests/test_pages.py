@@ -1,8 +1,8 @@
-"""Every block of the README, CONTRIBUTING and docs is run as it stands there, page by page, in a fresh folder.
+"""Every block of the README, CONTRIBUTING and docs runs unchanged, page by page, in an empty folder.
 
-What a reader would wait minutes for is cut short, and what needs weights or a cluster is only parsed, by the rules below. A block
+Long commands are shortened, and commands that need weights or a cluster are only parsed, by the rules below. A block
 that no rule covers fails.
-"""  # noqa: E501
+"""
 
 import functools
 import importlib
@@ -21,25 +21,25 @@ ROOT = Path(__file__).parents[1]
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *ROOT.glob("docs/**/*.md")])
 PAGES = [page for page in PAGES if not {"_build", "reference"} & set(page.parts)]
 SHOWN = {"text", "mermaid", "{toctree}"}
-"""Languages of blocks that are not for running."""
+"""Languages of blocks that cannot run."""
 TRAINED_FIRST = re.compile(r"digits|gallery_sd|small/|sd15|prolificdreamer|edm|recipes/dds")
-"""Recipes with a teacher that takes minutes to train, or weights that are not here: parsed."""
+"""Recipes with a teacher that takes minutes to train, or with weights to download. They are only parsed."""
 SHORT = ["--trainer.max_steps", "2", "--trainer.accelerator", "cpu"]
 SMALL = ["--model.generator.init_args.resolution", "8", "--model.generator.init_args.samples", "8"]
 SMALL += ["--model.generator.init_args.encoding", "DenseGrid", "--model.generator.init_args.particles", "1"]
 SMALL += ["--model.generator.init_args.encoding.resolution", "8"]
 NOT_OURS = {"uv sync", "pre-commit install", "pytest"}
-"""What sets up a clone, and the tests themselves."""
+"""Commands that set up a clone, and the tests themselves."""
 
 
 def blocks(page: Path) -> list[tuple[str, str]]:
-    """Language and text of each."""
+    """The language and text of each block."""
     return re.findall(r"^```(\S*)\n(.*?)^```$", page.read_text(), flags=re.MULTILINE | re.DOTALL)
 
 
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty working directory, whose files can be imported as a reader's own."""
+    """An empty working directory whose files can be imported, as for a reader."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
     yield tmp_path
@@ -67,7 +67,7 @@ def test_every_block_of_a_page_runs(page: Path, here: Path, capsys: pytest.Captu
 
 
 def keep(text: str, folder: Path) -> Path | None:
-    """Write a block that begins with a file's name into it."""
+    """Write a block that begins with a file name to that file."""
     named = re.match(r"# (\w+\.(?:py|yaml))\n", text)
     if named is None:
         return None
@@ -77,7 +77,7 @@ def keep(text: str, folder: Path) -> Path | None:
 
 
 def check_recipe(path: Path | None, capsys: pytest.CaptureFixture[str]) -> None:
-    """A study is resolved cell by cell; of another file the classes have to be there."""
+    """Resolve each cell of a study; of any other file, check that the classes exist."""
     assert path is not None, "a block of YAML has to begin with the name of its file"
     content = yaml.safe_load(path.read_text())
     if "recipe" in content:
@@ -92,7 +92,7 @@ def check_recipe(path: Path | None, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def run_line(line: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """A line of shell by the first rule that fits."""
+    """Run a line of shell by the first matching rule."""
     command = (
         line.partition("#")[0]
         .strip()
@@ -115,13 +115,13 @@ def run_line(line: str, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def ours(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    """Run a command of ours as it stands."""
+    """Run a command of scoredistill unchanged."""
     code = main(words)
     assert code == 0, f"{shlex.join(words)}: {capsys.readouterr().err}"
 
 
 def fit(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    """Two small steps, or where teacher and weights are not here, only the parser."""
+    """Train two small steps; without the teacher or the weights, only parse."""
     if "--help" in words:
         ours(words, capsys)
     elif TRAINED_FIRST.search(shlex.join(words)) or {"--start_from", "--trainer.devices"} & set(words):
@@ -132,7 +132,7 @@ def fit(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def parsed(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    """The recipe with its options, every name looked up, nothing built."""
+    """Resolve the recipe with its options without building it."""
     run = words[words.index("--ckpt_path") + 1] if "--ckpt_path" in words else None
     if run is not None and "--config" not in words:
         known_options(words, capsys)
@@ -141,7 +141,7 @@ def parsed(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def known_options(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    """Of a run that is not here: the command has the options."""
+    """Check that the command has the options, if the run does not exist."""
     capsys.readouterr()
     ours([words[0], "--help"], capsys)
     help_text = capsys.readouterr().out
@@ -151,7 +151,7 @@ def known_options(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def of_a_run(*small: str) -> Callable[[list[str], pytest.CaptureFixture[str]], None]:
-    """A command about a run that an earlier block has made, else its options alone."""
+    """Run a command on a run of an earlier block, or only check its options."""
 
     def rule(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
         if any(Path(word).is_dir() for word in words[1:]):
@@ -163,7 +163,7 @@ def of_a_run(*small: str) -> Callable[[list[str], pytest.CaptureFixture[str]], N
 
 
 def view(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    """Of a run that is here it would be shown until Ctrl-C."""
+    """Find the run without serving it, which would last until Ctrl-C."""
     from scoredistill.cli.viewer.command import find_run
 
     if Path(words[1]).is_dir():
@@ -173,7 +173,7 @@ def view(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def stages(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    """Every stage's recipe is resolved."""
+    """Resolve the recipe of every stage."""
     from scoredistill.cli.run_key import Resolver
     from scoredistill.cli.stages import _read
 
@@ -182,7 +182,7 @@ def stages(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def ablate(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    """Every cell is resolved, and its commands are listed."""
+    """Resolve every cell, and list the commands."""
     ours([*words, *([] if "--dry_run" in words else ["--dry_run"])], capsys)
 
 
@@ -198,5 +198,5 @@ RULES: dict[str, Callable[[list[str], pytest.CaptureFixture[str]], None]] = {
 }
 
 
-def test_every_command_has_a_rule_or_is_run_as_it_stands() -> None:
+def test_every_command_has_a_rule_or_runs_unchanged() -> None:
     assert set(COMMANDS) <= RULES.keys() | {"validate", "recipes"}

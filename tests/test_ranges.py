@@ -1,4 +1,4 @@
-"""Every number that a public constructor takes has its range in the docstring, and is held to it."""
+"""Every number in a public constructor has a documented range, which is enforced."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from scoredistill.rendering import Camera
 from scoredistill.training import MovingAverage
 
 STATED = re.compile(rf"{BOUND.pattern}|in (?P<interval>{INTERVAL.pattern})(?!\^)|\b(?P<finite>finite)\b")
-"""How an entry under Args states a range; "in [-1, 1]^3" says where points lie."""
+"""The form in which an entry under Args states a range; "in [-1, 1]^3" is the region of points."""
 
 
 def numeric(annotation: Any) -> set[type]:
-    """The types of the numbers that a parameter holds: alone, annealed, or in a sequence or mapping."""
+    """The types of the numbers in a parameter: single, annealed, or in a sequence or mapping."""
     if annotation in (int, float):
         return {annotation}
     parts = typing.get_args(annotation)
@@ -46,17 +46,17 @@ def numeric(annotation: Any) -> set[type]:
 
 @cache
 def own_parameters(kind: type) -> dict[str, Any]:
-    """Names and annotations of the constructor that a class has from this package."""
+    """Names and annotations of the parameters of a constructor that this package defines."""
     owner = next((base for base in kind.__mro__ if "__init__" in vars(base)), object)
     if not owner.__module__.startswith("scoredistill"):
         return {}
-    # By their names too: some modules import each other's classes for the type checker alone.
+    # Also by name, because some modules import each other's classes for the type checker only.
     hints = typing.get_type_hints(owner.__init__, localns={"Camera": Camera, **exported_classes()})  # type: ignore[misc]
     return {name: hint for name, hint in hints.items() if name != "return"}
 
 
 def reached(kind: type) -> Iterator[type]:
-    """The classes of this package that a constructor takes."""
+    """The classes of this package in a constructor's annotations."""
     pending = list(own_parameters(kind).values())
     while pending:
         annotation = pending.pop()
@@ -66,7 +66,7 @@ def reached(kind: type) -> Iterator[type]:
 
 
 def public_classes() -> list[type]:
-    """All that the packages export, all that their constructors take, and the subclasses of these."""
+    """All exported classes, the classes that their constructors take, and the subclasses of these."""
     importlib.import_module("scoredistill.studies.launchers")
     pending = [kind for kind in exported_classes().values() if kind.__module__.startswith("scoredistill")]
     found: set[type] = set()
@@ -80,7 +80,7 @@ def public_classes() -> list[type]:
 
 @cache
 def stated(kind: type, name: str) -> str | None:
-    """The range that the docstring states for a parameter."""
+    """The documented range of a parameter."""
     document = inspect.getdoc(kind) or ""
     entry = re.search(rf"^    (?:\w+, )*{name}(?:, \w+)*: (.*(?:\n     .*)*)", document, re.MULTILINE)
     found = STATED.search(entry[1].replace("\n", " ")) if entry else None
@@ -88,7 +88,7 @@ def stated(kind: type, name: str) -> str | None:
 
 
 RECEIVED = {MovingAverage, Prediction, Range, Surface, TimeBins}
-"""Classes that the package constructs: users receive them and set none of their numbers."""
+"""Classes that the package constructs, whose numbers users do not set."""
 
 SETTINGS = {
     f"{kind.__name__}-{name}": (kind, name)
@@ -99,7 +99,7 @@ SETTINGS = {
 
 
 def outside(limits: Range) -> list[float]:
-    """The numbers nearest to a range that do not belong to it, and those that belong to none."""
+    """The nearest numbers outside a range, and numbers that are in no range."""
     values = [math.nan, math.inf, -math.inf]
     if math.isfinite(limits.low):
         values += [limits.low - 1, math.nextafter(limits.low, -math.inf) if limits.low_closed else limits.low]
@@ -109,7 +109,7 @@ def outside(limits: Range) -> list[float]:
 
 
 def inside(limits: Range) -> float:
-    """A number that belongs to a range."""
+    """A number in a range."""
     low = limits.low if math.isfinite(limits.low) else limits.high - 2
     low = low if math.isfinite(low) else 0.0
     if limits.low_closed and math.isfinite(limits.low):
@@ -118,7 +118,7 @@ def inside(limits: Range) -> float:
 
 
 def shaped(annotation: Any, value: float) -> Any:
-    """A number in the form that a parameter takes."""
+    """A number in the form of a parameter's type."""
     origin = typing.get_origin(annotation)
     if origin in (types.UnionType, typing.Union):
         parts = [part for part in typing.get_args(annotation) if numeric(part)]
@@ -132,7 +132,7 @@ def shaped(annotation: Any, value: float) -> Any:
 
 
 def complaint(kind: type, name: str, value: Any) -> str:
-    """What a constructor says to one setting, the others that have no default being stand-ins; nothing: it is built."""
+    """The error of a constructor for one setting, with stand-ins for required arguments; empty if there is none."""
     stand_ins: dict[str, Any] = {}
     for other, annotation in own_parameters(kind).items():
         required = inspect.signature(kind).parameters[other].default is inspect.Parameter.empty
@@ -152,11 +152,11 @@ def refused(kind: type, name: str, value: Any) -> bool:
 
 
 class Looked(BaseException):
-    """A constructor has come to the check of the setting that is asked about."""
+    """Raised when a constructor reaches the check of the tested setting."""
 
 
 def checked_against(kind: type, name: str, value: Any, monkeypatch: pytest.MonkeyPatch) -> Range | None:
-    """The range that a constructor checks a setting against; it is not run any further."""
+    """The range with which a constructor checks a setting; the constructor is stopped there."""
 
     def look(allowed: str, **settings: Any) -> None:
         require(allowed, **settings)
@@ -173,7 +173,7 @@ def checked_against(kind: type, name: str, value: Any, monkeypatch: pytest.Monke
     return None
 
 
-def test_all_parts_of_the_package_are_looked_at():
+def test_all_parts_of_the_package_are_checked():
     parts = {kind.__module__.split(".")[1] for kind, _ in SETTINGS.values()}
     assert parts >= {"annealing", "critics", "data", "diffusion", "divergences", "evaluation", "generators", "losses"}
     assert parts >= {"networks", "ratios", "studies", "teachers", "training"}
@@ -181,7 +181,7 @@ def test_all_parts_of_the_package_are_looked_at():
 
 
 @pytest.mark.parametrize(("kind", "name"), SETTINGS.values(), ids=list(SETTINGS))
-def test_a_number_is_held_to_the_range_that_its_docstring_states(kind, name, monkeypatch):
+def test_the_documented_range_of_a_number_is_enforced(kind, name, monkeypatch):
     text, annotation = stated(kind, name), own_parameters(kind)[name]
     assert text is not None, f"{kind.__name__}: state the range of {name} under Args: >= 1, > 0, in [0, 1), finite"
     limits = Range.parse(text)
@@ -224,7 +224,7 @@ def test_the_notation_of_ranges(text, words, inner, outer):
 
 
 @pytest.mark.parametrize("text", ["1", ">= a", "[0; 1]", "= 1", ""])
-def test_what_is_no_range_is_refused(text):
+def test_invalid_ranges_are_refused(text):
     with pytest.raises(ValueError, match="is not a range"):
         Range.parse(text)
 

@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[1]
 
 
 def python_block(page: str) -> dict[str, Any]:
-    """The names that the page's first block of Python defines."""
+    """The names that the first Python block of a page defines."""
     (block,) = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
     names: dict[str, Any] = {}
     exec(block, names)

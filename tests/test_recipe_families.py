@@ -1,4 +1,4 @@
-"""Recipes of one family differ in their objective, and in nothing else."""
+"""Recipes of one family differ only in their objective."""
 
 import re
 from pathlib import Path
@@ -16,7 +16,7 @@ FAMILIES = {
     ],
 }
 OBJECTIVE = ("loss", "critic_optimizer", "plan")
-"""Keys of `model` that say what the objective is; a trained critic has an optimizer and a plan."""
+"""Keys of `model` that define the objective; a trained critic has an optimizer and a plan."""
 
 
 def without_objective(path: Path) -> dict[str, Any]:

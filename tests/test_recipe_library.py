@@ -1,4 +1,4 @@
-"""The recipe library: what `scoredistill recipes` and `--config NAME` stand on."""
+"""The recipe library, behind `scoredistill recipes` and `--config NAME`."""
 
 import sys
 from pathlib import Path
@@ -20,7 +20,7 @@ FILES = {
 
 @pytest.fixture
 def library(tmp_path, monkeypatch):
-    """A recipe root, shipped by a package in a checkout, and an empty working folder."""
+    """The recipes of a package in a checkout, and an empty working folder."""
     folder = tmp_path / "checkout" / "recipes"
     for name, text in FILES.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -47,7 +47,7 @@ def test_root_of_an_installed_package_comes_first(library):
     assert recipe_library.root() == installed
 
 
-def test_recipes_beside_an_installed_package_are_not_ours(library):
+def test_recipes_next_to_an_installed_package_are_ignored(library):
     (library.parent / "pyproject.toml").unlink()
     with pytest.raises(RecipeError, match="has no recipes"):
         recipe_library.root()
@@ -68,7 +68,7 @@ def test_find_takes_every_spelling(library, name):
     assert recipe_library.find(name) == library / "points" / "vsd.yaml"
 
 
-def test_a_file_of_the_user_comes_before_a_shipped_recipe(library):
+def test_a_users_file_takes_precedence_over_a_shipped_recipe(library):
     Path("quickstart.yaml").write_text("seed: 2\n")
     assert recipe_library.find("quickstart.yaml") == Path("quickstart.yaml")
     assert recipe_library.find("quickstart") == library / "quickstart.yaml"
@@ -122,7 +122,7 @@ def test_copy_all_keeps_the_folders(library):
     assert len(written) == len(FILES)
 
 
-def test_copy_all_copies_all_or_nothing(library):
+def test_copy_all_is_atomic(library):
     mine = Path("recipes/points/vsd.yaml")
     mine.parent.mkdir(parents=True)
     mine.write_text("mine\n")

@@ -1,4 +1,4 @@
-"""YAML as recipes use it."""
+"""The YAML of recipes."""
 
 import pytest
 import yaml
@@ -17,7 +17,7 @@ PLAIN = st.recursive(
 
 @settings(max_examples=200, deadline=None, database=None)
 @given(PLAIN)
-def test_what_is_written_is_read_again_here_and_elsewhere(value):
+def test_written_yaml_is_read_back_by_any_parser(value):
     for text in (recipe_yaml.dump(value), recipe_yaml.dump_line(value)):
         assert recipe_yaml.load(text) == value
         assert yaml.safe_load(text) == value
@@ -63,7 +63,7 @@ def test_scalars(text, value):
         ("a: !!set {b, c}", 1, "could not determine a constructor"),
     ],
 )  # fmt: skip
-def test_what_no_recipe_should_hold_is_refused_with_its_line(tmp_path, text, line, said):
+def test_unsupported_yaml_is_refused_with_its_line(tmp_path, text, line, said):
     path = tmp_path / "recipe.yaml"
     path.write_text(text)
     with pytest.raises(RecipeError) as caught:
@@ -79,7 +79,7 @@ def test_an_endless_number_is_refused(tmp_path):
         recipe_library.read(path)
 
 
-def test_a_byte_order_mark_is_no_part_of_the_first_key(tmp_path):
+def test_a_byte_order_mark_is_removed_from_the_first_key(tmp_path):
     path = tmp_path / "recipe.yaml"
     path.write_bytes("\ufeffmodel: 1\n".encode())
     assert recipe_library.read(path) == {"model": 1}

@@ -36,7 +36,7 @@ def tree(module: str) -> ast.Module:
 
 @cache
 def defined(module: str) -> dict[str, ast.stmt]:
-    """What a module defines at its top level, by name."""
+    """The top-level definitions of a module, by name."""
     found: dict[str, ast.stmt] = {}
     for node in tree(module).body:
         if isinstance(node, ast.ClassDef | ast.FunctionDef):
@@ -49,13 +49,13 @@ def defined(module: str) -> dict[str, ast.stmt]:
 
 @cache
 def imported(module: str) -> dict[str, Definition]:
-    """What a module imports by name, whether for the type checker alone or not."""
+    """The names that a module imports, also for the type checker only."""
     nodes = [node for node in ast.walk(tree(module)) if isinstance(node, ast.ImportFrom)]
     return {each.asname or each.name: (node.module or "", each.name) for node in nodes for each in node.names}
 
 
 def definition(module: str, name: str) -> Definition | None:
-    """Where a name that a module uses is defined, in this package; None: elsewhere."""
+    """The definition of a name that a module uses; None: it is outside this package."""
     if module not in SOURCES:
         return None
     if name in defined(module):

@@ -1,4 +1,4 @@
-"""What every commit has to keep: no machine's names or paths in tracked files, and a change log in its format."""
+"""Rules for every commit: no names or paths of machines in tracked files, and the format of the change log."""
 
 import os
 import re
@@ -28,14 +28,14 @@ def git(*words: str) -> subprocess.CompletedProcess[str]:
 
 @cache
 def tracked() -> dict[str, str]:
-    """Texts of the tracked files by path; bytes that are no text are left out."""
+    """The text of the tracked files by path, without binary files."""
     names = git("ls-files", "-z").stdout.split("\0")
     paths = {name: ROOT / name for name in names if name}
     return {name: path.read_text("utf-8", errors="ignore") for name, path in paths.items() if path.is_file()}
 
 
 def lines_with(pattern: str) -> list[str]:
-    """Where a pattern occurs, without what was found: the report must not spread it."""
+    """The places where a pattern occurs, without the match, which a report must not repeat."""
     found = re.compile(pattern, re.IGNORECASE)
     places = []
     for name, text in tracked().items():
@@ -59,7 +59,7 @@ def index_pattern() -> str:
 
 def path_pattern() -> str:
     homes = [r"/(?:home|Users)/\w", r"[A-Z]:\\\\?Users\\"]
-    # A checkout in a folder such as /src has too short a name to be looked for.
+    # The name of a folder such as /src is too short to search for.
     roots = [rf"{re.escape(str(path))}(?![\w.-])" for path in (ROOT, ROOT.parent) if len(path.parts) > 2]
     home = Path.home()
     roots += [f"{re.escape(str(home))}/"] if len(home.parts) > 1 else []
@@ -89,7 +89,7 @@ def test_path_pattern_finds(text):
 
 
 @pytest.mark.parametrize("text", ["~/runs", "docs/home/index.md", "https://example.org/home/page", "./recipes"])
-def test_path_pattern_leaves_alone(text):
+def test_path_pattern_ignores_other_text(text):
     assert not re.search(path_pattern(), text)
 
 
@@ -99,7 +99,7 @@ def test_the_lock_is_ignored():
 
 
 @pytest.mark.parametrize("name", ["runs/x", "a.egg-info/x", ".mypy_cache/x", ".ruff_cache/x", ".pytest_cache/x"])
-def test_what_tools_write_is_ignored(name):
+def test_files_written_by_tools_are_ignored(name):
     assert git("check-ignore", "--no-index", name).returncode == 0
 
 

@@ -1,4 +1,4 @@
-"""Every shipped recipe that this machine can run is run, shortened, with all of its callbacks."""
+"""Every shipped recipe that can run on this machine runs, shortened, with all of its callbacks."""
 
 import json
 import os
@@ -28,7 +28,7 @@ SHORTER = {
     },
     "Turntable": {"frames": 3, "resolution": 16},
 }
-"""Settings of callbacks that take long."""
+"""Settings of slow callbacks."""
 LEAVES = {
     "GalleryFidelity": ["psnr", "variants"],
     "MeshExport": ["meshes/*.glb"],
@@ -41,9 +41,9 @@ LEAVES = {
     "SampleQuality": ["frechet", "class_accuracy"],
     "Turntable": ["turntable*.webp"],
 }
-"""What each callback leaves behind: metrics in metrics.json, or files."""
+"""The results of each callback: metrics in metrics.json, or files."""
 NOT_HERE = ("models/", "weights/")
-"""Where recipes look for what a user brings."""
+"""The paths of a user's files in recipes."""
 TEACHERS = (
     "teachers/digits",
     "teachers/gallery",
@@ -66,7 +66,7 @@ def content(name: str) -> dict[str, Any]:
 
 
 def configs_of(name: str) -> list[str]:
-    """The recipe, and for an overlay what it lies on."""
+    """The recipe, preceded by the base of an overlay."""
     return [name.removeprefix("small/"), name] if name.startswith("small/") else [name]
 
 
@@ -116,7 +116,7 @@ def run(name: str, output: str) -> tuple[Path, list[str]]:
 
 @pytest.fixture(scope="module")
 def workshop(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A working directory in which teachers are kept."""
+    """A working directory with the trained teachers."""
     return tmp_path_factory.mktemp("workshop")
 
 
@@ -128,7 +128,7 @@ def teachers_of(name: str) -> list[str]:
 
 
 def prepare(name: str) -> None:
-    """Run what a recipe builds on: its teachers, and the run that its generator starts from."""
+    """Run the prerequisites of a recipe: its teachers, and the run that its generator starts from."""
     starts = [part["start_from"] for part in map(content, configs_of(name)) if part.get("start_from")]
     former = [start.removeprefix("runs/") for start in starts[-1:]]
     for other in (*teachers_of(name), *former):

@@ -1,4 +1,4 @@
-"""A run ends well whatever its standard streams are: closed, without a reader, full, or unable to say what is said."""
+"""A run completes with any standard streams: closed, without a reader, full, or with a limited encoding."""
 
 import io
 import json
@@ -85,7 +85,7 @@ def recipe(tmp_path, monkeypatch):
 
 
 def program(change: Callable[[], None], *words: str) -> int:
-    """The command line as a program of its own has it, under changed streams."""
+    """Run the command line as a separate program with changed streams."""
     change()
     sys.argv = ["scoredistill", *words]
     code = main()
@@ -105,7 +105,7 @@ def test_a_run_ends_well(recipe, change):
     assert "Traceback" not in process.said
     if change == "ASCII":
         assert "\\xb1\\xbd \\u5341 \\udcff" in process.said
-    # No file has what was meant for a stream: one that is opened gets a closed stream's number.
+    # No output of a stream is in a file: a newly opened file gets the number of a closed stream.
     assert not [
         path for path in (recipe / "out").rglob("*") if path.is_file() and b"final metrics" in path.read_bytes()
     ]
@@ -114,7 +114,7 @@ def test_a_run_ends_well(recipe, change):
 @pytest.mark.skipif(sys.platform == "win32", reason="has other streams")
 @pytest.mark.parametrize("words", [["--help"], ["recipes"], ["fit", "--config", "nowhere.yaml"]], ids=" ".join)
 @pytest.mark.parametrize("change", STREAMS)
-def test_a_word_is_answered(recipe, change, words):
+def test_simple_commands_work(recipe, change, words):
     process = Forked(lambda: program(STREAMS[change], *words), recipe / "log.txt")
     assert process.wait() == (2 if "nowhere.yaml" in words else 0), process.said
     assert "Traceback" not in process.said

@@ -1,4 +1,4 @@
-"""The kit of laws names the law that a broken class breaks, by how much, and where."""
+"""The kit of laws names the violated law, the deviation and its place."""
 
 import math
 from dataclasses import replace
@@ -41,7 +41,7 @@ from scoredistill.types import Sample, right_pad_dims
 
 
 def require_broken(law: str, check, *arguments, **settings) -> str:  # type: ignore[no-untyped-def]
-    """The message of the check, which has to name the class and the law."""
+    """The message of the check, which must name the class and the law."""
     with pytest.raises(AssertionError) as caught:
         check(*arguments, **settings)
     text = str(caught.value)
@@ -138,14 +138,14 @@ def test_broken_objectives(loss: SDS, law: str, said: str) -> None:
     assert said in require_broken(law, check_objective, loss)
 
 
-def test_the_deviation_its_tolerance_and_its_place_are_said() -> None:
+def test_deviation_tolerance_and_place_are_reported() -> None:
     text = require_broken("one_by_one", check_objective, BatchMean())
     assert "at index [" in text
     assert "largest deviation " in text
     assert ", tolerance " in text
 
 
-def test_a_law_is_skipped_for_a_reason_and_by_its_name() -> None:
+def test_a_law_can_be_skipped_by_name_with_a_reason() -> None:
     check_objective(BatchMean(), skip={"one_by_one": "the baseline is the mean of the batch"})
     with pytest.raises(ValueError, match=r"there is no law 'one_by_on'\. Did you mean 'one_by_one'"):
         check_objective(BatchMean(), skip={"one_by_on": "a statistic"})
@@ -154,7 +154,7 @@ def test_a_law_is_skipped_for_a_reason_and_by_its_name() -> None:
     check_objective(BatchMean(), laws=["surrogate", "no_graph"])
 
 
-def test_a_check_leaves_everything_as_it_was() -> None:
+def test_a_check_has_no_side_effects() -> None:
     torch.set_default_dtype(torch.float32)
     loss, teacher = VSD(NetworkCritic(MLPBackbone((2,), hidden=8))), ReferenceTeacher()
     before = {key: value.clone() for key, value in loss.state_dict().items()}
@@ -166,7 +166,7 @@ def test_a_check_leaves_everything_as_it_was() -> None:
     assert [p.requires_grad for p in teacher.parameters()] == flags
 
 
-def test_refusals_at_the_ends_are_allowed_unless_they_are_not() -> None:
+def test_refusals_at_the_ends_of_time_can_be_allowed() -> None:
     class Refusing(SDS):
         def baseline(self, diffused, teacher, guidance):  # type: ignore[no-untyped-def]
             if diffused.at_end:
@@ -504,7 +504,7 @@ def test_broken_generators(generator: Generator, law: str, said: str) -> None:
     assert said in require_broken(law, check_generator, generator)
 
 
-def test_a_class_that_is_right_passes() -> None:
+def test_a_correct_class_passes() -> None:
     class HalfControl(ScoreDistillation):
         def baseline(self, diffused, teacher, guidance: Guidance) -> Tensor:  # type: ignore[no-untyped-def]
             return 0.5 * diffused.epsilon

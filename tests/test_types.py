@@ -1,4 +1,4 @@
-"""What passes between the parts: rows, and how they are selected, joined and split."""
+"""Conditions, batches and samples: rows, and how they are selected, joined and split."""
 
 import pytest
 import torch
@@ -33,7 +33,7 @@ def full(n: int) -> Condition:
         (Condition(embeddings=torch.zeros(7, 1, 2)), 7),
     ],
 )
-def test_rows_are_counted_where_anything_has_rows(condition: Condition, rows: int | None) -> None:
+def test_rows_are_counted_in_any_field(condition: Condition, rows: int | None) -> None:
     assert condition.rows == rows
 
 
@@ -70,7 +70,7 @@ def test_the_negative_branch_keeps_camera_and_background() -> None:
     assert condition.with_prompt("new").label is condition.label
 
 
-def test_moving_keeps_what_cannot_be_moved() -> None:
+def test_moving_keeps_other_fields() -> None:
     moved = full(2).to("cpu")
     assert moved.prompt == ["text 0", "text 1"]
     assert torch.equal(moved.label, torch.arange(2))

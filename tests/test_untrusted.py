@@ -1,4 +1,4 @@
-"""Files of strangers: nothing in them is run, and nothing outside their folder is read."""
+"""Untrusted files: no code in them is executed, and nothing outside their folder is read."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from PIL import EpsImagePlugin, Image
 import scoredistill
 from scoredistill.cli.viewer.run_page import files
 from scoredistill.data.folder import ImageFolder
-from scoredistill.data.pictures import FORMATS, MOST_PIXELS, SUFFIXES, decode, read_picture
+from scoredistill.data.picture_files import FORMATS, MOST_PIXELS, SUFFIXES, decode, read_picture
 from scoredistill.rendering.mesh import Mesh
 from scoredistill.studies.record import RunRecord, StudyRecord
 from scoredistill.studies.report.content import Content
@@ -34,7 +34,7 @@ FORBIDDEN = {
     "joblib.load", "eval", "exec", "os.system", "numpy.load", "np.load", "tar.extractall", "tar.extract",
     "zipfile.ZipFile", "shutil.unpack_archive",
 }  # fmt: skip
-"""Calls that run what they read, or write where an archive says."""
+"""Calls that execute what they read, or write to paths in an archive."""
 
 
 def calls(tree: ast.AST) -> list[tuple[str, ast.Call]]:
@@ -48,7 +48,7 @@ def test_pictures_are_opened_in_one_place_with_the_documented_formats():
         for name, call in calls(tree)
         if name.lower() in ("image.open", "images.open", "pil.image.open")
     ]
-    assert found == [("data/pictures.py", {"formats"})]
+    assert found == [("data/picture_files.py", {"formats"})]
     assert {f".{kind.lower()}" for kind in FORMATS} | {".jpg"} == set(SUFFIXES)
 
 
@@ -60,12 +60,12 @@ def test_torch_reads_weights_only():
 
 
 @pytest.mark.parametrize("file", SOURCES)
-def test_nothing_that_is_read_is_run(file):
+def test_no_file_runs_code(file):
     assert not {name for name, _ in calls(SOURCES[file])} & FORBIDDEN
 
 
 @pytest.mark.parametrize("kind", ["EPS", "GIF", "TIFF", "PPM", "ICO"])
-def test_no_other_format_is_decoded_whatever_its_name(tmp_path, monkeypatch, kind):
+def test_no_other_format_is_decoded_under_any_name(tmp_path, monkeypatch, kind):
     run = []
     monkeypatch.setattr(EpsImagePlugin, "Ghostscript", lambda *words, **_: run.append(words))
     path = tmp_path / "picture.png"
@@ -79,7 +79,7 @@ def test_no_other_format_is_decoded_whatever_its_name(tmp_path, monkeypatch, kin
 
 
 def bomb(side: int) -> bytes:
-    """A PNG of black pixels, some kilobytes for gigabytes."""
+    """A PNG of black pixels, kilobytes on disk and gigabytes in memory."""
 
     def chunk(kind: bytes, content: bytes) -> bytes:
         return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
@@ -95,7 +95,7 @@ def test_a_small_file_of_a_huge_picture_is_refused_before_it_is_decoded(side):
         decode(bomb(side), 8, gray=False, name="bomb.png")
 
 
-def test_the_limit_is_named():
+def test_the_size_limit_is_named():
     with pytest.raises(ValueError, match=r"has 9000 x 9000 pixels, more than 67,108,864"):
         decode(bomb(9_000), 8, gray=False, name="bomb.png")
 
@@ -107,7 +107,7 @@ def picture(path: Path) -> Path:
 
 
 @pytest.mark.parametrize("what", ["class", "picture", "below", "caption", "metadata"])
-def test_data_do_not_leave_their_folder(tmp_path, what):
+def test_data_outside_the_folder_are_refused(tmp_path, what):
     inside, outside = tmp_path / "data", tmp_path / "secret"
     picture(inside / "a/1.png")
     picture(outside / "2.png")
@@ -132,7 +132,7 @@ def test_links_within_a_folder_and_to_it_are_followed(tmp_path):
     assert len(ImageFolder(tmp_path / "there", 8)) == 2
 
 
-def test_the_viewer_gives_out_nothing_from_elsewhere(tmp_path):
+def test_the_viewer_serves_nothing_outside_the_run(tmp_path):
     run, secret = tmp_path / "run", picture(tmp_path / "secret.png")
     picture(run / "grid.png")
     picture(run / "pictures/step_000001.png")
@@ -217,7 +217,7 @@ def test_a_seed_is_a_number(tmp_path, seed):
 
 
 @pytest.mark.parametrize("name", ["folder", "run"])
-def test_a_record_names_no_run_elsewhere(tmp_path, name):
+def test_a_record_cannot_name_runs_outside_the_study(tmp_path, name):
     record = study(tmp_path, "plain")
     (tmp_path / "link").symlink_to("/")
     for elsewhere in ("../other", "/etc", "link/etc"):
@@ -227,7 +227,7 @@ def test_a_record_names_no_run_elsewhere(tmp_path, name):
 
 
 def study(folder: Path, text: str) -> StudyRecord:
-    """A record whose every text is one and the same, of one run that has finished and one that has failed."""
+    """A record of a finished and a failed run, in which all texts are the same."""
     for seed in (0, 1):
         run = folder / f"runs/{seed}"
         run.mkdir(parents=True)

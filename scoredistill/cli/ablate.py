@@ -17,9 +17,8 @@ from scoredistill import start_up
 from scoredistill.cli.argv import is_setting, joined, of_option
 from scoredistill.cli.checking import Source, check
 from scoredistill.cli.commands import FailedRuns, describe
-from scoredistill.cli.errors import UsageError, essence
-from scoredistill.cli.interrupted import INTERRUPTED, TERMINATED, Interrupted
-from scoredistill.cli.parsing import HelpFormatter
+from scoredistill.cli.errors import INTERRUPTED, TERMINATED, Interrupted, UsageError, essence
+from scoredistill.cli.help import HelpFormatter
 from scoredistill.cli.recipe_parser import RecipeParser
 from scoredistill.cli.report import print_metrics
 from scoredistill.cli.run_key import Resolver
@@ -27,14 +26,13 @@ from scoredistill.cli.study_worker import attempt_at, main
 from scoredistill.cli.workspace import locked_folder
 from scoredistill.files import reason, remove_partial, update_json, write_atomically
 from scoredistill.studies.axes import StudyError
-from scoredistill.studies.cells import Cell, cells_of
 from scoredistill.studies.launchers import Launcher
 from scoredistill.studies.launchers.launcher import LOG
 from scoredistill.studies.live import Display
 from scoredistill.studies.record import RECORD
 from scoredistill.studies.report import Content, write_report
 from scoredistill.studies.runner import Runner
-from scoredistill.studies.study import Study, read_study
+from scoredistill.studies.study import Cell, Study, cells_of, read_study
 
 COPY = "study.yaml"
 """Copy of the study's file, in the study's folder."""

@@ -9,10 +9,10 @@ from typing import Any
 
 from scoredistill import recipe_library
 from scoredistill.cli.checking import Source, nested
+from scoredistill.cli.class_lookup import shown
 from scoredistill.cli.errors import UsageError
-from scoredistill.cli.kinds import Word
-from scoredistill.cli.parsing import shown
-from scoredistill.cli.stored import require_complete
+from scoredistill.cli.key_types import Word
+from scoredistill.cli.run_config import require_complete
 from scoredistill.training.run_folder import RunFolder
 
 CONFIG = ("--config", "-c")
@@ -78,7 +78,8 @@ def joined(argv: Sequence[str]) -> list[str]:
     Raises:
         UsageError: if a value is missing, or a word does not belong to an option.
     """
-    done, rest = [], list(argv)
+    done = []
+    rest = list(argv)
     while rest:
         name, equals, value = rest.pop(0).partition("=")
         name = "--config" if name in CONFIG else name
@@ -90,7 +91,8 @@ def joined(argv: Sequence[str]) -> list[str]:
             done.append(f"{name}{equals}{value}")
             continue
         if not equals and rest and not rest[0].startswith("--"):
-            equals, value = "=", rest.pop(0)
+            equals = "="
+            value = rest.pop(0)
         if not equals or (not value and name in ("--config", "--ckpt_path", "--output", "--task")):
             raise UsageError(f"{name} needs a value")
         done.append(f"{name}={value}")
@@ -118,7 +120,8 @@ def _source(word: str) -> Source:
 
 def _config_of(checkpoint: str, words: list[str]) -> list[str]:
     """The recipe of the checkpoint's run, as a word."""
-    path, recipe = Path(checkpoint), "name its recipe with --config"
+    path = Path(checkpoint)
+    recipe = "name its recipe with --config"
     if checkpoint == "last":
         output = next((word.split("=", 1)[1] for word in reversed(words) if word.startswith("--output=")), None)
         if output is None:

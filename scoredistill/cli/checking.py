@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any, get_args, get_origin
 
 from scoredistill import recipe_library
-from scoredistill.cli import kinds
+from scoredistill.cli import key_types
+from scoredistill.cli.class_lookup import choices, find_class, shown, there_are
 from scoredistill.cli.errors import UsageError
-from scoredistill.cli.kinds import Word, bases_of, described, members
-from scoredistill.cli.parsing import choices, find_class, is_file, shown, there_are
-from scoredistill.recipe_library import did_you_mean
+from scoredistill.cli.key_types import Word, bases_of, described, members
+from scoredistill.recipe_library import SUFFIXES, did_you_mean
 
 SPEC = ("class_path", "init_args", "dict_kwargs")
 """Keys of a class in a recipe."""
@@ -68,7 +68,8 @@ class Checker:
     """
 
     def __init__(self, keys: Mapping[str, Any], linked: Mapping[str, str]) -> None:
-        self.keys, self.linked = keys, linked
+        self.keys = keys
+        self.linked = linked
         self.known: dict[str, Any] = {}
 
     def read(self, source: Source) -> None:
@@ -106,10 +107,11 @@ class Checker:
                 field = _Field(key, self.keys[key], self.known.get(key), folder)
                 self.known[key] = self._value(value, field, append=str(name).endswith("+"))
             elif any(other.startswith(f"{key}.") for other in self.keys):
-                inner = kinds.of_word(value, ()) if isinstance(value, Word) else value
-                if isinstance(inner, str) and is_file(inner):
+                inner = key_types.of_word(value, ()) if isinstance(value, Word) else value
+                if isinstance(inner, str) and _is_file(inner):
                     file = _file(inner, _Field(key, Any, None, folder))
-                    inner, folder = _content(file, key), file.parent
+                    inner = _content(file, key)
+                    folder = file.parent
                 if not isinstance(inner, Mapping):
                     raise _wrong(key, f"expected keys with values, got {shown(inner)}")
                 self._group(inner, f"{key}.", folder)
@@ -121,43 +123,44 @@ class Checker:
 
     def _value(self, value: Any, field: _Field, append: bool = False) -> Any:
         """The value as the parser will read it. Types that are unknown here are left to the parser."""
-        hint, options = field.hint, members(field.hint)
+        hint = field.hint
+        options = members(field.hint)
         if isinstance(value, Word):
-            value = kinds.of_word(value, options)
-        sequence = next((kind for kind in options if get_origin(kind) in kinds.SEQUENCES), None)
+            value = key_types.of_word(value, options)
+        sequence = next((kind for kind in options if get_origin(kind) in key_types.SEQUENCES), None)
         if append:
             if sequence is None:
                 raise _wrong(field.key, "is not a list, so nothing can be appended to it")
             new = self._list(value if isinstance(value, list) else [value], replace(field, hint=sequence, before=None))
             return [*(field.before if isinstance(field.before, list) else []), *new]
-        if any(kinds.accepts(value, kind) for kind in options):
+        if any(key_types.accepts(value, kind) for kind in options):
             return value
         of_last = isinstance(value, Mapping) and isinstance(field.before, list) and "class_path" not in value
         if sequence is not None and (isinstance(value, list) or of_last):
             return self._list(value, replace(field, hint=sequence))
         bases, passed = bases_of(hint)
-        if bases and isinstance(value, str) and is_file(value):
+        if bases and isinstance(value, str) and _is_file(value):
             file = _file(value, field)
             inside = replace(field, folder=file.parent, files=(*field.files, file))
             return self._value(_content(file, field.key), inside)
         if bases and isinstance(value, (str, Mapping)):
             return self._class(value, bases, passed, field)
-        mapping = next((kind for kind in options if kinds.is_mapping(kind)), None)
+        mapping = next((kind for kind in options if key_types.is_mapping(kind)), None)
         if mapping is not None and isinstance(value, Mapping):
             of = (*get_args(mapping), Any, Any)[1]
             fields = {name: replace(field, key=f"{field.key}.{name}", hint=of, before=None) for name in value}
             return {name: self._value(each, fields[name]) for name, each in value.items()}
-        if any(kinds.is_unknown(kind) for kind in options):
+        if any(key_types.is_unknown(kind) for kind in options):
             _refuse_classes(value, field.key)
             return value
-        raise _wrong(field.key, f"expected {described(hint)}, got {shown(value)}{kinds.remedy(value, options)}")
+        raise _wrong(field.key, f"expected {described(hint)}, got {shown(value)}{key_types.remedy(value, options)}")
 
     def _list(self, value: Any, field: _Field) -> list[Any]:
         hint, before = field.hint, field.before
         if isinstance(value, Mapping):  # options of the last element
             last = replace(field, key=f"{field.key}[{len(before) - 1}]", hint=get_args(hint)[0], before=before[-1])
             return [*before[:-1], self._value(value, last)]
-        hints = kinds.of_elements(hint, len(value))
+        hints = key_types.of_elements(hint, len(value))
         if hints is None:
             raise _wrong(field.key, f"expected {described(hint)}, got {shown(value)}")
         fields = [replace(field, key=f"{field.key}[{i}]", hint=each, before=None) for i, each in enumerate(hints)]
@@ -169,7 +172,7 @@ class Checker:
             value = {"class_path": value}
         earlier = field.before if isinstance(field.before, Spec) else None
         kind, given = _named(value, bases, field, earlier)
-        known = kinds.parameters(kind, passed)
+        known = key_types.parameters(kind, passed)
         kept = {name: each for name, each in earlier.given.items() if name in known} if earlier else {}
         for name, each in given.items():
             kept |= self._argument(Spec(kind, kept, passed), str(name), each, field)
@@ -178,7 +181,8 @@ class Checker:
     def _argument(self, spec: Spec, name: str, value: Any, field: _Field) -> dict[str, Any]:
         append, name = name.endswith("+"), name.removesuffix("+")
         name, _, rest = name.partition(".")
-        key, known = f"{field.key}.{name}", kinds.parameters(spec.kind, spec.passed)
+        key = f"{field.key}.{name}"
+        known = key_types.parameters(spec.kind, spec.passed)
         source = self.linked.get(f"{field.key}.init_args.{name}")
         if source is not None:
             raise _wrong(key, f"follows {source}: set that instead")
@@ -197,7 +201,7 @@ class Checker:
                 self._complete(each, f"{key}[{i}]")
         if not isinstance(value, Spec):
             return
-        known = kinds.parameters(value.kind, value.passed)
+        known = key_types.parameters(value.kind, value.passed)
         given = value.given.keys() | {name for name in known if f"{key}.init_args.{name}" in self.linked}
         lacking = [name for name, each in known.items() if each.required and name not in given]
         untyped = [name for name in lacking if not known[name].typed]
@@ -271,7 +275,11 @@ def _named(
             kind = find_class(value["class_path"], bases)
         except UsageError as error:
             name = str(value["class_path"])
-            if "." not in name and kinds.takes_more_than_classes(field.hint) and not did_you_mean(name, choices(bases)):
+            if (
+                "." not in name
+                and key_types.takes_more_than_classes(field.hint)
+                and not did_you_mean(name, choices(bases))
+            ):
                 raise _wrong(field.key, f"expected {described(field.hint)}, got {shown(name)}") from error
             raise _wrong(field.key, str(error)) from error
     for name in value:
@@ -280,10 +288,10 @@ def _named(
             raise _wrong(field.key, f"has no key {shown(name)!r} beside class_path and init_args. {hint}")
     if kind is None:
         name = shown(next(iter(value), ""))
-        hint = did_you_mean(name, SPEC[:2]) or f"Name one, as in --{field.key} {kinds.with_option(name, bases)}"
+        hint = did_you_mean(name, SPEC[:2]) or f"Name one, as in --{field.key} {key_types.with_option(name, bases)}"
         raise _wrong(field.key, f"it has no class yet, so it has no option {name!r}. {hint}")
     given = value.get("init_args", {}) if explicit else value
-    given = kinds.of_word(given, ()) if isinstance(given, Word) else given
+    given = key_types.of_word(given, ()) if isinstance(given, Word) else given
     if not isinstance(given, Mapping):
         raise _wrong(f"{field.key}.init_args", f"expected arguments with values, or no such key, got {shown(given)}")
     return kind, given
@@ -303,3 +311,8 @@ def _refuse_classes(value: Any, key: str) -> None:
 
 def _untyped(kind: type, name: str) -> str:
     return f"{kind.__name__} has no type for its argument {name!r}: annotate it, as in `{name}: float`"
+
+
+def _is_file(name: str) -> bool:
+    """Whether a string in place of a class is the path of a file."""
+    return name.endswith((*SUFFIXES, ".json")) or "/" in name

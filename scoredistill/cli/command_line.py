@@ -19,21 +19,18 @@ from pytorch_lightning.loggers import CSVLogger, Logger
 
 from scoredistill.cli.argv import NOT_IN_RECIPES, Words
 from scoredistill.cli.checking import check
-from scoredistill.cli.class_help import class_help
-from scoredistill.cli.errors import UsageError, essence, raise_with_key
-from scoredistill.cli.interrupted import SIGNALS
-from scoredistill.cli.kinds import parameters
-from scoredistill.cli.parsing import EPILOG, HelpFormatter, tidy
+from scoredistill.cli.errors import SIGNALS, UsageError, essence, raise_with_key
+from scoredistill.cli.help import EPILOG, HelpFormatter, class_help, tidy
+from scoredistill.cli.key_types import parameters
 from scoredistill.cli.prerequisites import train_what_is_missing
-from scoredistill.cli.processes import shared_run_folder
-from scoredistill.cli.recipe_diff import difference
+from scoredistill.cli.ranks import shared_run_folder
 from scoredistill.cli.recipe_parser import RecipeParser
-from scoredistill.cli.tasks import TASKS, find_task
-from scoredistill.cli.trainer_settings import check_trainer
+from scoredistill.cli.run_config import difference
+from scoredistill.cli.tasks import TASKS, check_trainer, find_task
 from scoredistill.cli.workspace import Workspace, find_start, open_workspace
 from scoredistill.training.callbacks import Cost, RunProgress, Summary
 from scoredistill.training.checkpoints import AtomicCheckpointIO, LastCheckpoint
-from scoredistill.training.data import ConditionDataModule
+from scoredistill.training.conditions import ConditionDataModule
 from scoredistill.training.distillation import Distillation
 from scoredistill.training.training_module import TrainingModule
 
@@ -74,7 +71,8 @@ class CommandLine(LightningCLI):
     """The first key in which the recipe differs from that of the run that fit starts from."""
 
     def __init__(self, command: str, words: Words) -> None:
-        self.command, self.given = command, words
+        self.command = command
+        self.given = words
         self.task = find_task(words.task)
         try:
             super().__init__(

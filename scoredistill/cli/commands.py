@@ -19,16 +19,15 @@ from torch import Tensor
 
 from scoredistill import start_up
 from scoredistill.cli.argv import read_words
+from scoredistill.cli.class_lookup import import_public_modules
 from scoredistill.cli.command_line import CommandLine
-from scoredistill.cli.errors import UsageError, cause, constructor
-from scoredistill.cli.interrupted import INTERRUPTED, SIGNALS, TERMINATED, Interrupted
+from scoredistill.cli.errors import INTERRUPTED, SIGNALS, TERMINATED, Interrupted, UsageError, cause, constructor
+from scoredistill.cli.key_types import register_tensors
 from scoredistill.cli.lightning_patches import give_loggers_folders, quiet
 from scoredistill.cli.load_run import find_former, load_generator
-from scoredistill.cli.parsing import import_public_modules, register_tensors
-from scoredistill.cli.predictions import write_predictions
-from scoredistill.cli.processes import is_rank_zero, run_folder_env
-from scoredistill.cli.provenance import provenance
-from scoredistill.cli.stored import END
+from scoredistill.cli.outputs import provenance, write_predictions
+from scoredistill.cli.ranks import is_rank_zero, run_folder_env
+from scoredistill.cli.run_config import END
 from scoredistill.cli.workspace import Start
 from scoredistill.files import reason, update_json, write_atomically, write_json_atomically
 from scoredistill.training.callbacks.evaluation import EvaluationError
@@ -129,7 +128,8 @@ def _build(build: Callable[[], CommandLine]) -> CommandLine:
             raise Interrupted("interrupted", SIGNALS.code) from error
         if isinstance(error, (UsageError, OSError, Interrupted)) or not isinstance(error, Exception):
             raise
-        owner, message = constructor(cause(error)), describe(error)
+        owner = constructor(cause(error))
+        message = describe(error)
         raise UsageError(message if owner is None or owner in message else f"{owner}: {message}") from error
 
 

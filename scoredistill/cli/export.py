@@ -12,9 +12,9 @@ from pathlib import Path
 from scoredistill.cli.errors import UsageError
 from scoredistill.cli.load_run import load_generator
 from scoredistill.cli.meshes import MeshFiles, add_mesh_options
-from scoredistill.cli.parsers import OptionParser, between, degrees, integer
+from scoredistill.cli.options import OptionParser, between, degrees, integer
 from scoredistill.cli.pipelines import save_pipeline
-from scoredistill.cli.stored import read_config
+from scoredistill.cli.run_config import read_config
 from scoredistill.cli.workspace import Start, Workspace, find_start
 from scoredistill.generators.one_step import OneStepUNet
 from scoredistill.generators.scenes import SceneGenerator

@@ -12,12 +12,12 @@ from typing import Any
 import torch
 
 from scoredistill.cli.checking import Source, check
+from scoredistill.cli.class_lookup import import_public_modules
 from scoredistill.cli.errors import UsageError, essence
-from scoredistill.cli.kinds import parameters
+from scoredistill.cli.key_types import parameters, register_tensors
 from scoredistill.cli.lightning_patches import quiet
-from scoredistill.cli.parsing import import_public_modules, register_tensors
 from scoredistill.cli.recipe_parser import RecipeParser
-from scoredistill.cli.stored import read_config
+from scoredistill.cli.run_config import read_config
 from scoredistill.cli.tasks import find_task
 from scoredistill.cli.workspace import Start, find_start
 from scoredistill.distiller import Distiller

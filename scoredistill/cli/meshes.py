@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from scoredistill.cli.errors import UsageError
-from scoredistill.cli.parsers import finite, integer
+from scoredistill.cli.options import finite, integer
 from scoredistill.generators.scenes import SceneGenerator
 from scoredistill.rendering.assets import TexturedMesh, count_pieces, decimate, keep_largest
 from scoredistill.rendering.assets.textured import TEXTURED_SUFFIXES, companions
@@ -70,7 +70,8 @@ class MeshFiles:
         """
         mesh = _sound(generator.mesh(particle, self.resolution, self.threshold), particle)
         colors = None if generator.latents is not None else partial(generator.color, particle=particle)
-        pieces, total = count_pieces(mesh), len(mesh.faces)
+        pieces = count_pieces(mesh)
+        total = len(mesh.faces)
         mesh = keep_largest(mesh) if self.largest else mesh
         mesh = mesh if self.faces is None else decimate(mesh, self.faces)
         if colors is not None:

@@ -14,7 +14,7 @@ from scoredistill.files import atomic_folder
 from scoredistill.generators.one_step import OneStepUNet
 from scoredistill.networks.denoiser import Denoiser
 from scoredistill.networks.diffusers import DiffusersBackbone
-from scoredistill.networks.text_to_image import FluxBackbone, MultiViewBackbone
+from scoredistill.networks.text_backbones import FluxBackbone, MultiViewBackbone
 from scoredistill.teachers.diffusers.families import FAMILIES
 from scoredistill.teachers.diffusers.loading import Source
 

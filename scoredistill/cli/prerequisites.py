@@ -9,9 +9,8 @@ from pathlib import Path
 
 from jsonargparse import Namespace
 
-from scoredistill.cli.errors import UsageError
-from scoredistill.cli.interrupted import INTERRUPTED, TERMINATED, Interrupted
-from scoredistill.cli.processes import SHARED, env_without_launcher
+from scoredistill.cli.errors import INTERRUPTED, TERMINATED, Interrupted, UsageError
+from scoredistill.cli.ranks import SHARED, env_without_launcher
 from scoredistill.files import reason
 from scoredistill.networks.storage import DESCRIPTION, find_trained
 from scoredistill.processes import FolderLock, InUseError, run_bound

@@ -11,7 +11,7 @@ from jsonargparse._typehints import ActionTypeHint
 from pytorch_lightning.cli import LightningArgumentParser
 
 from scoredistill import recipe_yaml
-from scoredistill.cli.kinds import Word, file_of_word, members, of_word, takes_text
+from scoredistill.cli.key_types import Word, file_of_word, members, of_word, takes_text
 
 set_loader("yaml", recipe_yaml.load, (yaml.YAMLError,))
 set_dumper("yaml", recipe_yaml.dump)

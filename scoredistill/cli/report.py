@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from scoredistill.cli.errors import UsageError
-from scoredistill.cli.parsers import OptionParser
+from scoredistill.cli.options import OptionParser
 from scoredistill.studies.report import Content, write_report
 from scoredistill.studies.report.tables import mean_text
 
@@ -46,7 +46,8 @@ def report(argv: Sequence[str]) -> None:
 
 def print_metrics(content: Content) -> None:
     """Print the means on the terminal, one row per cell."""
-    metrics, console = content.results.metrics, Console(highlight=False)
+    metrics = content.results.metrics
+    console = Console(highlight=False)
     # Long names are folded, because an ellipsis could hide the difference between cells.
     table = Table(Column("cell", overflow="fold"), *metrics, title=f"{content.results.record.name}: {content.state}")
     for cell in content.results.cells:

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 
 from scoredistill import recipe_yaml
 from scoredistill.cli.argv import Words, read_words
+from scoredistill.cli.attempts import sources_of
 from scoredistill.cli.command_line import CommandLine
-from scoredistill.cli.sources import sources_of
 
 KEYS_WITHOUT_EFFECT = ("output", "checkpoint_every")
 """Keys that do not change the result of a run."""

@@ -11,9 +11,8 @@ from typing import Any
 
 from scoredistill import recipe_library, start_up
 from scoredistill.cli.attempts import Attempt, copied_note
-from scoredistill.cli.errors import UsageError
-from scoredistill.cli.interrupted import INTERRUPTED, TERMINATED, Interrupted
-from scoredistill.cli.parsers import OptionParser
+from scoredistill.cli.errors import INTERRUPTED, TERMINATED, Interrupted, UsageError
+from scoredistill.cli.options import OptionParser
 from scoredistill.cli.run_key import Resolver
 from scoredistill.cli.workspace import locked_folder
 from scoredistill.files import load_json, remove_partial, update_json, write_json_atomically
@@ -39,7 +38,7 @@ class Stage:
     folder: Path
 
     @property
-    def newest(self) -> str | None:
+    def newest_run(self) -> str | None:
         """The newest run with a checkpoint, or None."""
         run = RunFolder.newest(self.folder)
         return None if run is None else str(run.path)
@@ -67,7 +66,8 @@ def stages(argv: Sequence[str]) -> None:
 
 def _run_all(todo: Sequence[Stage], keys: Mapping[str, str], folder: Path) -> str | None:
     """Run all unfinished stages, and return the run folder of the last one."""
-    record, former = _record(folder, todo), None
+    record = _record(folder, todo)
+    former = None
     for number, stage in enumerate(todo, 1):
         note = record.get(stage.name)
         note = note if isinstance(note, dict) else {}
@@ -134,7 +134,8 @@ def _configs(path: Path, recipes: Sequence[str]) -> list[str]:
 
 def _words_of(stage: str, names: Sequence[str], words: Sequence[str]) -> list[str]:
     """The words for all stages, and those for this one without its name."""
-    chosen, applies = [], True
+    chosen = []
+    applies = True
     for word in words:
         if word.startswith("--"):
             owner = word[2:].split("=", 1)[0].split(".", 1)[0]
@@ -167,9 +168,9 @@ def _fit(stage: Stage, former: str | None, goes_on: bool) -> str:
     code = run_bound([sys.executable, "-P", "-m", "scoredistill", *words])
     if code in (INTERRUPTED, TERMINATED):
         raise Interrupted(f"stage {stage.name} was interrupted; run the same command to resume", code)
-    if code != 0 or stage.newest is None:
+    if code != 0 or stage.newest_run is None:
         raise UsageError(f"stage {stage.name} failed, see the message above; run the same command to resume")
-    return stage.newest
+    return stage.newest_run
 
 
 def _print(text: str) -> None:

@@ -41,7 +41,7 @@ def main(argv: Sequence[str]) -> int:
         update_json(folder / NOTE, dict)  # sets a damaged file aside
         write_json_atomically(folder / NOTE, attempt.begun)
         code = _fit(line)
-        if code == 0 and (run := newest(folder)) is not None:
+        if code == 0 and (run := last_folder(folder)) is not None:
             write_json_atomically(folder / NOTE, attempt.ended(run))
     return code
 
@@ -56,7 +56,7 @@ def attempt_at(folder: Path, key: str) -> Attempt:
     return Attempt({"key": key}, read_note(folder / NOTE, folder), folder)
 
 
-def newest(folder: Path) -> Path | None:
+def last_folder(folder: Path) -> Path | None:
     """The run folder with the highest number, with any content; None if there is none."""
     return max((path for path in folder.glob("*/") if path.name.isdecimal()), key=lambda p: int(p.name), default=None)
 

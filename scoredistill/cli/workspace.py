@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from scoredistill.cli.errors import UsageError
-from scoredistill.cli.processes import SHARED
+from scoredistill.cli.ranks import SHARED
 from scoredistill.files import reason, remove_partial
 from scoredistill.processes import FolderLock, InUseError
 from scoredistill.training.checkpoints import read_checkpoint

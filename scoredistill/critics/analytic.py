@@ -22,7 +22,7 @@ class DiracCritic(Critic):
 
         epsilon(x_t) = (x_t - alpha x) / sigma
 
-    DreamFusion: Text-to-3D using 2D Diffusion, 2022, arXiv:2209.14988.
+    "DreamFusion: Text-to-3D using 2D Diffusion" (2022), arXiv:2209.14988.
     """
 
     def forward(self, diffused: Diffused) -> Prediction:
@@ -90,11 +90,14 @@ class ParticleCritic(Critic):
         """
         sample = diffused.sample
         particles = sample.x if sample.population is None else sample.population
-        settings, about = (self.bandwidth, diffused.schedule), (diffused.x_t, diffused.t, sample, particles)
+        settings = (self.bandwidth, diffused.schedule)
+        about = (diffused.x_t, diffused.t, sample, particles)
         return self._last_call.of(settings, about, lambda: self._posterior(diffused, particles))
 
     def _posterior(self, diffused: Diffused, particles: Tensor) -> MixturePosterior:
-        x_t, t, schedule = diffused.x_t, diffused.t, diffused.schedule
+        x_t = diffused.x_t
+        t = diffused.t
+        schedule = diffused.schedule
         if self.bandwidth == 0:
             what = "the score of a ParticleCritic whose bandwidth is 0"
             require_noise(t, schedule, what, f"{MORE_NOISE}, or give it a bandwidth above 0")
@@ -107,7 +110,8 @@ class ParticleCritic(Critic):
 
     def _same_view(self, diffused: Diffused, count: int) -> Tensor:
         """Mask of the particles that share each sample's view, (B, M)."""
-        sample, device = diffused.sample, diffused.x_t.device
+        sample = diffused.sample
+        device = diffused.x_t.device
         own = sample.views
         same_view = torch.ones(len(diffused.x_t), count, dtype=torch.bool, device=device)
         if own is None:

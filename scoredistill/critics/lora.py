@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from scoredistill.critics.trained import TrainedCritic
 from scoredistill.diffusion.prediction import Prediction
 from scoredistill.diffusion.schedule import Schedule
-from scoredistill.networks.camera_embedding import CameraConditioned
 from scoredistill.networks.denoiser import Denoiser
+from scoredistill.networks.embedding import CameraConditioned
 from scoredistill.networks.lora import LoRA, add_lora, load_lora, save_lora, sharing_copy
 from scoredistill.ranges import require
 from scoredistill.teachers.teacher import Teacher
@@ -30,7 +30,8 @@ class LoRACritic(TrainedCritic):
     with y in the base's parameterization. It starts as the base and shares its frozen weights; only the adapters and
     the camera's MLP are trained and saved.
 
-    ProlificDreamer: High-Fidelity and Diverse Text-to-3D Generation with VSD, 2023, arXiv:2305.16213.
+    "ProlificDreamer: High-Fidelity and Diverse Text-to-3D Generation with Variational Score Distillation" (2023),
+    arXiv:2305.16213.
 
     Args:
         lora: rank, scale and targets; None: rank 4 on all attention projections.
@@ -57,8 +58,11 @@ class LoRACritic(TrainedCritic):
         require("[0, 1]", camera_dropout=camera_dropout)
         require(">= 1", particles=particles)
         super().__init__()
-        self.lora, self.particles, self.plain_text = lora or LoRA(rank=4), particles, plain_text
-        self.camera, self.camera_dropout = camera, camera_dropout
+        self.lora = lora or LoRA(rank=4)
+        self.particles = particles
+        self.plain_text = plain_text
+        self.camera = camera
+        self.camera_dropout = camera_dropout
         # In a tuple so that it is no submodule: only the base's network belongs on the critic's device.
         self._base: tuple[Teacher, ...] = () if base is None else (base,)
         self._encode_prompt: Callable[[Condition | None, int | None], Condition | None] | None = None
@@ -76,7 +80,9 @@ class LoRACritic(TrainedCritic):
     def predict(self, diffused: Diffused) -> Prediction:
         if not len(self.denoisers):
             raise ValueError("LoRACritic has no network yet: put it into a Distiller")
-        x_t, t, schedule = diffused.x_t, diffused.t, diffused.schedule
+        x_t = diffused.x_t
+        t = diffused.t
+        schedule = diffused.schedule
         condition = self._read(diffused.condition, len(x_t))
         if self.particles is None:
             return self.denoisers[0](x_t, t, condition, schedule)

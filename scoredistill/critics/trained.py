@@ -15,7 +15,7 @@ from scoredistill.critics.critic import Critic, TrainedPart
 from scoredistill.diffusion.prediction import Prediction
 from scoredistill.networks.backbone import Backbone
 from scoredistill.networks.denoiser import Denoiser, Parameterization
-from scoredistill.networks.eval_mode import eval_mode
+from scoredistill.networks.modules import eval_mode
 from scoredistill.ranges import require
 from scoredistill.teachers.teacher import Teacher
 from scoredistill.types import Diffused
@@ -79,7 +79,8 @@ def reuse_forward(*critics: nn.Module) -> Iterator[None]:
             yield
         finally:
             for critic in trained:
-                critic._kept, critic._trained = None, []
+                critic._kept = None
+                critic._trained = []
 
 
 class NetworkCritic(TrainedCritic):
@@ -89,7 +90,8 @@ class NetworkCritic(TrainedCritic):
 
     with y the target of its parameterization (see `Denoiser`). The minimizer is the score of q_t.
 
-    ProlificDreamer: High-Fidelity and Diverse Text-to-3D Generation with VSD, 2023, arXiv:2305.16213.
+    "ProlificDreamer: High-Fidelity and Diverse Text-to-3D Generation with Variational Score Distillation" (2023),
+    arXiv:2305.16213.
 
     Args:
         network: the backbone; None: a copy of the teacher's network with its parameterization.

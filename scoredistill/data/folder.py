@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from unicodedata import normalize
 
-from scoredistill.data.pictures import SUFFIXES, decode
+from scoredistill.data.picture_files import SUFFIXES, decode
 from scoredistill.data.source import ImageSource, Item, floats
 from scoredistill.files import within
 from scoredistill.ranges import require
@@ -122,13 +122,15 @@ def _listed(folder: Path, pictures: list[Path]) -> tuple[str, ...]:
     Raises:
         ValueError: with the line or the picture, if a line is not a caption or a picture has none.
     """
-    file, texts = folder / METADATA, {}
+    file = folder / METADATA
+    texts = {}
     for number, line in enumerate(_text(file).split("\n"), 1):  # splitlines would also split at U+2028 within a text
         if not line.strip():
             continue
         try:
             entry = json.loads(line)
-            name, text = str(entry["file_name"]), entry["text"]
+            name = str(entry["file_name"])
+            text = entry["text"]
         except (ValueError, TypeError, KeyError) as error:
             raise ValueError(f"{file}: line {number} is not {{file_name: ..., text: ...}} ({error!r})") from error
         if not isinstance(text, str):

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from scoredistill.data.pictures import decode
+from scoredistill.data.picture_files import decode
 from scoredistill.data.source import ImageSource, Item, class_count, floats
 from scoredistill.ranges import require
 

@@ -11,7 +11,7 @@ from functools import cached_property
 from glob import glob
 from pathlib import Path
 
-from scoredistill.data.pictures import SUFFIXES, decode
+from scoredistill.data.picture_files import SUFFIXES, decode
 from scoredistill.data.source import ImageSource, Item, class_count, floats
 from scoredistill.ranges import require
 

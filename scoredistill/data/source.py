@@ -42,7 +42,8 @@ class ImageSource(ABC):
 
     def __init__(self, shape: Sequence[int] | None = None, classes: int | None = None) -> None:
         require(">= 1", shape=shape, classes=classes)
-        self._shape, self._classes = None if shape is None else torch.Size(shape), classes
+        self._shape = None if shape is None else torch.Size(shape)
+        self._classes = classes
 
     @abstractmethod
     def __len__(self) -> int:

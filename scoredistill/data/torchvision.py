@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from scoredistill.data.pictures import square
+from scoredistill.data.picture_files import square
 from scoredistill.data.source import ImageSource, Item, class_count, floats
 from scoredistill.ranges import require
 

@@ -44,7 +44,7 @@ class CFGVariant(CFG):
 class IntervalCFG(CFGVariant):
     """CFG at noise levels low <= sigma / alpha <= high, and the conditional model elsewhere.
 
-    Applying Guidance in a Limited Interval Improves Sample and Distribution Quality in Diffusion Models, 2024,
+    "Applying Guidance in a Limited Interval Improves Sample and Distribution Quality in Diffusion Models" (2024),
     arXiv:2404.07724.
 
     Args:
@@ -80,7 +80,7 @@ class RescaledCFG(CFGVariant):
 
     with the standard deviation over the dimensions of each sample.
 
-    Common Diffusion Noise Schedules and Sample Steps are Flawed, 2023, arXiv:2305.08891, section 3.4.
+    "Common Diffusion Noise Schedules and Sample Steps are Flawed" (2023), arXiv:2305.08891, section 3.4.
 
     Args:
         scale: s, >= 0.
@@ -118,7 +118,7 @@ class ProjectedCFG(CFGVariant):
     after |d| has been limited to `threshold`. The parallel part raises contrast and saturation. The momentum of the
     paper is over the steps of a sampler and has no counterpart in a training step.
 
-    Eliminating Oversaturation and Artifacts of High Guidance Scales in Diffusion Models, 2024, arXiv:2410.02416.
+    "Eliminating Oversaturation and Artifacts of High Guidance Scales in Diffusion Models" (2024), arXiv:2410.02416.
 
     Args:
         scale: s, >= 0.
@@ -155,7 +155,7 @@ class CFGZeroStar(CFGVariant):
 
     taken sample by sample. Where t >= `zero_above` the velocity is 0, as in a sampler's first steps.
 
-    CFG-Zero*: Improved Classifier-Free Guidance for Flow Matching Models, 2025, arXiv:2503.18886.
+    "CFG-Zero*: Improved Classifier-Free Guidance for Flow Matching Models" (2025), arXiv:2503.18886.
 
     Args:
         scale: s, >= 0.

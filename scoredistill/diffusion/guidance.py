@@ -76,7 +76,7 @@ class CFG(Guidance):
     The negative prompt, if any, replaces the unconditional branch. At s = 1, or without a condition, one prediction
     suffices. DreamFusion's 100 is s = 101 here.
 
-    Classifier-Free Diffusion Guidance, 2022, arXiv:2207.12598.
+    "Classifier-Free Diffusion Guidance" (2022), arXiv:2207.12598.
 
     Args:
         scale: s, >= 0; 1 is the conditional model itself, 0 the unconditional one.
@@ -106,8 +106,8 @@ class PerpNeg(Guidance):
     with perp(a, b) = a - (a.b / b.b) b taken sample by sample, so that a negative prompt never weakens the
     positive one.
 
-    Re-imagine the Negative Prompt Algorithm: Transform 2D Diffusion into 3D, alleviate Janus problem and Beyond, 2023,
-    arXiv:2304.04968.
+    "Re-imagine the Negative Prompt Algorithm: Transform 2D Diffusion into 3D, alleviate Janus problem and Beyond"
+    (2023), arXiv:2304.04968.
 
     Args:
         scale: s of `CFG`, >= 0.
@@ -120,7 +120,8 @@ class PerpNeg(Guidance):
         positive = [prompt for prompt, weight in negatives.items() if weight > 0]
         if positive:
             raise ValueError(f"PerpNeg weights must be <= 0; {positive[0]!r} has {negatives[positive[0]]}")
-        self.scale, self.negatives = scale, dict(negatives)
+        self.scale = scale
+        self.negatives = dict(negatives)
 
     def conditions(
         self, condition: Condition | None, teacher: ConditionalPredictor, rows: int

@@ -127,7 +127,10 @@ def diffused_mixture(
     """
     # No half precision in products, whatever precision the networks are trained in.
     dtype = torch.promote_types(x_t.dtype, torch.float32)
-    x_t, means, log_weights, covariance = x_t.to(dtype), means.to(dtype), log_weights.to(dtype), covariance.to(dtype)
+    x_t = x_t.to(dtype)
+    means = means.to(dtype)
+    log_weights = log_weights.to(dtype)
+    covariance = covariance.to(dtype)
     with torch.autocast(x_t.device.type, enabled=False):
         if means.ndim == 2 and covariance.isotropic:
             return _shared_isotropic(x_t, alpha, sigma, means, log_weights, covariance.variance[:, 0])
@@ -150,8 +153,12 @@ def _shared_isotropic(
     x_t: Tensor, alpha: Tensor, sigma: Tensor, means: Tensor, log_weights: Tensor, variance: Tensor
 ) -> MixturePosterior:
     """All distances by one matrix product, in float64 because ||x||^2 - 2 x.mu + ||mu||^2 cancels at small sigma."""
-    dims, dtype = x_t.shape[-1], x_t.dtype
-    x, mu, a, s = x_t.double(), means.double(), alpha.double()[:, None], sigma.double()[:, None]
+    dims = x_t.shape[-1]
+    dtype = x_t.dtype
+    x = x_t.double()
+    mu = means.double()
+    a = alpha.double()[:, None]
+    s = sigma.double()[:, None]
     base = a**2 * variance.double() + s**2  # (B, K), or (B, 1) if all components share one variance
     # Two further columns give -||x - a mu||^2 / 2 in the same product: passes over B x K numbers dominate the cost.
     rows = torch.cat([a * x, -0.5 * a**2, -0.5 * (x * x).sum(-1, keepdim=True)], 1)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from scoredistill.diffusion.schedule import MORE_NOISE, MORE_SIGNAL, Schedule, require_noise, require_signal
 from scoredistill.types import right_pad_dims
+from scoredistill.types.batch import WHOLE
 from scoredistill.types.checks import times_of
 
 PredictionType = Literal["epsilon", "x0", "v", "flow", "score"]
@@ -57,9 +58,12 @@ class Prediction:
         self.kind, self.value = next(iter(values.items()))
         if self.value.shape != x_t.shape:
             raise ValueError(f"{self.kind} has shape {tuple(self.value.shape)}, x_t {tuple(x_t.shape)}")
-        self.x_t, self.t, self.schedule = x_t, times_of(t, x_t).to(x_t.device), schedule
+        self.x_t = x_t
+        self.t = times_of(t, x_t).to(x_t.device)
+        self.schedule = schedule
         alpha, sigma = schedule(self.t)
-        self._alpha, self._sigma = right_pad_dims(alpha, x_t), right_pad_dims(sigma, x_t)
+        self._alpha = right_pad_dims(alpha, x_t)
+        self._sigma = right_pad_dims(sigma, x_t)
 
     @classmethod
     def of(cls, kind: PredictionType, value: Tensor, x_t: Tensor, t: float | Tensor, schedule: Schedule) -> Prediction:
@@ -97,7 +101,10 @@ class Prediction:
     @property
     def epsilon(self) -> Tensor:
         """The noise, (B, *D)."""
-        a, s, x_t, y = self._alpha, self._sigma, self.x_t, self.value
+        a = self._alpha
+        s = self._sigma
+        x_t = self.x_t
+        y = self.value
         match self.kind:
             case "epsilon":
                 return y
@@ -115,7 +122,10 @@ class Prediction:
     @property
     def x0(self) -> Tensor:
         """The clean sample, (B, *D)."""
-        a, s, x_t, y = self._alpha, self._sigma, self.x_t, self.value
+        a = self._alpha
+        s = self._sigma
+        x_t = self.x_t
+        y = self.value
         match self.kind:
             case "x0":
                 return y
@@ -124,7 +134,8 @@ class Prediction:
             case "flow":
                 return (x_t - s * y) / (a + s)
             case _:
-                what, remedy = f"x0 of a prediction as {self.kind}", f"{MORE_SIGNAL}, or predict x0, v or flow"
+                what = f"x0 of a prediction as {self.kind}"
+                remedy = f"{MORE_SIGNAL}, or predict x0, v or flow"
                 require_signal(self.t, self.schedule, what, remedy)
                 return (x_t - s * self.epsilon) / a
 
@@ -184,4 +195,4 @@ def noise_like(x: Tensor, rng: torch.Generator | None = None) -> Tensor:
         x: (B, *D).
         rng: CPU generator to draw from; None: torch's global one.
     """
-    return torch.randn(x.shape, dtype=x.dtype, generator=rng).to(x.device)
+    return WHOLE.noise_like(x, rng)

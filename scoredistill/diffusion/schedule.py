@@ -69,7 +69,7 @@ class Schedule(ABC):
 class CosineSchedule(Schedule):
     """alpha_t = cos(pi t / 2), sigma_t = sin(pi t / 2): variance preserving.
 
-    Improved Denoising Diffusion Probabilistic Models, 2021, arXiv:2102.09672.
+    "Improved Denoising Diffusion Probabilistic Models" (2021), arXiv:2102.09672.
     """
 
     def alpha(self, t: float | Tensor) -> Tensor:
@@ -92,8 +92,8 @@ class DiscreteSchedule(Schedule):
     exact at the steps (index i is t = (i + 1) / N) and linear in log alpha_t between them. With zero terminal SNR the
     last step has alpha^2 = 2^-24, so that the log-SNR stays finite.
 
-    Denoising Diffusion Probabilistic Models, 2020, arXiv:2006.11239.
-    Common Diffusion Noise Schedules and Sample Steps are Flawed, 2023, arXiv:2305.08891.
+    "Denoising Diffusion Probabilistic Models" (2020), arXiv:2006.11239.
+    "Common Diffusion Noise Schedules and Sample Steps are Flawed" (2023), arXiv:2305.08891.
 
     Args:
         betas: (N,) variances in (0, 1]; only the last may be 1.
@@ -128,7 +128,8 @@ class DiscreteSchedule(Schedule):
         table = self._log_alpha.to(log_snr.device)
         target = 0.5 * torch.nn.functional.logsigmoid(log_snr.to(table.dtype))  # log alpha = 1/2 log sigmoid(log snr)
         right = torch.searchsorted(-table, -target).clamp(1, self.steps)
-        low, high = table[right - 1], table[right]
+        low = table[right - 1]
+        high = table[right]
         return (((right - 1) + (target - low) / (high - low)) / self.steps).clamp(0, 1).to(log_snr.dtype)
 
 
@@ -137,8 +138,8 @@ class LinearSchedule(DiscreteSchedule):
 
     The defaults are Stable Diffusion's; `LinearSchedule(1e-4, 0.02, scaled=False)` is DDPM's.
 
-    Denoising Diffusion Probabilistic Models, 2020, arXiv:2006.11239.
-    High-Resolution Image Synthesis with Latent Diffusion Models, 2021, arXiv:2112.10752.
+    "Denoising Diffusion Probabilistic Models" (2020), arXiv:2006.11239.
+    "High-Resolution Image Synthesis with Latent Diffusion Models" (2021), arXiv:2112.10752.
 
     Args:
         beta_start: variance of the first step, in (0, 1).
@@ -163,7 +164,7 @@ class EDMSchedule(Schedule):
 
     `rho = inf` is the geometric VE schedule of score-based SDEs (arXiv:2011.13456). At t = 0 sigma is sigma_min.
 
-    Elucidating the Design Space of Diffusion-Based Generative Models, 2022, arXiv:2206.00364.
+    "Elucidating the Design Space of Diffusion-Based Generative Models" (2022), arXiv:2206.00364.
 
     Args:
         sigma_min: noise at t = 0, > 0.
@@ -176,7 +177,9 @@ class EDMSchedule(Schedule):
         require("(0, inf]", rho=rho)
         if sigma_min >= sigma_max:
             raise ValueError(f"need sigma_min < sigma_max, got {sigma_min} and {sigma_max}")
-        self.sigma_min, self.sigma_max, self.rho = sigma_min, sigma_max, rho
+        self.sigma_min = sigma_min
+        self.sigma_max = sigma_max
+        self.rho = rho
 
     def alpha(self, t: float | Tensor) -> Tensor:
         return torch.ones_like(as_tensor(t))
@@ -201,7 +204,7 @@ class EDMSchedule(Schedule):
 class FlowSchedule(Schedule):
     """alpha_t = 1 - t, sigma_t = t: the straight path of rectified flows.
 
-    Flow Matching for Generative Modeling, 2022, arXiv:2210.02747.
+    "Flow Matching for Generative Modeling" (2022), arXiv:2210.02747.
     """
 
     def alpha(self, t: float | Tensor) -> Tensor:

@@ -49,7 +49,8 @@ class UniformTimesteps(TimestepSampler):
 
     def __init__(self, low: Annealed = 0.02, high: Annealed = 0.98) -> None:
         require("[0, 1]", low=low, high=high)
-        self.low, self.high = low, high
+        self.low = low
+        self.high = high
         knots = [knot.at for end in (low, high) if isinstance(end, Piecewise) for knot in end.knots]
         for progress in sorted({0.0, *knots}):
             self._ends(progress)
@@ -90,7 +91,7 @@ class SquareRootTimesteps(UniformTimesteps):
 class TwoStageTimesteps(UniformTimesteps):
     """ProlificDreamer's annealing: t ~ U(low, high) at first, t ~ U(low, late_high) after `switch`.
 
-    ProlificDreamer, 2023, arXiv:2305.16213: .98, then .5 from step 5,000 of 25,000.
+    "ProlificDreamer" (2023), arXiv:2305.16213: .98, then .5 from step 5,000 of 25,000.
 
     Args:
         low: smallest t, in [0, 1].
@@ -108,7 +109,7 @@ class TwoStageTimesteps(UniformTimesteps):
 class LogNormalTimesteps(TimestepSampler):
     """log(sigma / alpha) ~ N(mean, std^2): the training noise of EDM, for any schedule.
 
-    Elucidating the Design Space of Diffusion-Based Generative Models, 2022, arXiv:2206.00364.
+    "Elucidating the Design Space of Diffusion-Based Generative Models" (2022), arXiv:2206.00364.
 
     Args:
         mean: of log(sigma / alpha), finite.
@@ -118,7 +119,8 @@ class LogNormalTimesteps(TimestepSampler):
     def __init__(self, mean: float = -1.2, std: float = 1.2) -> None:
         require("finite", mean=mean)
         require("> 0", std=std)
-        self.mean, self.std = mean, std
+        self.mean = mean
+        self.std = std
 
     def __call__(self, n: int, schedule: Schedule, progress: float = 0.0, rng: torch.Generator | None = None) -> Tensor:
         normal = torch.randn(n, dtype=torch.float64, generator=rng)
@@ -128,7 +130,7 @@ class LogNormalTimesteps(TimestepSampler):
 class ShiftedTimesteps(TimestepSampler):
     """t = shift u / (1 + (shift - 1) u),    u ~ U(low, high): the resolution-dependent shift of flow models.
 
-    Scaling Rectified Flow Transformers for High-Resolution Image Synthesis, 2024, arXiv:2403.03206, section 5.3.2.
+    "Scaling Rectified Flow Transformers for High-Resolution Image Synthesis" (2024), arXiv:2403.03206, section 5.3.2.
 
     Args:
         shift: > 0; 1 is uniform, above 1 there is more noise.
@@ -156,7 +158,7 @@ class ShiftedTimesteps(TimestepSampler):
 class LogitNormalTimesteps(TimestepSampler):
     """log(t / (1 - t)) ~ N(mean, std^2): more weight on intermediate times of flow models.
 
-    Scaling Rectified Flow Transformers for High-Resolution Image Synthesis, 2024, arXiv:2403.03206, section 3.1.
+    "Scaling Rectified Flow Transformers for High-Resolution Image Synthesis" (2024), arXiv:2403.03206, section 3.1.
 
     Args:
         mean: of the logit of t, finite; above 0 there is more noise.
@@ -204,7 +206,7 @@ class PolynomialTimesteps(TimestepSampler):
 
     for any schedule: uniform times of EDM's grid.
 
-    Elucidating the Design Space of Diffusion-Based Generative Models, 2022, arXiv:2206.00364, equation 5.
+    "Elucidating the Design Space of Diffusion-Based Generative Models" (2022), arXiv:2206.00364, equation 5.
 
     Args:
         low: smallest sigma / alpha, > 0.
@@ -243,7 +245,8 @@ class NoiseLevelTimesteps(TimestepSampler):
     def __init__(self, noise_to_signal: Annealed, spread: float = 1.0) -> None:
         require("> 0", noise_to_signal=noise_to_signal)
         require(">= 1", spread=spread)
-        self.noise_to_signal, self.spread = noise_to_signal, spread
+        self.noise_to_signal = noise_to_signal
+        self.spread = spread
 
     def __call__(self, n: int, schedule: Schedule, progress: float = 0.0, rng: torch.Generator | None = None) -> Tensor:
         log_ratio = math.log(at_progress(self.noise_to_signal, progress))
@@ -258,7 +261,7 @@ class DreamTimeTimesteps(TimestepSampler):
 
     so that training spends most steps where W is large.
 
-    DreamTime: An Improved Optimization Strategy for Diffusion-Guided 3D Generation, 2023, arXiv:2306.12422.
+    "DreamTime: An Improved Optimization Strategy for Diffusion-Guided 3D Generation" (2023), arXiv:2306.12422.
 
     Args:
         mean: center of the prior, in (0, 1).
@@ -276,7 +279,10 @@ class DreamTimeTimesteps(TimestepSampler):
         require("[0, 1]", low=low, high=high)
         if low >= high:
             raise ValueError(f"need low < high, got low {low} and high {high}")
-        self.mean, self.std, self.low, self.high = mean, std, low, high
+        self.mean = mean
+        self.std = std
+        self.low = low
+        self.high = high
 
     def __call__(self, n: int, schedule: Schedule, progress: float = 0.0, rng: torch.Generator | None = None) -> Tensor:
         t = torch.linspace(self.high, self.low, 1001, dtype=torch.float64)

@@ -34,8 +34,8 @@ class ViewPerpNeg(Guidance):
     A teacher that uses embeddings gets the blended embeddings; any other gets the text of the nearest view. Embeddings
     in the condition are replaced, since they are those of the prompt without a view.
 
-    Re-imagine the Negative Prompt Algorithm: Transform 2D Diffusion into 3D, alleviate Janus problem and Beyond, 2023,
-    arXiv:2304.04968.
+    "Re-imagine the Negative Prompt Algorithm: Transform 2D Diffusion into 3D, alleviate Janus problem and Beyond"
+    (2023), arXiv:2304.04968.
 
     Args:
         scale: s of `CFG`, >= 0.
@@ -60,8 +60,12 @@ class ViewPerpNeg(Guidance):
         for name, (a, b, c) in {"f_fs": f_fs, "f_sf": f_sf, "f_fsb": f_fsb, "f_sb": f_sb}.items():
             if min(a, b) < 0 or a * math.exp(-b) + c < 0:
                 raise ValueError(f"{name} needs a, b >= 0 and a exp(-b) + c >= 0; got {(a, b, c)}")
-        self.scale, self.views = scale, views or ViewPrompts(interpolate=True)
-        self.f_fs, self.f_sf, self.f_fsb, self.f_sb = f_fs, f_sf, f_fsb, f_sb
+        self.scale = scale
+        self.views = views or ViewPrompts(interpolate=True)
+        self.f_fs = f_fs
+        self.f_sf = f_sf
+        self.f_fsb = f_fsb
+        self.f_sb = f_sb
 
     def conditions(
         self, condition: Condition | None, teacher: ConditionalPredictor, rows: int
@@ -95,7 +99,9 @@ class ViewPerpNeg(Guidance):
             (B, 2), <= 0.
         """
         share = shares(azimuth)
-        front, side, behind = share[:, FRONT], share[:, SIDE], share[:, BACK] > 0
+        front = share[:, FRONT]
+        side = share[:, SIDE]
+        behind = share[:, BACK] > 0
         w_front = torch.where(behind, decay(self.f_fsb, side), decay(self.f_fs, front))
         w_side = torch.where(behind, decay(self.f_sb, side), decay(self.f_sf, side))
         overhead = (elevation >= self.views.overhead_threshold)[:, None]

@@ -32,8 +32,9 @@ class ViewPrompts:
     Above overhead_threshold only overhead is used. The interpolated weights blend the texts'
     embeddings; they sum to 1, are continuous in the azimuth, and select a single text at 0, 90 and 180 degrees.
 
-    DreamFusion: Text-to-3D using 2D Diffusion, 2022, arXiv:2209.14988 (chosen); Re-imagine the Negative Prompt
-    Algorithm, 2023, arXiv:2304.04968 (interpolated).
+    "DreamFusion: Text-to-3D using 2D Diffusion" (2022), arXiv:2209.14988 (chosen);
+    "Re-imagine the Negative Prompt Algorithm: Transform 2D Diffusion into 3D, alleviate Janus problem and Beyond"
+    (2023), arXiv:2304.04968 (interpolated).
 
     Args:
         front, side, back, overhead: text appended to a prompt that is not empty.
@@ -111,7 +112,8 @@ def from_front(azimuth: Tensor) -> Tensor:
 def shares(azimuth: Tensor) -> Tensor:
     """Weights of front, side and back, linear between 0, 90 and 180 degrees; (B,) -> (B, 3)."""
     quarter = from_front(azimuth) / 90
-    front, back = (1 - quarter).clamp(min=0), (quarter - 1).clamp(min=0)
+    front = (1 - quarter).clamp(min=0)
+    back = (quarter - 1).clamp(min=0)
     return torch.stack([front, 1 - front - back, back], 1)
 
 

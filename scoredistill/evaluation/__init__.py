@@ -5,8 +5,6 @@ from scoredistill.evaluation.color import chroma, mean_chroma, mean_pair_distanc
 from scoredistill.evaluation.features import ClassifierFeatures, FeatureExtractor, PCAFeatures, embed
 from scoredistill.evaluation.frechet import GaussianFit, frechet_distance, kernel_distance, kernel_self_similarity
 from scoredistill.evaluation.inception import InceptionFeatures
-from scoredistill.evaluation.manifold import Manifold, manifold_metrics
-from scoredistill.evaluation.memorization import Neighborhood, memorization_metrics
 from scoredistill.evaluation.modes import (
     mode_divergences,
     mode_histogram,
@@ -14,6 +12,7 @@ from scoredistill.evaluation.modes import (
     responsibilities,
     wasserstein2,
 )
+from scoredistill.evaluation.neighbors import Manifold, Neighborhood, manifold_metrics, memorization_metrics
 from scoredistill.evaluation.prompt_classifier import PromptClassifier
 from scoredistill.evaluation.resampling import standard_errors, with_errors
 from scoredistill.evaluation.sample_report import SampleReport, evaluate_samples

@@ -142,7 +142,8 @@ class ClassifierFeatures(FeatureExtractor):
         self.lr = lr
         self.held_out = held_out
         self.seed = seed
-        self.trunk, self.head = nn.Sequential(), nn.Sequential()
+        self.trunk = nn.Sequential()
+        self.head = nn.Sequential()
         self.accuracy: float | None = None
         """Accuracy on held-out data; None before `fit`."""
         self.register_buffer("classes", torch.empty(0, dtype=torch.long))
@@ -175,7 +176,8 @@ class ClassifierFeatures(FeatureExtractor):
     def _train(self, x: Tensor, target: Tensor, rng: torch.Generator) -> None:
         order = torch.randperm(len(x), generator=rng)
         count = max(1, round(self.held_out * len(x)))
-        held, used = order[:count], order[count:]
+        held = order[:count]
+        used = order[count:]
         weights = [*self.trunk.parameters(), *self.head.parameters()]
         optimizer = torch.optim.Adam(weights, self.lr)
         # Noise and smoothed labels halve the error on small sets of pictures; points can be closer than the noise.
@@ -228,6 +230,8 @@ def trunk(shape: torch.Size, hidden: int, features: int) -> nn.Sequential:
     inner = hidden
     while max(height, width) > 4:
         layers += [nn.Conv2d(inner, 2 * hidden, 3, stride=2, padding=1, dtype=exact), nn.SiLU()]
-        inner, height, width = 2 * hidden, (height + 1) // 2, (width + 1) // 2
+        inner = 2 * hidden
+        height = (height + 1) // 2
+        width = (width + 1) // 2
     last = nn.Linear(inner * height * width, features, dtype=exact)
     return nn.Sequential(*layers, nn.Flatten(), last, nn.SiLU())

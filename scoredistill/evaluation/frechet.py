@@ -55,7 +55,7 @@ def frechet_distance(a: Tensor, b: Tensor) -> float:
     With Inception features it is the FID. Its expectation decreases with the number of samples, so only values from
     equal numbers are comparable; with fewer samples than features it is finite but dominated by this bias.
 
-    GANs Trained by a Two Time-Scale Update Rule Converge to a Local Nash Equilibrium, 2017, arXiv:1706.08500.
+    "GANs Trained by a Two Time-Scale Update Rule Converge to a Local Nash Equilibrium" (2017), arXiv:1706.08500.
 
     Args:
         a: (N, F) features of one set, N >= 2.
@@ -90,7 +90,7 @@ def kernel_distance(a: Tensor, b: Tensor, degree: int = 3, self_b: float | None 
     With Inception features it is the KID. Unlike that of the Fréchet distance, its expectation does not depend on the
     number of samples. It can be slightly negative.
 
-    Demystifying MMD GANs, 2018, arXiv:1801.01401.
+    "Demystifying MMD GANs" (2018), arXiv:1801.01401.
 
     Args:
         a: (N, F) features of one set, N >= 2.

@@ -24,7 +24,7 @@ class InceptionFeatures(FeatureExtractor):
     computed. Pictures are resized bilinearly, with antialiasing if they are larger (arXiv:2104.11222); grayscale is
     repeated to three channels.
 
-    Rethinking the Inception Architecture for Computer Vision, 2015, arXiv:1512.00567.
+    "Rethinking the Inception Architecture for Computer Vision" (2015), arXiv:1512.00567.
 
     Args:
         path: file of the state dictionary, `.safetensors` or from `torch.save`; only tensors are read.
@@ -64,7 +64,8 @@ class Repooled(nn.Module):
 
     def __init__(self, block: nn.Module, pool: nn.Module) -> None:
         super().__init__()
-        self.block, self.pool = block, pool
+        self.block = block
+        self.pool = pool
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, C, H, W) to (N, C', H, W)."""
@@ -82,7 +83,8 @@ def build_inception(state: dict[str, Tensor]) -> nn.Module:
 
     if "fc.weight" not in state or "Mixed_7c.branch_pool.conv.weight" not in state:
         raise ValueError(f"not a state dictionary of Inception-v3; its first keys are {sorted(state)[:3]}")
-    classes, auxiliary = len(state["fc.weight"]), "AuxLogits.fc.weight" in state
+    classes = len(state["fc.weight"])
+    auxiliary = "AuxLogits.fc.weight" in state
     # On the meta device nothing is initialized, which saves time and draws no random numbers.
     with torch.device("meta"):
         network = inception_v3(weights=None, init_weights=False, num_classes=classes, aux_logits=auxiliary)
@@ -90,7 +92,8 @@ def build_inception(state: dict[str, Tensor]) -> nn.Module:
         network.load_state_dict(state, assign=True)
     except RuntimeError as error:
         raise ValueError(f"the tensors do not fit Inception-v3: {str(error).splitlines()[1].strip()}") from error
-    network.AuxLogits, network.fc = None, nn.Identity()
+    network.AuxLogits = None
+    network.fc = nn.Identity()
     if classes == FID_CLASSES:
         # TensorFlow's average pooling excludes the padding, and its last block uses max pooling.
         for name in ("5b", "5c", "5d", "6b", "6c", "6d", "6e", "7b"):

@@ -18,7 +18,7 @@ def wasserstein2(a: Tensor, b: Tensor) -> float:
     The cost is O(n^3), about a second for n = 1000. The distance of two sets from the same distribution is not 0 but a
     floor that decreases slowly with n; compare with this floor.
 
-    Computational Optimal Transport, 2018, arXiv:1803.00567.
+    "Computational Optimal Transport" (2018), arXiv:1803.00567.
 
     Args:
         a: (n, *D).
@@ -120,7 +120,8 @@ def mode_divergences(x: Tensor, teacher: GaussianMixture, sigma: float = 0.01) -
         teacher: the mixture.
         sigma: noise level at which responsibilities are evaluated, for mixtures of Diracs.
     """
-    histogram, log_weights = mode_histogram(x, teacher, sigma), teacher.log_weights.double()
+    histogram = mode_histogram(x, teacher, sigma)
+    log_weights = teacher.log_weights.double()
     kl = torch.special.xlogy(histogram, histogram) - histogram * log_weights
     return {
         "mode_kl": float(kl.sum().clamp(min=0)),

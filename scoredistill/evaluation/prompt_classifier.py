@@ -12,14 +12,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, interpolate
 
-from scoredistill.data.gallery_pictures import GalleryImages
+from scoredistill.data.synthetic import GalleryImages
 from scoredistill.evaluation.features import trunk
 from scoredistill.evaluation.rows import in_pieces
 from scoredistill.files import write_atomically
 from scoredistill.networks.weight_files import read_safetensors
 from scoredistill.ranges import require
 
-BATCH, RATE = 64, 3e-3
+BATCH = 64
+RATE = 3e-3
 """Batch size and initial learning rate of Adam; the learning rate decreases to 0."""
 
 CHECKED = 40

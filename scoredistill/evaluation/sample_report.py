@@ -8,8 +8,7 @@ from torch import Tensor
 from scoredistill.evaluation.classes import class_metrics
 from scoredistill.evaluation.features import FeatureExtractor, embed
 from scoredistill.evaluation.frechet import GaussianFit, kernel_distance, kernel_self_similarity
-from scoredistill.evaluation.manifold import Manifold, manifold_metrics
-from scoredistill.evaluation.memorization import Neighborhood
+from scoredistill.evaluation.neighbors import Manifold, Neighborhood, manifold_metrics
 from scoredistill.evaluation.resampling import with_errors
 from scoredistill.ranges import require
 

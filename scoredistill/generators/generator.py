@@ -76,7 +76,8 @@ class Generator(nn.Module, ABC):
             if len(value) != self.particles:
                 raise ValueError(f"{name} of {type(self).__name__} has no row for each particle, {tuple(value.shape)}")
             value.data = value.data[first : first + count].clone()
-        self.particles, self.first_particle = count, first
+        self.particles = count
+        self.first_particle = first
 
     def population(self) -> Sample | None:
         """All particles as samples, without gradient; None if particles have to be rendered."""

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from scoredistill.data.pictures import read_picture
+from scoredistill.data.picture_files import read_picture
 from scoredistill.generators.generator import Generator
 from scoredistill.ranges import require
 from scoredistill.types import Batch, Condition, Sample
@@ -42,7 +42,8 @@ class GaussianInit(ParticleInit):
         require("finite", mean=mean)
         require(">= 0", std=std)
         require("[0, 2^32)", seed=seed)
-        self.particles, self.shape = particles, tuple(shape)
+        self.particles = particles
+        self.shape = tuple(shape)
         self.mean = mean
         self.std = std
         self.seed = seed
@@ -117,7 +118,8 @@ class ImageParticles(Generator):
         super().keep_particles(first, count)
 
     def forward(self, batch: Batch, rng: torch.Generator | None = None) -> Sample:
-        n, device = self.particles, self.values.device
+        n = self.particles
+        device = self.values.device
         condition = self._condition(batch)
         if self.per_step is None:
             particle = self.first_particle + torch.arange(n, device=device)
@@ -137,7 +139,8 @@ class ImageParticles(Generator):
 
     def _condition(self, batch: Batch) -> Condition | None:
         """The condition of each particle, n rows; a condition of one row is expanded."""
-        n, device = self.particles, self.values.device
+        n = self.particles
+        device = self.values.device
         condition, shard = batch.condition, batch.shard
         if condition is not None and shard.parts > 1 and condition.rows == n * shard.parts:
             condition = condition[shard.own(torch.arange(condition.rows, device=device))]

@@ -94,7 +94,7 @@ class OneStepUNet(Generator):
         self.shape = tuple(shape)
         self.times = tuple(times)
         self.lora = lora
-        self.extra = population
+        self.population_size = population
         self.schedule = schedule
         self.inputs: Inputs = inputs
         self.sampling: Sampling = sampling
@@ -125,25 +125,26 @@ class OneStepUNet(Generator):
         x, noise, segment = self._step_on_data(batch, last, rng) if real else self._steps(batch, last, rng)
         paired = not real and (last == 1 or self.sampling == "ode")
         made = Sample(x, batch.condition, noise=noise, target=batch.target if paired else None, segment=segment)
-        if not (self.extra and self.training):
+        if not (self.population_size and self.training):
             return made
         with torch.no_grad():
-            extra = self._extra_batch(batch)
-            population = self._steps(extra, last, rng)[0]
-        views = None if extra.condition is None else extra.condition.views
+            others = self._population_batch(batch)
+            population = self._steps(others, last, rng)[0]
+        views = None if others.condition is None else others.condition.views
         return replace(made, population=population, population_view_index=views)
 
     def _takes_data(self, rng: torch.Generator | None) -> bool:
         """Whether a later step's input comes from real samples."""
         return self.inputs == "data" or (self.inputs == "mixed" and bool(torch.rand((), generator=rng) < 0.5))
 
-    def _extra_batch(self, batch: Batch) -> Batch:
+    def _population_batch(self, batch: Batch) -> Batch:
         """The batch of the population's samples; a micro-batch generates its share of them."""
         first, total = batch.part or (0, batch.rows)
-        start, end = first * self.extra // total, (first + batch.rows) * self.extra // total
+        start = first * self.population_size // total
+        end = (first + batch.rows) * self.population_size // total
         index = torch.arange(end - start) % batch.rows
         condition = None if batch.condition is None else batch.condition[index]
-        return Batch(condition, end - start, part=(start, self.extra))
+        return Batch(condition, end - start, part=(start, self.population_size))
 
     def _steps(self, batch: Batch, last: int, rng: torch.Generator | None) -> tuple[Tensor, Tensor, Segment]:
         """x_last, with a graph of the last step only, the noise z_1, and the last step."""

@@ -10,11 +10,10 @@ from torch import Tensor, nn
 
 from scoredistill.annealing import Piecewise, at_progress
 from scoredistill.generators.generator import Generator
-from scoredistill.networks.precise import Precise
+from scoredistill.networks.modules import Precise
 from scoredistill.ranges import require
-from scoredistill.rendering.camera import Camera
+from scoredistill.rendering.camera import Camera, Render
 from scoredistill.rendering.mesh import Mesh
-from scoredistill.rendering.picture import Render
 from scoredistill.types import Batch, Condition, Sample
 
 
@@ -39,7 +38,8 @@ class SceneGenerator(Precise, Generator):
     def __init__(self, particles: int, resolution: int | Piecewise) -> None:
         require(">= 1", particles=particles, resolution=resolution)
         super().__init__()
-        self.particles, self._resolution = particles, resolution
+        self.particles = particles
+        self._resolution = resolution
 
     @property
     def resolution(self) -> int:

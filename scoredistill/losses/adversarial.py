@@ -15,7 +15,7 @@ from scoredistill.diffusion.time_weights import TimeWeight
 from scoredistill.diffusion.timesteps import LogitNormalTimesteps, TimestepSampler
 from scoredistill.losses.distillation import SDS, FDistill
 from scoredistill.losses.objective import Gradient, Objective, Reweighting
-from scoredistill.networks.eval_mode import eval_mode
+from scoredistill.networks.modules import eval_mode
 from scoredistill.ranges import require
 from scoredistill.ratios.discriminator import DiscriminatorRatio
 from scoredistill.teachers.teacher import Teacher
@@ -30,7 +30,7 @@ class WithGAN(Objective):
     With `balance`, lambda is chosen in each step so that the norm of the term over the batch is that fraction of the
     objective's norm. D is evaluated once per generator step, also if it is the objective's ratio.
 
-    Improved Distribution Matching Distillation for Fast Image Synthesis, 2024, arXiv:2405.14867.
+    "Improved Distribution Matching Distillation for Fast Image Synthesis" (2024), arXiv:2405.14867.
 
     Args:
         loss: the objective that the term is added to.
@@ -55,8 +55,10 @@ class WithGAN(Objective):
         found = discriminator or (loss.ratio if isinstance(loss, FDistill) else None)
         if not isinstance(found, DiscriminatorRatio):
             raise ValueError("WithGAN needs a discriminator: give one, or a loss whose ratio is a DiscriminatorRatio")
-        self.loss, self.discriminator = loss, found
-        self.gan_weight, self.balance = gan_weight, balance
+        self.loss = loss
+        self.discriminator = found
+        self.gan_weight = gan_weight
+        self.balance = balance
 
     @property
     def critic(self) -> Critic | None:

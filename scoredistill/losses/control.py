@@ -136,7 +136,10 @@ class RewardSDS(Objective):
         if weighting != "softmax" and best > noises:
             raise ValueError(f"RewardSDS: best: {best} of {noises} noises: lower best or raise noises")
         self.reward, self.loss = reward.requires_grad_(False), loss or SDS()
-        self.noises, self.weighting, self.best, self.temperature = noises, weighting, best, temperature
+        self.noises = noises
+        self.weighting = weighting
+        self.best = best
+        self.temperature = temperature
 
     def bind(self, teacher: Teacher, timesteps: TimestepSampler) -> None:
         self.loss.bind(teacher, timesteps)

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from scoredistill.data.pictures import read_picture
+from scoredistill.data.picture_files import read_picture
 from scoredistill.diffusion.guidance import Guidance
 from scoredistill.diffusion.schedule import MORE_SIGNAL, Schedule, require_signal
 from scoredistill.diffusion.time_weights import TimeWeight
@@ -121,7 +121,9 @@ class Bridge(ScoreDistillation):
     ) -> None:
         require("[0, 1]", switch=switch)
         super().__init__(weight, normalizer)
-        self.source, self.target, self.switch = source, target, switch
+        self.source = source
+        self.target = target
+        self.switch = switch
 
     def prepare(self, diffused: Diffused, teacher: Teacher, guidance: Guidance) -> Diffused:
         """The same x_t, under the target's prompt with the source's in place of the negative prompt."""
@@ -199,7 +201,9 @@ class DDS(ScoreDistillation):
         Raises:
             ValueError: if a sample has no reference, or one of another size.
         """
-        x, particle, own = diffused.x_t, diffused.sample.particle, type(self).__name__
+        x = diffused.x_t
+        particle = diffused.sample.particle
+        own = type(self).__name__
         r = teacher.encode(self.reference.to(x.device)).to(x)
         if r.shape[1:] != x.shape[1:]:
             raise ValueError(

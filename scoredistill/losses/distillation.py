@@ -17,7 +17,7 @@ from scoredistill.diffusion.time_weights import SigmaSquaredWeight, TimeWeight
 from scoredistill.diffusion.timesteps import TimestepSampler
 from scoredistill.divergences import Divergence, ReverseKL
 from scoredistill.losses.objective import Gradient, Objective, Reweighting
-from scoredistill.networks.eval_mode import eval_mode
+from scoredistill.networks.modules import eval_mode
 from scoredistill.ranges import require
 from scoredistill.ratios.normalizers import RatioNormalizer, WeightNormalizer
 from scoredistill.ratios.ratio import DensityRatio
@@ -47,7 +47,7 @@ class DMDNormalizer(GradientNormalizer):
     `floor` times (rms(x0) + sigma / alpha), so that the gradient is finite at x = x0. DMD uses it with
     `UniformWeight`.
 
-    One-step Diffusion with Distribution Matching Distillation, 2023, arXiv:2311.18828, equation 8.
+    "One-step Diffusion with Distribution Matching Distillation" (2023), arXiv:2311.18828, equation 8.
 
     Args:
         floor: smallest denominator, relative to the scale of the data and of the noise, > 0.
@@ -136,7 +136,7 @@ class ScoreDistillation(Objective, ABC):
         self._require_rows(len(diffused.t), reweighting, w, factor)
         g = right_pad_dims(w * reweighting.h * factor, diffused.x_t) * (target.epsilon - baseline)
         if diffused.at_end:
-            require_finite(g, diffused)
+            require_finite_gradient(g, diffused)
         return Gradient(g, diffused, target, baseline, reweighting, factor)
 
     def _teacher_predictions(
@@ -161,7 +161,7 @@ class ScoreDistillation(Objective, ABC):
                 require_shape(value, (rows,), what)
 
 
-def require_finite(g: Tensor, diffused: Diffused) -> None:
+def require_finite_gradient(g: Tensor, diffused: Diffused) -> None:
     """Raise an error if the gradient at an end of time is not finite.
 
     Raises:
@@ -179,7 +179,7 @@ class FDistill(ScoreDistillation):
 
     With w = alpha / sigma and exact parts, E[g] is the gradient of D_f(p_t || q_t) = E_q[f(r)].
 
-    One-step Diffusion Models with f-Divergence Distribution Matching, 2025, arXiv:2502.15681.
+    "One-step Diffusion Models with f-Divergence Distribution Matching" (2025), arXiv:2502.15681.
 
     Args:
         divergence: f.
@@ -210,7 +210,9 @@ class FDistill(ScoreDistillation):
                 f"FDistill with {type(divergence).__name__} needs a density ratio: set ratio, to ExactRatio for "
                 "example, or use ReverseKL, whose h is constant"
             )
-        self.divergence, self.critic, self.ratio = divergence, critic, ratio
+        self.divergence = divergence
+        self.critic = critic
+        self.ratio = ratio
         self.ratio_normalizers: Sequence[RatioNormalizer] = nn.ModuleList(ratio_normalizers)  # type: ignore[assignment]
         self.weight_normalizer = weight_normalizer
 
@@ -248,7 +250,8 @@ class FDistill(ScoreDistillation):
 class VSD(FDistill):
     """g = w(t) (epsilon_teacher - epsilon_critic): `FDistill` with `ReverseKL`, h = 1.
 
-    ProlificDreamer: High-Fidelity and Diverse Text-to-3D Generation with VSD, 2023, arXiv:2305.16213.
+    "ProlificDreamer: High-Fidelity and Diverse Text-to-3D Generation with Variational Score Distillation" (2023),
+    arXiv:2305.16213.
 
     Args:
         critic: the model of the generator's score.
@@ -265,7 +268,7 @@ class VSD(FDistill):
 class SDS(VSD):
     """g = w(t) (epsilon_teacher - epsilon): `VSD` with `DiracCritic`.
 
-    DreamFusion: Text-to-3D using 2D Diffusion, 2022, arXiv:2209.14988.
+    "DreamFusion: Text-to-3D using 2D Diffusion" (2022), arXiv:2209.14988.
 
     Args:
         weight: w(t); None: `SigmaSquaredWeight`.

@@ -13,7 +13,7 @@ from scoredistill.diffusion.guidance import CFG, Guidance, predict_distinct
 from scoredistill.diffusion.time_weights import TimeWeight, UniformWeight
 from scoredistill.diffusion.timesteps import TimestepSampler
 from scoredistill.losses.adversarial import WithGAN
-from scoredistill.losses.distillation import VSD, DMDNormalizer, GradientNormalizer, require_finite
+from scoredistill.losses.distillation import VSD, DMDNormalizer, GradientNormalizer, require_finite_gradient
 from scoredistill.losses.objective import Gradient, Objective, Reweighting
 from scoredistill.ranges import require
 from scoredistill.ratios.discriminator import DiscriminatorRatio
@@ -179,7 +179,7 @@ class DecoupledDMD(VSD):
         factor = w if self.normalizer is None else w * self.normalizer(at, guided)
         term = right_pad_dims(factor, at.x_t) * (guided.epsilon - plain.epsilon)
         if at.at_end:
-            require_finite(term, at)
+            require_finite_gradient(term, at)
         return matching.plus(term, {"guidance/norm": term.flatten(1).norm(dim=1).mean()})
 
     def elsewhere(self, diffused: Diffused) -> Diffused:

@@ -23,8 +23,8 @@ class HiFA(SDS):
         g = w(t) (alpha / sigma) (z - z0),    g_picture = lambda w(t) (alpha / sigma) (x - D(z0))
 
     z0 is the result of `steps` DDIM steps from x_t to 0. With one step, z - z0 = (sigma / alpha)(A - epsilon), and g is
-    SDS's; lambda = 0 is then `SDS`. A teacher of pictures adds both terms up. Published with noise that falls with the
-    square root of progress (`SquareRootTimesteps`) and stochastic steps.
+    SDS's; lambda = 0 is then `SDS`. Without an encoder x is z, and both terms add up. Published with noise that
+    falls with the square root of progress (`SquareRootTimesteps`) and stochastic steps.
 
     "HiFA: High-fidelity Text-to-3D Generation with Advanced Diffusion Guidance" (2023), arXiv:2305.18766.
 
@@ -63,9 +63,9 @@ class HiFA(SDS):
             gradient = replace(gradient, g=g, target=target)
         if self.picture_weight == 0:
             return gradient
-        x = diffused.sample.x if diffused.sample.picture is None else diffused.sample.picture
         scale = self.picture_weight * w * diffused.alpha / diffused.sigma.clamp(min=torch.finfo(w.dtype).tiny)
-        shown = x.detach() - teacher.decode(last.x0)
+        x = diffused.sample.picture
+        shown = diffused.sample.x.detach() - last.x0 if x is None else x.detach() - teacher.decode(last.x0)
         return replace(gradient, picture=(right_pad_dims(scale, shown) * shown).to(shown.dtype))
 
     def _denoised(self, first: Prediction, diffused: Diffused, teacher: Teacher, guidance: Guidance) -> Prediction:

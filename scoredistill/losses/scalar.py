@@ -12,9 +12,9 @@ from scoredistill.critics.critic import Critic
 from scoredistill.diffusion.guidance import CFG, Guidance
 from scoredistill.diffusion.prediction import Prediction
 from scoredistill.diffusion.time_weights import TimeWeight, UniformWeight
-from scoredistill.losses.distillation import require_finite
+from scoredistill.losses.distillation import require_finite_gradient
 from scoredistill.losses.objective import Gradient, Objective, Reweighting
-from scoredistill.networks.eval_mode import eval_mode
+from scoredistill.networks.modules import eval_mode
 from scoredistill.teachers.teacher import Teacher
 from scoredistill.types import Diffused, right_pad_dims
 from scoredistill.types.checks import require_shape
@@ -35,7 +35,8 @@ class ScalarDistillation(Objective):
 
     def __init__(self, critic: Critic, weight: TimeWeight | None = None) -> None:
         super().__init__()
-        self.critic, self.weight = critic, weight or UniformWeight()
+        self.critic = critic
+        self.weight = weight or UniformWeight()
 
     @abstractmethod
     def scalar(self, diffused: Diffused, target: Prediction, baseline: Prediction, reweighting: Reweighting) -> Tensor:
@@ -68,5 +69,5 @@ class ScalarDistillation(Objective):
         ones = torch.ones_like(diffused.t)
         g = right_pad_dims(self.weight(diffused.t, diffused.schedule), slope) * slope
         if diffused.at_end:
-            require_finite(g, diffused)
+            require_finite_gradient(g, diffused)
         return Gradient(g, diffused.detach(), target.detach(), baseline.epsilon.detach(), reweighting, ones)

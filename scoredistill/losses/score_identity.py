@@ -59,7 +59,9 @@ class SiD(ScalarDistillation):
         self.alpha, self.normalize = alpha, normalize
 
     def scalar(self, diffused: Diffused, target: Prediction, baseline: Prediction, reweighting: Reweighting) -> Tensor:
-        x, f_p, f_q = diffused.sample.x, target.x0, baseline.x0
+        x = diffused.sample.x
+        f_p = target.x0
+        f_q = baseline.x0
         scalar = dot(f_p - f_q, (f_p - x) - self.alpha * (f_p - f_q))
         return scalar * inverse_error(x, f_p) if self.normalize else scalar
 
@@ -169,8 +171,10 @@ class UniInstruct(ScalarDistillation):
                 f"UniInstruct with {type(divergence).__name__} needs a density ratio: set ratio, to ExactRatio for "
                 "example, or use ReverseKL, whose h is constant"
             )
-        self.divergence, self.ratio = divergence, ratio
-        self.exact, self.normalize = exact, normalize
+        self.divergence = divergence
+        self.ratio = ratio
+        self.exact = exact
+        self.normalize = normalize
         self.ratio_normalizers: Sequence[RatioNormalizer] = nn.ModuleList(ratio_normalizers)  # type: ignore[assignment]
 
     def bind(self, teacher: Teacher, timesteps: TimestepSampler) -> None:
@@ -189,8 +193,11 @@ class UniInstruct(ScalarDistillation):
         return Reweighting(self.divergence.h_from_log(log_r_used), log_r, log_r_used)
 
     def scalar(self, diffused: Diffused, target: Prediction, baseline: Prediction, reweighting: Reweighting) -> Tensor:
-        x, f_p, f_q = diffused.sample.x, target.x0, baseline.x0
-        y, error = f_p - f_q, f_q - x
+        x = diffused.sample.x
+        f_p = target.x0
+        f_q = baseline.x0
+        y = f_p - f_q
+        error = f_q - x
         log_r = reweighting.log_r_used
         h, r_h1, r2_h2 = self._derivatives(torch.zeros_like(diffused.t) if log_r is None else log_r)
         scalar = 2 * h * dot(y, error) + (h - r_h1) * dot(y, y)

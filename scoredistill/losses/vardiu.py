@@ -15,7 +15,7 @@ from scoredistill.diffusion.time_weights import TimeWeight
 from scoredistill.losses.distillation import GradientNormalizer, ScoreDistillation
 from scoredistill.networks.backbone import Backbone
 from scoredistill.networks.denoiser import Denoiser, Parameterization
-from scoredistill.networks.eval_mode import eval_mode
+from scoredistill.networks.modules import eval_mode
 from scoredistill.teachers.teacher import Teacher
 from scoredistill.types import Diffused, right_pad_dims
 

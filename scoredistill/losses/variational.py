@@ -18,8 +18,8 @@ from scoredistill.diffusion.timesteps import TimestepSampler
 from scoredistill.losses.distillation import VSD, GradientNormalizer, ScoreDistillation
 from scoredistill.losses.inversion import unconditional
 from scoredistill.networks.backbone import Backbone
-from scoredistill.networks.eval_mode import eval_mode
 from scoredistill.networks.lora import LoRA
+from scoredistill.networks.modules import eval_mode
 from scoredistill.ranges import require
 from scoredistill.teachers.teacher import Teacher
 from scoredistill.types import Diffused, Sample, right_pad_dims
@@ -204,7 +204,10 @@ class LookaheadVSD(VSD):
         """phi' - phi."""
         if self._timesteps is None:
             raise ValueError("LookaheadVSD has no timesteps yet: put it into a Distiller")
-        x, shard, progress, rng = diffused.sample.x, diffused.shard, diffused.progress, diffused.rng
+        x = diffused.sample.x
+        shard = diffused.shard
+        progress = diffused.progress
+        rng = diffused.rng
         timesteps, schedule = self._timesteps, diffused.schedule
         t = shard.draw(lambda rows: timesteps(rows, schedule, progress, rng), len(x)).to(time_type(x))
         fresh = diffused.at(t.to(x.device), shard.noise_like(x, rng))

@@ -1,20 +1,17 @@
 """Networks of teachers, critics, students and discriminators."""
 
 from scoredistill.networks.backbone import NO_LABEL, Backbone, FeatureLayer
-from scoredistill.networks.camera_embedding import CameraConditioned
 from scoredistill.networks.denoiser import Denoiser, Parameterization
 from scoredistill.networks.diffusers import DiffusersBackbone
 from scoredistill.networks.edm import EDMUNet
 from scoredistill.networks.edm2 import EDM2UNet
-from scoredistill.networks.embedding import ConditionEmbedding
-from scoredistill.networks.eval_mode import eval_mode
-from scoredistill.networks.feature_head import FeatureHead
+from scoredistill.networks.embedding import CameraConditioned, ConditionEmbedding
 from scoredistill.networks.lora import LoRA, add_lora, load_lora, save_lora
 from scoredistill.networks.mlp import MLPBackbone
-from scoredistill.networks.precise import Precise
+from scoredistill.networks.modules import Precise, eval_mode
 from scoredistill.networks.published import load_published, read_tensors
 from scoredistill.networks.storage import load_denoiser, save_denoiser
-from scoredistill.networks.text_to_image import (
+from scoredistill.networks.text_backbones import (
     FluxBackbone,
     MultiViewBackbone,
     PixArtBackbone,
@@ -32,7 +29,6 @@ __all__ = [
     "DiffusersBackbone",
     "EDM2UNet",
     "EDMUNet",
-    "FeatureHead",
     "FeatureLayer",
     "FluxBackbone",
     "LoRA",

@@ -61,7 +61,8 @@ class _Block(nn.Module):
     def __init__(self, stage: Stage, embedding: int, kind: _Kind, dropout: float) -> None:
         super().__init__()
         inputs, outputs = stage.inputs, stage.outputs
-        self.kind, self.dropout = kind, dropout
+        self.kind = kind
+        self.dropout = dropout
         self.norm0 = _norm(inputs, kind.eps)
         self.conv0 = _conv(inputs, outputs, 3, stage.resampling)
         self.affine = nn.Linear(embedding, 2 * outputs if kind.adaptive else outputs)
@@ -197,11 +198,13 @@ class EDMUNet(StagedUNet):
         Raises:
             ValueError: if the weights do not fit.
         """
-        multipliers, attention = (1, 2, 3, 4), (32, 16, 8)
+        multipliers = (1, 2, 3, 4)
+        attention = (32, 16, 8)
         return cls("adm", 64, 3, 192, multipliers, blocks=3, attention=attention, classes=1000, weights=weights)
 
     def forward(self, x: Tensor, log_snr: Tensor, condition: Condition | None) -> Tensor:
-        embedding, skips = self._embedding(x, log_snr, condition), []
+        embedding = self._embedding(x, log_snr, condition)
+        skips = []
         for name, stage in self.enc.items():
             x = stage(x) if name.endswith("_conv") else stage(x, embedding)
             skips.append(x)
@@ -228,18 +231,21 @@ class EDMUNet(StagedUNet):
         return functional.silu(self.map_layer1(hidden) + label)
 
     def _add_embedding(self, channels: int, augmentations: int) -> None:
-        self.map_layer0, self.map_layer1 = nn.Linear(channels, 4 * channels), nn.Linear(4 * channels, 4 * channels)
+        self.map_layer0 = nn.Linear(channels, 4 * channels)
+        self.map_layer1 = nn.Linear(4 * channels, 4 * channels)
         if self.classes:
             self.map_label = nn.Linear(self.classes, channels if self.simple else 4 * channels, bias=self.simple)
         if augmentations:
             self.map_augment = nn.Linear(augmentations, channels, bias=False).requires_grad_(False)
 
     def _add_stages(self, encoder: list[Stage], decoder: list[Stage], kind: _Kind, embedding: int, p: float) -> None:
-        stem, self.encoder = encoder[0], encoder
+        stem = encoder[0]
+        self.encoder = encoder
         self.enc = nn.ModuleDict({stem.name: _conv(stem.inputs, stem.outputs, 3)})
         self.enc.update({stage.name: _Block(stage, embedding, kind, p) for stage in encoder[1:]})
         self.dec = nn.ModuleDict({stage.name: _Block(stage, embedding, kind, p) for stage in decoder})
-        size, last = stem.name.removesuffix("_conv"), decoder[-1].outputs
+        size = stem.name.removesuffix("_conv")
+        last = decoder[-1].outputs
         self.head = (f"dec.{size}_aux_norm", f"dec.{size}_aux_conv") if self.simple else ("out_norm", "out_conv")
         for name, module in zip(self.head, (_norm(last, kind.eps), _conv(last, stem.inputs, 3)), strict=True):
             self.set_submodule(name, module)

@@ -118,7 +118,8 @@ class _Block(nn.Module):
         super().__init__()
         inputs, outputs = stage.inputs, stage.outputs
         self.resampling: Resampling = stage.resampling
-        self.decodes, self.dropout = decodes, dropout
+        self.decodes = decodes
+        self.dropout = dropout
         self.emb_gain = nn.Parameter(torch.zeros(()))
         self.conv_res0 = _Weights(inputs if decodes else outputs, outputs, 3)
         self.emb_linear = _Weights(embedding, outputs)
@@ -208,7 +209,8 @@ class EDM2UNet(StagedUNet):
         require("[0, 1)", dropout=dropout)
         require("[0, 1]", label_dropout=label_dropout)
         super().__init__()
-        self.classes, self.label_dropout = classes, label_dropout
+        self.classes = classes
+        self.label_dropout = label_dropout
         self.settings: dict[str, Any] = {"resolution": resolution, "in_channels": in_channels, "channels": channels}
         self.settings |= {"multipliers": tuple(multipliers), "blocks": blocks, "attention": tuple(attention)}
         self.settings |= {"classes": classes, "dropout": dropout, "label_dropout": label_dropout}
@@ -228,7 +230,8 @@ class EDM2UNet(StagedUNet):
             load_published(self, weights)
 
     def forward(self, x: Tensor, log_snr: Tensor, condition: Condition | None) -> Tensor:
-        embedding, skips = self._embedding(x, log_snr, condition), []
+        embedding = self._embedding(x, log_snr, condition)
+        skips = []
         x = torch.cat([x, torch.ones_like(x[:, :1])], 1)
         for name, stage in self.enc.items():
             x = stage(x) if name.endswith("_conv") else stage(x, embedding)

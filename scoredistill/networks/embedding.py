@@ -1,11 +1,18 @@
-"""Embeddings of class labels and cameras."""
+"""Embeddings of class labels and cameras, also for a network that was trained without cameras."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
-from scoredistill.networks.backbone import NO_LABEL
+from scoredistill.files import write_atomically
+from scoredistill.networks.backbone import NO_LABEL, Backbone, FeatureLayer
+from scoredistill.networks.lora import copy_tensors
 from scoredistill.ranges import require
 from scoredistill.types import Condition
 
@@ -84,3 +91,127 @@ class ConditionEmbedding(nn.Module):
         if not self.training or probability == 0:
             return embedding
         return embedding * (torch.rand(len(embedding), 1) >= probability).to(embedding)
+
+
+FILE = "camera_embedding.safetensors"
+
+TIME_LAYERS = ("time_embedding", "time_text_embed", "adaln_single.emb")
+"""Last parts of the names of the layers in which networks of diffusers embed the noise level, (B, width)."""
+
+
+class CameraConditioned(Backbone):
+    """A backbone F that is also conditioned on the camera:
+
+        F(x, emb(t) + W_2 silu(W_1 pose + b_1) + b_2)
+
+    with the flattened 4 x 4 pose, camera to world. W_2 and b_2 are zero at first, so the initial output is unchanged.
+
+    "ProlificDreamer: High-Fidelity and Diverse Text-to-3D Generation with Variational Score Distillation" (2023),
+    arXiv:2305.16213.
+
+    Args:
+        backbone: F, which embeds the noise level in a layer with one of diffusers' names.
+        dropout: probability of dropping a sample's camera in training, in [0, 1], that is, of adding zero.
+
+    Raises:
+        ValueError: if there is no such layer, or dropout is out of range.
+    """
+
+    def __init__(self, backbone: Backbone, dropout: float = 0.1) -> None:
+        require("[0, 1]", dropout=dropout)
+        super().__init__()
+        self.backbone = backbone
+        self.dropout = dropout
+        last = self._last_linear(self._time_layer)
+        width, weight = last.out_features, last.weight
+        first = nn.Linear(16, width, device=weight.device)
+        second = nn.Linear(width, width, device=weight.device)
+        for parameter in second.parameters():
+            nn.init.zeros_(parameter)
+        self.mlp = nn.Sequential(first, nn.SiLU(), second)
+
+    def forward(self, x: Tensor, log_snr: Tensor, condition: Condition | None) -> Tensor:
+        with self._adding(self.embedding(condition)):
+            return self.backbone(x, log_snr, condition)
+
+    def embedding(self, condition: Condition | None) -> Tensor:
+        """The term that is added to the time embedding, (B, width), zero for dropped cameras.
+
+        Args:
+            condition: a condition with B cameras.
+
+        Raises:
+            ValueError: if there are no cameras.
+        """
+        if condition is None or condition.camera is None:
+            raise ValueError("the critic was built with camera: true, but the batch has no cameras: set camera: false")
+        embedding = self.mlp(condition.camera.pose.flatten(1).to(next(self.mlp.parameters())))
+        if not self.training or self.dropout == 0:
+            return embedding
+        return embedding * (torch.rand(len(embedding), 1) >= self.dropout).to(embedding)
+
+    def save(self, folder: str | Path) -> None:
+        """Write the camera's MLP into a folder.
+
+        Args:
+            folder: the destination.
+        """
+        from safetensors.torch import save
+
+        content = save({name: value.detach() for name, value in self.mlp.named_parameters()})
+        write_atomically(Path(folder) / FILE, lambda file: file.write(content))
+
+    def load(self, folder: str | Path) -> None:
+        """Load an MLP that `save` has written.
+
+        Args:
+            folder: the folder of `save`.
+
+        Raises:
+            ValueError: if there is no file, or its width is different.
+        """
+        copy_tensors(dict(self.mlp.named_parameters()), Path(folder) / FILE)
+
+    @property
+    def bottleneck(self) -> nn.Module:
+        return self.backbone.bottleneck
+
+    @property
+    def spatial(self) -> bool:
+        return self.backbone.spatial
+
+    @property
+    def width(self) -> int:
+        return self.backbone.width
+
+    @property
+    def feature_layers(self) -> Sequence[FeatureLayer]:
+        return self.backbone.feature_layers
+
+    @property
+    def _time_layer(self) -> nn.Module:
+        ends = tuple(f".{name}" for name in TIME_LAYERS)
+        named = self.backbone.named_modules()
+        layer = next((module for name, module in named if f".{name}".endswith(ends)), None)
+        if layer is None:
+            raise ValueError(
+                f"camera: {type(self.backbone).__name__}'s network has none of {', '.join(TIME_LAYERS)}, to which the "
+                "camera's embedding is added: set camera: false"
+            )
+        return layer
+
+    @staticmethod
+    def _last_linear(layer: nn.Module) -> nn.Linear:
+        """The last linear layer of the time embedding, whose output has the embedding's width."""
+        return cast(nn.Linear, getattr(layer, "timestep_embedder", layer).linear_2)
+
+    @contextmanager
+    def _adding(self, embedding: Tensor) -> Iterator[None]:
+        def add(module: nn.Module, inputs: object, output: Tensor) -> Tensor:
+            return output + embedding.to(output)
+
+        handle = self._time_layer.register_forward_hook(add)
+        try:
+            yield
+        finally:
+            handle.remove()

@@ -56,7 +56,8 @@ class MLPBackbone(Backbone):
         require(">= 0", fourier=fourier)
         require("> 0", bandwidth=bandwidth)
         super().__init__()
-        self.shape, self.hidden = tuple(shape), hidden
+        self.shape = tuple(shape)
+        self.hidden = hidden
         self.settings = {"shape": list(shape), "hidden": hidden, "layers": layers, "classes": classes}
         self.settings |= {"camera": camera, "label_dropout": label_dropout, "fourier": fourier}
         self.settings |= {"bandwidth": bandwidth, "activation": activation, "residual": residual}

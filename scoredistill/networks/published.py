@@ -52,7 +52,8 @@ class _Record(dict[Any, Any]):
 
     def __new__(cls, *args: Any) -> _Record:
         record = super().__new__(cls)
-        record.args, record.state = args, None
+        record.args = args
+        record.state = None
         return record
 
     def __init__(self, *args: Any) -> None:
@@ -128,7 +129,8 @@ def load_published(network: nn.Module, path: str | Path) -> None:
         FileNotFoundError: if there is no file.
         ValueError: if it cannot be read, or a tensor is missing, unexpected or has another shape.
     """
-    stored, expected = read_tensors(path), network.state_dict()
+    stored = read_tensors(path)
+    expected = network.state_dict()
     while under := _without_prefix(stored):
         stored = under
     stored = {name: value for name, value in stored.items() if name in expected or name not in OPTIONAL}

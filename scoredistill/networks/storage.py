@@ -15,7 +15,7 @@ from scoredistill.files import atomic_folder, json_text, load_json
 from scoredistill.networks.backbone import Backbone
 from scoredistill.networks.denoiser import Denoiser
 from scoredistill.networks.diffusers import DiffusersBackbone
-from scoredistill.networks.finite import first_not_finite
+from scoredistill.networks.modules import first_not_finite
 from scoredistill.networks.weight_files import first_flaw, read_safetensors
 
 DESCRIPTION = "denoiser.json"
@@ -32,12 +32,12 @@ def save_denoiser(denoiser: Denoiser, folder: str | Path) -> None:
         TypeError: if its backbone has no `settings`, or belongs to a text-to-image pipeline.
         ValueError: if a weight is NaN or infinite.
     """
-    require_finite(denoiser, folder)
+    require_finite_weights(denoiser, folder)
     with atomic_folder(Path(folder)) as draft:
         _write(denoiser, draft)
 
 
-def require_finite(network: nn.Module, folder: str | Path) -> None:
+def require_finite_weights(network: nn.Module, folder: str | Path) -> None:
     """Check that a network has not diverged.
 
     Args:
@@ -112,7 +112,7 @@ def load_denoiser(folder: str | Path) -> Denoiser:
         raise ValueError(f"{folder}: {DESCRIPTION} has no key {error}") from error
     except (FileNotFoundError, TypeError) as error:
         raise ValueError(f"{folder} contains no denoiser ({DESCRIPTION}): {error}") from error
-    require_finite(network, folder)
+    require_finite_weights(network, folder)
     return Denoiser(network, *arguments)
 
 

@@ -43,7 +43,8 @@ def unet_stages(
     """
     if resolution % 2 ** (len(widths) - 1):
         raise ValueError(f"resolution {resolution} cannot be halved {len(widths) - 1} times")
-    encoder, decoder = [stem], []
+    encoder = [stem]
+    decoder = []
     channels = stem.outputs
     for level, width in enumerate(widths):
         size = resolution >> level

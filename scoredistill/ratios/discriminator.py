@@ -16,8 +16,7 @@ from scoredistill.critics.critic import Critic, TrainedPart
 from scoredistill.diffusion.timesteps import TimestepSampler
 from scoredistill.networks.backbone import Backbone, FeatureLayer
 from scoredistill.networks.denoiser import Denoiser
-from scoredistill.networks.eval_mode import eval_mode
-from scoredistill.networks.feature_head import FeatureHead
+from scoredistill.networks.modules import eval_mode
 from scoredistill.ranges import require
 from scoredistill.ratios.ratio import DensityRatio
 from scoredistill.teachers.sampling import sample as flow
@@ -42,8 +41,9 @@ class DiscriminatorRatio(DensityRatio, TrainedPart):
     R1 adds gamma / 2 E_p ||grad D||^2, or its finite-difference form gamma / (2 step^2) E_p (D(x_t + step z) -
     D(x_t))^2, which needs no second derivative.
 
-    Which Training Methods for GANs do actually Converge?, 2018, arXiv:1801.04406; f-distill, 2025, arXiv:2502.15681;
-    heads at several depths: Fast High-Resolution Image Synthesis with Latent Adversarial Diffusion Distillation, 2024,
+    "Which Training Methods for GANs do actually Converge?" (2018), arXiv:1801.04406;
+    "One-step Diffusion Models with f-Divergence Distribution Matching" (2025), arXiv:2502.15681;
+    several depths: "Fast High-Resolution Image Synthesis with Latent Adversarial Diffusion Distillation" (2024),
     arXiv:2403.12015.
 
     Args:
@@ -87,8 +87,13 @@ class DiscriminatorRatio(DensityRatio, TrainedPart):
             raise ValueError("a discriminator needs features: depths is empty")
         self.objective: AdversarialLoss = objective
         self.depths = depths if isinstance(depths, str) else tuple(depths)
-        self.timesteps, self.teacher_steps = timesteps, teacher_steps
-        self.hidden, self.clamp, self.r1, self.r1_step, self.weight = hidden, clamp, r1, r1_step, weight
+        self.timesteps = timesteps
+        self.teacher_steps = teacher_steps
+        self.hidden = hidden
+        self.clamp = clamp
+        self.r1 = r1
+        self.r1_step = r1_step
+        self.weight = weight
         self.source = features if isinstance(features, str) else "own"
         self.own = None if isinstance(features, str) else Denoiser(features, sigma_data=sigma_data)
         self.head: FeatureHead | nn.ModuleList | None = None if self.own is None else self._head_on(self.own.network)
@@ -114,7 +119,8 @@ class DiscriminatorRatio(DensityRatio, TrainedPart):
             diffused: identified by the tensor x_t itself, not by its values.
             logit: D there, (B,), in evaluation mode and without gradient.
         """
-        before, self._known = self._known, (diffused.x_t, logit)
+        before = self._known
+        self._known = (diffused.x_t, logit)
         try:
             yield
         finally:
@@ -255,3 +261,42 @@ class DiscriminatorRatio(DensityRatio, TrainedPart):
         if not self._critic:
             raise ValueError("the discriminator uses the critic's features, but the loss has no critic")
         return self._critic[0].denoiser_for("the discriminator")
+
+
+class FeatureHead(nn.Module):
+    """One number per sample from features, averaged over their positions.
+
+    A map (B, width, H, W) is processed by two convolutions with stride 2, which are sensitive to positions; vectors
+    (B, width) and tokens (B, L, width) by two linear layers.
+
+    Args:
+        width: channels of the features, >= 1.
+        hidden: channels of the hidden layers, >= 1.
+        spatial: whether the features are a map.
+
+    Raises:
+        ValueError: if a number is out of its range.
+    """
+
+    def __init__(self, width: int, hidden: int, spatial: bool) -> None:
+        require(">= 1", width=width, hidden=hidden)
+        super().__init__()
+        self.spatial = spatial
+        if spatial:
+            self.first: nn.Module = nn.Conv2d(width, hidden, 3, stride=2, padding=1)
+            self.second: nn.Module = nn.Conv2d(hidden, hidden, 3, stride=2, padding=1)
+        else:
+            self.first = nn.Linear(width, hidden)
+            self.second = nn.Linear(hidden, hidden)
+        self.out = nn.Linear(hidden, 1)
+        nn.init.zeros_(self.out.weight)
+        nn.init.zeros_(self.out.bias)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Features to (B,)."""
+        hidden = nn.functional.silu(self.second(nn.functional.silu(self.first(features))))
+        if self.spatial:
+            hidden = hidden.flatten(2).mean(2)
+        elif hidden.ndim == 3:
+            hidden = hidden.mean(1)
+        return self.out(hidden)[:, 0]

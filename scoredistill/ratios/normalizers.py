@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from scoredistill.diffusion.schedule import Schedule
 from scoredistill.diffusion.timesteps import TimeBins, TimestepSampler
-from scoredistill.networks.precise import Precise
+from scoredistill.networks.modules import Precise
 from scoredistill.ranges import require
 from scoredistill.types import Diffused
 
@@ -44,7 +44,8 @@ class ClampRatio(RatioNormalizer):
         super().__init__()
         if low >= high:
             raise ValueError(f"need low < high, got {low} and {high}")
-        self.low, self.high = low, high
+        self.low = low
+        self.high = high
 
     def forward(self, log_r: Tensor, diffused: Diffused) -> Tensor:
         return log_r.clamp(math.log(self.low), math.log(self.high))
@@ -76,7 +77,8 @@ class TimeBinNormalizer(RatioNormalizer):
         super().__init__()
         if edges is not None and len(edges) != bins - 1:
             raise ValueError(f"{bins} bins have {bins - 1} edges between them, got {len(edges)}")
-        self.bins, self.decay = bins, decay
+        self.bins = bins
+        self.decay = decay
         self.edges = TimeBins(edges or []) if edges is not None or bins == 1 else None
         self.register_buffer("log_mean", torch.zeros(bins, dtype=torch.float64))
         self.register_buffer("count", torch.zeros(bins, dtype=torch.long))
@@ -98,7 +100,8 @@ class TimeBinNormalizer(RatioNormalizer):
         return log_r - self.log_mean[self.bin_of(diffused)].to(log_r)
 
     def observe(self, log_r: Tensor, diffused: Diffused) -> None:
-        bins, log_r = self.bin_of(diffused), log_r.detach().double()
+        bins = self.bin_of(diffused)
+        log_r = log_r.detach().double()
         # Sums of r relative to the largest of each bin, which stay finite, over the complete batch.
         peak = torch.full_like(self.log_mean, -torch.inf).scatter_reduce(0, bins, log_r, "amax")
         peak = diffused.shard.max(peak)

@@ -40,7 +40,8 @@ class ExactRatio(DensityRatio):
 
     def __init__(self, p: Teacher | None = None, q: Critic | None = None) -> None:
         super().__init__()
-        self.p, self.q = p, q
+        self.p = p
+        self.q = q
 
     def forward(self, diffused: Diffused, teacher: Teacher, critic: Critic | None) -> Tensor:
         p, q = self.p or teacher, self.q or critic

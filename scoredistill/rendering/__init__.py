@@ -1,11 +1,9 @@
 """Cameras, volume rendering, rasterization and meshes."""
 
 from scoredistill.rendering.antialias import antialias
-from scoredistill.rendering.camera import Camera
-from scoredistill.rendering.fragments import Fragments, interpolate
+from scoredistill.rendering.camera import Camera, Render, composite_over
 from scoredistill.rendering.mesh import Mesh, NoSurfaceError, chamfer, marching_cubes
-from scoredistill.rendering.picture import Render, composite_over
-from scoredistill.rendering.raster import Backend, rasterize
+from scoredistill.rendering.raster import Backend, Fragments, interpolate, rasterize
 from scoredistill.rendering.scene import Scene, project
 from scoredistill.rendering.turntable import picture_grid, save_animation, save_picture, to_bytes, turntable_cameras
 from scoredistill.rendering.volume import accumulate, optical_depth_before, ray_starts, render_weights

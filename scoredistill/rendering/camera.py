@@ -1,4 +1,4 @@
-"""Cameras.
+"""Cameras, and the pictures that are rendered from them.
 
 World axes are right-handed with y up, and the object's front faces +z (glTF's axes). Scenes are inside [-1, 1]^3.
 A camera at azimuth 0 sees the front, at 90 it is at the object's left (+x), and at 180 it sees the back. A camera at
@@ -62,7 +62,9 @@ class Camera:
         right = normalize(torch.linalg.cross(up if tilt is None else up + tilt, backward), dim=-1)
         rotation = torch.stack([right, torch.linalg.cross(backward, right), backward], dim=-1)
         pose = torch.zeros(len(azimuth), 4, 4, dtype=position.dtype, device=position.device)
-        pose[:, :3, :3], pose[:, :3, 3], pose[:, 3, 3] = rotation, position, 1
+        pose[:, :3, :3] = rotation
+        pose[:, :3, 3] = position
+        pose[:, 3, 3] = 1
         return cls(pose, fov)
 
     @property
@@ -109,3 +111,35 @@ class Camera:
     def to(self, device: torch.device | str) -> Camera:
         """Move to a device."""
         return Camera(self.pose.to(device), self.fov.to(device))
+
+
+@dataclass(frozen=True)
+class Render:
+    """Pictures of n particles from V views.
+
+    Args:
+        rgb: (n, V, 3, H, W) colors in [-1, 1] over the background, or latents (n, V, C, H, W).
+        opacity: (n, V, H, W) in [0, 1].
+        depth: (n, V, H, W) mean distance from the camera to the visible surface, 0 where opacity is below one tenth.
+        normals: (n, V, 3, H, W) outward unit normals in world axes, 0 where opacity is below one tenth.
+    """
+
+    rgb: Tensor
+    opacity: Tensor
+    depth: Tensor
+    normals: Tensor
+
+
+def composite_over(color: Tensor, opacity: Tensor, background: Tensor) -> Tensor:
+    """Composite colors over a background.
+
+    Args:
+        color: (n, R, C), premultiplied by opacity.
+        opacity: (n, R).
+        background: (n, V, 1 or R / V, C).
+
+    Returns:
+        (n, V, R / V, C).
+    """
+    shape = (len(color), background.shape[1], -1)
+    return color.reshape(*shape, color.shape[-1]) + (1 - opacity.reshape(*shape, 1)) * background

@@ -19,7 +19,9 @@ _ASSET = {
 _COMPONENTS = {torch.float32: 5126, torch.int32: 5125}  # FLOAT, UNSIGNED_INT
 _KINDS = {1: "SCALAR", 2: "VEC2", 3: "VEC3"}
 _VERTICES, _INDICES = 34962, 34963  # ARRAY_BUFFER, ELEMENT_ARRAY_BUFFER
-_LINEAR, _LINEAR_MIPMAP_LINEAR, _CLAMP_TO_EDGE = 9729, 9987, 33071
+_LINEAR = 9729
+_LINEAR_MIPMAP_LINEAR = 9987
+_CLAMP_TO_EDGE = 33071
 
 
 def to_linear(display: Tensor) -> Tensor:
@@ -103,7 +105,8 @@ def _accessors(attributes: Mapping[str, Tensor], faces: Tensor) -> list[dict[str
     """glTF accessors in the order of the pieces. glTF requires the bounds of positions."""
     accessors: list[dict[str, object]] = []
     for i, values in enumerate((*attributes.values(), faces.int().reshape(-1, 1))):
-        kind, component = _KINDS[values.shape[1]], _COMPONENTS[values.dtype]
+        kind = _KINDS[values.shape[1]]
+        component = _COMPONENTS[values.dtype]
         accessors.append({"bufferView": i, "componentType": component, "count": len(values), "type": kind})
     position = attributes["POSITION"]
     accessors[0] |= {"min": position.amin(0).tolist(), "max": position.amax(0).tolist()}
@@ -112,7 +115,8 @@ def _accessors(attributes: Mapping[str, Tensor], faces: Tensor) -> list[dict[str
 
 def _views(pieces: list[bytes], vertex_pieces: int) -> list[dict[str, int]]:
     """Offsets and lengths of the pieces: attributes, then indices, then the picture, if any."""
-    views, offset = [], 0
+    views = []
+    offset = 0
     for i, piece in enumerate(pieces):
         view = {"buffer": 0, "byteOffset": offset, "byteLength": len(piece)}
         if i <= vertex_pieces:

@@ -54,7 +54,8 @@ class Mesh:
         """Whether the mesh is closed, edge-manifold and consistently wound: each edge occurs once in each direction."""
         if len(self.faces) == 0:
             return False
-        start, end = self.faces.reshape(-1), self.faces.roll(-1, dims=1).reshape(-1)
+        start = self.faces.reshape(-1)
+        end = self.faces.roll(-1, dims=1).reshape(-1)
         forward = (start * len(self.vertices) + end).sort().values
         backward = (end * len(self.vertices) + start).sort().values
         return bool((forward[1:] != forward[:-1]).all()) and torch.equal(forward, backward)
@@ -141,7 +142,8 @@ class Mesh:
         import trimesh
 
         colors = None if self.colors is None else (self.colors.detach().cpu().clamp(0, 1) * 255).round().byte().numpy()
-        vertices, faces = self.vertices.detach().cpu().double().numpy(), self.faces.cpu().numpy()
+        vertices = self.vertices.detach().cpu().double().numpy()
+        faces = self.faces.cpu().numpy()
         return trimesh.Trimesh(vertices, faces, vertex_colors=colors, process=False)
 
 

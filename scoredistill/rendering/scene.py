@@ -66,7 +66,8 @@ class Scene:
         for part in parts:
             faces.append(part.faces + rows)
             picture.append(part.picture + pictures)
-            rows, pictures = rows + len(part.clip), pictures + part.pictures
+            rows = rows + len(part.clip)
+            pictures = pictures + part.pictures
         return cls(torch.cat([part.clip for part in parts]), torch.cat(faces), torch.cat(picture), pictures)
 
 

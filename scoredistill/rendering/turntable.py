@@ -128,7 +128,8 @@ def _write_mp4(file: BinaryIO, frames: Tensor, fps: int) -> None:
     frames = frames[:, : frames.shape[1] // 2 * 2, : frames.shape[2] // 2 * 2]  # yuv420p halves both sides
     with av.open(file, mode="w", format="mp4") as container:
         stream = container.add_stream("libx264", rate=fps, options={"crf": "20"})
-        stream.height, stream.width = frames.shape[1], frames.shape[2]
+        stream.height = frames.shape[1]
+        stream.width = frames.shape[2]
         stream.pix_fmt = "yuv420p"
         for frame in frames:
             picture = av.VideoFrame.from_ndarray(frame.contiguous().numpy(), format="rgb24")

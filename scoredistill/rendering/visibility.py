@@ -75,7 +75,8 @@ def boxes(corners: Tensor, height: int, width: int) -> Tensor:
         crossing = torch.where(crosses[..., None], crossing[..., :2] / crossing[..., 3:], torch.nan)
         points = torch.cat([points, crossing], dim=1)
     # Invisible corners are NaN. fmin and fmax ignore them, and a face with no other corners has NaN bounds.
-    low, high = reduce(torch.fmin, points.unbind(1)) - MARGIN, reduce(torch.fmax, points.unbind(1)) + MARGIN
+    low = reduce(torch.fmin, points.unbind(1)) - MARGIN
+    high = reduce(torch.fmax, points.unbind(1)) + MARGIN
     one, other = points[:, 1] - points[:, 0], points[:, 2] - points[:, 0]
     area = (one[:, 0] * other[:, 1] - one[:, 1] * other[:, 0]).abs()
     thin = area <= THINNEST * (high - low).amax(dim=1)  # False if a corner is NaN
@@ -116,7 +117,8 @@ def nearest_faces(corners: Tensor, box: Tensor, picture: Tensor, pictures: int, 
         nth = torch.arange(start, stop, device=end.device) - (end - count).index_select(0, face)
         left, top, columns, _ = box.index_select(0, face).unbind(1)
         row = nth.div(columns, rounding_mode="floor")
-        column, row = left + nth - row * columns, top + row
+        column = left + nth - row * columns
+        row = top + row
         inside, depth = _test(corners.index_select(0, face), column, row)
         pixel = (picture.index_select(0, face) * height + row) * width + column
         key = torch.where(inside, pack(depth, face), EMPTY)

@@ -30,15 +30,23 @@ def draw(
 ) -> None:
     """Lower the key of each pixel inside a face, with the same formulas as `visibility.nearest_faces`."""
     face = wp.tid()
-    a, b, c = corners[face, 0], corners[face, 1], corners[face, 2]
+    a = corners[face, 0]
+    b = corners[face, 1]
+    c = corners[face, 2]
     place = box[face]
     for i in range(place[3]):
         row = place[1] + i
-        ay, by, cy = a[1] - float(row) * a[3], b[1] - float(row) * b[3], c[1] - float(row) * c[3]
+        ay = a[1] - float(row) * a[3]
+        by = b[1] - float(row) * b[3]
+        cy = c[1] - float(row) * c[3]
         for j in range(place[2]):
             column = place[0] + j
-            ax, bx, cx = a[0] - float(column) * a[3], b[0] - float(column) * b[3], c[0] - float(column) * c[3]
-            e0, e1, e2 = bx * cy - by * cx, cx * ay - cy * ax, ax * by - ay * bx
+            ax = a[0] - float(column) * a[3]
+            bx = b[0] - float(column) * b[3]
+            cx = c[0] - float(column) * c[3]
+            e0 = bx * cy - by * cx
+            e1 = cx * ay - cy * ax
+            e2 = ax * by - ay * bx
             total = e0 + e1 + e2
             sign = wp.sign(total)
             inside = total != 0.0 and e0 * sign >= 0.0 and e1 * sign >= 0.0 and e2 * sign >= 0.0

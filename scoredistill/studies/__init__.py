@@ -4,13 +4,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from scoredistill.studies.axes import Axis, StudyError, Value
-    from scoredistill.studies.cells import Cell, cells_of
-    from scoredistill.studies.comparison import Comparison, Row, comparisons_of, rows_of
     from scoredistill.studies.record import RunRecord, StudyRecord
-    from scoredistill.studies.results import Missing, Results
+    from scoredistill.studies.results import Comparison, Missing, Results, Row, comparisons_of, rows_of
     from scoredistill.studies.runner import Run, Runner
     from scoredistill.studies.statistics import Difference, Mean, holm, mean_of, paired
-    from scoredistill.studies.study import Study, read_study
+    from scoredistill.studies.study import Cell, Study, cells_of, read_study
 
 __all__ = [
     "Axis",
@@ -39,13 +37,13 @@ __all__ = [
 
 _HOMES = {
     "Axis": "axes",
-    "Cell": "cells",
-    "Comparison": "comparison",
+    "Cell": "study",
+    "Comparison": "results",
     "Difference": "statistics",
     "Mean": "statistics",
     "Missing": "results",
     "Results": "results",
-    "Row": "comparison",
+    "Row": "results",
     "Run": "runner",
     "RunRecord": "record",
     "Runner": "runner",
@@ -53,13 +51,13 @@ _HOMES = {
     "StudyError": "axes",
     "StudyRecord": "record",
     "Value": "axes",
-    "cells_of": "cells",
-    "comparisons_of": "comparison",
+    "cells_of": "study",
+    "comparisons_of": "results",
     "holm": "statistics",
     "mean_of": "statistics",
     "paired": "statistics",
     "read_study": "study",
-    "rows_of": "comparison",
+    "rows_of": "results",
 }
 
 

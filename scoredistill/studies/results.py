@@ -1,17 +1,18 @@
-"""Results of a study's runs: metrics, curves, pictures, cost, and a list of missing results."""
+"""Results of a study's runs: metrics, curves, pictures, cost and missing results, and comparisons between cells."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeGuard
 
 from scoredistill.files import Kind, load_json
 from scoredistill.studies.record import RunRecord, StudyRecord
-from scoredistill.training.curves import Curve, read_curves
+from scoredistill.studies.statistics import Difference, Mean, holm, mean_of, paired
+from scoredistill.training.run_folder import Curve, read_curves
 
 NOT_METRICS = ("seconds",)
 """Metrics of the cost of a run, which are reported separately."""
@@ -119,7 +120,8 @@ class Results:
     def _curves(self) -> dict[str, list[dict[str, Curve]]]:
         curves: dict[str, list[dict[str, Curve]]] = {cell: [] for cell in self.cells}
         for run in self.done:
-            folder, damaged = run.run_folder(self.folder), list[str]()
+            folder = run.run_folder(self.folder)
+            damaged = list[str]()
             if folder is not None:
                 curves[run.cell].append(read_curves(folder.path, damaged))
             self._damaged += [Missing(run.cell, run.seed, "curves", why) for why in damaged]
@@ -163,3 +165,83 @@ class Results:
 
 def _is_number(value: object) -> TypeGuard[int | float]:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One metric of one cell.
+
+    Args:
+        cell: name of the cell.
+        metric: name of the metric.
+        mean: mean over the cell's seeds; None if no seed has the metric.
+    """
+
+    cell: str
+    metric: str
+    mean: Mean | None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One metric of a cell compared with that of its baseline.
+
+    Args:
+        cell, metric: see `Row`.
+        axis: the axis on which the two cells differ.
+        baseline: the other cell, with the baseline's value on this axis and equal values on the others.
+        seeds: seeds that both have.
+        difference: cell minus baseline; None if they have no seed in common.
+        p: p-value of the difference, corrected for all comparisons of the report; None without a test.
+    """
+
+    cell: str
+    metric: str
+    axis: str
+    baseline: str
+    seeds: tuple[int, ...]
+    difference: Difference | None
+    p: float | None
+
+
+def rows_of(results: Results) -> list[Row]:
+    """Every metric of every cell, ordered by metric."""
+    rows = []
+    for metric in results.metrics:
+        for cell in results.cells:
+            values = list(results.values(cell, metric).values())
+            rows.append(Row(cell, metric, mean_of(values) if values else None))
+    return rows
+
+
+def comparisons_of(results: Results) -> list[Comparison]:
+    """Compare every cell with its baseline on each axis, for every metric.
+
+    A cell's baseline on an axis is the cell with the study's baseline value on that axis and equal values on all other
+    axes, so that one setting differs at a time. `holm` corrects the p-values for all comparisons together.
+    """
+    comparisons = []
+    for metric in results.metrics:
+        for cell in results.cells:
+            for axis, other in _baselines(results, cell).items():
+                values, others = results.values(cell, metric), results.values(other, metric)
+                seeds = tuple(seed for seed in values if seed in others)
+                pair = paired([values[s] for s in seeds], [others[s] for s in seeds]) if seeds else None
+                comparisons.append(Comparison(cell, metric, axis, other, seeds, pair, None))
+    tested = [i for i, each in enumerate(comparisons) if each.difference is not None and each.difference.p is not None]
+    corrected = holm([comparisons[i].difference.p for i in tested])  # type: ignore[union-attr, misc]
+    for i, p in zip(tested, corrected, strict=True):
+        comparisons[i] = replace(comparisons[i], p=p)
+    return comparisons
+
+
+def _baselines(results: Results, cell: str) -> dict[str, str]:
+    """The cell that this one is compared with, per axis."""
+    settings = results.settings[cell]
+    baselines = {}
+    for axis, value in results.record.baseline.items():
+        target = {**settings, axis: value}
+        other = next((name for name, each in results.settings.items() if dict(each) == target), None)
+        if other is not None and other != cell:
+            baselines[axis] = other
+    return baselines

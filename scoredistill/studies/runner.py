@@ -12,10 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from scoredistill.files import reason
-from scoredistill.studies.cells import Cell
 from scoredistill.studies.launchers.launcher import LOG, PROMPT, Entry, Job, Launched, Launcher
 from scoredistill.studies.record import RunRecord, State, StudyRecord
-from scoredistill.studies.study import Study
+from scoredistill.studies.study import Cell, Study
 
 PAUSE = 0.2
 """Seconds between two polls of the active runs."""
@@ -89,7 +88,8 @@ class Runner:
             BaseException: whatever interrupts this method, after all active runs have been stopped.
         """
         waiting = [run for run in self.runs if run.state == "waiting"]
-        free, active = list(range(launcher.slots)), dict[int, tuple[Run, Launched]]()
+        free = list(range(launcher.slots))
+        active = dict[int, tuple[Run, Launched]]()
         try:
             self.record()
             while waiting or active:
@@ -110,13 +110,16 @@ class Runner:
     def _launch(self, run: Run, free: list[int], active: dict[int, tuple[Run, Launched]], launcher: Launcher) -> None:
         cell, seed = run.cell, run.seed
         job = Job(run.folder.absolute(), cell.key_under(seed), cell.words_under(seed), Path.cwd(), self.entry)
-        run.state, run.began = "running", time.monotonic()
+        run.state = "running"
+        run.began = time.monotonic()
         try:
             launched = launcher.launch(job, free[0])
         except RuntimeError as error:
-            run.state, run.message = "failed", str(error)
+            run.state = "failed"
+            run.message = str(error)
         except OSError as error:  # its folder or log cannot be written, as on a full disk
-            run.state, run.message = "failed", reason(error, run.folder)
+            run.state = "failed"
+            run.message = reason(error, run.folder)
         else:
             active[free.pop(0)] = run, launched
         if run.state == "failed":
@@ -138,7 +141,8 @@ class Runner:
         try:
             code = launched.code()
         except RuntimeError as error:
-            run.state, run.message = "failed", str(error)
+            run.state = "failed"
+            run.message = str(error)
         else:
             if code is None:
                 return False

@@ -64,7 +64,7 @@ def mean_of(values: Sequence[float], level: float = 0.95, seed: int = 0) -> Mean
     it is estimated. No bootstrap interval is wider than the range of the seeds, which contains the center of a
     symmetric distribution with probability 1 - 2^(1 - n) only: 75% for three seeds, 94% for five.
 
-    What Teachers Should Know about the Bootstrap, T. Hesterberg, 2014, arXiv:1411.5279.
+    "What Teachers Should Know about the Bootstrap" (2014), arXiv:1411.5279.
 
     Args:
         values: one value per seed, finite.
@@ -118,7 +118,8 @@ def holm(p: Sequence[float]) -> list[float]:
     Returns:
         The corrected p-values, in the same order.
     """
-    corrected, highest = [0.0] * len(p), 0.0
+    corrected = [0.0] * len(p)
+    highest = 0.0
     for rank, index in enumerate(sorted(range(len(p)), key=lambda i: p[i])):
         highest = max(highest, min(1.0, (len(p) - rank) * p[index]))
         corrected[index] = highest
@@ -152,8 +153,10 @@ def _sign_flip(d: np.ndarray, seed: int) -> float | None:
     if n < 2:
         return None
     if 2**n <= RESAMPLES:
-        signs, observed = np.asarray(list(itertools.product((1.0, -1.0), repeat=n))), 0
+        signs = np.asarray(list(itertools.product((1.0, -1.0), repeat=n)))
+        observed = 0
     else:  # random patterns, together with the observed one
-        signs, observed = np.random.default_rng(seed).choice([1.0, -1.0], size=(RESAMPLES, n)), 1
+        signs = np.random.default_rng(seed).choice([1.0, -1.0], size=(RESAMPLES, n))
+        observed = 1
     as_far = np.abs(signs @ d) >= abs(d.sum()) * (1 - 1e-12)
     return float((as_far.sum() + observed) / (len(signs) + observed))

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from scoredistill.diffusion.mixture import Covariance, MixturePosterior, diffused_mixture
-from scoredistill.diffusion.prediction import Prediction
+from scoredistill.diffusion.prediction import Prediction, noise_like
 from scoredistill.diffusion.schedule import MORE_NOISE, CosineSchedule, Schedule, require_noise
 from scoredistill.ranges import require
 from scoredistill.teachers.teacher import Teacher
@@ -111,7 +111,8 @@ class GaussianMixture(Teacher):
         if self._point_masses:
             what = f"the score of a {type(self).__name__} whose std is 0"
             require_noise(t, self.schedule, what, f"{MORE_NOISE}, or give it a std above 0")
-        flat, log_weights = x_t.flatten(1), self._log_weights(condition)
+        flat = x_t.flatten(1)
+        log_weights = self._log_weights(condition)
         alpha, sigma = self.schedule(t)
         width = 1 if self.covariance.isotropic else flat.shape[1]
         rows = max(1, CHUNK_ELEMENTS // (len(self.means) * width))
@@ -144,10 +145,10 @@ class GaussianMixture(Teacher):
         weights = self._log_weights(condition).exp().expand(n, -1).cpu()
         component = torch.multinomial(weights, 1, generator=rng)[:, 0].to(self.means.device)
         x = self.means[component]
-        x = x + self.variance.expand(len(self.means), -1)[component].sqrt() * _normal(x.shape, x, rng)
+        x = x + self.variance.expand(len(self.means), -1)[component].sqrt() * noise_like(x, rng)
         if self.basis is not None and self.spread is not None:
             scale = self.spread[component].sqrt()
-            coefficients = scale * _normal(scale.shape, x, rng)
+            coefficients = scale * noise_like(scale, rng)
             x = x + torch.einsum("nr,nrd->nd", coefficients, self.basis[component])
         return x.view(n, *self.shape), component
 
@@ -183,10 +184,6 @@ def _covariance(means: Tensor, stds: Tensor, factors: Tensor | None, covariances
     if variance.shape[1] != 1 or factors.shape[0] != count or factors.shape[2:] != means.shape[1:]:
         raise ValueError("factors must be (K, R, *D), in addition to isotropic stds")
     return Covariance.low_rank(variance, factors.to(means).flatten(2))
-
-
-def _normal(shape: torch.Size, like: Tensor, rng: torch.Generator | None) -> Tensor:
-    return torch.randn(shape, dtype=like.dtype, generator=rng).to(like.device)
 
 
 class Empirical(GaussianMixture):

@@ -16,7 +16,7 @@ from scoredistill.networks.storage import DESCRIPTION, find_trained, load_denois
 from scoredistill.ranges import require
 from scoredistill.teachers.teacher import Teacher
 from scoredistill.types import Condition
-from scoredistill.types.condition import joined
+from scoredistill.types.condition import cat_values
 
 
 class NetworkTeacher(Teacher):
@@ -69,15 +69,15 @@ class NetworkTeacher(Teacher):
         if n == 1:
             return [self(x_t, t, conditions[0])]
         rows = x_t.repeat(n, *(1,) * (x_t.ndim - 1))
-        prediction = self(rows, t.repeat(n), stacked(conditions, len(x_t)))
+        prediction = self(rows, t.repeat(n), cat_common(conditions, len(x_t)))
         return [Prediction.of(prediction.kind, value, x_t, t, self.schedule) for value in prediction.value.chunk(n)]
 
     def denoiser_for(self, user: str) -> Denoiser:
         return self.denoiser
 
 
-def stacked(conditions: Sequence[Condition | None], rows: int) -> Condition | None:
-    """Concatenate the rows of several conditions.
+def cat_common(conditions: Sequence[Condition | None], rows: int) -> Condition | None:
+    """Concatenate the rows of conditions with different fields, for one call of a network.
 
     The result has the fields that all of them have, and labels if any of them has labels, with `NO_LABEL` in the rows
     of the others. Other fields that only some of them have are left out, so that a network that needs them raises.
@@ -94,5 +94,5 @@ def stacked(conditions: Sequence[Condition | None], rows: int) -> Condition | No
         values["label"] = [no_label if label is None else label for label in values["label"]]
     for name in ("prompt", "negative_prompt"):
         values[name] = [(text,) * rows if isinstance(text, str) else text for text in values[name]]
-    common = {name: joined(parts) for name, parts in values.items() if all(part is not None for part in parts)}
+    common = {name: cat_values(parts) for name, parts in values.items() if all(part is not None for part in parts)}
     return Condition(**common) if common else None

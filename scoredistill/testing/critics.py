@@ -12,7 +12,7 @@ from torch import Tensor
 from scoredistill.critics.critic import Critic, TrainedPart
 from scoredistill.critics.trained import TrainedCritic, reuse_forward
 from scoredistill.diffusion.prediction import Prediction
-from scoredistill.networks.eval_mode import eval_mode
+from scoredistill.networks.modules import eval_mode
 from scoredistill.ratios.ratio import DensityRatio
 from scoredistill.teachers.teacher import Teacher
 from scoredistill.testing.law import (
@@ -68,7 +68,8 @@ class Setting:
 
     def diffused(self, teacher: Teacher, t: Tensor | None = None, dtype: torch.dtype = torch.float64) -> Diffused:
         """Diffused samples with particles, a population and real data."""
-        numbers, rows = rng(1), ROWS if t is None else len(t)
+        numbers = rng(1)
+        rows = ROWS if t is None else len(t)
         x, data, epsilon = (torch.randn(rows, *self.shape, generator=numbers).to(dtype) for _ in range(3))
         t = 0.05 + 0.9 * torch.rand(rows, generator=numbers) if t is None else t
         condition = self.condition

@@ -44,7 +44,8 @@ class Setting:
     def batch(self, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor]:
         """x_t, (B, *D), and t, (B,)."""
         numbers = rng(1)
-        x_t, t = torch.randn(ROWS, *self.shape, generator=numbers), 0.05 + 0.9 * torch.rand(ROWS, generator=numbers)
+        x_t = torch.randn(ROWS, *self.shape, generator=numbers)
+        t = 0.05 + 0.9 * torch.rand(ROWS, generator=numbers)
         return x_t.to(dtype), t.to(dtype)
 
     def guided(self, dtype: torch.dtype = torch.float64, teacher: Teacher | None = None) -> Prediction:
@@ -100,7 +101,8 @@ def shape_and_type(setting: Setting) -> None:
 
 def conditions_are_the_same_each_time(setting: Setting) -> None:
     """`conditions` gives at least one condition, and the same number each time, of B rows or for all rows."""
-    teacher, counts = setting.teacher, []
+    teacher = setting.teacher
+    counts = []
     condition = teacher.encode_prompt(setting.condition, ROWS)
     for _ in range(2):
         conditions = setting.guidance.conditions(condition, teacher, ROWS)
@@ -154,7 +156,8 @@ def ends_of_time(setting: Setting) -> None:
     """The guided prediction is finite on all of [0, 1] in float32 and float64, or refused by a ValueError."""
     for dtype in DTYPES:
         teacher = deepcopy(setting.teacher).to(dtype)
-        x_t, condition = setting.batch(dtype)[0][:1], teacher.encode_prompt(setting.condition[torch.arange(1)], 1)
+        x_t = setting.batch(dtype)[0][:1]
+        condition = teacher.encode_prompt(setting.condition[torch.arange(1)], 1)
         for t in ends(dtype).split(1):
             what = f"epsilon in {dtype} at t = {float(t)!r}"
             finite_or_refused(what, setting.may_refuse, dtype, _epsilon, setting.guidance, teacher, x_t, t, condition)

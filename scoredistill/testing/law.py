@@ -101,7 +101,8 @@ def agree(actual: Tensor, expected: Tensor, what: str, rtol: float = 0.0, atol: 
     """
     has_shape(actual, expected.shape, what)
     actual, expected = actual.detach().double(), expected.detach().double()
-    deviation, tolerance = (actual - expected).abs(), atol + rtol * expected.abs()
+    deviation = (actual - expected).abs()
+    tolerance = atol + rtol * expected.abs()
     # A NaN is no agreement, and equal infinities are.
     wrong = ~((deviation <= tolerance) | (actual == expected))
     if not bool(wrong.any()):
@@ -164,7 +165,8 @@ def finite_or_refused(
 
 def ends(dtype: torch.dtype) -> Tensor:
     """Both ends of time, the smallest steps away from them, and the middle, (7,)."""
-    one, at = torch.ones((), dtype=dtype), torch.finfo(dtype)
+    one = torch.ones((), dtype=dtype)
+    at = torch.finfo(dtype)
     below = torch.nextafter(one, 0 * one).item()
     return torch.tensor([0.0, at.tiny, at.eps, 0.5, 1 - at.eps, below, 1.0], dtype=dtype)
 

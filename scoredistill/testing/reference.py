@@ -57,7 +57,8 @@ class ReferenceTeacher(Teacher):
         """x_t minus the diffused shift of each row."""
         if condition is None:
             return x_t
-        prompt, rows = condition.prompt, len(x_t)
+        prompt = condition.prompt
+        rows = len(x_t)
         texts = [prompt] * rows if prompt is None or isinstance(prompt, str) else list(prompt)
         shift = torch.stack([_direction(f"prompt {text}" if text else None, x_t) for text in texts])
         if condition.label is not None:
@@ -83,7 +84,8 @@ class WithPrediction(Teacher):
 
     def __init__(self, teacher: Teacher, kind: PredictionType) -> None:
         super().__init__(teacher.schedule)
-        self.teacher, self.kind = teacher, kind
+        self.teacher = teacher
+        self.kind = kind
 
     def forward(self, x_t: Tensor, t: Tensor, condition: Condition | None = None) -> Prediction:
         return self._converted(self.teacher(x_t, t, condition))

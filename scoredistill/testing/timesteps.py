@@ -67,7 +67,8 @@ def in_range(setting: Setting) -> None:
     """n times are (n,) in float64, in [0, 1], whatever the progress."""
     for schedule in setting.schedules:
         for progress in (0.0, 0.5, 1.0):
-            t, under = _draw(setting, 100, schedule, progress), f"t under {type(schedule).__name__}"
+            t = _draw(setting, 100, schedule, progress)
+            under = f"t under {type(schedule).__name__}"
             if t is None:
                 continue
             has_shape(t, (100,), under)

@@ -60,7 +60,8 @@ def shape_and_type(setting: Setting) -> None:
     """w is one finite number per time, at least 0, in the times' floating-point type."""
     for schedule in setting.schedules:
         for dtype in DTYPES:
-            t, under = torch.linspace(0.05, 0.95, 10, dtype=dtype), f"w under {type(schedule).__name__} in {dtype}"
+            t = torch.linspace(0.05, 0.95, 10, dtype=dtype)
+            under = f"w under {type(schedule).__name__} in {dtype}"
             w = setting.weight(t, schedule)
             has_shape(w, t.shape, under)
             hold(w.dtype == dtype, f"{under} is {w.dtype}")

@@ -5,14 +5,13 @@ from pytorch_lightning.strategies import StrategyRegistry
 from scoredistill.training.autoencoder import AutoencoderTraining, Reconstruction
 from scoredistill.training.average import Averaging, Decay, HalfLife, MovingAverage, PowerFunction
 from scoredistill.training.checkpoints import read_checkpoint
-from scoredistill.training.curves import read_curves
-from scoredistill.training.data import ConditionDataModule, PromptAndCameras
+from scoredistill.training.conditions import ConditionDataModule, Labels, PromptAndCameras, PromptFile
 from scoredistill.training.denoising import DenoiserTraining, ScoreMatchingTraining
 from scoredistill.training.distillation import Distillation
-from scoredistill.training.images import Images, Labels, PromptFile, TeacherPairs
+from scoredistill.training.images import Images, TeacherPairs
 from scoredistill.training.optimizers import NetworkOptimizer
 from scoredistill.training.plan import Turn, UpdatePlan
-from scoredistill.training.run_folder import RunFolder
+from scoredistill.training.run_folder import RunFolder, read_curves
 from scoredistill.training.strategies.fsdp import FSDP2
 from scoredistill.training.strategies.split import SplitParticles
 from scoredistill.training.text_to_image import TextToImageTraining

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from scoredistill.files import atomic_folder
 from scoredistill.generators.generator import Generator
-from scoredistill.networks.storage import require_finite
+from scoredistill.networks.storage import require_finite_weights
 from scoredistill.ranges import require
 from scoredistill.training.average import MovingAverage, averages_of
 from scoredistill.training.optimizers import NetworkOptimizer
@@ -29,7 +29,7 @@ class AutoencoderTraining(TrainingModule):
     `autoencoder/`, with the scaling factor 1 / std(mu) that gives its latents unit variance;
     `AutoencoderKL.from_pretrained` reads it.
 
-    High-Resolution Image Synthesis with Latent Diffusion Models, 2021, arXiv:2112.10752.
+    "High-Resolution Image Synthesis with Latent Diffusion Models" (2021), arXiv:2112.10752.
 
     Args:
         network: settings of an AutoencoderKL of RGB pictures, under diffusers' names.
@@ -115,7 +115,7 @@ class AutoencoderTraining(TrainingModule):
             network: Any = self.average.module
             pictures = data.reference()[0][: self.measured].to(self.device)
             folder = Path(self.trainer.default_root_dir) / "autoencoder"
-            require_finite(network, folder)
+            require_finite_weights(network, folder)
             spread = float(latents_of(network, pictures).std())
             if not 0 < spread < math.inf:
                 raise ValueError(f"{folder}: the latents' standard deviation is {spread}, so they have no scale")

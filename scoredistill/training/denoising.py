@@ -131,7 +131,7 @@ class DenoiserTraining(ScoreMatchingTraining):
 
     When training ends, the averaged network is written into the run folder's `teacher/`, which `NetworkTeacher` reads.
 
-    Elucidating the Design Space of Diffusion-Based Generative Models, 2022, arXiv:2206.00364.
+    "Elucidating the Design Space of Diffusion-Based Generative Models" (2022), arXiv:2206.00364.
 
     Args:
         network: the backbone.

@@ -41,8 +41,10 @@ def evaluate_in_micro_batches(module: Distillation, batch: Batch, rng: torch.Gen
         batch: conditions of the samples.
         rng: random generator of the tick.
     """
-    distiller, parts = module.distiller, batch.split(module.plan.accumulate)
-    seed, generate = rng.initial_seed(), distiller.generate
+    distiller = module.distiller
+    parts = batch.split(module.plan.accumulate)
+    seed = rng.initial_seed()
+    generate = distiller.generate
     with torch.no_grad():
         samples = [generate(part, generator_at(seed, 0)) for part in parts]
     full = Sample.cat(samples)
@@ -200,7 +202,8 @@ class Distillation(TrainingModule):
         self.distiller.generator.keep_particles(shard.first, shard.held)
         for average in self.averages.values():
             cast(Generator, average.module).keep_particles(shard.first, shard.held)
-        self._gathered, self.distiller.shard = gathered, shard
+        self._gathered = gathered
+        self.distiller.shard = shard
 
     @property
     def split_particles(self) -> bool:  # type: ignore[override]
@@ -274,7 +277,7 @@ class Distillation(TrainingModule):
         else:
             step = evaluate_in_micro_batches(self, batch, rng)
         norm = self.reduce_and_clip(self.generator_optimizer, optimizer.optimizer, self.split_particles)
-        self.require_finite(norm, "generator", self.global_step)
+        self.require_finite_norm(norm, "generator", self.global_step)
         if self.logs_this_tick(self.plan.period):
             report_step(self, step, norm)
         optimizer.step()
@@ -325,7 +328,7 @@ class Distillation(TrainingModule):
         optimizer = self.optimizer_at(index).optimizer
         settings.prepare(optimizer, self.critic_steps, self.progress)
         norm = self.reduce_and_clip(settings, optimizer)
-        self.require_finite(norm, name, self.critic_steps)
+        self.require_finite_norm(norm, name, self.critic_steps)
         # Through the strategy: the wrapped optimizer would count this as a generator step.
         self.trainer.strategy.optimizer_step(optimizer, lambda: None)
         return norm

@@ -1,4 +1,4 @@
-"""Data modules of class labels, of real samples and of prompts in a file."""
+"""The data module of real samples: pictures, latents or points, with their labels or captions."""
 
 from __future__ import annotations
 
@@ -16,50 +16,19 @@ from scoredistill.files import write_atomically
 from scoredistill.ranges import require
 from scoredistill.teachers.sampling import sample
 from scoredistill.teachers.teacher import Teacher
-from scoredistill.training.data import ConditionDataModule
+from scoredistill.training.conditions import LABEL_STREAM, ConditionDataModule, rank_of, uniform_labels
 from scoredistill.training.distillation import Distillation
 from scoredistill.training.randomness import generator_at
 from scoredistill.types import Batch, Condition
 
-DATA_STREAM, LABEL_STREAM = 2_000_003, 3_000_017
-"""Random streams of real samples and of labels; each process adds its rank."""
+DATA_STREAM = 2_000_003
+"""Random stream of real samples; each process adds its rank."""
 
 PAIR_STREAM = 5_000_011
 """Random stream of pairs and of their order."""
 
 EVALUATION_STREAM = 4_000_037
 """Random stream of evaluation, different from those of training and equal on every process."""
-
-
-class Labels(ConditionDataModule):
-    """Uniform class labels without data, for a class-conditional student that learns only from its teacher.
-
-    Args:
-        classes: number of classes, >= 1.
-        batch_size: samples per batch and process, >= 1.
-        evaluation_size: number of samples of validate, test and predict, whose labels cycle from 0 on, >= 1.
-        seed: seed of the stream, in [0, 2^32).
-
-    Raises:
-        ValueError: if a number is not positive.
-    """
-
-    batch_size: int
-
-    def __init__(self, classes: int, batch_size: int, evaluation_size: int = 64, seed: int = 0) -> None:
-        require(">= 1", classes=classes, batch_size=batch_size, evaluation_size=evaluation_size)
-        require("[0, 2^32)", seed=seed)
-        super().__init__(batch_size=batch_size, seed=seed)
-        self.classes = self._count = classes
-        self.evaluation_size = evaluation_size
-
-    def batch_at(self, tick: int) -> Batch:
-        label = _uniform(self._count, self.batch_size, generator_at(self.seed, tick, LABEL_STREAM + rank_of(self)))
-        return Batch(Condition(label=label), self.batch_size)
-
-    def evaluation_batches(self) -> list[Batch]:
-        labels = torch.arange(self.evaluation_size) % self._count
-        return [Batch(Condition(label=label), len(label)) for label in labels.split(self.batch_size)]
 
 
 class Images(ConditionDataModule):
@@ -137,7 +106,8 @@ class Images(ConditionDataModule):
         Returns:
             samples (N, *D), and their classes (N,) or None; equal at every call and on every process.
         """
-        rng, limit = generator_at(self.seed, 1, EVALUATION_STREAM), self.reference_size
+        rng = generator_at(self.seed, 1, EVALUATION_STREAM)
+        limit = self.reference_size
         if self.source.endless and limit is not None:
             return self.source.draw(limit, rng)
         if limit is None or limit >= len(self.source):
@@ -150,7 +120,8 @@ class Images(ConditionDataModule):
             condition = self._condition(data_label, size, label_rng)
         else:
             index = self.source.choose(size, data_rng)
-            data, data_label = self.source.take(index)[0], None
+            data = self.source.take(index)[0]
+            data_label = None
             condition = Condition(tuple(self.captions[i] for i in index.tolist()))
         if flip:
             mirrored = torch.rand(size, generator=data_rng) < 0.5
@@ -161,72 +132,8 @@ class Images(ConditionDataModule):
         if self.condition_on is None or data_label is None:
             return None
         if self.condition_on == "uniform" and self.source.classes is not None:
-            return Condition(label=_uniform(self.source.classes, size, rng))
+            return Condition(label=uniform_labels(self.source.classes, size, rng))
         return Condition(label=data_label)
-
-
-def _uniform(classes: int, size: int, rng: torch.Generator) -> Tensor:
-    return torch.randint(classes, (size,), generator=rng)
-
-
-def rank_of(data: ConditionDataModule) -> int:
-    """The rank of the process of a data module."""
-    return 0 if data.trainer is None else int(data.trainer.global_rank)
-
-
-class PromptFile(ConditionDataModule):
-    """Prompts of a text file without data, for a text-conditional student that learns only from its teacher.
-
-    Each line is a prompt; empty lines are skipped. Batches are drawn with replacement, every line with the same
-    probability. A batch is a function of seed, tick and rank, so a resumed run uses the same prompts.
-
-    Args:
-        file: path of the file, in UTF-8.
-        batch_size: samples per batch and process, >= 1.
-        negative_prompt: text that guidance moves away from; None: the unconditional model.
-        evaluation_size: number of samples of validate, test and predict, whose prompts cycle from the first line on,
-            >= 1.
-        seed: seed of the stream, in [0, 2^32).
-
-    Raises:
-        FileNotFoundError: if the file does not exist.
-        ValueError: if it has no prompt or is not UTF-8, or a number is not positive.
-    """
-
-    batch_size: int
-
-    def __init__(
-        self,
-        file: str | Path,
-        batch_size: int,
-        negative_prompt: str | None = None,
-        evaluation_size: int = 64,
-        seed: int = 0,
-    ) -> None:
-        require(">= 1", batch_size=batch_size, evaluation_size=evaluation_size)
-        require("[0, 2^32)", seed=seed)
-        super().__init__(negative_prompt=negative_prompt, batch_size=batch_size, seed=seed)
-        if not Path(file).is_file():
-            raise FileNotFoundError(f"data.file: there is no {file}; give a text file with one prompt per line")
-        try:
-            lines = Path(file).read_text(encoding="utf-8-sig").split("\n")
-        except UnicodeDecodeError as error:
-            raise ValueError(f"data.file: {file} is not UTF-8 ({error})") from error
-        self.prompts = tuple(line.strip() for line in lines if line.strip())
-        if not self.prompts:
-            raise ValueError(f"data.file: {file} has no prompt; write one per line")
-        self.evaluation_size = evaluation_size
-
-    def batch_at(self, tick: int) -> Batch:
-        rng = generator_at(self.seed, tick, LABEL_STREAM + rank_of(self))
-        return self._batch(torch.randint(len(self.prompts), (self.batch_size,), generator=rng).tolist())
-
-    def evaluation_batches(self) -> list[Batch]:
-        index = torch.arange(self.evaluation_size) % len(self.prompts)
-        return [self._batch(part.tolist()) for part in index.split(self.batch_size)]
-
-    def _batch(self, index: list[int]) -> Batch:
-        return Batch(Condition(tuple(self.prompts[i] for i in index), self.negative_prompt), len(index))
 
 
 class TeacherPairs(Images):
@@ -295,7 +202,7 @@ class TeacherPairs(Images):
             z = torch.randn(len(rows), *shape, generator=rng)
             condition = None
             if self.source.classes is not None:
-                made.setdefault("label", []).append(_uniform(self.source.classes, len(rows), rng))
+                made.setdefault("label", []).append(uniform_labels(self.source.classes, len(rows), rng))
                 condition = Condition(label=made["label"][-1])
             target = sample(teacher, len(rows), shape, condition, steps=self.steps, guidance=guidance, rng=rng, z=z)
             made.setdefault("z", []).append(z)

@@ -1,4 +1,4 @@
-"""Optimizer, learning rates and gradient clipping of one network."""
+"""Optimizer, learning rates, gradient clipping and moving average of one network."""
 
 from __future__ import annotations
 
@@ -135,7 +135,8 @@ def _keep_settings(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> d
     Raises:
         ValueError: if the checkpoint's groups have other parameters.
     """
-    stored, current = state["param_groups"], optimizer.param_groups
+    stored = state["param_groups"]
+    current = optimizer.param_groups
     prefixes = [group["prefix"] for group in current]
     earlier = [group.get("prefix", "") for group in stored]
     if earlier != prefixes:

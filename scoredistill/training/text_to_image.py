@@ -13,7 +13,7 @@ from scoredistill.diffusion.guidance import CFG
 from scoredistill.diffusion.timesteps import TimestepSampler, UniformTimesteps
 from scoredistill.generators.one_step import SampledTeacher
 from scoredistill.networks.denoiser import Denoiser
-from scoredistill.networks.storage import find_trained, require_finite
+from scoredistill.networks.storage import find_trained, require_finite_weights
 from scoredistill.ranges import require
 from scoredistill.teachers.latent_diffusion import LatentDiffusionTeacher
 from scoredistill.training.denoising import ScoreMatchingTraining
@@ -30,8 +30,8 @@ class TextToImageTraining(ScoreMatchingTraining):
     training ends, the averaged weights are written into the run folder's `pipeline/`, an ordinary Stable Diffusion
     pipeline.
 
-    High-Resolution Image Synthesis with Latent Diffusion Models, 2021, arXiv:2112.10752.
-    Classifier-Free Diffusion Guidance, 2022, arXiv:2207.12598.
+    "High-Resolution Image Synthesis with Latent Diffusion Models" (2021), arXiv:2112.10752.
+    "Classifier-Free Diffusion Guidance" (2022), arXiv:2207.12598.
 
     Args:
         autoencoder: folder of an AutoencoderKL, or the output folder of the recipe that trains one, whose newest
@@ -86,7 +86,8 @@ class TextToImageTraining(ScoreMatchingTraining):
         model.denoiser.requires_grad_(True)
         timesteps = timesteps or UniformTimesteps(0.001, 1.0)
         super().__init__(model, model.schedule, timesteps, optimizer, ema, steps, seed)
-        self.text_dropout, self.guidance = text_dropout, guidance
+        self.text_dropout = text_dropout
+        self.guidance = guidance
 
     @property
     def denoiser(self) -> Denoiser:
@@ -114,7 +115,7 @@ class TextToImageTraining(ScoreMatchingTraining):
         texts = [text if keep else "" for text, keep in zip(prompt, kept.tolist(), strict=True)]
         with torch.no_grad():
             x = self.network.encode(batch.data)
-        return Sample(x, Condition(embeddings=self.network.read(texts)))
+        return Sample(x, Condition(embeddings=self.network.encode_texts(texts)))
 
     def on_fit_end(self) -> None:
         """Write the pipeline from the first process."""
@@ -127,5 +128,5 @@ def _read_autoencoder(folder: Path) -> Any:
 
     kind: Any = AutoencoderKL
     network = kind.from_pretrained(folder, use_safetensors=True, torch_dtype=torch.get_default_dtype())
-    require_finite(network, folder)
+    require_finite_weights(network, folder)
     return network

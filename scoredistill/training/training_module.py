@@ -18,7 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from scoredistill.distributed import is_distributed
 from scoredistill.generators.generator import Generator
-from scoredistill.networks.finite import first_not_finite
+from scoredistill.networks.modules import first_not_finite
 from scoredistill.ranges import require
 from scoredistill.training.average import MovingAverage
 from scoredistill.training.checkpoints import CHECKED
@@ -110,7 +110,8 @@ class TrainingModule(LightningModule, ABC):
             signal.signal(signal.SIGTERM, self._record_sigterm)
 
     def _record_sigterm(self, number: int, _: object) -> None:
-        connector, launcher = self.trainer._signal_connector, self.trainer.strategy.launcher
+        connector = self.trainer._signal_connector
+        launcher = self.trainer.strategy.launcher
         if launcher is not None and not connector.received_sigterm:
             launcher.kill(number)
         connector.received_sigterm = True
@@ -186,7 +187,7 @@ class TrainingModule(LightningModule, ABC):
         optimizer.zero_grad()
         self.manual_backward(loss)
         norm = self.reduce_and_clip(settings, optimizer.optimizer)
-        self.require_finite(norm, network, self.global_step)
+        self.require_finite_norm(norm, network, self.global_step)
         optimizer.step()
         return norm
 
@@ -218,7 +219,7 @@ class TrainingModule(LightningModule, ABC):
         """Whether an fp16 scaler skips steps with gradients that are not finite."""
         return getattr(self.trainer.precision_plugin, "scaler", None) is not None
 
-    def require_finite(self, norm: Tensor, network: str, step: int) -> None:
+    def require_finite_norm(self, norm: Tensor, network: str, step: int) -> None:
         """Stop before a step would destroy the network. An fp16 scaler skips such a step and lowers its scale.
 
         Raises:

@@ -7,9 +7,8 @@ Dimension legend, used in every shape below:
     C  channels   H, W  height and width of a picture, values in [-1, 1]
 """
 
-from scoredistill.types.batch import Batch
+from scoredistill.types.batch import Batch, Shard
 from scoredistill.types.condition import Condition, Prompt, TextEmbeddings
 from scoredistill.types.sample import Diffused, Sample, Segment, right_pad_dims
-from scoredistill.types.shard import Shard
 
 __all__ = ["Batch", "Condition", "Diffused", "Prompt", "Sample", "Segment", "Shard", "TextEmbeddings", "right_pad_dims"]

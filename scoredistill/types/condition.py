@@ -71,7 +71,7 @@ def moved(value: Any, device: torch.device | str) -> Any:
     return value.to(device) if hasattr(value, "to") else value
 
 
-def joined(values: Sequence[Any]) -> Any:
+def cat_values(values: Sequence[Any]) -> Any:
     """Concatenate one field of several conditions."""
     first = values[0]
     if first is None or isinstance(first, str):
@@ -143,7 +143,7 @@ class Condition:
         given = [part for part in parts if part is not None]
         if len(given) != len(parts):
             return None
-        return cls(**{f.name: joined([getattr(part, f.name) for part in given]) for f in fields(cls)})
+        return cls(**{f.name: cat_values([getattr(part, f.name) for part in given]) for f in fields(cls)})
 
     def to(self, device: torch.device | str) -> Condition:
         """Move tensors and cameras to a device."""

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from scoredistill.ranges import require
+from scoredistill.types.batch import WHOLE, Shard
 from scoredistill.types.checks import require_times, times_of
 from scoredistill.types.condition import Condition, rows_of
-from scoredistill.types.shard import WHOLE, Shard
 
 if TYPE_CHECKING:
     from scoredistill.diffusion.prediction import Prediction

@@ -1,4 +1,4 @@
-"""What the benchmark of divergences prints as law 10's metrics is law 10's, and what the docs show is the same."""
+"""The benchmark of divergences prints the metrics of law 10, and the docs show the same numbers."""
 
 import importlib
 import json
@@ -29,7 +29,7 @@ def benchmark(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return importlib.import_module("divergences")
 
 
-def test_the_quadrature_is_the_closed_form(benchmark: ModuleType) -> None:
+def test_quadrature_equals_the_closed_form(benchmark: ModuleType) -> None:
     found = {name: benchmark.variance_at_gap_one(divergence) for name, divergence in benchmark.DIVERGENCES.items()}
     assert found.keys() == CLOSED.keys() | IN_THEORY.keys()
     for name, expected in CLOSED.items():
@@ -39,7 +39,7 @@ def test_the_quadrature_is_the_closed_form(benchmark: ModuleType) -> None:
         assert found[name] == pytest.approx(benchmark.variance_at_gap_one(benchmark.DIVERGENCES[name], 80), rel=1e-6)
 
 
-def test_results_and_docs_show_it(benchmark: ModuleType) -> None:
+def test_results_and_docs_agree(benchmark: ModuleType) -> None:
     stored = json.loads((ROOT / "benchmarks" / "results" / "divergences.json").read_text())["grid"]
     page = (ROOT / "docs" / "measurements.md").read_text()
     rows = re.findall(r"^\| (\w+) \| (?:exact|learned) \|.*\| ([\d.]+) \|$", page, re.MULTILINE)

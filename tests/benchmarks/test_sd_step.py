@@ -1,4 +1,4 @@
-"""The benchmark of a full-size step: its straight line is the package's own step, and its small size runs."""
+"""The benchmark of a full-size step: its straight-line version equals the package's step, and its small size runs."""
 
 import json
 from pathlib import Path
@@ -24,7 +24,7 @@ def _scripts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(Path(__file__).parents[2] / "benchmarks")
 
 
-def test_its_straight_line_is_the_packages_step() -> None:
+def test_the_straight_line_version_equals_the_package_step() -> None:
     from sd_networks import SIZES, random_teacher
     from sd_steps import GUIDANCE, Networks, adapted, alphas_cumprod
 
@@ -58,7 +58,7 @@ def test_its_straight_line_is_the_packages_step() -> None:
 
 
 def _fill(critic: nn.Module) -> None:
-    """Give adapters and camera embeddings the same numbers, in the order that they share."""
+    """Fill adapters and camera embeddings with the same numbers, in their common order."""
     rng = torch.Generator().manual_seed(0)
     for weight in filter(lambda each: each.requires_grad, critic.parameters()):
         weight.data = 0.1 * torch.randn(weight.shape, generator=rng, dtype=weight.dtype)
@@ -78,7 +78,7 @@ def test_arithmetic_is_counted_for_what_a_step_needs() -> None:
     assert 1.5 * forward < vsd - sds < 3 * forward
 
 
-def test_stages_do_not_count_what_others_took(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stage_times_exclude_other_stages(monkeypatch: pytest.MonkeyPatch) -> None:
     import step_meter
 
     clock = iter([0.0, 1.0, 3.0, 6.0, 10.0, 15.0])

@@ -28,7 +28,7 @@ def finish(folder: Path, **metrics: float) -> None:
     save_picture(picture_grid(torch.zeros(24, 3, 8, 8), columns=6), folder / "grid.png")
 
 
-def test_runs_that_are_there_are_not_done_again(benchmark, tmp_path, monkeypatch, capsys) -> None:
+def test_finished_runs_are_not_repeated(benchmark, tmp_path, monkeypatch, capsys) -> None:
     commands = []
 
     def fit(words: list[str], env: dict[str, str], check: bool):
@@ -60,7 +60,7 @@ def test_runs_that_are_there_are_not_done_again(benchmark, tmp_path, monkeypatch
     assert lines[-1] == "| the Gallery |  |  | 1.000 | 53.4 | 0.230 | 0.420 | 0.600 |"
 
 
-def test_a_run_that_fails_ends_it(benchmark, tmp_path, monkeypatch) -> None:
+def test_a_failed_run_stops_the_benchmark(benchmark, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(benchmark.subprocess, "run", lambda *words, **settings: type("Done", (), {"returncode": 3}))
     with pytest.raises(SystemExit, match="3"):
         benchmark.main(["--folder", str(tmp_path)])

@@ -1,4 +1,4 @@
-"""The command line, run in this process: starting another costs seconds."""
+"""The command line, run in this process, because starting another takes seconds."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""scoredistill ablate, from the file to the report; runs are run in this process unless they are to be killed."""
+"""scoredistill ablate, from the file to the report. Runs execute in this process, except those that the tests kill."""
 
 import csv
 import fcntl
@@ -95,7 +95,7 @@ def particles(run: Path) -> torch.Tensor:
     return torch.load(run / "checkpoints/last.ckpt")["state_dict"]["distiller.generator.values"]
 
 
-def test_a_study_from_its_file_to_its_report(cli, folder, study):
+def test_a_study_runs_from_file_to_report(cli, folder, study):
     result = cli("ablate", "study.yaml")
     assert result.code == 0, result.err
     assert set(runs(study).values()) == {"done"}
@@ -103,7 +103,7 @@ def test_a_study_from_its_file_to_its_report(cli, folder, study):
     assert "report: out/report.html" in result.out
     assert (study / "report.html").is_file()
     assert (study / "study.yaml").read_text() == STUDY
-    # Each is an ordinary run, and the same as by hand.
+    # Each is an ordinary run, with the same result as `scoredistill fit`.
     run = study / "runs/objective=VSD/seed-1/0"
     assert {"config.yaml", "metrics.json", "versions.json", "cost.json", "checkpoints"} <= {
         p.name for p in run.iterdir()
@@ -112,7 +112,7 @@ def test_a_study_from_its_file_to_its_report(cli, folder, study):
     words += ["--model.loss.critic", "ParticleCritic", "--seed_everything", "1", "--output", "hand"]
     assert cli("fit", "--config", "points.yaml", *words).code == 0
     assert torch.equal(particles(run), particles(folder / "hand/0"))
-    # Again: nothing is run.
+    # The second time, no run starts.
     before = {path: path.stat().st_mtime_ns for path in study.glob("runs/*/*/0/metrics.json")}
     result = cli("ablate", "study.yaml")
     assert result.code == 0
@@ -123,7 +123,7 @@ def test_a_study_from_its_file_to_its_report(cli, folder, study):
     assert cli("report", "out").code == 0
 
 
-def test_what_has_changed_is_run_anew_and_the_old_is_kept(cli, folder, study):
+def test_changed_cells_run_again_and_old_runs_are_kept(cli, folder, study):
     assert cli("ablate", "study.yaml").code == 0
     changed = STUDY.replace(
         "{model.loss: SDS}", "{model.loss: SDS, model.timesteps: UniformTimesteps, model.timesteps.low: 0.1}"
@@ -134,7 +134,7 @@ def test_what_has_changed_is_run_anew_and_the_old_is_kept(cli, folder, study):
     assert result.out.count("done (") == 2
     assert sorted(path.name for path in (study / "runs/objective=SDS/seed-0").glob("[0-9]")) == ["0", "1"]
     assert [path.name for path in (study / "runs/objective=VSD/seed-0").glob("[0-9]")] == ["0"]
-    # A recipe whose content has changed is another one too.
+    # A recipe with changed content is a different recipe too.
     (folder / "points.yaml").write_text((folder / "points.yaml").read_text().replace("max_steps: 3", "max_steps: 4"))
     assert cli("ablate", "study.yaml").out.count("done (") == 4
     # The study can be moved.
@@ -142,8 +142,8 @@ def test_what_has_changed_is_run_anew_and_the_old_is_kept(cli, folder, study):
     assert "done (" not in cli("ablate", "study.yaml", "--output", "moved").out
 
 
-def test_another_start_is_another_run(cli, folder, study):
-    """`start_from` decides what a run makes, as any other option does."""
+def test_a_different_start_is_a_different_run(cli, folder, study):
+    """`start_from` changes the result of a run, like any other option."""
     from scoredistill.cli.run_key import Resolver
 
     keys = [Resolver().key(["--config=points.yaml", *words]) for words in ([], ["--start_from=a"], ["--start_from=b"])]
@@ -152,7 +152,7 @@ def test_another_start_is_another_run(cli, folder, study):
     assert {Resolver().key(["--config=points.yaml", *words]) for words in others} == {keys[0]}
 
 
-def test_a_failing_cell_leaves_the_others_alone(cli, folder, study, monkeypatch):
+def test_a_failing_cell_does_not_affect_others(cli, folder, study, monkeypatch):
     monkeypatch.setenv("FAIL", "1")
     (folder / "failing.py").write_text(FAILING)
     (folder / "study.yaml").write_text(STUDY.replace("[ModeStatistics]", "[ModeStatistics, failing.Fail]"))
@@ -163,14 +163,14 @@ def test_a_failing_cell_leaves_the_others_alone(cli, folder, study, monkeypatch)
     )
     assert list(runs(study).values()) == ["done", "done", "failed", "failed"]
     assert "the gradient is not finite" in (study / "report.md").read_text()
-    # Tried again by the same command, once what was wrong is mended.
+    # The same command repeats the runs after the error is fixed.
     monkeypatch.delenv("FAIL")
     result = cli("ablate", "study.yaml")
     assert result.code == 0, result.err
     assert result.out.count("done (") == 2
 
 
-def test_a_full_disk_is_a_failure_of_its_run(cli, folder, study, monkeypatch):
+def test_a_full_disk_fails_only_its_run(cli, folder, study, monkeypatch):
     from scoredistill.training import checkpoints
 
     write = checkpoints.write_atomically
@@ -188,7 +188,7 @@ def test_a_full_disk_is_a_failure_of_its_run(cli, folder, study, monkeypatch):
     assert all(message.endswith("No space left on device") for message in messages)
 
 
-def test_a_disk_that_fills_up_before_the_report(cli, study, monkeypatch):
+def test_a_disk_full_at_the_report(cli, study, monkeypatch):
     def full(folder):
         raise OSError(28, "No space left on device", str(folder / "report.html"))
 
@@ -199,7 +199,7 @@ def test_a_disk_that_fills_up_before_the_report(cli, study, monkeypatch):
     assert set(runs(study).values()) == {"done"}
 
 
-def test_a_folder_that_cannot_be_made(cli, folder, study):
+def test_a_folder_that_cannot_be_created(cli, folder, study):
     (folder / "taken").touch()
     result = cli("ablate", "study.yaml", "--output", "taken/out")
     assert result.code == 2
@@ -218,7 +218,7 @@ def test_a_folder_that_cannot_be_made(cli, folder, study):
         (("recipe: points.yaml", "recipe: point.yaml"), "point.yaml' is neither a file nor a shipped recipe"),
     ],
 )
-def test_what_is_wrong_is_said_before_anything_is_run(cli, folder, study, change, said):
+def test_errors_are_reported_before_any_run_starts(cli, folder, study, change, said):
     text = STUDY.replace(*change)
     assert text != STUDY
     (folder / "study.yaml").write_text(text)
@@ -238,7 +238,7 @@ def test_a_missing_library_is_named(cli, folder, study, monkeypatch):
         assert not study.exists()
 
 
-def test_two_at_once_are_refused(cli, study, monkeypatch):
+def test_two_concurrent_studies_are_refused(cli, study, monkeypatch):
     monkeypatch.setattr(FolderLock.__init__, "__defaults__", (0.0,))
     study.mkdir()
     with (study / ".lock").open("a") as file:
@@ -248,7 +248,7 @@ def test_two_at_once_are_refused(cli, study, monkeypatch):
     assert "another ablate is running in out" in result.err
 
 
-def test_its_commands_can_be_listed(cli, study):
+def test_commands_can_be_listed(cli, study):
     result = cli("ablate", "study.yaml", "--dry_run")
     assert result.code == 0
     assert len(result.out.splitlines()) == 4
@@ -261,7 +261,7 @@ def test_its_commands_can_be_listed(cli, study):
 
 
 def started(folder: Path, *words: str) -> Forked:
-    # Of Ray's and submitit's own processes, which Ray would start by `uv run` anew where the tests were.
+    # Settings for the processes of Ray and submitit; Ray would start its own with `uv run` again.
     environment = {"PYTHONPATH": str(Path(scoredistill.__file__).parents[1]), "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0"}
     return Forked(lambda: main(["ablate", "study.yaml", *words]), folder / "log.txt", environment, torch.float32)
 
@@ -289,8 +289,8 @@ SLOW = SLOW.replace(
 
 
 @pytest.mark.slow
-def test_a_study_that_was_stopped_goes_on_bit_by_bit(folder, study):
-    """Told to stop in its second run, and killed in its third, without a word to its runs."""
+def test_a_stopped_study_resumes_bit_for_bit(folder, study):
+    """The study is stopped in its second run, and killed in its third without a signal to its runs."""
     (folder / "study.yaml").write_text(SLOW)
     (folder / "slowly.py").write_text(SLOWLY)
     places = [
@@ -327,7 +327,7 @@ def metrics(run: Path) -> dict[str, float]:
 
 
 @pytest.mark.slow
-def test_every_launcher_gives_the_same(folder, study):
+def test_all_launchers_give_the_same_results(folder, study):
     (folder / "study.yaml").write_text(
         STUDY.replace("inline.Inline", "LocalProcesses")
         .replace("seeds: 2", "seeds: [3]")

@@ -1,4 +1,4 @@
-"""Files of a run that are damaged: each is named, and no run and no report is lost to it."""
+"""Damaged files of a run: each is named, and no run or report is lost."""
 
 import json
 import shutil
@@ -37,7 +37,7 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
 }
 damaged = pytest.mark.parametrize("damage", DAMAGES)
 OTHERS = [name for name in DAMAGES if name not in ("truncated", "a folder")]
-# For what takes seconds.
+# For slow cases.
 mostly_slowly = pytest.mark.parametrize(
     "damage", ["truncated", "a folder", *(pytest.param(name, marks=pytest.mark.slow) for name in OTHERS)]
 )
@@ -45,7 +45,7 @@ mostly_slowly = pytest.mark.parametrize(
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    """A finished run, made once."""
+    """A finished run, shared by all tests."""
     folder = tmp_path_factory.mktemp("made")
     (folder / "points.yaml").write_text(POINTS)
     words = ["--trainer.logger", "true", "--trainer.log_every_n_steps", "1"]
@@ -65,12 +65,12 @@ def run(made, tmp_path, monkeypatch):
 
 @mostly_slowly
 @pytest.mark.parametrize("name", OPTIONAL)
-def test_a_run_is_resumed_whatever_is_damaged(cli, run, name, damage):
+def test_a_run_resumes_with_damaged_files(cli, run, name, damage):
     path = run / name
     DAMAGES[damage](path)
     result = cli("fit", "--ckpt_path", run, "--trainer.max_steps", "5")
     assert "Traceback" not in result.err
-    # What is written anew in the place of a folder fails by itself, and is named.
+    # Writing a file in place of a folder fails, and the error names it.
     in_the_way = damage == "a folder" and name in ("cost.json", "grid.png")
     assert result.code == (1 if in_the_way else 0), result.err
     if in_the_way or name in ("metrics.json", "versions.json"):
@@ -89,7 +89,7 @@ def test_a_run_is_resumed_whatever_is_damaged(cli, run, name, damage):
     [["fit", "--ckpt_path"], ["export"], pytest.param(["predict", "--ckpt_path"], marks=pytest.mark.slow)],
     ids=lambda words: words[0],
 )
-def test_what_a_run_cannot_be_without_is_named(cli, run, words, name, damage):
+def test_missing_or_damaged_essential_files_are_named(cli, run, words, name, damage):
     DAMAGES[damage](run / name)
     result = cli(*words, run)
     assert result.code == 2
@@ -102,7 +102,7 @@ def test_what_a_run_cannot_be_without_is_named(cli, run, words, name, damage):
 @damaged
 @pytest.mark.parametrize("name", OPTIONAL)
 @pytest.mark.parametrize("command", ["predict", "test", "validate"])
-def test_a_run_is_evaluated_whatever_is_damaged(cli, run, command, name, damage):
+def test_a_run_is_evaluated_with_damaged_files(cli, run, command, name, damage):
     DAMAGES[damage](run / name)
     result = cli(command, "--ckpt_path", run)
     assert (result.code, result.err) == (0, "")
@@ -110,7 +110,7 @@ def test_a_run_is_evaluated_whatever_is_damaged(cli, run, command, name, damage)
 
 @damaged
 @pytest.mark.parametrize("name", [*OPTIONAL, "checkpoints/last.ckpt"])
-def test_the_page_of_a_run_names_what_is_damaged(run, name, damage):
+def test_the_page_of_a_run_names_damaged_files(run, name, damage):
     if (name, damage) == ("grid.png", "a folder"):
         pytest.skip("a folder is no picture of the run")
     DAMAGES[damage](run / name)
@@ -128,7 +128,7 @@ def test_the_page_of_a_run_names_what_is_damaged(run, name, damage):
 
 @damaged
 @pytest.mark.parametrize("name", OPTIONAL)
-def test_a_report_names_what_is_damaged_and_has_the_rest(cli, tmp_path, name, damage):
+def test_a_report_names_damaged_files_and_keeps_the_rest(cli, tmp_path, name, damage):
     cells = {f"loss={loss}": {seed: {"spread": 1.0 + seed} for seed in range(3)} for loss in ("SDS", "VSD")}
     study = make_study(tmp_path / "study", cells)
     path = study / "runs/loss=SDS/seed-1/0" / name
@@ -150,7 +150,7 @@ def test_a_report_names_what_is_damaged_and_has_the_rest(cli, tmp_path, name, da
 
 
 @pytest.mark.parametrize("value", [None, "much", [1.0], True, {}])
-def test_a_figure_that_is_no_number_is_missing_with_a_reason(tmp_path, value):
+def test_a_metric_that_is_not_a_number_is_missing_with_a_reason(tmp_path, value):
     study = make_study(tmp_path, {"loss=SDS": {0: {"spread": 1.0}, 1: {"spread": value}}})
     write_report(study)
     text = (study / "report.md").read_text()
@@ -174,7 +174,7 @@ def test_a_study_keeps_its_finished_runs(cli, folder, name, damage):
 
 
 @mostly_slowly
-def test_stages_keep_what_has_finished(cli, folder, monkeypatch, damage):
+def test_finished_stages_are_kept(cli, folder, monkeypatch, damage):
     monkeypatch.setattr(command, "run_bound", lambda words: main(words[4:]))
     (folder / "chain.yaml").write_text("stages: {first: [points.yaml], second: [points.yaml]}\noutput: out\n")
     assert cli("stages", "chain.yaml").code == 0
@@ -188,7 +188,7 @@ def test_stages_keep_what_has_finished(cli, folder, monkeypatch, damage):
 
 
 @damaged
-def test_a_page_without_a_recipe_is_refused_by_name(run, damage):
+def test_a_run_page_without_a_recipe_is_refused(run, damage):
     if damage == "a folder":
         pytest.skip("a folder without config.yaml is no run")
     DAMAGES[damage](run / "config.yaml")

@@ -1,4 +1,4 @@
-"""Training that diverges ends with an error, writes no NaN, and what holds NaN is refused by name."""
+"""Training that diverges ends with an error and writes no NaN; files with NaN are refused by name."""
 
 import json
 
@@ -10,7 +10,7 @@ from scoredistill.cli.viewer.run_page import report
 from scoredistill.files import json_text
 from scoredistill.networks import MLPBackbone
 from scoredistill.networks.denoiser import Denoiser
-from scoredistill.networks.finite import first_not_finite
+from scoredistill.networks.modules import first_not_finite
 from scoredistill.networks.storage import load_denoiser, save_denoiser
 from scoredistill.training.run_folder import RunFolder
 
@@ -89,7 +89,7 @@ def poison(where: str, value: float = float("nan"), step: int = 2) -> list[str]:
     "value", [float("nan"), pytest.param(float("inf"), marks=pytest.mark.slow)], ids=["nan", "inf"]
 )
 @pytest.mark.parametrize("where", WHERE)
-def test_what_diverges_is_named_and_the_checkpoint_before_is_kept(cli, recipes, where, value):
+def test_divergence_is_reported_and_the_previous_checkpoint_kept(cli, recipes, where, value):
     words = ["--config", "points.yaml", "--config", "learned.yaml", "--checkpoint_every", "1"]
     words += ["--trainer.log_every_n_steps", "1"]
     result = cli("fit", *words, *poison(where, value))
@@ -104,7 +104,7 @@ def test_what_diverges_is_named_and_the_checkpoint_before_is_kept(cli, recipes, 
 
 
 @pytest.mark.parametrize("checkpoints", ["true", "false"])
-def test_what_diverges_at_the_end_is_no_success(cli, recipes, checkpoints):
+def test_divergence_in_the_last_step_is_an_error(cli, recipes, checkpoints):
     words = ["--config", "points.yaml", "--trainer.enable_checkpointing", checkpoints]
     result = cli("fit", *words, *poison("distiller.generator.values", step=3))
     assert result.code == 1
@@ -133,7 +133,7 @@ def test_a_teacher_that_diverges_is_not_written(cli, recipes):
     ],
     ids=" ".join,
 )
-def test_a_checkpoint_of_nan_is_refused_by_name(cli, recipes, words, key):
+def test_a_checkpoint_with_nan_is_refused_by_name(cli, recipes, words, key):
     assert cli("fit", "--config", "points.yaml").code == 0
     path = recipes / "runs/points/0/checkpoints/last.ckpt"
     content = torch.load(path)
@@ -159,7 +159,7 @@ class Lost(Evaluation):
 """
 
 
-def test_figures_that_are_not_finite_are_null(cli, recipes):
+def test_nonfinite_metrics_are_null(cli, recipes):
     (recipes / "lost_metrics.py").write_text(FIGURES)
     result = cli("fit", "--config", "points.yaml", "--trainer.callbacks", "lost_metrics.Lost")
     assert result.code == 0
@@ -168,7 +168,7 @@ def test_figures_that_are_not_finite_are_null(cli, recipes):
     metrics = json.loads(text, parse_constant=pytest.fail)
     assert (metrics["lost"], metrics["found"], metrics["endless"]) == (None, 1.0, None)
     assert "not finite" in result.out
-    # And whoever reads them takes null for what is missing.
+    # Readers treat null as missing.
     result = cli("fit", "--ckpt_path", "runs/points/0", "--trainer.callbacks", "null", "--trainer.max_steps", "4")
     assert result.code == 0, result.err
 
@@ -178,7 +178,7 @@ def test_json_has_no_nan_at_any_depth():
     assert json.loads(json_text(nested)) == {"a": [1.5, None, {"b": None}], "c": [None, "NaN"]}
 
 
-def test_the_page_of_a_run_names_a_checkpoint_of_nan_and_shows_the_rest(cli, recipes):
+def test_the_page_of_a_run_names_a_checkpoint_with_nan_and_shows_the_rest(cli, recipes):
     assert cli("fit", "--config", "points.yaml").code == 0
     path = recipes / "runs/points/0/checkpoints/last.ckpt"
     content = torch.load(path)
@@ -191,7 +191,7 @@ def test_the_page_of_a_run_names_a_checkpoint_of_nan_and_shows_the_rest(cli, rec
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
-def test_every_value_is_looked_at_and_large_ones_are_numbers(dtype):
+def test_every_value_is_checked_and_large_values_are_finite(dtype):
     largest = torch.full((5, 3), torch.finfo(dtype).max, dtype=dtype)
     state = {"a": largest, "b": [{"c": torch.tensor(7), "d": torch.empty(0)}, (largest[0, 0], 1.0, None)]}
     assert first_not_finite(state) is None
@@ -202,7 +202,7 @@ def test_every_value_is_looked_at_and_large_ones_are_numbers(dtype):
         assert first_not_finite({**state, "b": [state["b"][0], (lost[4, 2],)]}) == "b.1.0"
 
 
-def test_a_denoiser_of_nan_is_neither_written_nor_read(tmp_path):
+def test_a_denoiser_with_nan_is_neither_written_nor_read(tmp_path):
     denoiser = Denoiser(MLPBackbone((2,), hidden=4, layers=1), "edm", 0.5)
     save_denoiser(denoiser, tmp_path / "good")
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""CSD and DDS by their recipes: in the plane, and editing a picture on a tiny Stable Diffusion."""
+"""The recipes of CSD and DDS: on points, and editing a picture with a tiny Stable Diffusion."""
 
 from pathlib import Path
 
@@ -7,16 +7,16 @@ import torch
 from PIL import Image
 from teachers.tiny_pipelines import saved
 
-from scoredistill.data.pictures import read_picture
+from scoredistill.data.picture_files import read_picture
 
-# A tiny text encoder spells, in at most 14 letters; and what diffusers says to the hub is its own affair.
+# A tiny text encoder truncates texts to 14 letters, with a warning; diffusers may warn about the hub.
 pytestmark = [
     pytest.mark.filterwarnings("ignore:the prompt .* is too long"),
     pytest.mark.filterwarnings("ignore:The `local_dir_use_symlinks`"),
 ]
 
 
-def test_points_end_where_the_recipes_say(cli, folder) -> None:
+def test_points_end_where_the_recipes_state(cli, folder) -> None:
     ends, nearer = {}, ["--model.generator.init_args.init.init_args.std", "0.1"]  # in fewer steps than the recipes'
     for name in ("csd", "dds"):
         words = ["--trainer.max_steps", "300", "--trainer.accelerator", "cpu", "--output", name]
@@ -32,7 +32,7 @@ def test_points_end_where_the_recipes_say(cli, folder) -> None:
 
 
 def particles(output: Path) -> torch.Tensor:
-    """What a run's particles have become."""
+    """The particles at the end of a run."""
     state = torch.load(output / "0/checkpoints/last.ckpt", weights_only=True)["state_dict"]
     (values,) = (value for name, value in state.items() if name.endswith("generator.values"))
     return values
@@ -51,12 +51,12 @@ def edited(cli, folder: Path, model: str, prompt: str) -> torch.Tensor:
     return particles(folder / prompt)[0]
 
 
-def test_only_what_the_prompts_differ_in_is_edited(cli, folder, tmp_path_factory) -> None:
+def test_only_the_difference_of_the_prompts_is_edited(cli, folder, tmp_path_factory) -> None:
     model = saved("sd", tmp_path_factory.mktemp("sd"))
     rows = torch.arange(16, dtype=torch.uint8) * 15
     Image.fromarray(rows.expand(3, 16, 16).permute(2, 1, 0).contiguous().numpy()).save(folder / "reference.png")
     before = read_picture(folder / "reference.png").float()
-    # What rounding leaves of a gradient of zero Adam would make as large as any other.
+    # Adam would amplify the rounding errors of a zero gradient to the size of any other.
     same, other = (edited(cli, folder, model, prompt).float() for prompt in ("a cat", "a dog"))
     torch.testing.assert_close(same, before, rtol=0, atol=1e-6)
     # Where the gradient keeps its sign each of Adam's three steps is the learning rate, .01; by Cauchy and Schwarz's

@@ -1,4 +1,4 @@
-"""Every mistake ends in one message that names what is wrong and what to do, and leaves nothing behind."""
+"""Every mistake gives one message with the cause and the remedy, and leaves no files behind."""
 
 import os
 import shutil
@@ -111,7 +111,7 @@ def test_a_mistake_ends_in_one_message(cli, folder, words, said):
 @pytest.mark.parametrize(
     "command", ["fit", *(pytest.param(name, marks=pytest.mark.slow) for name in ("predict", "test", "validate"))]
 )
-def test_a_run_that_is_not_there_is_what_is_said(cli, folder, command, words, said):
+def test_a_missing_run_is_reported(cli, folder, command, words, said):
     assert cli("fit", "--config", "points.yaml").code == 0
     shutil.copy(folder / "runs/points/0/checkpoints/last.ckpt", folder / "other.ckpt")
     (folder / "empty").mkdir()
@@ -129,7 +129,7 @@ def test_the_newest_run_of_a_folder_needs_no_recipe(cli, folder):
     assert torch.load(folder / "runs/points/0/checkpoints/last.ckpt")["global_step"] == 4
 
 
-def test_what_is_missing_is_named(cli, folder):
+def test_missing_settings_are_named(cli, folder):
     result = cli("fit", "--model.loss", "SDS")
     assert result.code == 2
     assert "model.generator, model.teacher missing" in result.err
@@ -154,13 +154,13 @@ def test_a_read_only_folder_is_named(cli, folder):
     assert "cannot write into closed" in result.err
 
 
-def test_a_file_in_the_place_of_the_folder_is_named(cli, folder):
+def test_a_file_in_place_of_the_folder_is_named(cli, folder):
     result = cli("fit", "--config", "points.yaml", "--output", "points.yaml")
     assert result.code == 2
     assert "cannot write into points.yaml" in result.err
 
 
-def test_debug_shows_where(cli, folder):
+def test_debug_shows_the_stack_trace(cli, folder):
     result = cli("fit", "--config", "points.yaml", "--model.generator.per_step", "9", "--debug")
     assert result.code == 2
     assert "Traceback" in result.err
@@ -176,7 +176,7 @@ def test_a_checkpoint_of_another_recipe_is_refused(cli, folder):
     assert "does not fit the recipe" in result.err
 
 
-def test_a_failed_command_leaves_folders_that_were_there(cli, folder):
+def test_a_failed_command_keeps_existing_folders(cli, folder):
     (folder / "mine" / "empty").mkdir(parents=True)
     wrong = ["--config", "points.yaml", "--model.generator.per_step", "9"]
     for output in ("mine/empty", "mine/empty/new/runs"):
@@ -207,7 +207,7 @@ LONG = 100_000
     ],
     ids=lambda words: words[0][:30] + "=" + words[-1][:8],
 )
-def test_what_is_endless_is_refused_shortly(cli, folder, words):
+def test_endless_content_is_refused_with_a_short_message(cli, folder, words):
     result = cli("fit", "--config", "points.yaml", *words)
     assert result.code in (1, 2)
     assert len(result.err.splitlines()) == 1
@@ -241,7 +241,7 @@ def test_a_recipe_that_includes_itself_is_refused(cli, folder):
         ("output: 5\n", "output: expected str, got 5: put it in quotes"),
     ],
 )  # fmt: skip
-def test_what_is_wrong_in_a_recipe_is_said_with_key_type_and_value(cli, folder, text, said):
+def test_recipe_errors_state_key_type_and_value(cli, folder, text, said):
     (folder / "bad.yaml").write_text(text)
     result = cli("fit", "--config", "points.yaml", "--config", "bad.yaml")
     assert result.code == 2

@@ -65,7 +65,7 @@ def test_meshes_and_turntables(cli, folder, run):
     assert {path.name for path in (run / "export").iterdir()} == {"0", "1"}
 
 
-def test_exported_is_what_is_evaluated(cli, folder, run):
+def test_the_evaluated_generator_is_exported(cli, folder, run):
     from scoredistill.cli.load_run import load_generator
 
     stored = torch.load(run / "checkpoints/last.ckpt")["state_dict"]
@@ -103,7 +103,7 @@ def test_numbers_out_of_range_are_named(cli, folder, option, value, said):
     assert len(result.err.splitlines()) == 1
 
 
-def test_the_ends_of_ranges_are_taken():
+def test_the_ends_of_ranges_are_accepted():
     options = _parser().parse_args(["RUN", "--resolution", "8", "--elevation", "-90", "--fps", "1000"])
     assert (options.resolution, options.elevation, options.fps) == (8, -90.0, 1000)
 

@@ -1,4 +1,4 @@
-"""Options of `scoredistill export` for meshes, on generators that need no training."""
+"""Mesh options of `scoredistill export`, on generators that need no training."""
 
 import sys
 
@@ -13,14 +13,13 @@ from scoredistill.cli.meshes import MeshFiles
 from scoredistill.generators import NeRF
 from scoredistill.generators.fields import DenseGrid, LearnedBackground
 from scoredistill.generators.scenes import SceneGenerator
-from scoredistill.rendering.camera import Camera
+from scoredistill.rendering.camera import Camera, Render
 from scoredistill.rendering.mesh import Mesh, NoSurfaceError
-from scoredistill.rendering.picture import Render
 from scoredistill.types import Batch, Sample
 
 
 class Shapes(SceneGenerator):
-    """Scenes of one given mesh, which know the color of every point."""
+    """Scenes of one given mesh with a color at every point."""
 
     def __init__(self, mesh: Mesh) -> None:
         super().__init__(particles=4, resolution=8)
@@ -87,7 +86,7 @@ def test_a_texture_is_the_default_where_there_are_colors():
         files(Shapes(sphere(9)), "--format", "ply", "--texture", "64")
 
 
-def test_what_floats_is_left_out_on_demand(tmp_path):
+def test_floating_pieces_can_be_left_out(tmp_path):
     shapes = Shapes(two_balls())
     said = files(shapes, "--texture", "0").write(shapes, 0, tmp_path)
     assert "2 pieces (--keep-largest writes only the largest)" in said
@@ -97,7 +96,7 @@ def test_what_floats_is_left_out_on_demand(tmp_path):
 
 
 @pytest.mark.parametrize(("library", "words"), [("xatlas", []), ("fast_simplification", ["--faces", "50"])])
-def test_a_missing_library_is_named_before_anything_is_made(library, words, monkeypatch):
+def test_a_missing_library_is_named_before_any_output(library, words, monkeypatch):
     monkeypatch.setitem(sys.modules, library, None)
     with pytest.raises(UsageError, match=r"install scoredistill\[mesh\]"):
         files(Shapes(sphere(9)), *words)
@@ -112,7 +111,7 @@ def test_resolution_and_threshold_reach_the_generator(tmp_path):
     assert shapes.asked == (None, None)
 
 
-def test_what_has_no_scenes_has_nothing_to_export(cli, folder):
+def test_generators_without_scenes_cannot_be_exported(cli, folder):
     assert cli("fit", "--config", "points.yaml").code == 0
     result = cli("export", "runs/points/0")
     assert result.code == 2

@@ -1,4 +1,4 @@
-"""Text stays the text that was given: in options, recipes, studies, and from config.yaml again."""
+"""Text is unchanged in options, recipes and studies, and when config.yaml is read again."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,9 +10,8 @@ from hypothesis import strategies as st
 
 from scoredistill import recipe_yaml
 from scoredistill.cli.argv import read_words
-from scoredistill.cli.kinds import Word
+from scoredistill.cli.key_types import Word, register_tensors
 from scoredistill.cli.lightning_patches import quiet
-from scoredistill.cli.parsing import register_tensors
 from scoredistill.cli.recipe_parser import RecipeParser
 from scoredistill.cli.run_key import _Parsed
 from scoredistill.studies.axes import words_of
@@ -23,7 +22,7 @@ NASTY = ["#1 dad mug", "a red mug, 8k: best quality", "1e3", "null", "~", "no", 
 
 
 class Text:
-    """Every way in which an argument takes text.
+    """All types of arguments that accept text.
 
     Args:
         plain: text.
@@ -74,7 +73,7 @@ def spec(value):
 
 
 @texts
-def test_a_file_gives_text_as_it_is(parser, text):
+def test_text_in_a_file_is_unchanged(parser, text):
     fields = dict.fromkeys(FIELDS, text) | {"texts": [text, text]}
     written = {"text": spec(fields | {"inner": spec(fields)}), "name": text}
     for dump in (yaml.safe_dump, recipe_yaml.dump):
@@ -88,7 +87,7 @@ def test_a_file_gives_text_as_it_is(parser, text):
 
 
 @texts
-def test_an_option_gives_text_as_it_is(parser, text):
+def test_text_in_an_option_is_unchanged(parser, text):
     given = {name: text for name in FIELDS if not (name == "one_or_more" and text.startswith("["))}
     words = [f"--text={__name__}.Text", f"--text.inner={__name__}.Text", f"--name={text}"]
     words += [f"--text.{name}={text}" for name in given] + [f"--text.inner.{name}={text}" for name in given]
@@ -103,7 +102,7 @@ def test_an_option_gives_text_as_it_is(parser, text):
 
 
 @texts
-def test_a_study_gives_text_as_it_is(parser, text):
+def test_text_in_a_study_is_unchanged(parser, text):
     values = {f"text.{name}": text for name in FIELDS if not (name == "one_or_more" and text.startswith("["))}
     words = words_of(values | {"text.texts": [text]}, Path("nowhere/study.yaml"), "axes")
     own = parser.parse_args([f"--text={__name__}.Text", *words]).text.init_args
@@ -111,7 +110,7 @@ def test_a_study_gives_text_as_it_is(parser, text):
     assert own.texts == [text]
 
 
-def test_arguments_can_be_one_option(folder):
+def test_all_arguments_can_be_one_option(folder):
     register_tensors()
     words = ["--data", "PromptAndCameras", '--data.init_args={prompt: "null", views: 2}']
     data = _Parsed("fit", read_words(["--config", "points.yaml", *words])).config.data.init_args
@@ -124,7 +123,7 @@ def test_a_list_can_be_an_option(parser):
 
 
 @pytest.mark.parametrize("text", ["#1 dad mug", "a red mug, 8k: best quality", "1e3", "null", "[x]", "5"])
-def test_prompts_and_folders_of_a_run_come_back_from_its_recipe(folder, text):
+def test_prompts_and_folders_are_restored_from_the_stored_recipe(folder, text):
     register_tensors()
 
     def parsed(*words):
@@ -142,7 +141,7 @@ def test_prompts_and_folders_of_a_run_come_back_from_its_recipe(folder, text):
     ("text", "value"),
     [("1e-3", 1e-3), ("5", 5.0), (".5", 0.5), ("-.inf", float("-inf")), ("1.0e+22", 1e22)],
 )
-def test_numbers_are_numbers_where_a_number_is_taken(text, value):
+def test_numbers_are_read_where_a_number_is_expected(text, value):
     parser = RecipeParser(exit_on_error=False)
     parser.add_argument("--x", type=float)
     parser.keep_text()

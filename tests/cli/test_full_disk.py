@@ -1,4 +1,4 @@
-"""A disk that fills up: the file is named with how to resume, and what was there before is there still."""
+"""A full disk: the message names the file and how to resume, and existing files are kept."""
 
 import json
 import resource
@@ -11,7 +11,7 @@ from scoredistill.cli.viewer.run_page import report
 from scoredistill.training.run_folder import RunFolder
 
 LIMIT = 20_000
-"""Bytes, more than which no file may have: the system refuses more as it does on a full disk."""
+"""Maximum number of bytes of a file, beyond which writing fails as on a full disk."""
 MANY = """\
 class_path: GaussianInit
 init_args: {particles: 3000, shape: [2]}
@@ -32,7 +32,7 @@ def many(folder):
     return ["--config", "points.yaml", "--model.generator.init", "many.yaml"]
 
 
-def test_a_checkpoint_that_cannot_be_written_is_named_and_the_former_is_kept(cli, folder, many, small_files):
+def test_an_unwritable_checkpoint_is_named_and_the_previous_one_kept(cli, folder, many, small_files):
     assert cli("fit", *many).code == 0
     path = folder / "runs/points/0/checkpoints/last.ckpt"
     small_files()
@@ -46,14 +46,14 @@ def test_a_checkpoint_that_cannot_be_written_is_named_and_the_former_is_kept(cli
     assert [each.name for each in path.parent.iterdir()] == ["last.ckpt"]
 
 
-def test_a_first_checkpoint_that_cannot_be_written_is_named(cli, folder, many, small_files):
+def test_an_unwritable_first_checkpoint_is_named(cli, folder, many, small_files):
     small_files()
     result = cli("fit", *many)
     assert result.code == 1
     assert result.err == "scoredistill fit: runs/points/0/checkpoints/last.ckpt: File too large\n"
 
 
-def test_a_log_that_cannot_be_written_names_the_run(cli, folder, small_files):
+def test_an_unwritable_log_names_the_run(cli, folder, small_files):
     words = ["--trainer.logger", "true", "--trainer.log_every_n_steps", "1", "--trainer.max_steps", "2000"]
     small_files()
     result = cli("fit", "--config", "points.yaml", *words)
@@ -63,7 +63,7 @@ def test_a_log_that_cannot_be_written_names_the_run(cli, folder, small_files):
     assert "File too large; to resume from the last checkpoint" in result.err
 
 
-def test_predictions_that_cannot_be_written_are_named_and_nothing_is_left(cli, folder, many, small_files):
+def test_unwritable_predictions_are_named_and_nothing_is_left(cli, folder, many, small_files):
     assert cli("fit", *many).code == 0
     small_files()
     result = cli("predict", "--ckpt_path", "runs/points/0")
@@ -86,7 +86,7 @@ class Large(Evaluation):
 """
 
 
-def test_a_picture_that_cannot_be_written_costs_no_other_result(cli, folder, small_files):
+def test_an_unwritable_picture_does_not_affect_other_results(cli, folder, small_files):
     (folder / "large_picture.py").write_text(LARGE)
     words = ["--trainer.callbacks", "[large_picture.Large, ModeStatistics]"]
     small_files()

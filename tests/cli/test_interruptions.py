@@ -103,7 +103,7 @@ def stop(cli, folder, at):
     return cli("fit", "--config", "points.yaml", "--checkpoint_every", "2", "--trainer.callbacks", callback)
 
 
-def test_ctrl_c_ends_with_130_and_says_how_to_go_on(cli, folder):
+def test_ctrl_c_exits_with_130_and_says_how_to_resume(cli, folder):
     handler = signal.getsignal(signal.SIGINT)
     result = stop(cli, folder, at=3)
     assert result.code == 130
@@ -122,7 +122,7 @@ def test_ctrl_c_before_the_first_checkpoint_says_so(cli, folder):
 
 
 def differing(a: Any, b: Any, where: str = "") -> list[str]:
-    """Where two checkpoints are not the same, bit for bit."""
+    """The keys at which two checkpoints differ in any bit."""
     if isinstance(a, Mapping):
         keys = [f"{where}.{key}" for key in a.keys() ^ b.keys()]
         return keys + [place for key in a.keys() & b.keys() for place in differing(a[key], b[key], f"{where}.{key}")]
@@ -144,7 +144,7 @@ def differing(a: Any, b: Any, where: str = "") -> list[str]:
     ],
     ids=["particles", "student", "meshes"],
 )
-def test_a_killed_and_resumed_run_ends_in_the_same_bits(recipe, average, tmp_path, monkeypatch):
+def test_a_killed_run_resumes_bit_for_bit(recipe, average, tmp_path, monkeypatch):
     (tmp_path / "learned.yaml").write_text(recipe)
     (tmp_path / "slowly.py").write_text(SLOWLY)
     monkeypatch.chdir(tmp_path)

@@ -87,7 +87,7 @@ def test_a_teacher_and_its_student(cli, folder):
     assert torch.equal(run.teacher(x_t, t, label).epsilon, written(x_t, t, label).epsilon)
 
 
-def test_what_is_no_run_is_said(cli, folder):
+def test_a_folder_that_is_not_a_run_is_an_error(cli, folder):
     with pytest.raises(ValueError, match="there is no checkpoint and no run folder nowhere"):
         scoredistill.load("nowhere")
     (folder / "empty").mkdir()
@@ -130,7 +130,7 @@ def test_nothing_that_the_recipe_names_is_called(cli, folder, key):
     assert not (folder / "called").exists()
 
 
-def test_it_is_imported_when_it_is_first_used():
+def test_load_is_imported_on_first_use():
     code = "import scoredistill, sys; assert 'torch' not in sys.modules; scoredistill.load; scoredistill.LoadedRun"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=300)
     assert {"load", "LoadedRun"} <= set(scoredistill.__all__)

@@ -1,4 +1,4 @@
-"""Two processes never train in one folder, and what was killed is resumed, not started a second time beside itself."""
+"""Two processes never train in one folder, and a killed run is resumed and not started a second time."""
 
 import json
 import os
@@ -35,7 +35,7 @@ def _impatient(monkeypatch):
 
 
 @pytest.mark.usefixtures("_impatient")
-def test_a_run_that_is_being_trained_is_read_and_not_trained_twice(cli, folder):
+def test_a_run_in_training_can_be_read_but_not_trained_twice(cli, folder):
     assert cli("fit", "--config", "points.yaml").code == 0
     run = folder / "runs/points/0"
     before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
@@ -49,7 +49,7 @@ def test_a_run_that_is_being_trained_is_read_and_not_trained_twice(cli, folder):
         assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
         for command in ("predict", "test", "validate"):
             assert cli(command, "--ckpt_path", run).code == 0
-        # What starts from it writes into a folder of its own.
+        # A run that starts from it writes into another folder.
         assert cli("fit", "--config", "points.yaml", "--start_from", run).code == 0
         assert cli("fit", "--ckpt_path", run, "--data.prompt", "a mug", "--trainer.max_steps", "4").code == 0
     assert cli("fit", "--ckpt_path", run, "--trainer.max_steps", "5").code == 0
@@ -58,7 +58,7 @@ def test_a_run_that_is_being_trained_is_read_and_not_trained_twice(cli, folder):
 
 @pytest.mark.usefixtures("_impatient")
 @pytest.mark.parametrize("words", [["stages", "chain.yaml"], ["ablate", "study.yaml"]], ids=lambda words: words[0])
-def test_two_of_a_kind_in_one_folder_are_refused(cli, folder, words):
+def test_two_equal_commands_in_one_folder_are_refused(cli, folder, words):
     (folder / "chain.yaml").write_text("stages: {first: [points.yaml]}\noutput: out\n")
     (folder / "study.yaml").write_text("recipe: points.yaml\noutput: out\naxes: {model.loss: [SDS]}\n")
     (folder / "out").mkdir()
@@ -69,7 +69,7 @@ def test_two_of_a_kind_in_one_folder_are_refused(cli, folder, words):
     assert [path.name for path in (folder / "out").iterdir()] == [".lock"]
 
 
-def test_a_teacher_that_another_run_trains_is_waited_for(cli, folder, monkeypatch):
+def test_a_run_waits_for_a_teacher_that_another_run_trains(cli, folder, monkeypatch):
     (folder / "teacher.yaml").write_text(TEACHER)
     (folder / "student.yaml").write_text(STUDENT)
     assert cli("fit", "--config", "teacher.yaml", "--output", "ready").code == 0
@@ -89,7 +89,7 @@ def test_a_teacher_that_another_run_trains_is_waited_for(cli, folder, monkeypatc
     assert "another process is training the teacher in teachers: waiting for it" in result.out
 
 
-def test_what_a_killed_run_has_left_is_removed_when_it_is_resumed(cli, folder):
+def test_leftovers_of_a_killed_run_are_removed_on_resume(cli, folder):
     assert cli("fit", "--config", "points.yaml").code == 0
     run = folder / "runs/points/0"
     left = [run / f"{place}.x.{number}.partial" for number, place in enumerate(("", "checkpoints/", "logs/version_0/"))]
@@ -104,8 +104,8 @@ def test_what_a_killed_run_has_left_is_removed_when_it_is_resumed(cli, folder):
 @pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks into /proc")
 @pytest.mark.parametrize("kind", ["stages", "teacher"])
-def test_killing_what_has_started_a_training_ends_that_too(folder, kind):
-    """Not one process is left, and the same command resumes the one run."""
+def test_killing_the_parent_ends_its_training(folder, kind):
+    """No process is left, and the same command resumes the run."""
     (folder / "slowly.py").write_text(SLOWLY)
     (folder / "chain.yaml").write_text("stages: {first: [slow.yaml]}\noutput: out\n")
     slow = "trainer: {max_steps: 30, accelerator: cpu, callbacks: [slowly.Slowly]}\ncheckpoint_every: 2\n"

@@ -1,4 +1,4 @@
-"""Shipped recipes with one thing wrong in each: every one ends in a sentence that names it."""
+"""Shipped recipes with one random error each: every message names the error."""
 
 import copy
 import os
@@ -15,12 +15,12 @@ import pytest
 from scoredistill import recipe_library, recipe_yaml
 
 CASES = int(os.environ.get("SCOREDISTILL_MUTATIONS", "200"))
-"""How many; more by the environment variable."""
+"""Number of mutants; the environment variable sets another."""
 LIMIT = 60
-"""Seconds after which a case counts as one that hangs."""
+"""Seconds after which a case counts as hanging."""
 PARSER_WORDS = re.compile(r"Traceback|Namespace|NestedArg|<class|jsonargparse|Parser key|subtypes|Word\(|Error:")
 FREE = {"rates", "negatives", "network", "unet", "text_encoder"}
-"""Settings whose keys are anything."""
+"""Settings with arbitrary keys."""
 RECIPES = [
     each.name
     for each in recipe_library.recipes()
@@ -30,7 +30,7 @@ RECIPES = [
 
 @dataclass
 class Mutant:
-    """A recipe with something wrong.
+    """A recipe with one error.
 
     Args:
         text: of the file.
@@ -42,7 +42,7 @@ class Mutant:
 
 
 def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """Every path to a value, but for those below free settings."""
+    """All paths to values, except below settings of any type."""
     if path:
         yield path
     if isinstance(value, dict) and not (path and path[-1] in FREE):
@@ -60,7 +60,7 @@ def at(value: Any, path: tuple[Any, ...]) -> Any:
 
 
 def chosen(recipe: dict[str, Any], rng: random.Random, fits: Callable[[Any, Any], bool]) -> tuple[Any, ...] | None:
-    """A place whose key and value fit."""
+    """A random place whose key and value satisfy a condition."""
     found = [path for path in places(recipe) if fits(path[-1], at(recipe, path))]
     return rng.choice(found) if found else None
 
@@ -136,7 +136,7 @@ def recipe_of(name: str) -> Any:
 
 
 def mutant(number: int) -> tuple[str, str, Mutant]:
-    """A case, the same for the same number."""
+    """A case that depends only on its number."""
     rng = random.Random(number)
     while True:
         name, kind = rng.choice(RECIPES), rng.choice(list(MUTATIONS))
@@ -151,7 +151,7 @@ def hangs(*_: object) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", range(CASES))
-def test_a_recipe_with_something_wrong_is_refused_by_name(cli, folder, number):
+def test_a_recipe_with_an_error_is_refused_by_name(cli, folder, number):
     name, kind, made = mutant(number)
     (folder / "mutant.yaml").write_text(made.text)
     before = signal.signal(signal.SIGALRM, hangs)

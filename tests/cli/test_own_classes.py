@@ -1,9 +1,9 @@
-"""Classes of the user's: what is wrong with one is said as what it is."""
+"""The user's own classes: errors in them are reported as such."""
 
 import pytest
 from exported import exported_classes
 
-from scoredistill.cli.kinds import parameters
+from scoredistill.cli.key_types import parameters
 
 FILES = {
     "needs.py": "import a_library_that_nobody_has\n",
@@ -80,7 +80,7 @@ class Stranger:
         ("mine..Pull", "'mine..Pull' is not the dotted path of a class"),
     ],
 )
-def test_what_is_wrong_with_a_class_is_said(cli, folder, loss, said):
+def test_errors_of_user_classes_are_reported(cli, folder, loss, said):
     for name, text in FILES.items():
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_text(text)
@@ -98,8 +98,8 @@ def test_an_argument_without_a_type_keeps_its_default(cli, folder):
     assert cli("fit", "--config", "points.yaml", "--model.loss", "own.Half").code == 0
 
 
-def test_every_class_of_ours_says_what_its_arguments_are():
-    # What SplitParticles hands on to torch's DistributedDataParallel is torch's to annotate. Errors are not configured.
+def test_all_arguments_of_package_classes_are_typed():
+    # torch annotates what SplitParticles passes to DistributedDataParallel. Errors are not configured.
     ours = [kind for name, kind in exported_classes().items() if name != "SplitParticles"]
     ours = [kind for kind in ours if not issubclass(kind, Exception)]
     assert len(ours) > 150

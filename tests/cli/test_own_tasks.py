@@ -1,4 +1,4 @@
-"""Lightning modules and data modules of the user's, from a recipe."""
+"""The user's own Lightning modules and data modules in a recipe."""
 
 import pytest
 import torch
@@ -97,7 +97,7 @@ def test_a_task_and_its_data_run_resume_and_predict(cli, folder):
 
 
 @pytest.mark.usefixtures("_files")
-def test_help_and_studies_know_it(cli, folder, monkeypatch):
+def test_help_and_studies_support_user_tasks(cli, folder, monkeypatch):
     monkeypatch.setenv("COLUMNS", "120")
     text = cli("fit", "--task", "my_pull_task.Pull", "--help").out
     assert "--model.share SHARE" in text
@@ -121,7 +121,7 @@ def test_help_and_studies_know_it(cli, folder, monkeypatch):
         ("scoredistill.training.TrainingModule", "task: scoredistill.training.TrainingModule is an abstract class"),
     ],
 )
-def test_what_is_no_task_is_refused(cli, folder, task, said):
+def test_invalid_tasks_are_refused(cli, folder, task, said):
     result = cli("fit", "--config", "pull.yaml", "--task", task)
     assert result.code == 2
     assert said in result.err

@@ -14,7 +14,7 @@ from scoredistill.cli.pipelines import save_pipeline
 from scoredistill.diffusion import CosineSchedule, EDMSchedule, FlowSchedule, LinearSchedule
 from scoredistill.generators import OneStepUNet
 from scoredistill.networks import DiffusersBackbone, LoRA, MLPBackbone
-from scoredistill.networks.text_to_image import pack
+from scoredistill.networks.text_backbones import pack
 from scoredistill.teachers import DiffusersTeacher, PromptSettings
 from scoredistill.teachers.diffusers.loading import Source
 from scoredistill.types import Batch, Condition, TextEmbeddings
@@ -69,7 +69,7 @@ def test_a_stock_pipeline_takes_the_students_steps(rows: int | None, times: list
 
 
 class Given(Batch):
-    """Noise that is known beforehand, the first step's of the pipelines' variance."""
+    """A scheduler's noise that is given in advance; the first step's has the variance of the pipelines."""
 
     known: list[Tensor]
 
@@ -78,7 +78,7 @@ class Given(Batch):
 
 
 def student_of(family: str, folder: Path, **settings: Any) -> tuple[OneStepUNet, DiffusersTeacher]:
-    """A student that starts as the network of a tiny pipeline."""
+    """A student initialized with the network of a tiny pipeline."""
     teacher = DiffusersTeacher(saved(family, folder), prompts=PromptSettings(cache=None))
     side = 16 if family.startswith("pixart-alpha") else 8  # of the latents
     student = OneStepUNet((teacher.codec.channels, side, side), **settings)
@@ -89,7 +89,7 @@ def student_of(family: str, folder: Path, **settings: Any) -> tuple[OneStepUNet,
 
 
 def both(family: str, student: OneStepUNet, teacher: DiffusersTeacher, folder: Path) -> tuple[Tensor, Tensor]:
-    """Latents of the exported pipeline and of the student, of the same noise and prompts."""
+    """Latents of the exported pipeline and of the student from the same noise and prompts."""
     call = save_pipeline(student, folder, teacher.source)
     steps = eval(f"dict({call.removeprefix('prompt, ')})")
     texts, (channels, side, _) = ["a red mug", "a tree"], student.shape
@@ -127,7 +127,7 @@ CASES = [("sd", [1.0]), ("sd-v", [1.0, 0.75, 0.5, 0.25]), ("sd", [0.999, 0.2]), 
 
 
 @pytest.mark.parametrize(("family", "times"), CASES, ids=lambda value: value if isinstance(value, str) else len(value))
-def test_a_text_student_takes_its_networks_place_in_its_teachers_pipeline(
+def test_a_text_student_replaces_the_network_in_its_teachers_pipeline(
     family: str, times: list[float], tmp_path: Path
 ) -> None:
     student, teacher = student_of(family, tmp_path / "base", times=times)
@@ -165,7 +165,7 @@ def test_adapters_are_merged_into_a_copy_of_the_weights(tmp_path: Path) -> None:
         (lambda: OneStepUNet((3, 8, 8)), "the student has no network"),
     ],
 )
-def test_what_has_no_pipeline_is_said(student: Any, message: str, tmp_path: Path) -> None:
+def test_students_without_a_pipeline_are_refused(student: Any, message: str, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=message):
         save_pipeline(student(), tmp_path / "pipeline")
     assert not (tmp_path / "pipeline").exists()
@@ -186,7 +186,7 @@ def test_what_has_no_pipeline_is_said(student: Any, message: str, tmp_path: Path
         ("multi-view", {}, "a MultiViewBackbone in a StableDiffusionPipeline has no scheduler"),
     ],
 )
-def test_text_students_without_a_pipeline_are_told(
+def test_text_students_without_a_pipeline_are_refused(
     family: str, settings: dict[str, Any], message: str, tmp_path: Path
 ) -> None:
     student, teacher = student_of(family, tmp_path / "base", **settings)

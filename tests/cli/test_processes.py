@@ -1,4 +1,4 @@
-"""A command on several processes, as torchrun starts it and as Lightning does."""
+"""A command on several processes, started by torchrun and by Lightning."""
 
 import json
 import os
@@ -55,7 +55,7 @@ def test_all_write_into_one_folder_and_see_all_particles(cli, folder, recipe):
     assert lines[0][0] == lines[1][0]
     for one, two in zip(*(rows[1:] for rows in lines), strict=True):  # means over the processes
         assert [float(n or 0) for n in two.split(",")] == pytest.approx([float(n or 0) for n in one.split(",")])
-    # Goes on alone, and the other way round, in the same folder.
+    # The run resumes in one process, and the other way round, in the same folder.
     assert cli("fit", "--ckpt_path", "two/0", "--trainer.max_steps", "8", "--trainer.devices", "1").code == 0
     words = [*recipe, "--output", "one", "--ckpt_path", "last", "--trainer.max_steps", "8", *SPLIT]
     assert torchrun(2, lambda rank: main(words), folder) == [0, 0], said(folder)
@@ -72,7 +72,7 @@ def test_all_write_into_one_folder_and_see_all_particles(cli, folder, recipe):
         (["--ckpt_path", "nowhere"], "there is no checkpoint and no run folder nowhere"),
     ],
 )
-def test_what_is_wrong_is_said_and_nothing_hangs(folder, recipe, words, message):
+def test_errors_are_reported_and_nothing_hangs(folder, recipe, words, message):
     codes = torchrun(2, lambda rank: main([*recipe, "--output", "out", *SPLIT, *words]), folder)
     assert 0 not in codes
     assert message in (folder / "rank_0.txt").read_text()
@@ -89,7 +89,7 @@ trainer: {max_steps: 2, accelerator: cpu}
 """  # noqa: E501
 
 
-def test_particles_alone_are_split(folder):
+def test_only_particles_are_split(folder):
     (folder / "student.yaml").write_text(STUDENT)
     words = ["fit", "--config", "student.yaml", "--output", "out", *SPLIT]
     assert 0 not in torchrun(2, lambda rank: main(words), folder)
@@ -115,7 +115,7 @@ class FailOne(Callback):
 
 
 def processes_of(word: str) -> list[int]:
-    """Those of this machine whose command has a word."""
+    """The processes on this machine whose command line contains a word."""
     found = []
     for entry in Path("/proc").glob("[0-9]*"):
         try:
@@ -128,8 +128,8 @@ def processes_of(word: str) -> list[int]:
 
 @pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks into /proc")
-def test_lightnings_own_processes_end_together_and_go_on_bit_by_bit(folder, recipe):
-    """Told to stop, one of them killed, one of them failing; then resumed by torchrun's own command."""
+def test_lightning_processes_stop_together_and_resume_bit_for_bit(folder, recipe):
+    """The processes are stopped, one is killed, or one fails; then torchrun resumes the run."""
     (folder / "slowly.py").write_text(SLOWLY)
     words = [*recipe, *SPLIT, "--trainer.max_steps", "40", "--checkpoint_every", "2"]
     slowly = [*words, "--trainer.callbacks+=slowly.Slowly", "--output", str(folder / "out")]

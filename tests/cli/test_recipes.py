@@ -1,4 +1,4 @@
-"""What may stand in a recipe and on the command line, and what becomes of it."""
+"""Contents of recipes and of the command line, and how they are resolved."""
 
 import json
 
@@ -13,7 +13,7 @@ RATIO = "class_path: FDistill\ninit_args: {divergence: JensenShannon, critic: Pa
 
 @pytest.fixture
 def resolved(cli, folder):
-    """The recipe that a command line amounts to."""
+    """The resolved recipe of a command line."""
 
     def resolve(*words):
         result = cli("fit", "--config", "points.yaml", *words, "--print_config")
@@ -23,7 +23,7 @@ def resolved(cli, folder):
     return resolve
 
 
-def test_print_config_is_a_recipe_that_means_the_same(cli, folder, resolved):
+def test_print_config_gives_an_equivalent_recipe(cli, folder, resolved):
     first = resolved()
     (folder / "again.yaml").write_text(yaml.safe_dump(first))
     assert yaml.safe_load(cli("fit", "--config", "again.yaml", "--print_config").out) == first
@@ -55,7 +55,7 @@ def test_short_names_and_dotted_overrides(resolved, words, critic, settings):
     assert loss["init_args"]["critic"] == ({} if settings is None else {"init_args": settings})
 
 
-def test_a_field_may_be_a_path_from_the_including_file_or_from_here(folder, resolved):
+def test_a_path_is_relative_to_the_including_file_or_the_working_directory(folder, resolved):
     (folder / "losses").mkdir()
     (folder / "losses" / "js.yaml").write_text(RATIO)
     (folder / "recipes").mkdir()
@@ -106,7 +106,7 @@ def test_one_seed_for_everything(cli, folder):
     assert "seed" not in resolved["model"]
 
 
-def test_a_shipped_recipe_goes_by_its_name(cli, folder, monkeypatch):
+def test_a_shipped_recipe_is_found_by_name(cli, folder, monkeypatch):
     from scoredistill import recipe_library
 
     (folder / "shipped" / "losses").mkdir(parents=True)
@@ -164,7 +164,7 @@ def test_every_shipped_study_resolves(cli, folder, name):
     assert "is a study: run it with `scoredistill ablate" in cli("fit", "--config", name).err
 
 
-def test_stages_are_no_recipe(cli, folder):
+def test_stages_are_not_a_recipe(cli, folder):
     result = cli("fit", "--config", "mesh/stages")
     assert result.code == 2
     assert "names several recipes: run them with `scoredistill stages" in result.err
@@ -238,7 +238,7 @@ class Pull(ScoreDistillation):
 '''
 
 
-def test_a_loss_in_a_file_of_ones_own_works_by_its_class_path(cli, folder):
+def test_a_users_loss_works_by_its_class_path(cli, folder):
     assert len(LOSS.splitlines()) <= 25
     (folder / "somebodys_loss.py").write_text(LOSS)
     (folder / "mine.yaml").write_text("model: {loss: {class_path: somebodys_loss.Pull, init_args: {c: .5}}}\n")

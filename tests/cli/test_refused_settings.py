@@ -1,4 +1,4 @@
-"""Numbers that would turn training round or off, and options of the trainer without effect, end before training."""
+"""Numbers with which training would not work, and trainer options without effect, are refused before training."""
 
 import pytest
 
@@ -33,7 +33,7 @@ def test_a_trainer_that_would_not_train_is_refused(cli, folder, words, said):
 
 
 @pytest.mark.parametrize("words", [["--trainer.max_epochs", "-1"], ["--trainer.limit_train_batches", "1.0"]])
-def test_lightnings_words_for_no_limit_are_understood(cli, folder, words):
+def test_lightnings_values_for_no_limit_are_accepted(cli, folder, words):
     assert cli("fit", "--config", "points.yaml", *words).code == 0
 
 
@@ -63,7 +63,7 @@ def test_a_number_out_of_its_range_is_named_by_its_key(cli, folder, words, said)
 
 
 @pytest.mark.parametrize(("lr", "said"), [("0", "above 0, got 0"), (".nan", "above 0, got nan"), (".inf", "got inf")])
-def test_a_learning_rate_that_is_none_is_refused(cli, folder, lr, said):
+def test_an_invalid_learning_rate_is_refused(cli, folder, lr, said):
     optimizer = f"{{class_path: SGD, init_args: {{lr: {lr}}}}}"
     result = cli("fit", "--config", "points.yaml", "--model.generator_optimizer.optimizer", optimizer)
     assert result.code != 0
@@ -91,7 +91,7 @@ MUG = '["a mug", "a chair"]'
         ("{class_path: ReconstructionQuality}", "ReconstructionQuality needs task: autoencoder"),
     ],
 )
-def test_callbacks_that_particles_cannot_serve_are_refused_before_training(cli, folder, callback, said):
+def test_callbacks_unsuited_to_image_particles_are_refused_before_training(cli, folder, callback, said):
     result = cli("fit", "--config", "points.yaml", "--trainer.callbacks", f"[{callback}]")
     assert result.code != 0
     assert said in result.err
@@ -114,7 +114,7 @@ def test_callbacks_that_particles_cannot_serve_are_refused_before_training(cli, 
         (LATENTS, "MeshExport", "MeshExport needs scenes of colors"),
     ],
 )
-def test_callbacks_that_scenes_cannot_serve_are_refused_before_training(cli, folder, words, callback, said):
+def test_callbacks_unsuited_to_scenes_are_refused_before_training(cli, folder, words, callback, said):
     (folder / "nerf.yaml").write_text(
         "model:\n  generator: {class_path: NeRF, init_args: {resolution: 4, samples: 4}}\n"
         "data: {class_path: PromptAndCameras, init_args: {prompt: a mug}}\n"

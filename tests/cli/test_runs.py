@@ -1,4 +1,4 @@
-"""Run folders: what a run leaves behind, and how it goes on."""
+"""Run folders: what a run writes, and how it is resumed."""
 
 import json
 from pathlib import Path
@@ -16,7 +16,7 @@ def contents(folder: Path) -> set[str]:
     return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_fit_leaves_everything_in_a_numbered_folder(cli, folder):
+def test_fit_writes_a_numbered_folder(cli, folder):
     words = ["--config", "points.yaml", "--trainer.logger", "null", "--trainer.log_every_n_steps", "1"]
     for _ in range(2):
         result = cli("fit", *words)
@@ -50,7 +50,7 @@ def test_a_logger_writes_into_the_run_folder(cli, folder):
     assert stored["trainer"]["logger"]["init_args"]["save_dir"] == "."
 
 
-def test_last_goes_on_in_the_newest_folder_that_has_a_checkpoint(cli, folder):
+def test_last_resumes_the_newest_folder_with_a_checkpoint(cli, folder):
     words = ["--config", "points.yaml", "--trainer.logger", "null", "--trainer.log_every_n_steps", "1"]
     assert cli("fit", *words).code == 0
     (folder / "runs/points/5").mkdir()
@@ -63,13 +63,13 @@ def test_last_goes_on_in_the_newest_folder_that_has_a_checkpoint(cli, folder):
     assert not (folder / "runs/points/6").exists()
 
 
-def test_a_run_folder_is_enough_to_go_on(cli, folder):
+def test_a_run_resumes_from_its_folder_alone(cli, folder):
     assert cli("fit", "--config", "points.yaml", "--output", "here").code == 0
     assert cli("fit", "--ckpt_path", "here/0", "--trainer.max_steps", "4").code == 0
     assert torch.load(folder / "here/0/checkpoints/last.ckpt")["global_step"] == 4
 
 
-def test_another_objective_goes_on_in_a_folder_of_its_own(cli, folder):
+def test_a_different_objective_gets_a_new_folder(cli, folder):
     assert cli("fit", "--config", "points.yaml").code == 0
     before = {path: path.read_bytes() for path in (folder / "runs").rglob("*") if path.is_file()}
     result = cli("fit", "--ckpt_path", "runs/points/0", "--data.prompt", "a snowman", "--trainer.max_steps", "5")
@@ -81,12 +81,12 @@ def test_another_objective_goes_on_in_a_folder_of_its_own(cli, folder):
     assert [(entry["resumed_from"], entry["at_step"]) for entry in started] == [
         ("runs/points/0/checkpoints/last.ckpt", 3)
     ]
-    # From there it goes on in place.
+    # From there the run resumes in its folder.
     assert cli("fit", "--ckpt_path", "runs/points/1", "--trainer.max_steps", "6").code == 0
     assert {path.name for path in (folder / "runs/points").iterdir()} == {"0", "1"}
 
 
-def test_a_default_that_a_later_version_brought_is_no_difference(cli, folder):
+def test_a_new_default_of_a_later_version_is_not_a_difference(cli, folder):
     assert cli("fit", "--config", "points.yaml").code == 0
     path = folder / "runs/points/0/config.yaml"
     stored = yaml.safe_load(path.read_text())
@@ -97,7 +97,7 @@ def test_a_default_that_a_later_version_brought_is_no_difference(cli, folder):
 
 
 @pytest.mark.parametrize("words", [["--model.generator_optimizer", "fast.yaml"], ["--seed_everything", "4"]])
-def test_a_rate_or_seed_of_its_own_is_another_run(cli, folder, words):
+def test_a_different_rate_or_seed_is_a_different_run(cli, folder, words):
     text = "class_path: NetworkOptimizer\ninit_args: {optimizer: {class_path: Adam, init_args: {lr: .5}}}\n"
     (folder / "fast.yaml").write_text(text)
     assert cli("fit", "--config", "points.yaml").code == 0
@@ -121,7 +121,7 @@ def test_loggers_by_one_option(cli, folder):
 MODES = "trainer: {callbacks: [{class_path: ModeStatistics}]}\n"
 
 
-def test_validate_and_test_print_figures_and_path(cli, folder):
+def test_validate_and_test_print_metrics_and_path(cli, folder):
     (folder / "modes.yaml").write_text(MODES)
     words = ["--config", "points.yaml", "--config", "modes.yaml"]
     assert cli("fit", *words).code == 0
@@ -148,7 +148,7 @@ class Failing(Evaluation):
 
 
 @pytest.mark.parametrize("command", ["fit", "test", "validate"])
-def test_a_final_look_that_fails_costs_no_other_result(cli, folder, command):
+def test_a_failed_final_evaluation_does_not_affect_other_results(cli, folder, command):
     (folder / "failing_look.py").write_text(FAILING)
     (folder / "looks.yaml").write_text(MODES.replace("[", "[{class_path: failing_look.Failing}, "))
     result = cli(command, "--config", "points.yaml", "--config", "looks.yaml", "--output", "out")
@@ -202,12 +202,12 @@ def test_pictures_are_predicted_as_a_picture(cli, folder):
 
 
 class TestRunFolder:
-    def test_numbers_are_never_given_twice(self, tmp_path):
+    def test_folder_numbers_are_unique(self, tmp_path):
         (tmp_path / "7").mkdir()
         (tmp_path / "x").mkdir()
         assert [numbered_folder(tmp_path).name for _ in range(3)] == ["8", "9", "10"]
 
-    def test_a_rival_gets_another_number(self, tmp_path, monkeypatch):
+    def test_a_concurrent_process_gets_another_number(self, tmp_path, monkeypatch):
         rivals = iter([tmp_path / "0", tmp_path / "1"])
         make = Path.mkdir
 
@@ -229,7 +229,7 @@ class TestRunFolder:
         assert found is not None
         assert found.path.name == "10"
 
-    def test_json_is_written_whole_or_not_at_all(self, tmp_path):
+    def test_json_is_written_atomically(self, tmp_path):
         write_json_atomically(tmp_path / "a.json", {"x": 1})
         with pytest.raises(ValueError, match="Circular"):
             write_json_atomically(tmp_path / "a.json", (circle := [], circle.append(circle))[0])

@@ -1,10 +1,10 @@
-"""What a run is known by beside its recipe: the user's own code, and the files that the recipe names."""
+"""The files on which a run depends besides its recipe: the user's code, and files that the recipe names."""
 
 import shutil
 
 import pytest
 
-from scoredistill.cli.sources import changed_files, sources_of
+from scoredistill.cli.attempts import changed_files, sources_of
 
 FILES = {
     "my_loss.py": "import torch\nfrom helper import half\nfrom scoredistill.losses import SDS\n\nMine = SDS\n",
@@ -40,7 +40,7 @@ def names(known: str) -> set[str]:
     return {word.partition("=")[0] for word in known.split()}
 
 
-def test_all_that_a_recipe_rests_on_is_known_and_nothing_else(files):
+def test_exactly_the_files_that_a_recipe_depends_on_are_found(files):
     assert names(sources_of(RECIPE)) == KNOWN
     assert sources_of({"model": {"loss": "scoredistill.losses.SDS"}}) == ""
 
@@ -54,7 +54,7 @@ def test_a_changed_file_is_named(files, name):
     assert changed_files(before, after.replace("0123", "4567")) == []
 
 
-def test_what_is_gone_has_changed_and_code_that_cannot_be_parsed_is_hashed(files):
+def test_removed_files_count_as_changed_and_unparsable_code_is_hashed(files):
     before = sources_of(RECIPE)
     (files / "prompts.txt").unlink()
     (files / "helper.py").write_text("def half(:\n")
@@ -67,7 +67,7 @@ def test_what_is_gone_has_changed_and_code_that_cannot_be_parsed_is_hashed(files
     ]
 
 
-def test_it_can_be_moved(files, tmp_path_factory, monkeypatch):
+def test_sources_do_not_depend_on_the_working_directory(files, tmp_path_factory, monkeypatch):
     before = sources_of(RECIPE)
     moved = tmp_path_factory.mktemp("elsewhere") / "moved here"
     shutil.move(files, moved)

@@ -1,4 +1,4 @@
-"""Recipes that build on one another: fit --start_from, and scoredistill stages."""
+"""Recipes that start from the result of another: fit --start_from, and scoredistill stages."""
 
 import json
 import os
@@ -24,7 +24,7 @@ COLDER = "model: {generator_optimizer: {optimizer: {class_path: Adam, init_args:
 
 @pytest.fixture
 def chain(folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
-    """A file of two stages; what fit was asked, in this process: starting another costs seconds."""
+    """A file of two stages, and the list of fit's arguments. fit runs in this process, which is faster."""
     (folder / "chain.yaml").write_text(STAGES)
     (folder / "colder.yaml").write_text(COLDER)
     asked: list[list[str]] = []
@@ -41,7 +41,7 @@ def particles(run: str | Path) -> torch.Tensor:
     return torch.load(Path(run) / "checkpoints/last.ckpt")["state_dict"]["distiller.generator.values"]
 
 
-def test_a_run_starts_from_another_ones_generator(cli, folder):
+def test_a_run_starts_from_the_generator_of_another_run(cli, folder):
     assert cli("fit", "--config", "points.yaml").code == 0
     still = [
         "--model.generator_optimizer.optimizer",
@@ -55,7 +55,7 @@ def test_a_run_starts_from_another_ones_generator(cli, folder):
         assert torch.equal(particles(f"out/{number}"), first)
         made = json.loads(Path(f"out/{number}/versions.json").read_text())[0]
         assert made["started_from"] == "runs/points/0/checkpoints/last.ckpt"
-    # A run that goes on has its own particles, not those that it started from.
+    # A resumed run has its own particles, and not those that it started from.
     moving = ["--model.generator_optimizer.optimizer", "{class_path: SGD, init_args: {lr: 0.1}}"]
     words = ["--config", "points.yaml", "--start_from", "runs/points", "--output", "moved", *moving]
     assert cli("fit", *words).code == 0
@@ -72,7 +72,7 @@ def test_a_run_starts_from_another_ones_generator(cli, folder):
         (["--start_from", "runs/points", "--model.generator.init_args.init", "[[0.0, 0.0]]"], "cannot start from this"),
     ],
 )
-def test_what_one_cannot_start_from(cli, folder, words, said):
+def test_starts_that_do_not_fit_are_refused(cli, folder, words, said):
     assert cli("fit", "--config", "points.yaml").code == 0
     result = cli("fit", "--config", "points.yaml", "--output", "out", *words)
     assert result.code == 2
@@ -81,7 +81,7 @@ def test_what_one_cannot_start_from(cli, folder, words, said):
     assert not (folder / "out").exists()
 
 
-def test_every_stage_starts_from_the_former_one(cli, folder, chain):
+def test_every_stage_starts_from_the_previous_one(cli, folder, chain):
     words = ["chain.yaml", "--trainer.log_every_n_steps", "1", "--second.trainer.max_steps=5"]
     result = cli("stages", *words)
     assert result.code == 0, result.err
@@ -93,12 +93,12 @@ def test_every_stage_starts_from_the_former_one(cli, folder, chain):
     ] == [3, 5]
     assert "scoredistill export runs/chain/second/0" in result.out
 
-    # By hand it is the same.
+    # `scoredistill fit` gives the same.
     by_hand = ["--start_from", "runs/chain/first/0", "--config", "points.yaml", "--config", "colder.yaml"]
     assert cli("fit", *by_hand, "--trainer.max_steps", "5", "--output", "hand").code == 0
     assert torch.equal(particles("hand/0"), particles("runs/chain/second/0"))
 
-    # Again: nothing to do. Another second stage: the first one is kept.
+    # The second time there is nothing to do. With another second stage, the first one is kept.
     result = cli("stages", *words)
     assert result.code == 0
     assert len(chain) == 2
@@ -106,7 +106,7 @@ def test_every_stage_starts_from_the_former_one(cli, folder, chain):
     assert cli("stages", *words[:-1], "--second.trainer.max_steps=4").code == 0
     assert [call[-1] for call in chain[2:]] == ["runs/chain/first/0"]
     assert torch.load("runs/chain/second/1/checkpoints/last.ckpt")["global_step"] == 4
-    # Another first stage: the second one begins anew too.
+    # With another first stage, the second one starts again too.
     assert cli("stages", *words, "--seed_everything", "1").code == 0
     assert len(chain) == 5
     assert (folder / "runs/chain/second/2/config.yaml").is_file()
@@ -127,7 +127,7 @@ def test_a_stage_whose_recipe_or_code_has_changed_is_run_again(cli, folder, chai
     assert len(chain) == 5  # and the second one, which starts from it
 
 
-def test_a_stage_that_fails_is_gone_on_with(cli, folder, chain, monkeypatch):
+def test_a_failed_stage_is_resumed(cli, folder, chain, monkeypatch):
     (folder / "stopping.py").write_text(STOPPING)
     words = [
         "chain.yaml",
@@ -172,7 +172,7 @@ class Stop(Callback):
         ("stages: [\n", "expected"),
     ],
 )
-def test_a_file_that_is_none_of_stages(cli, folder, content, said):
+def test_a_file_without_stages_is_refused(cli, folder, content, said):
     (folder / "chain.yaml").write_text(content)
     result = cli("stages", "chain.yaml")
     assert result.code == 2
@@ -191,8 +191,8 @@ def test_a_missing_file_or_recipe_is_named(cli, folder, chain):
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("chain")
-def test_killed_stages_go_on_bit_by_bit(folder):
-    """Killed in the first stage, and in the second one."""
+def test_killed_stages_resume_bit_for_bit(folder):
+    """The process is killed in the first stage, then in the second."""
     (folder / "slowly.py").write_text(SLOWLY)
     words = ["chain.yaml", "--checkpoint_every", "2", "--trainer.max_steps", "20", "--trainer.callbacks+=slowly.Slowly"]
 
@@ -228,8 +228,8 @@ class Slowly(Callback):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("write", [1, 2, 3, 4])
-def test_stages_killed_between_two_go_on_bit_by_bit(cli, folder, chain, write):
-    """Killed before a stage begins, or between its end and the note that it has ended."""
+def test_stages_killed_between_two_resume_bit_for_bit(cli, folder, chain, write):
+    """The process is killed before a stage begins, or between its end and the note about it."""
     (folder / "colder.yaml").write_text(COLDER)
     words, written, kept = ["chain.yaml", "--output", "killed"], [], command.write_json_atomically
 

@@ -1,4 +1,4 @@
-"""What starting a command loads."""
+"""The imports and the signals of a starting command."""
 
 import os
 import signal
@@ -36,7 +36,7 @@ def test_lightning_without_all_of_torchmetrics():
 
 @pytest.fixture
 def _signals_heeded():
-    """Where tests are started in the background, the shell has Ctrl-C ignored; an earlier test may have left more."""
+    """Restore signal handlers: a shell ignores Ctrl-C in background jobs, and earlier tests may have changed more."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler), signal.signal(signal.SIGTERM, signal.SIG_DFL)
     yield
     signal.signal(signal.SIGINT, before[0])
@@ -110,7 +110,7 @@ class Mine(SDS):
 @pytest.mark.usefixtures("_signals_heeded")
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("how", ["raise ImportError('numpy.core failed to import')", "pass"])
-def test_a_signal_that_is_swallowed_while_the_run_is_built_is_noted(cli, folder, stop, how):
+def test_a_signal_swallowed_during_construction_is_recorded(cli, folder, stop, how):
     name = f"swallowing_{stop}_{len(how)}"
     (folder / f"{name}.py").write_text(SWALLOWING.replace("HOW", how).replace("NUMBER", str(int(stop))))
     before, handlers = set(folder.rglob("*")), [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)]

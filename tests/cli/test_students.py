@@ -46,7 +46,7 @@ def _recipes(folder):
 
 
 @pytest.mark.usefixtures("_recipes")
-def test_a_student_trains_the_teacher_that_is_missing_and_only_then(cli, folder, monkeypatch):
+def test_a_student_trains_a_missing_teacher_once(cli, folder, monkeypatch):
     asked = []
     assert cli("fit", "--config", "teacher.yaml", "--output", "ready").code == 0
 
@@ -77,7 +77,7 @@ def test_a_student_trains_the_teacher_that_is_missing_and_only_then(cli, folder,
 
 
 @pytest.mark.usefixtures("_recipes")
-def test_an_interrupted_teacher_is_gone_on_with_and_a_failed_one_stops_the_student(cli, folder, monkeypatch):
+def test_an_interrupted_teacher_is_resumed_and_a_failed_one_stops_the_student(cli, folder, monkeypatch):
     (folder / "teachers/0/checkpoints").mkdir(parents=True)
     (folder / "teachers/0/checkpoints/last.ckpt").touch()
     asked = []
@@ -98,7 +98,7 @@ def test_an_interrupted_teacher_is_gone_on_with_and_a_failed_one_stops_the_stude
     ],
 )
 @pytest.mark.parametrize("nested", [True, False])
-def test_whatever_is_trained_by_a_recipe_is_trained_where_it_is_missing(folder, monkeypatch, key, part, marker, nested):
+def test_missing_networks_with_a_recipe_are_trained(folder, monkeypatch, key, part, marker, nested):
     asked = []
     ends_well = lambda words, environment: asked.append(words[3:]) or 0  # noqa: E731
     monkeypatch.setattr("scoredistill.cli.prerequisites.run_bound", ends_well)

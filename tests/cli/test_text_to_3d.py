@@ -8,7 +8,7 @@ from teachers.tiny_pipelines import saved
 
 from scoredistill.evaluation import PromptClassifier
 
-# A tiny text encoder spells, in at most 14 letters; and what diffusers says to the hub is its own affair.
+# A tiny text encoder truncates texts to 14 letters, with a warning; diffusers may warn about the hub.
 pytestmark = [
     pytest.mark.filterwarnings("ignore:the prompt .* is too long"),
     pytest.mark.filterwarnings("ignore:The `local_dir_use_symlinks`"),
@@ -47,7 +47,7 @@ def pipelines(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 
 def tiny(name: str, model: str) -> str:
-    """What makes a recipe tiny: sizes, and the model."""
+    """Options that make a recipe tiny: sizes, and the model."""
     latent = name.endswith(LATENT)
     grid = f"{{class_path: DenseGrid, init_args: {{resolution: 8, channels: {5 if latent else 4}}}}}"
     hashed = "{class_path: HashGrid, init_args: {levels: 2, log2_size: 6, base: 4, finest: 8}}"

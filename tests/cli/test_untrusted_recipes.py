@@ -1,4 +1,4 @@
-"""A recipe is data: a name in it leads to a class of the right kind, or to a message. Nothing else is ever called."""
+"""A recipe is data: a name in it is a class of the right kind or an error, and nothing else is ever called."""
 
 import subprocess
 import sys
@@ -7,7 +7,7 @@ import pytest
 import yaml
 from cli.test_export import NERF
 
-from scoredistill.cli.kinds import parameters
+from scoredistill.cli.key_types import parameters
 from scoredistill.cli.tasks import TASKS
 
 CALLS = [
@@ -37,7 +37,7 @@ def nested(key, value):
 
 @pytest.mark.parametrize("key", KEYS + DEEPER)
 @pytest.mark.parametrize("call", CALLS, ids=lambda call: call["class_path"] if isinstance(call, dict) else call)
-def test_no_key_of_a_recipe_calls_what_it_names(cli, folder, key, call):
+def test_no_key_of_a_recipe_calls_a_function(cli, folder, key, call):
     (folder / "bad.yaml").write_text(yaml.safe_dump(nested(key, call)))
     result = cli("fit", "--config", "points.yaml", "--config", "bad.yaml", "--trainer.max_steps", "1")
     assert result.code in (1, 2) or key == "output"
@@ -47,7 +47,7 @@ def test_no_key_of_a_recipe_calls_what_it_names(cli, folder, key, call):
 
 @pytest.mark.parametrize("form", ["--{key}={call}", "--{key}.class_path=os.system", "--{key}+={call}"])
 @pytest.mark.parametrize("key", ["model.generator_optimizer.optimizer", "model.loss", "trainer.callbacks"])
-def test_no_option_calls_what_it_names(cli, folder, key, form):
+def test_no_option_calls_a_function(cli, folder, key, form):
     word = form.format(key=key, call=yaml.safe_dump(CALLS[0], default_flow_style=True).strip())
     result = cli("fit", "--config", "points.yaml", word)
     assert result.code == 2
@@ -73,7 +73,7 @@ def test_the_recipe_of_a_run_calls_nothing_either(cli, folder, command, key):
     assert not (folder / "called").exists()
 
 
-def test_no_class_may_stand_where_any_value_may(cli, folder):
+def test_no_class_is_built_where_the_type_is_any(cli, folder):
     text = "task: autoencoder\nmodel: {network: {norm: {class_path: torch.nn.Linear, init_args: {in_features: 1}}}}\n"
     (folder / "bad.yaml").write_text(text)
     result = cli("fit", "--config", "bad.yaml")
@@ -96,7 +96,7 @@ SPY = "import pathlib\npathlib.Path('imported').touch()\n"
 @pytest.mark.slow
 @pytest.mark.parametrize("command", ["fit", "export", "view", "report", "recipes"])
 @pytest.mark.parametrize("entry", ["module", "script"])
-def test_no_file_of_the_working_directory_stands_for_a_library(folder, command, entry):
+def test_no_file_in_the_working_directory_shadows_a_library(folder, command, entry):
     for name in ("scipy", "yaml", "trimesh", "skimage", "jsonargparse", "torchvision", "numpy", "PIL", "safetensors"):
         (folder / f"{name}.py").write_text(SPY)
     main = "import sys; from scoredistill.__main__ import main; sys.exit(main())"

@@ -1,4 +1,4 @@
-"""scoredistill view: what it says of a run, and what its server gives out and refuses."""
+"""scoredistill view: the content of a run's page, and what the server sends and refuses."""
 
 import hashlib
 import json
@@ -20,11 +20,9 @@ from PIL import Image
 
 from scoredistill.cli.viewer import workshop
 from scoredistill.cli.viewer.command import find_run
-from scoredistill.cli.viewer.run_page import last_checkpoint, report
-from scoredistill.cli.viewer.scenes import Scenes, find_scenes
+from scoredistill.cli.viewer.run_page import Scenes, find_scenes, last_checkpoint, report
 from scoredistill.cli.viewer.server import PAGE, Server
-from scoredistill.training.curves import read_curves
-from scoredistill.training.run_folder import RunFolder
+from scoredistill.training.run_folder import RunFolder, read_curves
 
 PAGES = Path(workshop.__file__).parent / "page"
 RECIPE = {
@@ -166,7 +164,7 @@ def test_server_gives_out_the_page_and_the_run(server):
     assert (status, headers["Content-Type"], content[:4]) == (200, "image/png", b"\x89PNG")
 
 
-def test_what_has_not_changed_is_not_sent_again(server):
+def test_unchanged_files_are_not_sent_again(server):
     _, headers, content = ask(server, "/curves.json")
     status, _, again = ask(server, "/curves.json", **{"If-None-Match": headers["ETag"]})
     assert (status, again) == (304, b"")
@@ -192,7 +190,7 @@ def test_what_has_not_changed_is_not_sent_again(server):
         "/secret",
     ],
 )
-def test_nothing_else_is_given_out(server, run, path):
+def test_no_other_file_is_served(server, run, path):
     (run.path.parents[2] / "secret").write_text("secret")
     status, _, content = ask(server, path)
     assert status == 404
@@ -211,7 +209,7 @@ def test_nothing_else_is_given_out(server, run, path):
         ("", 403),
     ],
 )
-def test_only_this_machine_is_answered(server, host, status):
+def test_only_local_requests_are_answered(server, host, status):
     assert ask(server, "/run.json", Host=host)[0] == status
 
 
@@ -264,7 +262,7 @@ def test_meshes_are_made_once_for_each_checkpoint(server, run, monkeypatch):
     assert last_checkpoint(run).key == "step_000030_1"
 
 
-def test_the_page_needs_nothing_from_elsewhere():
+def test_the_page_is_self_contained():
     for name in PAGE:
         if name != "model-viewer.min.js":
             assert not re.search(r"https?://", (PAGES / name).read_text(encoding="utf-8")), name
@@ -273,7 +271,7 @@ def test_the_page_needs_nothing_from_elsewhere():
     assert "Apache License" in (PAGES / "model-viewer.LICENSE").read_text(encoding="utf-8")
 
 
-def test_command_says_what_is_wrong(cli, folder, run):
+def test_errors_of_the_command_are_reported(cli, folder, run):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()

@@ -1,4 +1,4 @@
-"""The page of `scoredistill view` in a real browser: Chromium without a window, with WebGL in software."""
+"""The page of `scoredistill view` in a browser: headless Chromium with software WebGL."""
 
 import json
 import shutil
@@ -93,7 +93,7 @@ def server(run):
 
 @pytest.fixture
 def page(browser, server):
-    """The page, which ends without an error on its console and without a request to elsewhere."""
+    """The page. At the end there must be no error on its console and no request to another host."""
     opened, errors, asked = browser.new_page(viewport={"width": 1280, "height": 900}), [], []
     opened.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
     opened.on("pageerror", lambda error: errors.append(str(error)))
@@ -183,7 +183,7 @@ def _it_fits(page):
 
 
 def test_a_run_that_is_training_is_followed(page, run):
-    """New metrics and pictures appear by themselves; meshes of a new checkpoint when they are asked for."""
+    """New metrics and pictures appear automatically, meshes of a new checkpoint on request."""
     log = next(run.path.glob("logs/version_*/metrics.csv"))
     row = log.read_text().splitlines()[1].split(",")
     names = log.read_text().splitlines()[0].split(",")
@@ -199,7 +199,7 @@ def test_a_run_that_is_training_is_followed(page, run):
     page.wait_for_selector("#newer:visible", timeout=20_000)
 
 
-def test_what_cannot_be_made_is_said_in_its_place(browser, server, monkeypatch):
+def test_failed_exports_are_reported_on_the_page(browser, server, monkeypatch):
     from scoredistill.cli.viewer import workshop
 
     message = "no surface at level 5: values range from 0 to 1; try 0.5"
@@ -214,7 +214,7 @@ def test_what_cannot_be_made_is_said_in_its_place(browser, server, monkeypatch):
     assert opened.locator(".stage .wrong").first.inner_text() == message
 
 
-def test_a_run_without_anything_yet(browser, tmp_path):
+def test_a_run_without_results(browser, tmp_path):
     run = RunFolder(tmp_path / "0")
     run.path.mkdir()
     recipe = {"model": {"loss": {"class_path": "SDS"}}, "trainer": {"max_steps": 10}}

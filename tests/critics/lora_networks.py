@@ -1,4 +1,4 @@
-"""Tiny networks of diffusers under teachers, for the tests of what adapts them."""
+"""Teachers with tiny networks of diffusers, for tests of adapters."""
 
 from collections.abc import Sequence
 
@@ -22,7 +22,7 @@ def unet(dropout: float = 0.0) -> UNet2DConditionModel:
 
 
 class Batched(NetworkTeacher):
-    """A teacher of text that answers guidance's branches in one forward; what is not asked for is a text of zeros."""
+    """A text-conditional teacher that evaluates all branches in one forward pass; no prompt is a text of zeros."""
 
     def predict_many(self, x_t: Tensor, t: Tensor, conditions: Sequence[Condition | None]) -> list[Prediction]:
         n, nothing = len(conditions), x_t.new_zeros(len(x_t), 5, 6)
@@ -46,7 +46,7 @@ def text_teacher(
 
 
 class Transformer(Backbone):
-    """SD3's transformer, told of text by tokens and a pooled embedding."""
+    """SD3's transformer, conditioned on text by tokens and a pooled embedding."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -79,7 +79,7 @@ def condition(n: int = 4, pooled: bool = False) -> Condition:
 
 
 def diffused(schedule: Schedule, n: int = 4, pooled: bool = False, seed: int = 4) -> Diffused:
-    """Samples of two particles, by turns."""
+    """Samples of two particles, alternating."""
     rng = torch.Generator().manual_seed(seed)
     sample = Sample(torch.randn(n, 2, 8, 8, generator=rng), condition(n, pooled), particle=torch.arange(n) % 2)
     return Diffused.diffuse(sample, torch.linspace(0.2, 0.8, n), torch.randn(n, 2, 8, 8, generator=rng), schedule)

@@ -57,7 +57,7 @@ def test_duplicates_leave_the_mixture_unchanged(copies: int) -> None:
     torch.testing.assert_close(*log_probs, rtol=1e-10, atol=1e-12)
 
 
-def test_particles_of_other_views_are_not_seen() -> None:
+def test_particles_of_other_views_are_excluded() -> None:
     view = torch.tensor([0, 1, 0, 1, 0, 2])
     at, critic = diffused(Sample(torch.randn(6, 3), view_index=view)), ParticleCritic()
     together = ask(critic, at)
@@ -92,7 +92,7 @@ def test_the_exact_critic_is_its_distribution() -> None:
     assert torch.equal(critic.log_prob(at), distribution.log_prob(at.x_t, at.t))
 
 
-def test_what_a_critic_cannot_do_is_an_error_that_says_so() -> None:
+def test_unsupported_methods_of_critics_raise_clear_errors() -> None:
     at = diffused(Sample(torch.randn(2, 2)))
     with pytest.raises(TypeError, match=r"DiracCritic has no closed-form density; .*use ParticleCritic here"):
         DiracCritic().log_prob(at)

@@ -15,7 +15,7 @@ from scoredistill.diffusion import CFG, CosineSchedule, EDMSchedule, LinearSched
 from scoredistill.generators import ImageParticles
 from scoredistill.losses import VSD
 from scoredistill.networks import DiffusersBackbone, LoRA, MLPBackbone
-from scoredistill.networks.camera_embedding import CameraConditioned
+from scoredistill.networks.embedding import CameraConditioned
 from scoredistill.teachers import GaussianMixture, NetworkTeacher, Teacher
 from scoredistill.types import Condition, Diffused, Sample, TextEmbeddings
 
@@ -26,7 +26,7 @@ def bound(critic: LoRACritic, teacher: Teacher | None = None) -> LoRACritic:
 
 
 def awake(critic: LoRACritic, seed: int = 0) -> LoRACritic:
-    """With adapters and cameras that change something."""
+    """The critic with nonzero adapters and camera embeddings."""
     with torch.random.fork_rng(), torch.no_grad():
         torch.manual_seed(seed)
         for weight in trained(critic).values():
@@ -101,7 +101,7 @@ def test_training_reaches_adapters_and_cameras_alone_and_lowers_the_error(transf
 
 
 @pytest.mark.parametrize("own", [LinearSchedule(1e-4, 0.02, scaled=False), CosineSchedule()])
-def test_a_v_base_beside_an_epsilon_teacher_is_told_the_right_noise_level(
+def test_a_v_base_with_an_epsilon_teacher_gets_the_right_noise_level(
     own: LinearSchedule | CosineSchedule,
 ) -> None:
     teacher, base = text_teacher(), text_teacher("v", own)
@@ -121,7 +121,7 @@ def test_a_v_base_beside_an_epsilon_teacher_is_told_the_right_noise_level(
     torch.testing.assert_close(training_loss(critic, at), (ours.v - target).square().mean())
 
 
-def test_a_base_that_scales_its_input_otherwise_is_refused() -> None:
+def test_a_base_with_another_input_scale_is_refused() -> None:
     teacher = NetworkTeacher(MLPBackbone((2, 8, 8)), schedule=EDMSchedule())
     with pytest.raises(ValueError, match="choose a base of the teacher's family"):
         bound(LoRACritic(base=text_teacher("v")), teacher)
@@ -129,7 +129,7 @@ def test_a_base_that_scales_its_input_otherwise_is_refused() -> None:
 
 
 @pytest.mark.parametrize("transformer", [False, True], ids=["UNet", "SD3"])
-def test_the_camera_is_looked_at_row_by_row(transformer: bool) -> None:
+def test_each_row_depends_on_its_own_camera(transformer: bool) -> None:
     teacher = flow_teacher() if transformer else text_teacher()
     critic = awake(bound(LoRACritic(camera=True), teacher))
     at = diffused(teacher.schedule, pooled=transformer)
@@ -140,7 +140,7 @@ def test_the_camera_is_looked_at_row_by_row(transformer: bool) -> None:
 
 
 @pytest.mark.parametrize("make", [lambda: LoRACritic(camera=True), NetworkCritic], ids=["LoRA", "network"])
-def test_it_is_in_training_although_its_teacher_never_is(make) -> None:  # type: ignore[no-untyped-def]
+def test_the_critic_trains_while_its_teacher_stays_in_evaluation_mode(make) -> None:  # type: ignore[no-untyped-def]
     critic = bound(make(), text_teacher())
     assert all(module.training for module in critic.modules())
 
@@ -170,7 +170,7 @@ def test_each_particle_has_its_own_adapter() -> None:
 
 
 class Reader(Batched):
-    """A teacher whose text encoder turns a prompt's length, and with cameras their heights, into embeddings."""
+    """A teacher whose embeddings are a prompt's length and, with cameras, their heights."""
 
     asked: list[tuple[bool, bool]]
 
@@ -191,7 +191,7 @@ def reader() -> Reader:
 
 
 @pytest.mark.parametrize(("plain", "other"), [(True, False), (False, False), (True, True), (False, True)])
-def test_prompts_are_read_without_view_words_by_the_bases_own_encoder(plain: bool, other: bool) -> None:
+def test_prompts_are_encoded_without_view_words_by_the_base(plain: bool, other: bool) -> None:
     teacher, base = reader(), reader()
     critic = bound(LoRACritic(base=base if other else None, camera=True, plain_text=plain), teacher)
     asked = teacher.encode_prompt(Condition("a mug", camera=cameras(4)), 4)
@@ -261,7 +261,7 @@ def test_adapters_of_several_particles_have_folders_of_their_own(tmp_path: Path)
     assert torch.equal(answer(again, at), answer(critic, at))
 
 
-def test_files_that_do_not_fit_are_clear_errors(tmp_path: Path) -> None:
+def test_mismatched_files_are_clear_errors(tmp_path: Path) -> None:
     critic = bound(LoRACritic())
     with pytest.raises(ValueError, match=r"no pytorch_lora_weights.safetensors in .*: use the folder"):
         critic.load(tmp_path)
@@ -278,7 +278,7 @@ def test_files_that_do_not_fit_are_clear_errors(tmp_path: Path) -> None:
         plain.save(tmp_path)
 
 
-def test_what_cannot_be_is_one_clear_error() -> None:
+def test_invalid_settings_are_clear_errors() -> None:
     at = diffused(LinearSchedule())
     with pytest.raises(ValueError, match="particles must be at least 1"):
         LoRACritic(particles=0)
@@ -375,7 +375,7 @@ def test_a_shared_call_has_the_gradient_of_a_separate_one(kind: str) -> None:
     assert len(calls) == 2
 
 
-def test_no_answer_is_stale() -> None:
+def test_no_cached_prediction_is_stale() -> None:
     teacher = text_teacher()
     critic, at, calls = awake(bound(LoRACritic(), teacher)), diffused(teacher.schedule), []
     critic.denoisers[0].register_forward_hook(lambda *call: calls.append(1))

@@ -1,4 +1,4 @@
-"""Critics that are trained: what they converge to, and what they are conditioned on."""
+"""Trained critics: what they converge to, and what they are conditioned on."""
 
 import pytest
 import torch
@@ -22,7 +22,7 @@ def cameras(n: int) -> Camera:
 
 
 def awake(network: Backbone) -> Backbone:
-    """The network with an output layer that is not zero."""
+    """The network with a nonzero output layer."""
     for parameter in network.parameters():
         if not parameter.any():
             nn.init.normal_(parameter)
@@ -41,7 +41,7 @@ class Affine(Backbone):
 
 
 def gaussian_batch(n: int, dims: int, t: Tensor, schedule: Schedule) -> tuple[GaussianMixture, Diffused]:
-    """q = N(.5, .49 I) diffused, with moments of x and epsilon that are exact in the sample."""
+    """q = N(.5, .49 I) diffused, with exact sample moments of x and epsilon."""
     raw = torch.randn(n, 2 * dims, generator=torch.Generator().manual_seed(0))
     raw = raw - raw.mean(0)
     white = raw @ torch.linalg.inv(torch.linalg.cholesky(raw.T @ raw / n)).T
@@ -143,7 +143,7 @@ def pictures(n: int = 3) -> Diffused:
 
 
 @pytest.mark.parametrize("make", [mlp, unet], ids=["MLP", "UNet2DModel"])
-def test_labels_and_cameras_are_looked_at_row_by_row(make) -> None:  # type: ignore[no-untyped-def]
+def test_each_row_depends_on_its_own_label_and_camera(make) -> None:  # type: ignore[no-untyped-def]
     critic = NetworkCritic(make(classes=4, camera=True))
     at = pictures()
     same = Condition(label=torch.zeros(3, dtype=torch.long), camera=cameras(1)[torch.zeros(3, dtype=torch.long)])
@@ -190,7 +190,7 @@ def test_text_embeddings_reach_the_cross_attention() -> None:
 
 
 @pytest.mark.parametrize("make", [mlp, unet], ids=["MLP", "UNet2DModel"])
-def test_the_noise_level_is_looked_at(make) -> None:  # type: ignore[no-untyped-def]
+def test_predictions_depend_on_the_noise_level(make) -> None:  # type: ignore[no-untyped-def]
     critic = NetworkCritic(make())
     at = pictures()
     x, t = at.x_t, at.t

@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 def picture(level: int, side: tuple[int, int] = (8, 8)) -> Image.Image:
-    """One color: red at the level, green and blue none. `side` is (width, height)."""
+    """A picture of one color: red at the level, green and blue 0. `side` is (width, height)."""
     return Image.new("RGB", side, (level, 0, 0))
 
 
@@ -26,7 +26,7 @@ def save(path: Path, level: int) -> None:
 
 
 def levels(samples: Tensor) -> list[int]:
-    """The red levels of one-colored pictures, which tell them apart."""
+    """The red levels of one-colored pictures, which identify them."""
     return ((samples[:, 0, 0, 0] + 1) * 127.5).round().long().tolist()
 
 

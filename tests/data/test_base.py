@@ -1,4 +1,4 @@
-"""What holds for every source."""
+"""Behavior that all sources share."""
 
 import pytest
 import torch
@@ -50,7 +50,7 @@ def source(request, tmp_path) -> ImageSource:  # type: ignore[no-untyped-def]
     }[request.param]()
 
 
-def test_all_ways_of_reading_agree(source: ImageSource) -> None:
+def test_all_methods_of_reading_agree(source: ImageSource) -> None:
     samples, labels = source.all()
     assert samples.shape == (len(source), *source.shape)
     assert samples.dtype == torch.float64
@@ -76,13 +76,13 @@ def test_draws_are_a_function_of_the_generator(source: ImageSource) -> None:
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_nothing_taken_is_an_empty_batch(source: ImageSource) -> None:
+def test_an_empty_selection_is_an_empty_batch(source: ImageSource) -> None:
     samples, labels = source.take(torch.tensor([], dtype=torch.long))
     assert samples.shape == (0, *source.shape)
     assert (labels is None) == (source.classes is None)
 
 
-def test_an_index_outside_is_an_error(source: ImageSource) -> None:
+def test_an_index_out_of_range_is_an_error(source: ImageSource) -> None:
     if isinstance(source, Bare):
         pytest.skip("checks nothing itself")
     for index in (-1, len(source)):
@@ -97,7 +97,7 @@ def test_draws_are_uniform() -> None:
     assert ((counts - n / 10).abs() < 4 * (n * 0.09) ** 0.5).all()
 
 
-def test_a_fingerprint_tells_contents_apart() -> None:
+def test_fingerprints_differ_by_content() -> None:
     class Shifted(Ramp):
         __qualname__ = Ramp.__qualname__
 

@@ -1,4 +1,4 @@
-"""A latent cache follows every sample of its source, and what encodes it."""
+"""A latent cache depends on every sample of its source, and on the encoder."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from scoredistill.data.latents import encoder_name
 from scoredistill.data.source import ImageSource
 
 COUNT, CHANGED = 60, 30
-"""Pictures, and the one that is changed: none of those that a fingerprint looks at more closely."""
+"""Number of pictures, and the changed one, which is not among those that a fingerprint samples."""
 
 
 class Counted(nn.Module):
-    """The mean color, and how many pictures were asked for."""
+    """An encoder to the mean color that counts pictures."""
 
     def __init__(self, scale: float = 1.0) -> None:
         super().__init__()
@@ -36,7 +36,7 @@ class Counted(nn.Module):
 
 
 def bitmap(shade: int) -> bytes:
-    """A picture whose size in bytes does not depend on what it shows."""
+    """A picture file whose size does not depend on its content."""
     content = io.BytesIO()
     Image.new("RGB", (8, 8), (shade, 0, 255 - shade)).save(content, "BMP")
     return content.getvalue()
@@ -81,7 +81,7 @@ SHADES, LABELS = [4 * index for index in range(COUNT)], [index % 2 for index in 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("change", ["nothing", "a picture", "a label"])
-def test_a_cache_is_made_again_when_anything_changes(tmp_path, kind, change):
+def test_a_cache_is_rebuilt_after_any_change(tmp_path, kind, change):
     first, second = Counted(), Counted()
     LatentCache(KINDS[kind](tmp_path / "before", SHADES, LABELS), first, tmp_path / "cache").prepare()
     shades, labels = list(SHADES), list(LABELS)
@@ -98,7 +98,7 @@ def test_a_cache_is_made_again_when_anything_changes(tmp_path, kind, change):
     assert torch.equal(known, true)
 
 
-def test_one_file_changed_in_its_place_under_the_same_name_size_and_time(tmp_path):
+def test_a_changed_file_with_the_same_name_size_and_time_is_detected(tmp_path):
     source = as_folder(tmp_path / "data", SHADES, LABELS)
     LatentCache(source, Counted(), tmp_path / "cache").prepare()
     path = source.files[CHANGED][0]  # type: ignore[attr-defined]
@@ -110,7 +110,7 @@ def test_one_file_changed_in_its_place_under_the_same_name_size_and_time(tmp_pat
     torch.testing.assert_close(latents[CHANGED], torch.tensor([1.0, -1.0, -1.0]))
 
 
-def test_what_makes_pictures_belongs_to_the_key(tmp_path):
+def test_settings_of_a_source_belong_to_the_key(tmp_path):
     settings = {"prompts": ["a mug"], "resolution": 8, "count": 40}
     changes = [{}, {"seed": 1}, {"fov": 41.0}, {"background": (0.7, 0.7, 0.69)}, {"azimuth": (0.0, 359.0)}]
     prints = [GalleryImages(**settings | change).fingerprint() for change in changes]

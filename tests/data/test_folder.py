@@ -153,7 +153,7 @@ def test_a_resolution_is_positive(tmp_path) -> None:
         ImageFolder(tmp_path, 0)
 
 
-def test_reading_leaves_random_numbers_alone(tmp_path) -> None:
+def test_reading_does_not_change_the_random_state(tmp_path) -> None:
     save(tmp_path / "a.png", 1)
     state = torch.get_rng_state()
     ImageFolder(tmp_path, 8).all()

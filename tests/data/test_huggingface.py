@@ -1,4 +1,4 @@
-"""Data sets of the datasets library that lie on the disk."""
+"""Local data sets of the datasets library."""
 
 import builtins
 
@@ -92,7 +92,7 @@ def test_a_folder_of_pictures_with_metadata_has_captions(tmp_path, datasets) -> 
     assert texts == {10: "a mug", 20: "a tree"}
 
 
-def test_datasets_say_what_is_not_there(tmp_path, datasets) -> None:
+def test_missing_data_sets_and_columns_are_reported(tmp_path, datasets) -> None:
     with pytest.raises(FileNotFoundError, match="nowhere: this data set does not exist"):
         HuggingFaceImages(tmp_path / "nowhere")
     datasets.DatasetDict({"train": table(datasets, [1])}).save_to_disk(tmp_path / "set")

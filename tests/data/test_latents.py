@@ -1,4 +1,4 @@
-"""Latents that are encoded once."""
+"""Cached latents."""
 
 import functools
 
@@ -16,7 +16,7 @@ def halves(pictures: Tensor) -> Tensor:
 
 
 class Counted(nn.Module):
-    """Encodes and counts; stops with an error at a given call."""
+    """An encoder that counts calls and raises an error at a given one."""
 
     def __init__(self, stop_at: int | None = None) -> None:
         super().__init__()
@@ -49,7 +49,7 @@ def test_a_full_cache_is_not_encoded_again(tmp_path) -> None:
     assert not latents.requires_grad
 
 
-def test_an_interrupted_cache_goes_on_and_makes_the_same_files(tmp_path) -> None:
+def test_an_interrupted_cache_resumes_with_the_same_files(tmp_path) -> None:
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     LatentCache(Ramp(), Counted(), whole, batch=2, shard=4).prepare()
     with pytest.raises(KeyboardInterrupt):
@@ -74,7 +74,7 @@ def test_one_folder_holds_caches_of_several_sources_and_encoders(tmp_path) -> No
     assert len({path.name.partition("-")[0] for path in tmp_path.iterdir()}) == 4
 
 
-def test_encoders_are_told_apart_by_name_and_weights() -> None:
+def test_encoders_are_distinguished_by_name_and_weights() -> None:
     network = Counted()
     assert encoder_name(network) == encoder_name(Counted()) != encoder_name(network.forward)
     assert encoder_name(halves) == f"{__name__}.halves"
@@ -83,7 +83,7 @@ def test_encoders_are_told_apart_by_name_and_weights() -> None:
             encoder_name(nameless)
 
 
-def test_what_cannot_be_cached_is_an_error(tmp_path) -> None:
+def test_sources_that_cannot_be_cached_are_errors(tmp_path) -> None:
     with pytest.raises(ValueError, match="source: TeacherSamples has no end"):
         LatentCache(TeacherSamples(mixture()), halves, tmp_path)
     with pytest.raises(ValueError, match="batch must be at least 1, got 0"):

@@ -31,7 +31,7 @@ def test_pictures_and_labels_are_found_by_key(tmp_path) -> None:
     assert samples.abs().max() <= 1
 
 
-def test_cls_goes_before_json_in_either_order(tmp_path) -> None:
+def test_cls_takes_precedence_over_json(tmp_path) -> None:
     both = {"cls": b"1", "json": b'{"label": 5}', "png": content(picture(1))}
     for name, order in [("a.tar", ("cls", "json", "png")), ("b.tar", ("png", "json", "cls"))]:
         write_shard(tmp_path / name, {f"1.{ending}": both[ending] for ending in order})
@@ -97,7 +97,7 @@ def test_bad_labels_are_errors_that_name_the_file(tmp_path, members: dict[str, b
         WebDatasetShards(str(tmp_path / "a.tar"), 8)
 
 
-def test_what_is_no_plain_tar_file_is_an_error(tmp_path) -> None:
+def test_a_file_that_is_not_a_plain_tar_is_an_error(tmp_path) -> None:
     with tarfile.open(tmp_path / "a.tar", "w:gz"):
         pass
     with pytest.raises(ValueError, match=r"a\.tar: not an uncompressed tar file"):

@@ -1,4 +1,4 @@
-"""Byte order marks, letters with accents in both of their forms, and samples without a label."""
+"""Byte order marks, accented letters in both Unicode normal forms, and samples without a label."""
 
 import json
 from pathlib import Path
@@ -15,20 +15,20 @@ MARK = b"\xef\xbb\xbf"
 NAMES = [normalize("NFC", "café.png"), normalize("NFD", "café.png")]
 
 
-def test_a_mark_is_no_part_of_a_caption_file(tmp_path):
+def test_a_byte_order_mark_is_removed_from_a_caption_file(tmp_path):
     save(tmp_path / "a/1.png", 10)
     (tmp_path / "a/1.txt").write_bytes(MARK + b"a red mug")
     assert ImageFolder(tmp_path, 8).captions == ("a red mug",)
 
 
-def test_a_mark_is_no_part_of_the_metadata(tmp_path):
+def test_a_byte_order_mark_is_removed_from_the_metadata(tmp_path):
     save(tmp_path / "1.png", 10)
     (tmp_path / "metadata.jsonl").write_bytes(MARK + b'{"file_name": "1.png", "text": "a red mug"}\n')
     assert ImageFolder(tmp_path, 8).captions == ("a red mug",)
 
 
 @pytest.mark.parametrize("ending", ["txt", "json"])
-def test_a_mark_is_no_part_of_what_a_shard_says(tmp_path, ending):
+def test_a_byte_order_mark_is_removed_from_a_shard(tmp_path, ending):
     caption = {"txt": MARK + b"a red mug", "json": MARK + json.dumps({"text": "a red mug"}).encode()}[ending]
     members = {f"1.{ending}": caption, "1.cls": MARK + b"3", "1.png": content(picture(10))}
     write_shard(tmp_path / "a.tar", members)
@@ -36,12 +36,12 @@ def test_a_mark_is_no_part_of_what_a_shard_says(tmp_path, ending):
     assert (source.captions, source[0][1]) == (("a red mug",), 3)
 
 
-def test_a_mark_is_no_part_of_a_prompt(tmp_path):
+def test_a_byte_order_mark_is_removed_from_a_prompt(tmp_path):
     (tmp_path / "prompts.txt").write_bytes(MARK + b"a red mug\na chair\n")
     assert PromptFile(tmp_path / "prompts.txt", 1).prompts == ("a red mug", "a chair")
 
 
-def test_a_mark_is_no_part_of_a_recipe(tmp_path):
+def test_a_byte_order_mark_is_removed_from_a_recipe(tmp_path):
     (tmp_path / "mine.yaml").write_bytes(MARK + b"# What it is.\nmodel: {loss: SDS}\n")
     assert read(tmp_path / "mine.yaml") == {"model": {"loss": "SDS"}}
     assert [recipe.description for recipe in recipes(tmp_path)] == ["What it is."]
@@ -49,7 +49,7 @@ def test_a_mark_is_no_part_of_a_recipe(tmp_path):
 
 @pytest.mark.parametrize("listed", NAMES, ids=["NFC", "NFD"])
 @pytest.mark.parametrize("stored", NAMES, ids=["NFC", "NFD"])
-def test_a_name_is_found_in_either_form(tmp_path, stored, listed):
+def test_names_are_found_in_both_unicode_normal_forms(tmp_path, stored, listed):
     save(tmp_path / stored, 10)
     entry = json.dumps({"file_name": listed, "text": "a cup"}, ensure_ascii=False)
     (tmp_path / "metadata.jsonl").write_text(entry, encoding="utf-8")

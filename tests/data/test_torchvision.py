@@ -1,4 +1,4 @@
-"""Data sets of torchvision that lie on the disk."""
+"""Local data sets of torchvision."""
 
 import pickle
 import struct
@@ -26,7 +26,7 @@ def mnist(tmp_path):  # type: ignore[no-untyped-def]
     return tmp_path
 
 
-def test_torchvision_reads_what_is_there(mnist) -> None:
+def test_torchvision_reads_existing_data(mnist) -> None:
     source = TorchvisionImages("FashionMNIST", mnist)
     samples, labels = source.all()
     assert (source.classes, source.shape, labels.tolist()) == (10, (1, 28, 28), [7, 0, 2])
@@ -52,7 +52,7 @@ def test_torchvision_reads_color(tmp_path, monkeypatch) -> None:
     assert (levels(samples), labels.tolist(), source.shape) == ([40, 80], [3, 9], (3, 32, 32))
 
 
-def test_torchvision_says_what_is_not_there(tmp_path, mnist) -> None:
+def test_torchvision_reports_missing_data(tmp_path, mnist) -> None:
     command = r"the files of MNIST are missing .* torchvision\.datasets\.MNIST\(.*, download=True\)"
     with pytest.raises(FileNotFoundError, match=command):
         TorchvisionImages("MNIST", tmp_path)

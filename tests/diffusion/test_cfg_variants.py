@@ -77,7 +77,7 @@ def test_full_rescaling_restores_the_standard_deviation(kind: Any) -> None:
     torch.testing.assert_close(getattr(found, kind).std(1), c.std(1))
 
 
-def test_rescaling_is_that_of_diffusers() -> None:
+def test_rescaling_equals_that_of_diffusers() -> None:
     from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import rescale_noise_cfg
 
     x_t, t = torch.randn(B, 3, 4, 4), torch.linspace(0.1, 0.9, B)
@@ -128,7 +128,7 @@ class Classes(GaussianMixture):
 
 
 def fixed_point(guidance: Guidance) -> float:
-    """Where SDS rests on the line x = (a, a), without noise in x_t, at alpha = .8."""
+    """The fixed point of SDS on the line x = (a, a), without noise in x_t, at alpha = .8."""
     teacher = Classes()
     t = torch.tensor([2 * torch.acos(torch.tensor(0.8)).item() / torch.pi])
     distiller = Distiller(ImageParticles(torch.zeros(1, 2)), teacher, SDS(), guidance)

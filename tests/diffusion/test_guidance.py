@@ -1,4 +1,4 @@
-"""How the teacher is asked: one convention, and Perp-Neg sample by sample."""
+"""Guidance: its one convention, and Perp-Neg for each sample."""
 
 import pytest
 import torch
@@ -11,7 +11,7 @@ from scoredistill.types import Condition
 
 
 class Words(Teacher):
-    """epsilon is one fixed random tensor a prompt; it remembers what it was asked."""
+    """A teacher whose epsilon is one fixed random tensor per prompt; it records the conditions."""
 
     def __init__(self, shape: tuple[int, ...] = (4, 2, 3)) -> None:
         super().__init__(CosineSchedule())
@@ -56,7 +56,7 @@ def test_the_other_branch_keeps_camera_and_background_and_drops_the_label() -> N
     assert other.background is condition.background
 
 
-def test_cfg_without_a_condition_asks_once() -> None:
+def test_cfg_without_a_condition_calls_the_teacher_once() -> None:
     teacher = Words()
     assert torch.equal(CFG(7.5)(teacher, X_T, T, None).epsilon, teacher.answers[None])
     assert teacher.asked == [None]
@@ -96,7 +96,7 @@ def test_perp_neg_without_negatives_is_cfg() -> None:
     torch.testing.assert_close(ours, plain)
 
 
-def test_perp_neg_refuses_what_it_cannot_mean() -> None:
+def test_perp_neg_refuses_impossible_settings() -> None:
     with pytest.raises(ValueError, match=r"negatives\.back view must be at most 0, got 0\.5"):
         PerpNeg(7.5, {"side view": -1.0, "back view": 0.5})
     with pytest.raises(ValueError, match="needs a condition"):

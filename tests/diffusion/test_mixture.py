@@ -30,7 +30,7 @@ def setting(ratio: float) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
 
 
 def forms() -> dict[str, tuple[Covariance, Tensor]]:
-    """Each form with the full matrices that it stands for."""
+    """Each form of covariance with its full matrices."""
     eye = torch.eye(D, dtype=torch.float64)
     stds = 0.2 + torch.rand(K, 1, generator=rng(), dtype=torch.float64)
     diagonal = 0.2 + torch.rand(K, D, generator=rng(), dtype=torch.float64)
@@ -75,7 +75,7 @@ def assert_same(ours: MixturePosterior, log_prob: Tensor, epsilon: Tensor) -> No
 
 @pytest.mark.parametrize("ratio", LEVELS)
 @pytest.mark.parametrize("form", FORMS)
-def test_it_is_the_mixture_of_torch_distributions(form: str, ratio: float) -> None:
+def test_it_equals_the_mixture_of_torch_distributions(form: str, ratio: float) -> None:
     covariance, matrices = FORMS[form]
     where = setting(ratio)
     assert_same(diffused_mixture(*where, covariance), *by_torch(*where, matrices))
@@ -137,13 +137,13 @@ def test_it_stays_finite_far_away_and_moves_with_its_means(ratio: float, shift: 
     torch.testing.assert_close(moved.epsilon, here.epsilon, rtol=1e-8, atol=1e-8)
 
 
-def test_covariances_that_are_none_are_refused() -> None:
+def test_invalid_covariances_are_refused() -> None:
     with pytest.raises(ValueError, match="positive semi-definite; an eigenvalue is -1"):
         Covariance.full(torch.diag(torch.tensor([1.0, -1.0]))[None])
 
 
 @pytest.mark.parametrize("spread", [None, 0.5])
-def test_autocast_does_not_reach_it(spread: float | None) -> None:
+def test_autocast_does_not_affect_it(spread: float | None) -> None:
     means, factors = torch.randn(3, 4).float(), None if spread is None else spread * torch.randn(3, 2, 4).float()
     teacher = GaussianMixture(means, 0.3, factors=factors).float()
     x_t, t = torch.randn(5, 4).float(), torch.linspace(0.1, 0.9, 5).float()

@@ -1,4 +1,4 @@
-"""One prediction, however it is given; its conversions are law 2's."""
+"""Predictions of every type; law 2 checks their conversions."""
 
 import pytest
 import torch
@@ -35,7 +35,7 @@ def test_detach_keeps_the_values_and_drops_the_graph() -> None:
 
 
 @pytest.mark.parametrize("kind", ["epsilon", "x0", "v", "flow", "score"])
-def test_truth_knows_the_sample_and_its_noise(kind: str) -> None:
+def test_truth_gives_the_sample_and_its_noise(kind: str) -> None:
     x, epsilon = torch.randn(2, 3), torch.randn(2, 3)
     truth = Prediction.truth(kind, x, epsilon, T, SCHEDULE)  # type: ignore[arg-type]
     torch.testing.assert_close(truth.x_t, SCHEDULE.alpha(T)[:, None] * x + SCHEDULE.sigma(T)[:, None] * epsilon)

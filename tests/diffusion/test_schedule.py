@@ -1,4 +1,4 @@
-"""Noise schedules: their ends, their inverses, and the discrete ones they stand for."""
+"""Noise schedules: their ends, their inverses, and the discrete schedules that they interpolate."""
 
 import pytest
 import torch
@@ -56,7 +56,7 @@ def test_float32_stays_float32(schedule: Schedule) -> None:
 @pytest.mark.parametrize(
     ("kind", "schedule"), [("scaled_linear", LinearSchedule()), ("linear", LinearSchedule(1e-4, 0.02, scaled=False))]
 )
-def test_linear_schedule_is_that_of_diffusers(kind: str, schedule: LinearSchedule) -> None:
+def test_linear_schedule_equals_that_of_diffusers(kind: str, schedule: LinearSchedule) -> None:
     from diffusers import DDPMScheduler
 
     start, end = (0.00085, 0.012) if kind == "scaled_linear" else (1e-4, 0.02)
@@ -69,7 +69,7 @@ def test_linear_schedule_is_that_of_diffusers(kind: str, schedule: LinearSchedul
 
 
 @pytest.mark.parametrize("rho", [1.0, 7.0])
-def test_edm_schedule_is_that_of_karras(rho: float) -> None:
+def test_edm_schedule_equals_that_of_karras(rho: float) -> None:
     low, high, n = 0.002, 80.0, 18
     i = torch.arange(n)
     expected = (high ** (1 / rho) + i / (n - 1) * (low ** (1 / rho) - high ** (1 / rho))) ** rho  # their equation 5

@@ -1,4 +1,4 @@
-"""Perp-Neg by the camera: weights by the angle, row by row, with embeddings and with the gallery's words."""
+"""Perp-Neg by the camera: weights by angle for each row, with embeddings and with the Gallery's words."""
 
 from dataclasses import replace
 
@@ -22,7 +22,7 @@ def orbit(*azimuth: float, elevation: float = 15.0) -> Camera:
 
 
 class Embedding(Teacher):
-    """A teacher of (B, 6) samples whose epsilon is a smooth function of its text's one token; text is embedded."""
+    """A teacher of (B, 6) samples whose epsilon is a smooth function of the text embedding's one token."""
 
     def __init__(self) -> None:
         super().__init__(CosineSchedule())
@@ -55,7 +55,7 @@ def texts_of(guidance: ViewPerpNeg, prompt: str) -> list[str]:
     return [str(text) for text in guidance.views.texts(prompt)]
 
 
-def test_a_views_weight_falls_to_nothing_where_it_is_shown() -> None:
+def test_the_weight_of_a_view_is_zero_where_it_is_shown() -> None:
     azimuth = torch.tensor([0.0, 45.0, 90.0, 135.0, 180.0])
     front, side = ViewPerpNeg(7.5).weights(azimuth, azimuth * 0).unbind(1)
     f = [4 * torch.exp(torch.tensor(-0.5 * r)) - 2.426 for r in (0.0, 0.5, 1.0)]
@@ -68,7 +68,7 @@ def test_a_views_weight_falls_to_nothing_where_it_is_shown() -> None:
     torch.testing.assert_close(side[4], torch.tensor(-0.394))
 
 
-def test_weights_are_nearly_continuous_alike_on_both_sides_and_nothing_overhead() -> None:
+def test_weights_are_nearly_continuous_symmetric_and_zero_overhead() -> None:
     azimuth = torch.linspace(-180, 180, 7201)
     weights = ViewPerpNeg(7.5).weights(azimuth, azimuth * 0)
     assert weights.diff(dim=0).abs().max() < 3e-3  # the published constants leave a step of 5e-4 at 90 degrees
@@ -149,7 +149,7 @@ def test_perp_negs_negatives_do_not_inherit_the_positives_embeddings() -> None:
     assert (expected - CFG(7.5)(Embedding(), x_t, t, asked).epsilon).abs().max() > 0.1
 
 
-def test_the_gallery_is_asked_in_its_own_words() -> None:
+def test_the_gallery_gets_prompts_of_its_vocabulary() -> None:
     teacher, guidance = Gallery(), ViewPerpNeg(7.5)
     x_t, t = diffused(4, 3, 8, 8)
     asked = Condition("a mug", camera=orbit(0.0, 80.0, 100.0, 180.0))

@@ -1,4 +1,4 @@
-"""Words about the view: which camera gets which, and how their embeddings are blended."""
+"""View words: which camera gets which, and how their embeddings are blended."""
 
 import pytest
 import torch
@@ -51,7 +51,7 @@ def test_the_limits_belong_to_front_back_and_overhead() -> None:
     ]
 
 
-def test_the_usual_words_are_those_that_the_gallery_finds_true() -> None:
+def test_the_default_words_match_the_gallerys_views() -> None:
     rng = torch.Generator().manual_seed(0)
     azimuth, elevation = 360 * torch.rand(200, generator=rng), 180 * torch.rand(200, generator=rng) - 90
     camera = orbit(azimuth, elevation)
@@ -69,7 +69,7 @@ def test_texts_of_one_prompt_and_of_several() -> None:
     assert views.text(["a", "", "c"], camera) == ("a, front view", "", "c, back view")
 
 
-def test_interpolated_weights_are_exact_at_the_views_and_alike_on_both_sides() -> None:
+def test_interpolated_weights_are_exact_at_the_views_and_symmetric() -> None:
     views = ViewPrompts(interpolate=True)
     azimuth = torch.tensor([0.0, 90.0, 180.0, 270.0, 360.0, -90.0, 45.0, 150.0])
     weights = views.weights(azimuth, torch.zeros(8))
@@ -80,7 +80,7 @@ def test_interpolated_weights_are_exact_at_the_views_and_alike_on_both_sides() -
 
 
 @pytest.mark.parametrize("interpolate", [False, True])
-def test_weights_sum_to_one_and_overhead_is_alone(interpolate: bool) -> None:
+def test_weights_sum_to_one_and_overhead_is_not_blended(interpolate: bool) -> None:
     azimuth = torch.linspace(-360, 720, 1081)
     views = ViewPrompts(interpolate=interpolate)
     weights = views.weights(azimuth, azimuth * 0)
@@ -96,7 +96,7 @@ def test_interpolated_weights_are_continuous() -> None:
     assert from_front(azimuth).diff().abs().max() == pytest.approx(0.1)
 
 
-def test_a_blend_is_the_weighted_sum_and_one_part_where_it_has_all_weight() -> None:
+def test_a_blend_is_the_weighted_sum_of_its_parts() -> None:
     parts = [embeddings(3, seed) for seed in range(4)]
     weights = torch.tensor([[0.0, 1, 0, 0], [0.25, 0.75, 0, 0], [0.0, 0.0, 0.0, 1.0]])
     mixed = blend(parts, weights)

@@ -21,7 +21,7 @@ def test_accuracy() -> None:
         class_accuracy(torch.tensor([0, 1]), torch.tensor([0]))
 
 
-def test_histogram_is_compared_with_what_was_asked_else_with_the_data() -> None:
+def test_histogram_is_compared_with_requested_labels_or_the_data() -> None:
     predicted, asked, data = (torch.tensor(x) for x in ([0, 0, 0, 1], [0, 0, 1, 1], [7, 7, 7, 7, 0]))
     metrics = class_metrics(predicted, asked, data, CLASSES)
     shares = {"class_share/0": 0.75, "class_share/1": 0.25, "class_share/7": 0.0}

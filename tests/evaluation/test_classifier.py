@@ -21,11 +21,11 @@ def fitted() -> PromptClassifier:
     return small().fit()
 
 
-def test_it_recognizes_pictures_that_it_has_not_seen(fitted: PromptClassifier) -> None:
+def test_the_classifier_generalizes_to_new_pictures(fitted: PromptClassifier) -> None:
     # 0.95 and 0.94 of eighty pictures, whose standard error is 0.025; guessing has one of 0.056 around 0.5.
     assert min(fitted.accuracy, fitted.accuracy_corrupted) > 0.9
     pictures, labels = GalleryImages(PROMPTS, 48, 16, seed=9).take(torch.arange(16))
-    # At least thirteen of sixteen: guessing gets there in 1% of all tries.
+    # At least thirteen of sixteen, which guessing reaches with a probability of 1%.
     assert float((fitted.recognize(pictures.double()) == labels).double().mean()) > 0.8
     assert fitted.features(pictures).shape == (16, 64)
     seen, _ = GalleryImages(PROMPTS, 16, 80, seed=0).take(torch.arange(80))
@@ -43,7 +43,7 @@ def test_training_depends_on_its_seed_alone(monkeypatch: pytest.MonkeyPatch) -> 
     assert not torch.equal(other["head.weight"], first["head.weight"])
 
 
-def test_it_is_kept_and_found_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_trained_classifier_is_cached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("scoredistill.evaluation.prompt_classifier.CHECKED", 4)
     monkeypatch.setattr(PromptClassifier.__init__, "__defaults__", (16, 8, 2, 0))
     first = PromptClassifier.cached(tmp_path / "kept", PROMPTS)
@@ -55,23 +55,23 @@ def test_it_is_kept_and_found_again(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert len(list((tmp_path / "kept").iterdir())) == 1
 
 
-def test_spoilt_pictures_keep_their_range_and_mean() -> None:
+def test_corrupted_pictures_keep_their_range_and_mean() -> None:
     x = GalleryImages(PROMPTS, 16, 8).take(torch.arange(8))[0].double()
     y = corrupt(x, torch.Generator().manual_seed(0))
     assert (y.shape, y.dtype) == (x.shape, x.dtype)
     assert float(y.abs().max()) <= 1
     # Noise alone changes a pixel by .1 in a picture of the middle strength; half of that in every picture.
     assert float((x - y).square().mean((1, 2, 3)).sqrt().min()) > 0.05
-    # Contrast and saturation are about the mean, and blurring keeps it: noise of up to .2 has three of its own errors.
+    # Contrast, saturation and blurring keep the mean; noise of up to .2 moves it by at most three standard errors.
     assert float((x - y).mean().abs()) < 3 * 0.2 / x.numel() ** 0.5
 
 
 @pytest.mark.parametrize("prompts", ["a red mug", ["a red mug"], ["a red mug", "a red mug"]])
-def test_it_needs_prompts_that_differ(prompts: list[str]) -> None:
+def test_fewer_than_two_different_prompts_are_refused(prompts: list[str]) -> None:
     with pytest.raises(ValueError, match="two or more different prompts"):
         PromptClassifier(prompts)
 
 
-def test_the_gallery_has_to_know_the_prompts() -> None:
+def test_prompts_outside_the_gallery_are_refused() -> None:
     with pytest.raises(ValueError, match="unknown word 'unicorn'"):
         PromptClassifier(["a unicorn", "a red mug"]).fit()

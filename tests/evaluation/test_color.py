@@ -33,7 +33,7 @@ def test_mean_pair_distance() -> None:
     x = torch.tensor([0.0, 3.0, 3.0])[:, None, None].expand(3, 2, 5)
     assert float(mean_pair_distance(x)) == pytest.approx(2.0)  # 3, 3 and 0
     assert mean_pair_distance(x[:1]) is None
-    # Place by place: a difference at one camera counts for that camera alone.
+    # Camera by camera: a difference at one camera counts for that camera only.
     y = torch.zeros(2, 2, 4)
     y[1, 0] = 2.0
     assert float(mean_pair_distance(y)) == pytest.approx(1.0)

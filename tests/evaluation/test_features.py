@@ -1,4 +1,4 @@
-"""Features: projections, and a small classifier of its own."""
+"""Features: projections, and a small trained classifier."""
 
 import pytest
 import torch
@@ -30,7 +30,7 @@ def ring(count: int, modes: int = 8) -> tuple[Tensor, Tensor]:
     return torch.stack([angle.cos(), angle.sin()], 1) + 0.05 * torch.randn(count, 2, generator=rng()), labels + 3
 
 
-def test_digits_are_told_apart(fitted: ClassifierFeatures, digits: tuple[Tensor, Tensor]) -> None:
+def test_digits_are_classified(fitted: ClassifierFeatures, digits: tuple[Tensor, Tensor]) -> None:
     assert fitted.accuracy is not None
     # 0.981 to 0.997 over three seeds; of 359 held-out digits the standard error is 0.006.
     assert fitted.accuracy >= 0.97
@@ -41,13 +41,13 @@ def test_digits_are_told_apart(fitted: ClassifierFeatures, digits: tuple[Tensor,
     features = embed(fitted, x)
     assert features.shape == (len(x), 64)
     assert features.dtype == torch.float64
-    # It is 1 over the four fifths that were trained on; the other fifth's own mean has its standard error.
+    # It is 1 over the four fifths used in training; the mean of the other fifth has a standard error.
     error = features.square().mean(1).std() / (len(x) / 5) ** 0.5 / 5
     assert float(features.square().mean()) == pytest.approx(1, abs=3 * float(error))
     assert not any(weight.requires_grad for weight in fitted.parameters())
 
 
-def test_points_are_told_apart() -> None:
+def test_points_are_classified() -> None:
     x, labels = ring(800)
     found = ClassifierFeatures(steps=150, features=16).fit(x, labels)
     assert found.accuracy is not None
@@ -82,7 +82,7 @@ def test_larger_pictures() -> None:
     assert torch.allclose(embed(found, x, rows=7), embed(found, x), atol=1e-6)
 
 
-def test_projection_keeps_the_variance_there_is() -> None:
+def test_projection_keeps_the_variance() -> None:
     x = torch.randn(100, 2, generator=rng()) @ torch.randn(2, 1 * 3 * 3, generator=rng(1))
     x = x.view(100, 1, 3, 3)
     features = embed(PCAFeatures(2).fit(x), x)

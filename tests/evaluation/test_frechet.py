@@ -49,10 +49,10 @@ def test_lines_in_different_directions() -> None:
 
 
 @pytest.mark.parametrize("count", [2, 5, 300])
-def test_a_set_is_at_no_distance_from_itself(count: int) -> None:
+def test_the_distance_of_a_set_to_itself_is_zero(count: int) -> None:
     x = 10 * torch.randn(count, 20, generator=rng())
     assert frechet_distance(x, x[torch.randperm(count, generator=rng())]) < 1e-10
-    # Moving all by delta leaves |delta|^2, also with fewer samples than features.
+    # A shift of all points by delta gives |delta|^2, also with fewer samples than features.
     assert frechet_distance(x, x + 0.5) == pytest.approx(20 * 0.25, rel=1e-9)
 
 
@@ -99,7 +99,7 @@ def test_kernel_distance_is_unbiased() -> None:
 
 
 @pytest.mark.parametrize("distance", [frechet_distance, kernel_distance])
-def test_what_cannot_be_compared_is_told(distance) -> None:
+def test_sets_that_cannot_be_compared_are_refused(distance) -> None:
     x = torch.randn(5, 3, generator=rng())
     with pytest.raises(ValueError, match="at least 2 rows"):
         distance(x[:1], x)

@@ -64,7 +64,7 @@ def test_identical_sets_and_copies() -> None:
     assert metrics["recall"] == pytest.approx(1 / 50)  # the ball of copies has no extent
 
 
-def test_few_samples_use_the_neighbors_there_are() -> None:
+def test_few_samples_use_fewer_neighbors() -> None:
     few = torch.randn(3, 8, generator=rng())
     assert Manifold.of(few, 5).neighbors == 2
     assert all(0 <= value <= 3 for value in manifold_metrics(few, few + 0.1).values())

@@ -1,4 +1,4 @@
-"""Copies of the data are found, new samples are not taken for copies."""
+"""Copies of the data are detected, and new samples are not mistaken for copies."""
 
 import math
 
@@ -19,7 +19,7 @@ def test_new_samples_are_about_as_far_as_data_are_from_each_other() -> None:
     samples = torch.randn(500, 1, 4, 4, generator=rng(1))
     metrics = memorization_metrics(samples, DATA)
     assert metrics["memorized"] == 0
-    # In many dimensions nearest neighbors are hubs: new samples are nearer to one than it is to its own only seldom.
+    # In many dimensions nearest neighbors are hubs: a new sample is rarely nearer to one than the hub's own neighbor.
     assert 0 < metrics["unauthentic"] < 0.5
     # Two means of 500 distances each.
     near = Neighborhood.of(DATA)

@@ -46,6 +46,6 @@ def test_diracs_and_other_schedules(schedule) -> None:
     assert mode_histogram(MEANS[[0, 1, 1, 2]] + 0.1, teacher).tolist() == pytest.approx([0.25, 0.5, 0.25])
 
 
-def test_nothing_has_no_histogram() -> None:
+def test_an_empty_set_has_no_histogram() -> None:
     with pytest.raises(ValueError, match="at least one sample"):
         mode_histogram(MEANS[:0], GaussianMixture(MEANS, 0.5))

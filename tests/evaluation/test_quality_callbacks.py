@@ -1,4 +1,4 @@
-"""The callbacks that judge generators from noise."""
+"""The callbacks that evaluate generators from noise."""
 
 import copy
 
@@ -27,7 +27,7 @@ CLASSES = torch.tensor([3, 4, 5])
 
 
 class Ideal(Generator):
-    """Draws from a mixture; keeps what it was asked for."""
+    """A generator that samples a mixture and records its batches."""
 
     def __init__(self, mixture: GaussianMixture) -> None:
         super().__init__()
@@ -83,7 +83,7 @@ def test_samples_are_drawn_evenly_in_chunks_and_change_nothing() -> None:
     assert {"frechet_se", "coverage_se", "class_share/3_se"} <= set(metrics)
 
 
-def test_without_labels_in_training_none_are_asked_for() -> None:
+def test_without_labels_in_training_none_are_used() -> None:
     module, generator = distillation()
     callback = SampleQuality(20, ClassifierFeatures(steps=5), resamples=0)
     metrics = callback.evaluate(module, Data(module.distiller.teacher), final=True)
@@ -107,7 +107,7 @@ def test_features_are_chosen_and_fitted_once() -> None:
     assert callback.evaluate(module, data, final=False) == first
 
 
-def test_figures_of_several_sets_are_their_means() -> None:
+def test_metrics_of_several_sets_are_averaged() -> None:
     module, _ = distillation()
     data = Data(module.distiller.teacher, [3, 4])
     settings = {"extractor": ClassifierFeatures(steps=50), "resamples": 0, "batch": 20}
@@ -126,7 +126,7 @@ def test_figures_of_several_sets_are_their_means() -> None:
     assert several["frechet_se"] == pytest.approx(torch.tensor(each).std().item() / 3**0.5)
 
 
-def test_the_teacher_is_judged_too(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_teacher_is_evaluated_too(monkeypatch: pytest.MonkeyPatch) -> None:
     module, _ = distillation()
     calls = []
 
@@ -144,7 +144,7 @@ def test_the_teacher_is_judged_too(monkeypatch: pytest.MonkeyPatch) -> None:
     assert metrics["teacher/class_accuracy"] > 0.98
 
 
-def test_what_cannot_be_judged_is_told() -> None:
+def test_generators_that_cannot_be_evaluated_are_refused() -> None:
     module, _ = distillation()
     with pytest.raises(TypeError, match=r"real data to compare with, such as Images; got ConditionDataModule"):
         SampleQuality().evaluate(module, ConditionDataModule(), final=True)
@@ -194,7 +194,7 @@ def test_draws_depend_on_the_seed_alone() -> None:
     assert len(first.unique(dim=0)) == 10
 
 
-def test_text_students_are_looked_at_under_the_evaluations_prompts(tmp_path):
+def test_text_students_are_evaluated_on_the_evaluation_prompts(tmp_path):
     (tmp_path / "prompts.txt").write_text("a\nb\n")
     assert evaluation_prompts(PromptFile(tmp_path / "prompts.txt", 2, evaluation_size=3), 5).prompt == (
         "a",

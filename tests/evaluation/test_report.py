@@ -42,7 +42,7 @@ def test_with_classes() -> None:
     assert set(good) == names | {f"{name}_se" for name in names} | {"nearest_distance_data"}
     assert good["class_accuracy"] == 1
     assert good["class_histogram_error"] == 0
-    # Half of the samples in the wrong place: one class only.
+    # Half of the samples are wrong: they have one class only.
     collapsed = report(samples[::2].repeat(2, 1), asked, resamples=3)
     assert collapsed["class_accuracy"] == 0.5
     assert collapsed["class_histogram_error"] == 0.5
@@ -51,7 +51,7 @@ def test_with_classes() -> None:
     assert report(samples)["class_histogram_error"] == 0  # against the data's histogram
 
 
-def test_nothing_is_random_but_the_seed() -> None:
+def test_results_depend_on_the_seed_only() -> None:
     data, samples = clusters(50, 0)[0], clusters(40, 1)[0]
     report = SampleReport(data, None, PCAFeatures().fit(data))
     state = torch.get_rng_state()

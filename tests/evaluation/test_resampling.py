@@ -22,7 +22,7 @@ def rng(seed: int = 0) -> torch.Generator:
 def test_the_error_of_a_mean_is_the_usual_one(count: int) -> None:
     x = torch.randn(count, generator=rng())
     found = standard_errors(lambda index: {"mean": float(x[index].mean())}, count, 4000, rng(1))
-    # The standard deviation of 4000 nearly normal numbers is known to 1 / sqrt(8000).
+    # The relative standard error of the standard deviation of 4000 nearly normal numbers is 1 / sqrt(8000).
     assert found["mean_se"] == pytest.approx(float(x.std()) / count**0.5, rel=3 / 8000**0.5)
 
 
@@ -62,6 +62,6 @@ def test_errors_are_reproduced_and_can_be_left_out() -> None:
 
 
 @pytest.mark.parametrize(("count", "resamples"), [(3, 10), (10, 1)])
-def test_too_few(count: int, resamples: int) -> None:
+def test_too_few_samples_are_refused(count: int, resamples: int) -> None:
     with pytest.raises(ValueError, match="4 samples and 2 resamples"):
         standard_errors(lambda index: {"one": 1.0}, count, resamples, rng())

@@ -1,4 +1,4 @@
-"""Particles that are samples themselves."""
+"""Particles that are the samples themselves."""
 
 import pytest
 import torch
@@ -32,7 +32,7 @@ def test_initial_particles_are_a_function_of_their_seed() -> None:
     assert torch.equal(ImageParticles(GaussianInit(4, (3, 2), std=0)).values, torch.zeros(4, 3, 2))
 
 
-def test_some_particles_a_step_are_drawn_without_replacement() -> None:
+def test_particles_of_a_step_are_drawn_without_replacement() -> None:
     particles = ImageParticles(torch.randn(7, 2), per_step=3, labels=range(7))
     sample = particles(Batch(), rng())
     chosen = sample.particle

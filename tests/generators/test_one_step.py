@@ -183,7 +183,7 @@ def test_autocast_gives_full_precision_samples(dtype: torch.dtype) -> None:
     assert 0 < float((rough - exact).abs().max()) < 0.05 * float(exact.abs().max())
 
 
-def test_text_conditioned_networks_of_diffusers_are_students_too() -> None:
+def test_text_conditioned_networks_of_diffusers_can_be_students() -> None:
     from diffusers import DiTTransformer2DModel, UNet2DConditionModel
 
     text = UNet2DConditionModel(

@@ -51,7 +51,7 @@ def expected_gradient(
     weight_normalizer: WeightNormalizer | None = None,
     nodes: tuple[Tensor, Tensor] | None = None,
 ) -> tuple[float, float]:
-    """(d/dm, d/dtau) of D_f(p_t || q_t) for q = N(m, tau^2), as our gradient has it: E[(alpha/sigma) g dx/d(m, tau)].
+    """(d/dm, d/dtau) of D_f(p_t || q_t) for q = N(m, tau^2) from the gradient g: E[(alpha/sigma) g dx/d(m, tau)].
 
     x = m + tau z and epsilon are jointly normal and the exact g depends on x_t alone, so the integral is over x_t, with
     E[z | x_t] = alpha tau (x_t - alpha m) / u, u = alpha^2 tau^2 + sigma^2. The samples handed in have epsilon = 0.

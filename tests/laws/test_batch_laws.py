@@ -77,7 +77,7 @@ def test_law_11_particles_settle(n: int, expected: float) -> None:
         return (g.view(n, -1) * w).sum(1).numpy()
 
     particles = start.numpy()
-    # Descent chooses the stable point, for coinciding particles are a saddle; root() polishes it.
+    # Descent finds the stable point, because coinciding particles are a saddle; root() refines it.
     for _ in range(100 * n):
         particles = particles - drift(particles)
     settled = root(drift, particles, tol=1e-12).x

@@ -60,7 +60,7 @@ both_precisions = pytest.mark.parametrize("dtype", DTYPES, ids=str)
 
 
 def vanishing(schedule: Schedule, t: Tensor) -> tuple[bool, bool]:
-    """Whether noise, and whether signal, is gone at one of the times."""
+    """Whether noise, and whether signal, vanishes at one of the times."""
     return bool((schedule.sigma(t) < VANISHING).any()), bool((schedule.alpha(t) < VANISHING).any())
 
 
@@ -96,7 +96,7 @@ def test_predictions(kind: PredictionType, schedule: Schedule, dtype: torch.dtyp
         clean, pure = vanishing(schedule, t)
         x_t = schedule.alpha(t) * x + schedule.sigma(t) * epsilon
         given = Prediction.of(kind, torch.randn(1, 2, dtype=dtype), x_t, t, schedule)
-        # The noise is not in a clean x_t, nor the sample in pure noise; a score is epsilon over no noise.
+        # A clean x_t has no noise and pure noise has no sample; a score divides epsilon by zero noise.
         undefined = clean and (other == "score" or kind == "x0")
         undefined |= pure and kind in ("epsilon", "score") and other not in ("epsilon", "score")
         require_finite_or_refused(
@@ -219,7 +219,7 @@ def test_networks_as_teachers_and_critics(kind: Parameterization, schedule: Sche
 
 @pytest.mark.parametrize("t", [0.0, 1.0])
 def test_the_edm_networks_output_is_the_noise_at_one_end_and_the_sample_at_the_other(t: float) -> None:
-    """F = -epsilon without noise, and x0 / d without signal: what the parameterization tends to."""
+    """F = -epsilon without noise, and x0 / d without signal: the limits of the parameterization."""
     d, schedule, x_t = 0.5, CosineSchedule(), torch.randn(4, 2)
     denoiser = Denoiser(mlp(), "edm", sigma_data=d)
     at = torch.full((4,), t)
@@ -312,13 +312,13 @@ def test_sampled_teachers(teacher: Callable[[Schedule], Teacher], schedule: Sche
 
 
 class Dividing(SDS):
-    """One's own loss whose baseline has no value without signal, and that does not say so."""
+    """A user's loss whose baseline is not finite without signal, and that does not raise an error."""
 
     def baseline(self, diffused: Diffused, teacher: Teacher, guidance: Guidance) -> Tensor:
         return super().baseline(diffused, teacher, guidance) / diffused.schedule.alpha(diffused.t)[:, None]
 
 
-def test_a_gradient_of_ones_own_that_is_not_finite_at_an_end_is_refused() -> None:
+def test_a_users_nonfinite_gradient_at_an_end_is_refused() -> None:
     x = torch.randn(3, 2)
     distiller = Distiller(ImageParticles(x), ReferenceTeacher(), Dividing())
     assert bool(torch.isfinite(distiller.gradient(x, t=0.99, epsilon=torch.randn(3, 2))).all())

@@ -1,4 +1,4 @@
-"""Laws 3-8 and 19: what the one gradient is in expectation."""
+"""Laws 3-8 and 19: the expectation of the one gradient."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Every law of `scoredistill.testing`, over every class of the kind that the package has."""
+"""All laws of `scoredistill.testing`, over all classes of the package."""
 
 from collections.abc import Callable
 
@@ -78,7 +78,7 @@ def test_critics(critic: Callable[[], Critic], condition: Condition | None) -> N
     check_critic(critic(), condition=condition)
 
 
-def test_critics_that_begin_as_the_teacher_or_are_point_masses() -> None:
+def test_critics_that_start_as_the_teacher_or_are_point_masses() -> None:
     check_critic(NetworkCritic())
     check_critic(ParticleCritic())
 

@@ -1,4 +1,4 @@
-"""All that the laws run over. A new divergence, critic or loss is one line in its list."""
+"""The classes that all laws run over. A new divergence, critic or loss is one line in its list."""
 
 from collections.abc import Callable
 
@@ -163,7 +163,7 @@ def name(thing: object) -> str:
 
 
 def mlp(shape: tuple[int, ...] = (2,)) -> MLPBackbone:
-    """A small network with weights that are not zero."""
+    """A small network with nonzero weights."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         network = MLPBackbone(shape, hidden=16, layers=2)
@@ -186,7 +186,7 @@ CRITICS: dict[str, Callable[[], Critic]] = {
 
 
 def discriminator(shape: tuple[int, ...] = (2,)) -> DiscriminatorRatio:
-    """A small learned ratio with weights that are not zero."""
+    """A small learned ratio with nonzero weights."""
     with torch.random.fork_rng():
         torch.manual_seed(1)
         ratio = DiscriminatorRatio(MLPBackbone(shape, hidden=16, layers=2), hidden=8)
@@ -293,7 +293,7 @@ CAMERAS = Camera.orbit(60 * torch.arange(1, 7), *(number * torch.ones(6) for num
 
 
 def training_error(critic: TrainedPart, diffused: Diffused) -> Tensor:
-    """A trained part's error, (B,), beside a teacher that it does not ask."""
+    """The error of a trained part, (B,), with a teacher that it does not call."""
     return critic.training_error(diffused, GaussianMixture(torch.zeros(1, 2), 1.0))
 
 

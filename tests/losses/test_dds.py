@@ -29,7 +29,7 @@ def test_the_reference_itself_under_its_own_prompt_does_not_move(scale: float) -
     assert ours.gradient(X + 0.1, **AT, condition=Condition("left")).abs().min() > 1e-4
 
 
-def test_both_are_asked_under_one_guidance() -> None:
+def test_sample_and_reference_have_the_same_guidance() -> None:
     ours, other = (distiller(DDS(X, prompt="left"), scale=s) for s in (1.0, 7.5))
     asked = Condition("up", negative_prompt="asked")
     target, shown = (
@@ -64,7 +64,7 @@ def test_a_class_can_be_what_the_reference_shows() -> None:
 
 
 class Doubling(ReferenceTeacher):
-    """Its own space is twice the pictures'."""
+    """A teacher whose latents are twice the pictures."""
 
     def encode(self, x: Tensor) -> Tensor:
         return 2 * x
@@ -106,11 +106,11 @@ def test_a_reference_that_does_not_fit_is_one_clear_error(reference: Tensor, mes
 
 
 @pytest.mark.parametrize("condition", [None, Condition(negative_prompt="up")])
-def test_an_edit_shows_something(condition: Condition | None) -> None:
+def test_an_edit_without_prompt_and_class_is_refused(condition: Condition | None) -> None:
     with pytest.raises(ValueError, match=r"what the edit should show: set data\.init_args\.prompt or labels"):
         distiller(DDS(X, prompt="left")).gradient(X, **AT, condition=condition)
 
 
-def test_a_reference_shows_something() -> None:
+def test_a_reference_without_prompt_and_class_is_refused() -> None:
     with pytest.raises(ValueError, match="set prompt or label"):
         DDS(X)

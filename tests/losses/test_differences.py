@@ -38,7 +38,7 @@ CAMERA = Camera.orbit(*(torch.full((2,), value) for value in (30.0, 15.0, 2.5, 4
 
 
 @pytest.mark.parametrize("condition", [None, Condition(camera=CAMERA)], ids=["nothing", "a camera"])
-def test_without_prompt_and_class_there_is_nothing_to_descend(condition: Condition | None) -> None:
+def test_a_condition_without_prompt_and_class_is_refused(condition: Condition | None) -> None:
     with pytest.raises(ValueError, match=r"CSD compares a prompt or class .*: set data\.init_args\.prompt"):
         csd(condition)
 

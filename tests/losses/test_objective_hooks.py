@@ -1,4 +1,4 @@
-"""What objectives of one's own can do: another x_t, further conditions, scalars, trained parts, pictures."""
+"""What a user's objectives can do: another x_t, further conditions, scalars, trained parts, pictures."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -37,7 +37,7 @@ B = 5
 
 
 class Counting(ReferenceTeacher):
-    """A teacher that notes the rows of its calls."""
+    """A teacher that records the number of rows of its calls."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -94,7 +94,7 @@ def test_a_step_computes_alpha_and_sigma_once() -> None:
 
 
 class Inverted(SDS):
-    """SDS whose noise is that of one DDIM step without condition from time t / 2."""
+    """SDS with the noise of one unconditional DDIM step from time t / 2."""
 
     def prepare(self, diffused: Diffused, teacher: Teacher, guidance: Guidance) -> Diffused:
         before = diffused.at(diffused.t / 2)

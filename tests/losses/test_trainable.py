@@ -1,4 +1,4 @@
-"""What would never be trained, or would be broadcast, is refused by name."""
+"""Parameters that would never be trained, and shapes that would be broadcast, are refused by name."""
 
 from collections.abc import Callable
 
@@ -43,7 +43,7 @@ class Learned(Critic):
 
 
 class LearnedRatio(DensityRatio):
-    """One's own ratio with a network."""
+    """A user's ratio with a network."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -63,12 +63,12 @@ ORPHANS: dict[str, tuple[Callable[[], ScoreDistillation], str]] = {
 
 
 @pytest.mark.parametrize(("make", "named"), ORPHANS.values(), ids=ORPHANS)
-def test_what_no_optimizer_would_see_is_refused(make: Callable[[], ScoreDistillation], named: str) -> None:
+def test_parameters_without_an_optimizer_are_refused(make: Callable[[], ScoreDistillation], named: str) -> None:
     with pytest.raises(ValueError, match=rf"{named} would never be trained.*TrainedPart.*requires_grad_\(False\)"):
         distiller(make())
 
 
-def test_what_is_frozen_may_be_there() -> None:
+def test_frozen_parameters_are_allowed() -> None:
     made = distiller(with_attribute(nn.Linear(2, 2).requires_grad_(False)))
     assert made.critics == made.discriminators == []
 
@@ -81,14 +81,14 @@ def test_a_teacher_inside_a_loss_is_frozen_as_every_teacher() -> None:
 
 
 class WithNetwork(SigmaSquaredWeight):
-    """One's own weight, which is no module, with a network."""
+    """A user's time weight with a network, which is not a module."""
 
     def __init__(self) -> None:
         self.network = nn.Linear(1, 1)
 
 
 class Guided(CFG):
-    """One's own guidance with a network."""
+    """A user's guidance with a network."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -107,7 +107,7 @@ HIDDEN: dict[str, tuple[Callable[[], Distiller], str]] = {
 
 
 class Hiding(Generator):
-    """One's own generator with layers in a plain list."""
+    """A user's generator with layers in a plain list."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -123,7 +123,7 @@ def test_modules_in_plain_containers_are_refused(make: Callable[[], Distiller], 
         make()
 
 
-def test_modules_that_are_found_elsewhere_or_frozen_may_lie_in_containers() -> None:
+def test_registered_or_frozen_modules_are_allowed_in_containers() -> None:
     critic = mlp_critic()
     loss = VSD(critic)
     loss.also = [critic, nn.Linear(2, 2).requires_grad_(False)]
@@ -133,7 +133,7 @@ def test_modules_that_are_found_elsewhere_or_frozen_may_lie_in_containers() -> N
 
 
 class Misshapen(SDS):
-    """One's own loss, of which one part is a column."""
+    """A user's loss of which one part has shape (B, 1)."""
 
     def __init__(self, part: str, **settings: object) -> None:
         super().__init__(**settings)  # type: ignore[arg-type]
@@ -214,7 +214,7 @@ def test_nothing_is_broadcast(make: Callable[[], Distiller], message: str) -> No
 
 
 class ColumnGradient(SDS):
-    """One's own loss that makes the whole gradient itself."""
+    """A user's loss that computes the whole gradient itself."""
 
     def gradient(self, diffused, teacher, guidance=None):  # type: ignore[no-untyped-def]
         from dataclasses import replace

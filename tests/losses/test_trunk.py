@@ -1,4 +1,4 @@
-"""The trunk of the losses: what a step reports, how losses are nested, and their normalizer."""
+"""The trunk of the losses: reports of a step, nesting of losses, and the normalizer."""
 
 import math
 
@@ -56,7 +56,7 @@ def test_effective_sample_size(h: list[float], mean: float, size: float, dtype: 
     assert float(report["h/effective_sample_size"]) == pytest.approx(size)
 
 
-def test_losses_are_nested() -> None:
+def test_sds_vsd_and_f_distill_are_nested() -> None:
     assert issubclass(SDS, VSD)
     assert issubclass(VSD, FDistill)
     assert issubclass(FDistill, ScoreDistillation)
@@ -72,7 +72,7 @@ def test_a_divergence_with_a_weight_needs_a_ratio() -> None:
 
 
 class Squared(Divergence):
-    """One's own: h = r^2 / 2."""
+    """A user's divergence with h = r^2 / 2."""
 
     def f(self, r: Tensor) -> Tensor:
         return (r - 1) ** 2 / 4

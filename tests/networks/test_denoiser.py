@@ -1,4 +1,4 @@
-"""Parameterizations: what a raw output means, and what it is trained on."""
+"""Parameterizations: the meaning of the raw output, and its training target."""
 
 from collections.abc import Callable
 
@@ -10,14 +10,14 @@ from torch import Tensor, nn
 
 from scoredistill.diffusion import EDMSchedule, FlowSchedule, Schedule
 from scoredistill.networks import Backbone, Denoiser, DiffusersBackbone, MLPBackbone, Parameterization
-from scoredistill.networks.eval_mode import eval_mode
+from scoredistill.networks.modules import eval_mode
 from scoredistill.types import Condition, Diffused, Sample
 
 KINDS: list[Parameterization] = ["edm", "epsilon", "x0", "v", "flow", "score"]
 
 
 class Keeps(Backbone):
-    """Returns its input, and remembers it."""
+    """A backbone that returns and records its input."""
 
     def forward(self, x: Tensor, log_snr: Tensor, condition: Condition | None) -> Tensor:
         self.seen = x
@@ -45,7 +45,7 @@ def test_input_and_target_have_about_unit_variance_at_every_noise_level(kind: Pa
     schedule = EDMSchedule() if kind == "edm" else SCHEDULES[0]
     at, network = diffused(schedule, 40_000, std), Keeps()
     denoiser = Denoiser(network, kind, sigma_data=0.5)
-    # The target is what makes the error zero: error = |F - F*|^2, and F is the input here.
+    # The target makes the error zero: error = |F - F*|^2, and F is the input here.
     denoiser(at.x_t, at.t, None, schedule)
     silent = Denoiser(Zero(), kind, sigma_data=0.5)
     for part in range(4):
@@ -55,7 +55,7 @@ def test_input_and_target_have_about_unit_variance_at_every_noise_level(kind: Pa
         assert float(silent.training_error(at)[rows].mean()) == pytest.approx(1, abs=3 * (2 / 30_000) ** 0.5)
 
 
-def test_a_network_that_wants_x_t_itself_gets_it() -> None:
+def test_a_network_without_input_scaling_gets_x_t() -> None:
     schedule, at = FlowSchedule(), diffused(FlowSchedule(), 7)
     network = Keeps()
     Denoiser(network, "flow", scale_input=False)(at.x_t, at.t, None, schedule)
@@ -129,7 +129,7 @@ def test_labels_go_to_the_networks_own_embedding() -> None:
         network(x, t, None)
 
 
-def test_a_network_with_a_row_for_no_label_can_be_asked_without() -> None:
+def test_a_network_with_a_row_for_no_label_works_without_labels() -> None:
     network = labeled_unet(5, label_dropout=0.5)
     x, t = torch.randn(1, 1, 8, 8).repeat(400, 1, 1, 1), torch.zeros(400)
     label = Condition(label=torch.zeros(400, dtype=torch.long))
@@ -180,7 +180,7 @@ def transformer(gradient_checkpointing: bool = False) -> DiffusersBackbone:
 
 
 def seeded(function: Callable[..., Tensor], *arguments: object) -> Tensor:
-    """With the same dropout of labels every time."""
+    """Evaluate with the same label dropout every time."""
     torch.manual_seed(0)
     return function(*arguments)
 
@@ -194,7 +194,7 @@ BOTTLENECKS = {
 
 
 @pytest.mark.parametrize("make", BOTTLENECKS.values(), ids=BOTTLENECKS)
-def test_features_are_the_bottlenecks_output_and_nothing_behind_it_runs(make: Callable[[], Backbone]) -> None:
+def test_features_are_the_bottlenecks_output_and_the_decoder_is_skipped(make: Callable[[], Backbone]) -> None:
     network, x = make(), torch.randn(3, 1, 8, 8, requires_grad=True)
     asked = (x, torch.zeros(3), Condition(label=torch.arange(3)))
     outputs: list[Tensor] = []

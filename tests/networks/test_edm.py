@@ -1,4 +1,4 @@
-"""EDM's U-Nets: names and shapes as published, and a forward that depends on what it should."""
+"""EDM's U-Nets: published names and shapes, and the inputs on which the output depends."""
 
 import math
 
@@ -28,7 +28,7 @@ STAGES = [
 
 
 def small(architecture: str, **settings) -> EDMUNet:
-    """A network with STAGES whose weights are none of them zero."""
+    """A network with STAGES and nonzero weights."""
     network = EDMUNet(architecture, 8, 3, 8, (1, 2), blocks=1, attention=(4,), classes=5, **settings)
     for value in network.parameters():
         nn.init.normal_(value, std=0.3)
@@ -147,7 +147,7 @@ def test_gradient_reaches_every_parameter_but_the_augmentation(architecture):
 
 
 @both
-def test_bottleneck_is_seen(architecture):
+def test_bottleneck_features_are_available(architecture):
     network, (x, log_snr, condition) = small(architecture), inputs()
     assert network.features(x, log_snr, condition).shape == (3, network.width, 4, 4)
     assert network.bottleneck is network.enc["4x4_block0"]
@@ -159,7 +159,7 @@ def test_bottleneck_is_seen(architecture):
 
 
 @both
-def test_settings_build_it_again(architecture):
+def test_settings_rebuild_the_network(architecture):
     network = small(architecture, augmentations=9, dropout=0.1, label_dropout=0.2)
     again = EDMUNet(**network.settings)
     again.load_state_dict(network.state_dict())
@@ -185,7 +185,7 @@ def test_noise_enters_as_a_quarter_of_log_sigma():
 
 
 def test_block_with_attention_by_hand():
-    # One pass of DDPM++'s block in the plainest operations, channels of q, k and v interleaved.
+    # One pass of DDPM++'s block in basic operations, with interleaved channels of q, k and v.
     block = small("ddpm++").enc["4x4_block0"]
     x, embedding = torch.randn(2, 8, 4, 4), torch.randn(2, 32)
     hidden = block.conv0(functional.silu(block.norm0(x))) + block.affine(embedding)[:, :, None, None]
@@ -202,7 +202,7 @@ def test_adm_attends_in_heads_of_64_channels():
 
 
 @both
-def test_fresh_network_is_next_to_silent_and_its_denoiser_shrinks(architecture):
+def test_a_new_networks_output_is_almost_zero_and_its_denoiser_shrinks(architecture):
     network = EDMUNet(architecture, 8, 3, 8, (1, 2), blocks=1, attention=(4,))
     x, log_snr, _ = inputs()
     assert network(x, log_snr, None).abs().max() < 1e-3

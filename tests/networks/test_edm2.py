@@ -1,4 +1,4 @@
-"""EDM2's U-Net: names and shapes as published, magnitudes kept, and a forward that depends on what it should."""
+"""EDM2's U-Net: published names and shapes, magnitudes, and the inputs on which the output depends."""
 
 import math
 
@@ -27,7 +27,7 @@ STAGES = [
 
 
 def small(**settings) -> EDM2UNet:
-    """A network with STAGES whose gains are none of them zero."""
+    """A network with STAGES and nonzero gains."""
     return audible(EDM2UNet(8, 3, 8, (1, 2), blocks=1, attention=(4,), classes=5, **settings)).eval()
 
 
@@ -71,7 +71,7 @@ def test_full_networks_have_the_published_size(channels, millions):
     with torch.device("meta"):
         network = EDM2UNet(channels=channels)
     count = sum(value.numel() for value in network.parameters())
-    # Published in whole millions, by way of one decimal: 777.498 is 777.5 and then 778.
+    # Published in whole millions, rounded from one decimal: 777.498 becomes 777.5 and then 778.
     assert round(round(count / 1e6, 1)) == millions
 
 
@@ -108,7 +108,7 @@ def test_gradient_reaches_every_parameter():
     assert [name for name, value in network.named_parameters() if value.grad is None or not value.grad.any()] == []
 
 
-def test_bottleneck_is_seen():
+def test_bottleneck_features_are_available():
     network, (x, log_snr, condition) = small(), inputs()
     assert network.features(x, log_snr, condition).shape == (3, network.width, 4, 4)
     assert network.bottleneck is network.enc["4x4_block0"]
@@ -119,7 +119,7 @@ def test_bottleneck_is_seen():
     ]
 
 
-def test_settings_build_it_again():
+def test_settings_rebuild_the_network():
     network = small(dropout=0.1, label_dropout=0.2)
     again = EDM2UNet(**network.settings)
     again.load_state_dict(network.state_dict())
@@ -149,14 +149,14 @@ def test_building_blocks_keep_magnitude_one():
     assert mp_silu(torch.randn(n)).square().mean().item() == pytest.approx(1, abs=5 * math.sqrt(2 / n))
     joined = mp_cat(a, b, 0.5)
     assert joined.square().mean().item() == pytest.approx(1, abs=tolerance)
-    # Both parts weigh the same, whatever their channels.
+    # Both parts have the same weight for any number of channels.
     first, second = joined.split([5, 15], 1)
     assert first.square().sum().item() / second.square().sum().item() == pytest.approx(1, abs=2 * tolerance)
     sized = normalized(5 * torch.randn(4, 7, 3), [1, 2])
     torch.testing.assert_close(sized.square().mean((1, 2)).sqrt(), torch.ones(4), atol=1e-4, rtol=0)
 
 
-def test_length_of_weights_does_not_count():
+def test_the_norm_of_weights_has_no_effect():
     network, (x, log_snr, condition) = small(), inputs()
 
     def stretched(factor: float) -> Tensor:
@@ -166,7 +166,7 @@ def test_length_of_weights_does_not_count():
                     value.mul_(factor)
         return network(x, log_snr, condition)
 
-    # Beside a magnitude of 1e6 the eps of the normalization, 1e-4, is 1e-10, in each of some twenty layers.
+    # The normalization's eps of 1e-4 is 1e-10 of a magnitude of 1e6, in each of about twenty layers.
     torch.testing.assert_close(stretched(1e6), stretched(7), rtol=1e-8, atol=1e-8)
 
 
@@ -202,7 +202,7 @@ def test_two_forwards_share_one_backward_pass_in_training():
 
 
 def test_block_of_the_encoder_by_hand():
-    # One pass in the plainest operations, on weights brought to magnitude 1 by hand.
+    # One pass in basic operations, with weights normalized to magnitude 1 by hand.
     block = small().enc["4x4_block0"]
     x, embedding = torch.randn(2, 8, 4, 4), torch.randn(2, 16)
 
@@ -239,7 +239,7 @@ def test_noise_enters_as_a_quarter_of_log_sigma():
     torch.testing.assert_close(seen[0], math.sqrt(2) * phase.cos())
 
 
-def test_fresh_network_is_silent_and_its_denoiser_shrinks():
+def test_a_new_networks_output_is_zero_and_its_denoiser_shrinks():
     network = EDM2UNet(8, 3, 8, (1, 2), blocks=1, attention=(4,), classes=None)
     x, log_snr, _ = inputs()
     assert network.emb_label is None

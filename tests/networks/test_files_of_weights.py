@@ -116,7 +116,7 @@ def test_a_damaged_file_is_named_with_its_cause(tmp_path, reader, damage, said):
 
 @pytest.mark.parametrize("read", [read_tensors, read_state, read_checkpoint])
 @pytest.mark.parametrize("name", ["weights.pt", "weights.pkl"])
-def test_pointers_in_place_of_other_formats_are_known(tmp_path, read, name):
+def test_git_lfs_pointers_are_recognized_in_all_formats(tmp_path, read, name):
     pointer(tmp_path / name)
     with pytest.raises(ValueError, match=rf"{name}.*is a git-LFS pointer"):
         read(tmp_path / name)
@@ -131,7 +131,7 @@ def test_a_whole_file_has_no_flaw(tmp_path):
         read_safetensors(tmp_path / "none.safetensors")
 
 
-def test_a_description_that_lacks_a_key_is_named(tmp_path):
+def test_a_missing_key_of_the_description_is_named(tmp_path):
     of_mlp(tmp_path)
     (tmp_path / "denoiser.json").write_text('{"backbone": "MLPBackbone"}')
     with pytest.raises(ValueError, match=r"denoiser\.json has no key 'prediction'"):

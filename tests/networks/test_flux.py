@@ -5,10 +5,10 @@ import torch
 from diffusers import FluxPipeline, FluxTransformer2DModel
 
 from scoredistill.networks import FluxBackbone
-from scoredistill.networks.text_to_image import pack, positions, unpack
+from scoredistill.networks.text_backbones import pack, positions, unpack
 
 
-def test_packing_is_the_pipelines_and_comes_back() -> None:
+def test_packing_equals_the_pipelines_and_is_inverted() -> None:
     x = torch.randn(2, 3, 6, 4)
     patches = pack(x)
     assert torch.equal(patches, FluxPipeline._pack_latents(x, 2, 3, 6, 4))
@@ -23,7 +23,7 @@ def test_positions_are_the_pipelines() -> None:
 
 
 @pytest.mark.parametrize("distilled", [True, False])
-def test_only_a_distilled_network_is_told_a_scale(distilled: bool) -> None:
+def test_only_a_distilled_network_gets_a_guidance_scale(distilled: bool) -> None:
     network = FluxTransformer2DModel(
         in_channels=4, num_layers=1, num_single_layers=1, attention_head_dim=8, num_attention_heads=1,
         joint_attention_dim=8, pooled_projection_dim=8, guidance_embeds=distilled, axes_dims_rope=(2, 2, 4),

@@ -1,4 +1,4 @@
-"""Weights are read from any of the formats, and nothing in a file is ever run."""
+"""Weights are read from all formats, and no code in a file is ever executed."""
 
 import os
 import pickle
@@ -20,7 +20,7 @@ from scoredistill.networks.published import load_published, read_tensors
 
 
 class EasyDict(dict):
-    """Stands for dnnlib's, of which published settings are made."""
+    """Stands for dnnlib's EasyDict, in which published settings are stored."""
 
 
 def reconstruct(meta):
@@ -29,7 +29,7 @@ def reconstruct(meta):
 
 @pytest.fixture
 def publish(monkeypatch, tmp_path) -> Callable[..., Path]:
-    """Write modules as EDM does: each is a call of a function of torch_utils that is handed source code and state."""
+    """Write modules as EDM does: each is a call of a function in torch_utils with source code and state."""
     fakes = {"torch_utils.persistence._reconstruct_persistent_obj": reconstruct, "dnnlib.util.EasyDict": EasyDict}
     for name, value in fakes.items():
         value.__module__, _, value.__qualname__ = name.rpartition(".")
@@ -52,7 +52,7 @@ def publish(monkeypatch, tmp_path) -> Callable[..., Path]:
 
 
 class Published(pickle.Pickler):
-    """Reduces modules as the published decorator does; containers stay torch's own."""
+    """Pickles modules as the published decorator does, except torch's containers."""
 
     source: str
 
@@ -117,13 +117,13 @@ def test_pickle_of_a_bare_network_and_of_half_precision(publish):
     assert_same(half.float().state_dict(), network)
 
 
-def test_weights_that_share_a_storage_are_taken_apart(publish):
+def test_weights_that_share_a_storage_are_separated(publish):
     network = nn.Linear(4, 3, bias=False)
     network.weight = nn.Parameter(torch.arange(24.0).reshape(4, 6).T[1:4])
     torch.testing.assert_close(read_tensors(publish(network))["weight"], network.weight.detach())
 
 
-def test_constructors_take_weights(publish):
+def test_weights_load_into_new_networks(publish):
     for made, name in ((edm(), "model"), (edm2(), "unet")):
         path = publish({"ema": Precond(**{name: made})}, f"{name}.pkl")
         again = type(made)(**made.settings, weights=str(path)).float()
@@ -157,7 +157,7 @@ LOGVAR |= {"logvar_fourier.freqs": torch.zeros(8), "logvar_fourier.phases": torc
 
 @pytest.mark.parametrize("make", [edm, edm2])
 @pytest.mark.parametrize("prefix", ["", "model.", "net.", "module.net.", "net.model.", "_orig_mod.unet.", "ema.model."])
-def test_heads_of_training_and_wrappers_of_any_depth_are_passed_over(tmp_path, make, prefix):
+def test_training_heads_and_nested_wrappers_are_skipped(tmp_path, make, prefix):
     network, path = make(), tmp_path / "network.pt"
     tensors = {f"{prefix}{name}": value for name, value in {**network.state_dict(), **LOGVAR}.items()}
     torch.save({"model": tensors}, path)
@@ -167,7 +167,7 @@ def test_heads_of_training_and_wrappers_of_any_depth_are_passed_over(tmp_path, m
 
 
 @pytest.mark.parametrize("name", ["logvar", "logvar_linear", "logvar_linear.scale", "x.logvar_linear.weight", "net"])
-def test_near_names_of_what_is_passed_over_are_refused(tmp_path, name):
+def test_names_similar_to_skipped_ones_are_refused(tmp_path, name):
     network, path = edm(), tmp_path / "network.pt"
     torch.save({**network.state_dict(), name: torch.zeros(1)}, path)
     with pytest.raises(ValueError, match=f"{name} of the file is unexpected"):
@@ -175,7 +175,7 @@ def test_near_names_of_what_is_passed_over_are_refused(tmp_path, name):
 
 
 class Call:
-    """Pickles as a call of a function."""
+    """An object that is pickled as a function call."""
 
     def __init__(self, function: Callable[..., object], *args: object) -> None:
         self.call = function, args
@@ -217,8 +217,8 @@ def test_globals_outside_the_list_are_named(tmp_path, name):
         read_tensors(path)
 
 
-def test_pickle_cannot_reach_what_it_is_read_by(tmp_path):
-    # BUILD on the class of a record instead of a record would change the class for all.
+def test_a_pickle_cannot_access_its_reader(tmp_path):
+    # BUILD on the class of a record, instead of on a record, would change the class globally.
     path = tmp_path / "network.pkl"
     path.write_bytes(b"ccollections\nOrderedDict\n}X\x06\x00\x00\x00originX\x01\x00\x00\x00xsb.")
     with pytest.raises(ValueError, match="malformed"):
@@ -234,7 +234,7 @@ def test_files_without_a_network(publish, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["a.pkl", "a.pt", "a.safetensors"])
-def test_files_that_make_no_sense(tmp_path, name):
+def test_corrupt_files_are_refused(tmp_path, name):
     with pytest.raises(FileNotFoundError, match=f"no weights at .*{name}"):
         read_tensors(tmp_path / name)
     for content in (b"", b"\x80\x02", b"nonsense of some length"):

@@ -19,7 +19,7 @@ def mlp() -> MLPBackbone:
 
 
 @pytest.mark.parametrize("make", [mlp, lambda: labeled_unet(5, label_dropout=0.1)], ids=["MLP", "UNet2DModel"])
-def test_a_denoiser_comes_back_as_it_was(make, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_a_denoiser_is_restored(make, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     from scoredistill.diffusion import EDMSchedule
 
     first = Denoiser(make().float(), "edm", 0.7).eval()
@@ -34,7 +34,7 @@ def test_a_denoiser_comes_back_as_it_was(make, tmp_path: Path) -> None:  # type:
     assert [path.name for path in tmp_path.iterdir()] == ["teacher"]
 
 
-def test_a_network_of_diffusers_lies_in_its_own_format(tmp_path: Path) -> None:
+def test_a_network_of_diffusers_is_saved_in_its_format(tmp_path: Path) -> None:
     from diffusers import UNet2DModel
 
     denoiser = Denoiser(labeled_unet(4).float())
@@ -50,7 +50,7 @@ def test_saving_again_replaces_the_whole_folder(tmp_path: Path) -> None:
     assert not (tmp_path / "teacher" / "network.safetensors").exists()
 
 
-def test_what_cannot_be_saved_or_read_is_one_clear_error(tmp_path: Path) -> None:
+def test_errors_of_saving_and_loading_are_clear(tmp_path: Path) -> None:
     with pytest.raises(TypeError, match="Keeps cannot be saved"):
         save_denoiser(Denoiser(Keeps()), tmp_path / "teacher")
     assert list(tmp_path.iterdir()) == []
@@ -68,9 +68,9 @@ def test_what_cannot_be_saved_or_read_is_one_clear_error(tmp_path: Path) -> None
             load_denoiser(tmp_path / "teacher")
 
 
-def test_a_pipelines_network_is_refused_and_not_written_in_a_form_that_nobody_reads(tmp_path: Path) -> None:
+def test_the_network_of_a_pipeline_is_refused(tmp_path: Path) -> None:
     class OfAPipeline(DiffusersBackbone):
-        """Tells its network more."""
+        """A backbone with an additional input."""
 
     denoiser = Denoiser(OfAPipeline(labeled_unet(4).network, classes=4))
     with pytest.raises(TypeError, match="OfAPipeline is part of a text-to-image pipeline"):

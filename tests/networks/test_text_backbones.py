@@ -1,4 +1,4 @@
-"""Networks that read texts: what they are told, and where they can be looked into."""
+"""Text-conditional networks: their inputs, and their features."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -61,7 +61,7 @@ def test_the_bottleneck_sees_the_picture(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_what_is_missing_is_said(name: str, tmp_path: Path) -> None:
+def test_missing_conditions_are_reported(name: str, tmp_path: Path) -> None:
     make, channels, tokens, pooled = NETWORKS[name]
     network, x = make(tmp_path / "words"), torch.randn(2, channels, 8, 8)
     whole = asked(tokens, pooled)
@@ -76,7 +76,7 @@ def told(network: DiffusersBackbone, x: torch.Tensor, condition: Condition) -> d
     return network.inputs(x, torch.zeros(2), condition)["added_cond_kwargs"]
 
 
-def test_sizes_are_told_in_pixels(tmp_path: Path) -> None:
+def test_sizes_are_given_in_pixels(tmp_path: Path) -> None:
     x, condition = torch.randn(2, 4, 6, 8), asked(8, 8)
     size = told(SDXLBackbone(sdxl(tmp_path / "one").unet, scale=8), x, condition)["time_ids"]
     assert size.tolist() == [[48, 64, 0, 0, 48, 64]] * 2

@@ -1,4 +1,4 @@
-"""The learned ratio: what it converges to, and what its losses compute."""
+"""The learned ratio: its limit, and its losses."""
 
 from dataclasses import replace
 
@@ -118,7 +118,7 @@ def test_features_of_the_teacher_stay_frozen_and_those_of_the_critic_learn(sourc
     assert {id(p) for p in discriminator.parameters()}.isdisjoint({id(p) for p in teacher.parameters()})
 
 
-def test_what_is_missing_is_said() -> None:
+def test_missing_conditions_are_reported() -> None:
     teacher, critic = GaussianMixture(torch.zeros(1, 2), 1.0), DiracCritic()
     particles = ImageParticles(torch.randn(5, 2))
     with pytest.raises(ValueError, match="GaussianMixture has no network to initialize the discriminator"):
@@ -210,7 +210,7 @@ def test_balance_sets_the_terms_share_of_the_gradients_norm() -> None:
 
 
 def gan(source: str, objective: AdversarialLoss) -> tuple[WithGAN, NetworkTeacher, Diffused, list[int]]:
-    """f-distill with the adversarial term of its own ratio, on dropout's path, and the rows of each call of D."""
+    """f-distill with the adversarial term of its own ratio, and the rows of each call of D, which has dropout."""
     torch.manual_seed(0)
     teacher = NetworkTeacher(MLPBackbone((2,), hidden=16, layers=2))
     features = MLPBackbone((2,), hidden=16, layers=2) if source == "own" else source
@@ -246,7 +246,7 @@ def test_one_call_of_the_discriminator_serves_ratio_and_term(source: str, object
     assert torch.equal(together.reweighting.log_r, alone.reweighting.log_r)  # type: ignore[arg-type]
 
 
-def test_what_is_known_of_some_samples_is_not_believed_of_others_or_later() -> None:
+def test_cached_logits_are_not_used_for_other_samples() -> None:
     loss, teacher, diffused, rows = gan("own", "non_saturating")
     ratio, far = loss.discriminator, torch.full((6,), 9.0)
     with ratio.with_logit(diffused, far):

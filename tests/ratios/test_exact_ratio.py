@@ -29,7 +29,7 @@ def test_it_is_the_log_ratio_of_both_densities() -> None:
     torch.testing.assert_close(ExactRatio()(at, p, ExactCritic(q)), log_p - log_q)
 
 
-def test_it_is_asked_under_the_condition() -> None:
+def test_densities_are_conditional() -> None:
     p = GaussianMixture(torch.tensor([[1.0], [-1.0]]), 0.5, labels=torch.tensor([0, 1]))
     at = diffused(condition=Condition(label=torch.tensor([0, 1] * 3)))
     log_r = ExactRatio()(at, p, ParticleCritic(0.2))
@@ -38,12 +38,12 @@ def test_it_is_asked_under_the_condition() -> None:
     assert (log_r - (p.log_prob(at.x_t, at.t) - log_q)).abs().max() > 1e-3
 
 
-def test_its_own_p_and_q_come_before_the_losss() -> None:
+def test_given_p_and_q_take_precedence_over_the_losss() -> None:
     p, q = GaussianMixture(torch.tensor([[1.0]]), 0.5), ExactCritic(GaussianMixture(torch.tensor([[-0.5]]), 0.8))
     at, wrong = diffused(), GaussianMixture(torch.tensor([[9.0]]), 0.1)
     torch.testing.assert_close(ExactRatio(p, q)(at, wrong, DiracCritic()), ExactRatio()(at, p, q))
 
 
-def test_a_critic_without_a_density_is_an_error_that_names_the_way_out() -> None:
+def test_a_critic_without_a_density_is_an_error_with_a_remedy() -> None:
     with pytest.raises(TypeError, match=r"ExactRatio\(q=ParticleCritic\(\)\)"):
         ExactRatio()(diffused(), GaussianMixture(torch.zeros(1, 1), 1.0), DiracCritic())

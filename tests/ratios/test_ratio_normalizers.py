@@ -1,4 +1,4 @@
-"""Normalizers of r and h: what they compute, what they remember, and on how many processes."""
+"""Normalizers of r and h: values, state, and several processes."""
 
 import math
 from pathlib import Path
@@ -19,7 +19,7 @@ from scoredistill.losses import FDistill
 from scoredistill.ratios import BatchMeanNormalizer, ClampRatio, ExactRatio, TimeBinNormalizer
 from scoredistill.teachers import GaussianMixture
 from scoredistill.types import Diffused, Sample
-from scoredistill.types.shard import WHOLE
+from scoredistill.types.batch import WHOLE
 
 SCHEDULE = CosineSchedule()
 
@@ -73,7 +73,7 @@ def test_the_average_is_of_r_itself_and_starts_warm(default: torch.dtype) -> Non
     assert normalizer.count.tolist() == [8]
 
 
-def test_a_bin_that_has_seen_nothing_leaves_r_as_it_is() -> None:
+def test_an_empty_bin_leaves_r_unchanged() -> None:
     normalizer = TimeBinNormalizer(4, edges=[-4.0, 0.0, 4.0])
     normalizer.observe(torch.tensor([3.0, 5.0]), at_log_snr(-5.0, -5.0))
     out = normalizer(torch.tensor([3.0, 3.0]), at_log_snr(-5.0, 5.0))
@@ -110,7 +110,7 @@ def test_batch_mean_is_one() -> None:
 
 
 def gradient(x: Tensor, t: Tensor, epsilon: Tensor) -> Tensor:
-    """f-distill's, with the mean of h over the batch divided out."""
+    """The gradient of f-distill with h divided by its mean over the batch."""
     q = ExactCritic(GaussianMixture(torch.tensor([[0.5]], dtype=torch.float64), 0.8))
     loss = FDistill(ForwardKL(), q, ExactRatio(), weight_normalizer=BatchMeanNormalizer())
     teacher = GaussianMixture(torch.zeros(1, 1, dtype=torch.float64), 1.0)
@@ -129,7 +129,7 @@ SHARES = {"halves": (5, 5), "uneven": (3, 7)}
 
 
 def one_rank(rank: int, folder: Path) -> None:
-    """Each share's gradient on two processes, into a file."""
+    """Write the gradient of each of two processes' shards to a file."""
     dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
     for name, share in SHARES.items():
         mine = [tensor.split(share)[rank] for tensor in rows()]

@@ -18,7 +18,7 @@ from scoredistill.rendering.assets import (
     keep_largest,
     unwrap,
 )
-from scoredistill.rendering.assets.baking import _texels
+from scoredistill.rendering.assets.textured import _texels
 from scoredistill.rendering.mesh import Mesh, marching_cubes
 
 
@@ -69,7 +69,7 @@ def test_a_texture_shows_the_colors_that_it_was_baked_from(on_edges):
 
 
 def test_mipmaps_bring_in_no_foreign_color():
-    """All of a one-colored surface's texture is that color, also between the charts and outside of all."""
+    """The texture of a one-colored surface has that color everywhere, also between and outside the charts."""
     textured = TexturedMesh.bake(sphere(), lambda points: torch.tensor([0.2, -0.6, 1.0]).expand_as(points), 64)
     assert (textured.texture == torch.tensor([153, 51, 255], dtype=torch.uint8)).all()
     mesh = torus()
@@ -113,8 +113,8 @@ def test_blocks_of_faces_give_the_same_texture(monkeypatch):
     mesh = sphere()
     layout = unwrap(mesh, 128)
     whole = bake(mesh, layout, rainbow, 128)
-    monkeypatch.setattr("scoredistill.rendering.assets.baking._PAIRS", 500)
-    monkeypatch.setattr("scoredistill.rendering.assets.baking._POINTS", 300)
+    monkeypatch.setattr("scoredistill.rendering.assets.textured._PAIRS", 500)
+    monkeypatch.setattr("scoredistill.rendering.assets.textured._POINTS", 300)
     assert torch.equal(bake(mesh, layout, rainbow, 128), whole)
 
 
@@ -176,7 +176,7 @@ def test_fewer_faces_of_a_closed_surface_are_closed_and_near_it(faces):
 
 
 def test_surfaces_full_of_holes_stay_without_borders():
-    """Where a collapse has pinched the surface, four faces may meet in an edge, but none has lost its neighbor."""
+    """Where a collapse pinches the surface, four faces may share an edge, but no face loses its neighbor."""
     noise = torch.randn(1, 1, 7, 7, 7, generator=torch.Generator().manual_seed(0))
     mesh = marching_cubes(torch.nn.functional.interpolate(noise, (25,) * 3, mode="trilinear")[0, 0], 0.3)
     less = decimate(mesh, 2000)

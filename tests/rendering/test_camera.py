@@ -1,4 +1,4 @@
-"""Cameras: where they are, and where their rays go."""
+"""Cameras: positions and rays."""
 
 import pytest
 import torch
@@ -53,7 +53,7 @@ def test_a_pole_is_the_limit_of_views_near_it(pole: float) -> None:
     assert float(at.elevation) == pytest.approx(pole)
 
 
-def test_target_and_offset_move_what_is_looked_at_and_the_camera() -> None:
+def test_target_and_offset_move_the_view_and_the_camera() -> None:
     zero = torch.zeros(1)
     target, offset = torch.tensor([[0.2, -0.1, 0.3]]), torch.tensor([[0.05, 0.1, -0.05]])
     camera = Camera.orbit(zero, zero, zero + 2, zero + 40, target, offset)

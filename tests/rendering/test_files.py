@@ -1,4 +1,4 @@
-"""Files that belong together: all or none."""
+"""Files that belong together are written all or none."""
 
 import os
 import resource
@@ -40,14 +40,14 @@ def contents(folder) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-def test_files_are_written_and_nothing_else(tmp_path):
+def test_only_the_files_are_written(tmp_path):
     write_together({tmp_path / "new" / "a.png": b"a", str(tmp_path / "new" / "b.obj"): b"b"})
     assert contents(tmp_path / "new") == {"a.png": b"a", "b.obj": b"b"}
 
 
 @pytest.mark.parametrize("there", [{}, {"a.png": b"old a", "c.obj": b"old c"}], ids=["fresh", "over others"])
 @pytest.mark.parametrize("after", range(1, 8))
-def test_an_error_at_any_rename_leaves_what_was_there(there, after, tmp_path, monkeypatch):
+def test_an_error_at_any_rename_keeps_the_old_files(there, after, tmp_path, monkeypatch):
     from pathlib import Path
 
     for name, content in there.items():
@@ -82,7 +82,7 @@ def test_a_process_that_is_killed_leaves_whole_files_and_the_last_one_only_with_
 
 @pytest.fixture
 def small_files():
-    """No file may grow beyond 20,000 bytes: the system refuses it as it does on a full disk."""
+    """Limit files to 20,000 bytes, beyond which writing fails as on a full disk."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))
     yield
@@ -121,7 +121,7 @@ WRITERS = {
 @pytest.mark.parametrize("there", [False, True], ids=["fresh", "over another"])
 @pytest.mark.parametrize("name", WRITERS)
 @pytest.mark.usefixtures("small_files")
-def test_what_cannot_be_written_is_named_and_the_former_file_is_kept(name, there, tmp_path):
+def test_an_unwritable_file_is_named_and_the_previous_one_kept(name, there, tmp_path):
     path = tmp_path / name
     if there and name == "teacher":
         path.mkdir()
@@ -135,7 +135,7 @@ def test_what_cannot_be_written_is_named_and_the_former_file_is_kept(name, there
     assert left == ({} if not there else {"teacher/old" if name == "teacher" else name: b"old"})
 
 
-def test_what_was_killed_half_way_is_removed_and_nothing_else(tmp_path):
+def test_only_leftovers_of_killed_processes_are_removed(tmp_path):
     done = subprocess.run([sys.executable, "-c", KILLED, tmp_path, "2"], check=False)
     assert done.returncode == -signal.SIGKILL
     kept = [tmp_path / name for name in (".hidden", "a.partial", "0/.deep.partial")]
@@ -147,8 +147,8 @@ def test_what_was_killed_half_way_is_removed_and_nothing_else(tmp_path):
     assert sorted(path for path in tmp_path.rglob("*") if path.is_file()) == sorted(kept)
 
 
-def test_a_temporary_name_is_that_of_one_process_alone(tmp_path, monkeypatch):
-    """A process id is not: containers give the same one again, and what a killed process has left is in the way."""
+def test_temporary_names_are_unique(tmp_path, monkeypatch):
+    """A process id is not unique: containers reuse it, and a killed process may have left a file."""
     monkeypatch.setattr(os, "getpid", lambda: 7)
     with atomic_folder(tmp_path / "teacher"), atomic_folder(tmp_path / "teacher") as draft:
         (draft / "it").touch()

@@ -1,4 +1,4 @@
-"""GLB files: what a reader finds in them, and what the Khronos validator says."""
+"""GLB files: their content, and the Khronos validator."""
 
 import json
 import os
@@ -83,7 +83,7 @@ def test_a_mesh_with_a_hole_is_seen_from_both_sides(tmp_path):
 
 @pytest.mark.skipif(validator_missing(), reason="node or its package gltf-validator is missing: see .ci/run")
 @pytest.mark.parametrize("kind", ["textured", "colored", "plain"])
-def test_the_khronos_validator_has_nothing_to_say(kind, tmp_path):
+def test_the_khronos_validator_finds_nothing(kind, tmp_path):
     mesh = sphere()
     if kind == "textured":
         TexturedMesh.bake(mesh, lambda points: points, 64).save(tmp_path / "ball.glb")

@@ -62,7 +62,7 @@ def test_a_level_outside_the_values_names_them_and_suggests_one():
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
-def test_a_file_returns_the_mesh(suffix, tmp_path):
+def test_a_mesh_is_restored_from_its_file(suffix, tmp_path):
     mesh = marching_cubes(ball(0.5, 15), 0.0, inside="below")
     colors = torch.rand(mesh.vertices.shape, dtype=torch.float32, generator=torch.Generator().manual_seed(0))
     Mesh(mesh.vertices, mesh.faces, colors).save(tmp_path / f"ball{suffix}")

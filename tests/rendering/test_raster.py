@@ -65,7 +65,7 @@ def test_depth_and_normals_of_a_sphere() -> None:
 @pytest.mark.parametrize("name", ["sphere4", "torus", "cube"])
 @pytest.mark.parametrize("azimuth", [0.0, 45.0, 111.0])
 def test_coverage_and_depth_are_those_of_ray_casting(name: str, azimuth: float) -> None:
-    """On 5,120 faces of two to three pixels each there is neither a hole nor a pixel too many."""
+    """With 5,120 faces of two to three pixels each, no pixel is missing or extra."""
     camera, mesh = orbit(azimuth), surface(name)
     distance = cast(camera, mesh, HEIGHT, WIDTH)
     _, directions = camera.rays(HEIGHT, WIDTH)
@@ -88,7 +88,7 @@ def test_faces_far_smaller_than_a_pixel_leave_no_holes(dtype: torch.dtype) -> No
 
 
 def test_pixels_on_edges_are_seen_once() -> None:
-    """A square from straight ahead, whose diagonal and sides pass through pixels' centers but for rounding."""
+    """A square seen from the front, whose diagonal and sides pass through the centers of pixels up to rounding."""
     camera = orbit(0.0, elevation=0.0, radius=2.0, fov=90.0)
     vertices, faces = surface("square")
     scene = seen(camera, (vertices * 1.5, faces), 8, 8)
@@ -101,7 +101,7 @@ def test_pixels_on_edges_are_seen_once() -> None:
     assert bool((face[1:7, 1:7] == 1)[(row + column < 7)[1:7, 1:7]].all())
 
 
-def test_the_nearer_surface_is_seen_whatever_the_order_and_the_winding() -> None:
+def test_the_nearer_surface_is_visible_in_any_order_and_winding() -> None:
     near, far = surface("sphere2"), surface("square")
     vertices = torch.cat([0.3 * near[0] + torch.tensor([0.2, 0, 0.6]), far[0]])
     camera = orbit(0.0)
@@ -127,7 +127,7 @@ def test_pictures_of_different_meshes_in_one_call() -> None:
 
 
 def test_the_derivatives_of_attributes_and_depth() -> None:
-    """gradcheck: which pixels see which face stays the same under its small steps."""
+    """By gradcheck, whose small steps do not change the visible faces."""
     vertices, faces = surface("sphere0")
     camera = orbit(20.0, 200.0)
 
@@ -169,6 +169,6 @@ def test_bad_input_is_named() -> None:
 
 
 @pytest.mark.slow
-def test_warp_is_not_imported_before_it_is_asked_for() -> None:
+def test_warp_is_imported_only_on_request() -> None:
     code = "import sys, scoredistill.rendering.raster; sys.exit('warp' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -13,12 +13,12 @@ STEP = 0.02  # of the reference's central differences
 
 
 def moved(vertices: Tensor, to: Tensor, shift: Tensor) -> Tensor:
-    """Vertices under a shift (x, y, log scale), the scale being about `to`."""
+    """Vertices under a shift (x, y, log scale), scaled about `to`."""
     return vertices * shift[2].exp() + to + torch.stack([shift[0], shift[1], torch.zeros(())])
 
 
 def areas(camera: Camera, objects: list[tuple[Surface, Tensor]], shift: Tensor, size: int, smooth: bool) -> Tensor:
-    """The share of the picture, of the mean over the cameras, in which each object is seen, and of them all."""
+    """The share of the picture that each object and all objects cover, averaged over cameras."""
     vertices = [moved(mesh[0], to, s) for (mesh, to), s in zip(objects, shift, strict=True)]
     first = [0, *torch.tensor([len(v) for v in vertices]).cumsum(0).tolist()]
     faces = torch.cat([mesh[1] + start for (mesh, _), start in zip(objects, first[:-1], strict=True)])
@@ -30,7 +30,7 @@ def areas(camera: Camera, objects: list[tuple[Surface, Tensor]], shift: Tensor, 
 
 
 def derivatives(camera: Camera, objects: list[tuple[Surface, Tensor]]) -> tuple[Tensor, Tensor]:
-    """Of the objects' areas and the whole's by every object's shift, (n + 1, n, 3): by autograd, by differences."""
+    """(n + 1, n, 3) derivatives of the areas by every shift, by autograd and by finite differences."""
     n = len(objects)
     ours = torch.autograd.functional.jacobian(lambda s: areas(camera, objects, s, SIZE, True), torch.zeros(n, 3))
     columns = []
@@ -79,7 +79,7 @@ def test_without_antialiasing_coverage_has_no_derivative() -> None:
 
 
 def test_antialiased_coverage_is_the_area() -> None:
-    """The antialiased mask of 48 x 48 pixels holds the area to a tenth of what the plain one is off by on average."""
+    """The mean error of the area of an antialiased mask of 48 x 48 pixels is at most a tenth of the plain one's."""
     plain, smooth = [], []
     vertices, faces = surface("sphere3")
     for i in range(12):
@@ -92,7 +92,7 @@ def test_antialiased_coverage_is_the_area() -> None:
 
 
 def test_the_blend_of_a_vertical_border() -> None:
-    """A square whose right border lies a quarter of a pixel into the fourth column's pixel, for a start."""
+    """A square whose right border initially lies a quarter of a pixel inside the fourth column."""
     camera = orbit(0.0, elevation=0.0, radius=2.0, fov=90.0)  # at distance 2 a pixel of 8 is half a unit wide
     vertices, faces = surface("square")
     wide = vertices * torch.tensor([1.0, 9, 1]) - torch.tensor([3.0, 0, 0])
@@ -118,8 +118,8 @@ def test_winding_does_not_matter() -> None:
     torch.testing.assert_close(*masks)
 
 
-def test_what_is_hidden_does_not_blend() -> None:
-    """A ball behind a wall, or inside a ball, leaves no trace, nor a derivative."""
+def test_hidden_silhouettes_do_not_blend() -> None:
+    """A ball behind a wall or inside another ball changes neither the picture nor its derivative."""
     ball, wall = surface("sphere3"), surface("square")
     hidden = (0.4 * ball[0]).requires_grad_()
     for outer in ((3 * wall[0] + torch.tensor([0.0, 0, 0.6]), wall[1]), (0.8 * ball[0], ball[1])):
@@ -134,7 +134,7 @@ def test_what_is_hidden_does_not_blend() -> None:
 
 
 def test_the_inside_of_a_surface_is_untouched() -> None:
-    """Only pixels beside a silhouette change: a smooth picture of a ball stays what it is elsewhere."""
+    """Only pixels at a silhouette change; elsewhere the picture of a ball is the same."""
     mesh = surface("sphere5")
     scene = seen(orbit(0.0), mesh, 64, 64)
     fragments = rasterize(scene, 64, 64)

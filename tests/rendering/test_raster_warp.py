@@ -1,4 +1,4 @@
-"""Both backends of the rasterizer see the same, so that pictures and gradients agree."""
+"""Both backends of the rasterizer find the same faces, so that pictures and gradients agree."""
 
 import subprocess
 import sys
@@ -25,7 +25,7 @@ def scene_of(name: str, dtype: torch.dtype, device: str, radius: float = 2.6) ->
 
 
 def picture(scene: Scene, points: Tensor, backend: Backend) -> tuple[Tensor, Tensor, Tensor]:
-    """The visible faces, a picture of positions, mask and depth, and a gradient of it."""
+    """The visible faces, a picture of positions, mask and depth, and its gradient."""
     fragments = rasterize(scene, 90, 128, backend)
     places = interpolate(fragments, scene.faces, points.repeat(3, 1))
     image = antialias(torch.cat([places, fragments.mask, fragments.depth[:, None]], dim=1), fragments, scene)
@@ -36,7 +36,7 @@ def picture(scene: Scene, points: Tensor, backend: Backend) -> tuple[Tensor, Ten
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("name", ["sphere0", "sphere5", "torus", "cube"])
 def test_in_single_precision_the_backends_agree_to_the_last_bit(name: str, device: str) -> None:
-    """Both round every operation alike; where CUDA does not, at most one pixel in 10,000 may see another face."""
+    """Both backends round every operation equally; on CUDA, at most one pixel in 10,000 may see another face."""
     scene, points = scene_of(name, torch.float32, device)
     (ours, image, gradient), (theirs, *others) = (picture(scene, points, backend) for backend in ("torch", "warp"))
     if device == "cpu":
@@ -49,7 +49,7 @@ def test_in_single_precision_the_backends_agree_to_the_last_bit(name: str, devic
 
 @pytest.mark.parametrize("name", ["sphere5", "torus"])
 def test_in_double_precision_they_differ_at_ties_only(name: str) -> None:
-    """Warp sees in single precision: at most one pixel in 10,000 of masks and faces differs."""
+    """Warp computes visibility in single precision: at most one pixel in 10,000 differs in mask or face."""
     scene, points = scene_of(name, torch.float64, "cpu")
     (ours, image, gradient), (theirs, *others) = (picture(scene, points, backend) for backend in ("torch", "warp"))
     assert ((ours >= 0) != (theirs >= 0)).double().mean() < 1e-4
@@ -70,7 +70,7 @@ def test_an_empty_scene() -> None:
     assert rasterize(empty, 8, 9, "warp").mask.shape == (2, 1, 8, 9)
 
 
-def test_auto_takes_torch_on_a_cpu_and_warp_keeps_quiet() -> None:
+def test_auto_selects_torch_on_a_cpu_and_warp_prints_nothing() -> None:
     scene = (
         "import sys, torch\n"
         "from scoredistill.rendering import Scene, rasterize\n"

@@ -42,7 +42,7 @@ def test_grid_has_a_cell_for_each_picture():
     assert picture_grid(torch.zeros(2, 1, 4, 4), columns=2).shape[-1] == 3
 
 
-def test_pictures_survive(tmp_path):
+def test_pictures_are_restored_from_files(tmp_path):
     picture = frames()[0]
     save_picture(picture, tmp_path / "a" / "x.png")
     with Image.open(tmp_path / "a" / "x.png") as image:
@@ -83,7 +83,7 @@ def test_mp4_without_pyav_says_what_to_install(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("wrong", "name"), [(frames().float(), "x.webp"), (frames()[0], "x.webp"), (frames(), "x.avi")]
 )
-def test_what_is_no_animation_is_refused(tmp_path, wrong, name):
+def test_invalid_animations_are_refused(tmp_path, wrong, name):
     with pytest.raises(ValueError, match="animation"):
         save_animation(wrong, tmp_path / name)
 

@@ -20,7 +20,7 @@ def test_homogeneous_medium_absorbs_exponentially():
     torch.testing.assert_close(weights[-1], transmittance[-1] - (1 - expected))
 
 
-def test_weights_are_those_of_each_ray_alone():
+def test_weights_depend_on_their_own_ray_only():
     density, step = torch.rand(6) * 5, torch.rand(6)
     weights, transmittance = render_weights(density, step, RAY)
     for ray in RAY.unique():

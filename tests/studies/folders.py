@@ -10,7 +10,7 @@ from PIL import Image
 from scoredistill.studies.record import RunRecord, StudyRecord
 
 Metrics = Mapping[str, float] | str | None
-"""Of a run: its metrics.json, or the message that it failed with, or None: it is waiting."""
+"""The state of a run: its metrics.json, the message of its failure, or None while it waits."""
 
 
 def make_study(folder: Path, runs: Mapping[str, Mapping[int, Metrics]], **settings) -> Path:

@@ -1,4 +1,4 @@
-"""What starts a study's runs: GPUs, logs and refusals. tests/cli/test_ablate.py has that all of them give the same."""
+"""Launchers of a study's runs: GPUs, logs, errors. tests/cli/test_ablate.py compares their results."""
 
 import sys
 import time
@@ -53,7 +53,7 @@ def ended(launched) -> int:
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="local runs are forks under Linux only")
 def test_a_fork_writes_into_its_own_log(tmp_path, monkeypatch, capfd):
-    """And not what the process that it was forked from has not written yet."""
+    """The log does not contain the unwritten output of the parent process."""
 
     def main(argv):
         sys.stdout.write("out\n")
@@ -71,7 +71,7 @@ def test_a_fork_writes_into_its_own_log(tmp_path, monkeypatch, capfd):
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="local runs are forks under Linux only")
-def test_one_that_does_not_stop_is_killed(tmp_path, monkeypatch):
+def test_a_process_that_does_not_stop_is_killed(tmp_path, monkeypatch):
     def main(argv):
         import signal
 
@@ -95,7 +95,7 @@ def test_rays_share_of_a_machine():
         Ray(cpus=0)
 
 
-def test_what_slurm_refuses_is_said(tmp_path):
+def test_errors_of_slurm_are_reported(tmp_path):
     submitit = pytest.importorskip("submitit")
 
     class Refusing:
@@ -109,7 +109,7 @@ def test_what_slurm_refuses_is_said(tmp_path):
 
 
 def test_a_canceled_job_has_ended(tmp_path):
-    """Slurm itself may take a minute to say so."""
+    """Slurm may take a minute to report it."""
     pytest.importorskip("submitit")
 
     class Cancelled:

@@ -1,13 +1,13 @@
-"""What is shown while a study runs."""
+"""The display of a running study."""
 
 import io
 
 import pytest
 from rich.console import Console
 
-from scoredistill.studies.cells import Cell
 from scoredistill.studies.live import Display
 from scoredistill.studies.runner import Run
+from scoredistill.studies.study import Cell
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ def test_a_line_for_each_ended_run_elsewhere(runs):
     ]
 
 
-def test_names_are_no_markup_and_steps_are_the_last_attempts(runs):
+def test_names_are_not_markup_and_steps_are_of_the_last_attempt(runs):
     log = runs[1].folder / "log.txt"
     log.write_text(log.read_text() + "$ scoredistill fit --config=points.yaml\n")
     runs[1].cell = runs[0].cell = Cell("lr=[1]", {}, [])

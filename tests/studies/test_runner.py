@@ -1,4 +1,4 @@
-"""What runs a study: order, failures, interruptions, and the record; no process is started here."""
+"""The runner of a study: order, failures, interruptions and record, without starting processes."""
 
 import io
 import json
@@ -9,16 +9,15 @@ import pytest
 from rich.console import Console
 
 from scoredistill.studies import runner as module
-from scoredistill.studies.cells import Cell
 from scoredistill.studies.launchers import Job, Launched, Launcher
 from scoredistill.studies.live import Display
 from scoredistill.studies.record import StudyRecord
 from scoredistill.studies.runner import Runner
-from scoredistill.studies.study import Study
+from scoredistill.studies.study import Cell, Study
 
 
 class Pretended(Launched):
-    """A run that ends at the second look, and three looks after it was told to stop."""
+    """A run that ends at the second poll, or three polls after it was stopped."""
 
     def __init__(self, launcher: "Pretender", job: Job) -> None:
         self.launcher, self.job, self.looks, self.left = launcher, job, 0, None
@@ -97,7 +96,7 @@ def states(folder: Path) -> dict[str, str]:
     return {f"{run.settings['a']} seed {run.seed}": run.state for run in StudyRecord.read(folder).runs}
 
 
-def test_everything_is_run_once(study, tmp_path):
+def test_every_run_runs_once(study, tmp_path):
     launcher = Pretender()
     made(study, tmp_path).run(launcher)
     assert launcher.started == ["x seed 0", "x seed 1", "y seed 0", "y seed 1"]
@@ -112,7 +111,7 @@ def test_everything_is_run_once(study, tmp_path):
     assert StudyRecord.read(tmp_path) == record
 
 
-def test_failures_are_kept_apart_and_tried_again(study, tmp_path):
+def test_failures_do_not_affect_others_and_are_repeated(study, tmp_path):
     launcher = Pretender()
     launcher.codes = {"x seed 0": 1, "x seed 1": -9}
     launcher.lost, launcher.full = {"y seed 0"}, {"y seed 1"}
@@ -125,7 +124,7 @@ def test_failures_are_kept_apart_and_tried_again(study, tmp_path):
     assert set(states(tmp_path).values()) == {"failed"}
 
 
-def test_a_run_that_cannot_be_started_has_failed(study, tmp_path):
+def test_a_run_that_cannot_be_started_fails(study, tmp_path):
     launcher = Pretender()
     launcher.refused = {"x seed 0"}
     runner, text = made(study, tmp_path), io.StringIO()
@@ -148,7 +147,7 @@ def test_a_failures_message_is_its_last_attempts(study, tmp_path):
 
 
 @pytest.mark.parametrize("lost", [set(), {"x seed 0"}])
-def test_an_interruption_tells_all_that_is_under_way_at_once(study, tmp_path, lost):
+def test_an_interruption_stops_all_active_runs(study, tmp_path, lost):
     launcher = Pretender()
     launcher.slots = 3
     launcher.interrupted_at, launcher.lost = {"x seed 0"}, lost

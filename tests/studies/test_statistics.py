@@ -28,7 +28,7 @@ def test_too_few_seeds_have_no_interval():
 
 
 def test_many_seeds_give_the_usual_interval():
-    """For many values the bootstrap of a mean is Student's interval."""
+    """For many values the bootstrap interval of a mean approaches Student's."""
     x = np.random.default_rng(0).normal(size=400)
     found = mean_of(x)
     low, high = stats.t.interval(0.95, 399, x.mean(), stats.sem(x))
@@ -40,7 +40,7 @@ def test_many_seeds_give_the_usual_interval():
 
 @pytest.mark.parametrize("draw", ["normal", "exponential"])
 def test_how_often_an_interval_holds_the_mean(draw):
-    """Ten seeds. Of normal metrics 95%; of skewed ones less, as for every interval around a mean, Student's too."""
+    """With ten seeds, 95% for normal metrics; less for skewed ones, as for every interval of a mean, also Student's."""
     rng, trials = np.random.default_rng(1), 400
     held, students = 0, 0
     for _ in range(trials):
@@ -55,7 +55,7 @@ def test_how_often_an_interval_holds_the_mean(draw):
     assert abs(held - students) / trials < 3 * error  # never far from Student's
 
 
-def test_three_seeds_hold_the_center_three_times_in_four_at_most():
+def test_intervals_of_three_seeds_cover_at_most_three_quarters():
     rng, trials = np.random.default_rng(2), 400
     held = 0
     for _ in range(trials):
@@ -104,14 +104,14 @@ def test_differences_without_a_spread():
 
 
 def test_holm_by_hand():
-    """.01 x 4, .02 x 3, .03 x 2 which may not be below the one before, .5 x 1."""
+    """.01 x 4, .02 x 3, .03 x 2, which may not be below its predecessor, .5 x 1."""
     assert holm([0.03, 0.01, 0.5, 0.02]) == pytest.approx([0.06, 0.04, 0.5, 0.06])
     assert holm([0.4, 0.9]) == pytest.approx([0.8, 0.9])
     assert holm([]) == []
 
 
 def test_false_alarms_among_many_comparisons_are_rare():
-    """Four cells that are all alike, against one baseline: a corrected p below .05 in at most 5% of studies."""
+    """Four equal cells against a baseline: a corrected p is below .05 in at most 5% of studies."""
     rng, trials = np.random.default_rng(5), 300
     alarms = 0
     for _ in range(trials):

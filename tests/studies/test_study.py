@@ -1,12 +1,11 @@
-"""A study's file: what it asks for, and what may be wrong in it."""
+"""A study's file: its content, and errors in it."""
 
 from pathlib import Path
 
 import pytest
 
 from scoredistill.studies.axes import StudyError
-from scoredistill.studies.cells import cells_of
-from scoredistill.studies.study import read_study
+from scoredistill.studies.study import cells_of, read_study
 
 STUDY = """\
 recipe: points.yaml
@@ -38,7 +37,7 @@ def write(tmp_path, monkeypatch):
     return write
 
 
-def test_cells_are_all_combinations_but_what_is_left_out(write, tmp_path):
+def test_cells_are_all_combinations_except_the_excluded(write, tmp_path):
     study = read_study(write(STUDY))
     assert [axis.name for axis in study.axes] == ["objective", "scale"]
     assert list(study.seeds) == [0, 1]
@@ -73,7 +72,7 @@ def test_values_on_one_line(write):
     assert cells[3].folder(0) == "runs/x=_a_b_c_/seed-0"
 
 
-def test_axes_that_end_alike_keep_their_whole_names(write):
+def test_axes_with_equal_last_parts_keep_their_full_names(write):
     study = read_study(write("recipe: points.yaml\naxes: {a.lr: [1, 2], b.lr: [3]}\nseeds: [4, 7]\n"))
     assert [axis.name for axis in study.axes] == ["a.lr", "b.lr"]
     assert study.baseline == {"a.lr": "1", "b.lr": "3"}
@@ -107,7 +106,7 @@ def test_axes_that_end_alike_keep_their_whole_names(write):
         (("launcher: {class_path: LocalProcesses, init_args: {processes: 1}}", "launcher: 3"), "launcher: expected"),
     ],
 )
-def test_what_is_wrong_is_named(write, change, said):
+def test_errors_of_a_study_file_are_named(write, change, said):
     text = STUDY.replace(*change)
     assert text != STUDY
     path = write(text)
@@ -119,7 +118,7 @@ def test_what_is_wrong_is_named(write, change, said):
 
 
 @pytest.mark.parametrize("words", [("on", "off"), ("true", "false"), ("yes", "no"), ("1", "2")])
-def test_words_that_yaml_may_read_as_something_else_are_names(write, words):
+def test_ambiguous_yaml_words_are_read_as_names(write, words):
     values = f"{{{words[0]}: {{model.loss: SDS}}, {words[1]}: {{model.loss: VSD}}}}"
     text = f"recipe: points.yaml\naxes: {{objective: {values}}}\n"
     study = read_study(write(text + f"baseline: {{objective: {words[1]}}}\n"))
@@ -135,7 +134,7 @@ def test_two_cells_never_share_a_folder(write, names):
         cells_of(read_study(write(text)))
 
 
-def test_a_file_that_is_not_there_or_is_none(write, tmp_path):
+def test_a_missing_or_invalid_file_is_an_error(write, tmp_path):
     with pytest.raises(StudyError, match="neither a file nor a shipped recipe"):
         read_study(tmp_path / "nowhere.yaml")
     with pytest.raises(StudyError, match="not a study"):

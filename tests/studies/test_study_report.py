@@ -1,4 +1,4 @@
-"""The report of a study: its statistics, what is missing, and its files."""
+"""The report of a study: statistics, missing results, and files."""
 
 import csv
 import io
@@ -9,10 +9,9 @@ import shutil
 import pytest
 from studies.folders import make_study
 
-from scoredistill.studies.comparison import comparisons_of, rows_of
 from scoredistill.studies.report import write_report
-from scoredistill.studies.report.svg import Scale
-from scoredistill.studies.results import Results
+from scoredistill.studies.report.plots import Scale
+from scoredistill.studies.results import Results, comparisons_of, rows_of
 from scoredistill.studies.statistics import mean_of, paired
 
 NASTY = "<script>alert(1)</script>|"
@@ -36,7 +35,7 @@ def rows(text: str) -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO(text)))
 
 
-def test_what_is_there_and_what_is_missing(study):
+def test_results_and_missing_results(study):
     results = Results(study)
     assert results.cells == list(RUNS)
     assert results.metrics == ["spread", "modes"]
@@ -51,7 +50,7 @@ def test_what_is_there_and_what_is_missing(study):
     assert next((seed, path.name) for seed, path in results.pictures("loss=VSD")) == (0, "grid.png")
 
 
-def test_a_figure_that_is_not_finite_is_missing(tmp_path):
+def test_a_nonfinite_metric_is_missing(tmp_path):
     study = make_study(tmp_path, {"loss=SDS": {0: {"spread": float("nan")}, 1: {"spread": 2.0}}})
     results = Results(study)
     assert results.values("loss=SDS", "spread") == {1: 2.0}
@@ -106,7 +105,7 @@ def test_files(study):
     assert "With 3 seeds no single p can be below 0.25" in markdown
 
 
-def test_the_page_needs_nothing_and_trusts_nobody(study):
+def test_the_page_is_self_contained_and_escapes_its_content(study):
     text = write_report(study).read_text()
     assert not re.findall(r'(?:src|href)="(?!data:)', text)
     assert "<script>alert(1)" not in text
@@ -123,7 +122,7 @@ def test_the_page_needs_nothing_and_trusts_nobody(study):
         assert said in text
 
 
-def test_figures_over_an_axis_of_numbers_are_drawn(tmp_path):
+def test_metrics_over_a_numeric_axis_are_drawn(tmp_path):
     cells = {
         f"loss={loss},scale={scale}": {seed: {"x": float(scale) + seed} for seed in range(3)}
         for loss in ("SDS", "VSD")
@@ -144,7 +143,7 @@ def test_a_study_that_has_just_begun_has_a_report(tmp_path):
     assert text.count("has not been run") == 2
 
 
-def test_a_record_that_is_none_is_an_error(tmp_path):
+def test_an_invalid_record_is_an_error(tmp_path):
     with pytest.raises(OSError, match=r"study\.json"):
         write_report(tmp_path)
     (tmp_path / "study.json").write_text(json.dumps({"name": "x"}))
@@ -199,8 +198,8 @@ def text_of(page: str) -> str:
 
 
 @pytest.mark.parametrize("seeds", [1, 2, 3, 6])
-def test_a_report_speaks_of_what_it_has(tmp_path, seeds):
-    """With so many seeds: standard errors from two on, tests too, intervals and effect sizes from three on."""
+def test_a_report_shows_only_available_statistics(tmp_path, seeds):
+    """Standard errors and tests need two seeds, intervals and effect sizes three."""
     cells = {
         f"loss={loss}": {seed: {"x": scale * 1.1**seed} for seed in range(seeds)} for loss, scale in LOSSES.items()
     }
@@ -231,8 +230,8 @@ def test_a_report_speaks_of_what_it_has(tmp_path, seeds):
 LOSSES = {"SDS": 1.0, "VSD": 2.0}
 
 
-def test_what_the_seeds_cannot_show_is_said_with_the_seeds_that_were_compared(tmp_path):
-    """Of six seeds that were asked for, two have finished in both cells."""
+def test_the_power_of_the_tests_is_stated_for_the_compared_seeds(tmp_path):
+    """Of six requested seeds, two have finished in both cells."""
     six = dict.fromkeys(range(6))
     study = make_study(
         tmp_path, {"loss=SDS": {**six, 0: {"x": 1.0}, 1: {"x": 2.0}}, "loss=VSD": {**six, 0: {"x": 3.0}, 1: {"x": 3.5}}}

@@ -196,7 +196,7 @@ def test_float32_is_accurate_at_every_noise_level(form: str, ratio: float) -> No
     assert float((ours - expected).abs().max()) < 10 * unavoidable + 1e-5
 
 
-def test_a_teacher_without_closed_form_says_so() -> None:
+def test_a_teacher_without_a_density_raises_a_clear_error() -> None:
     class Silent(Teacher):
         def forward(self, x_t: Tensor, t: Tensor, condition: Condition | None = None):  # type: ignore[no-untyped-def]
             raise AssertionError

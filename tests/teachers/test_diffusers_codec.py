@@ -66,7 +66,7 @@ def test_saving_memory_changes_nothing(settings: dict[str, Any], tmp_path: Path)
     torch.testing.assert_close(results[0], results[1], rtol=1e-4, atol=1e-5)  # sums of float32 in another order
 
 
-def test_what_is_idle_does_not_move_with_the_teacher(tmp_path: Path) -> None:
+def test_an_idle_codec_does_not_move_with_the_teacher(tmp_path: Path) -> None:
     teacher = teacher_of("sd", tmp_path, offload=True)
     names = [name for name, _ in teacher.codec.named_parameters()]
     assert any("encoder" in name for name in names)
@@ -81,7 +81,7 @@ def test_tiles_cover_large_pictures(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("asks", [True, False, None])
-def test_an_autoencoder_gets_float32_if_it_asks(asks: bool | None, tmp_path: Path) -> None:
+def test_an_autoencoder_gets_float32_if_required(asks: bool | None, tmp_path: Path) -> None:
     model = saved("sd", tmp_path)
     file = Path(model) / "vae" / "config.json"
     config = json.loads(file.read_text())

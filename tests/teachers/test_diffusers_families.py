@@ -1,4 +1,4 @@
-"""Every family of pipelines, against the library's own run of it."""
+"""Every family of pipelines, compared with the library's own pipeline."""
 
 import re
 from pathlib import Path
@@ -11,7 +11,7 @@ from teachers.tiny_pipelines import FAMILIES, in_float32, stock, teacher_of
 from torch import Tensor
 
 from scoredistill.diffusion import CFG, FlowSchedule, Prediction
-from scoredistill.networks.text_to_image import unpack
+from scoredistill.networks.text_backbones import unpack
 from scoredistill.rendering.camera import Camera
 from scoredistill.teachers import DiffusersTeacher
 from scoredistill.types import Condition, Diffused, Sample
@@ -31,7 +31,7 @@ STOCK = [family for family in FAMILIES if family != "multi-view"]  # no pipeline
 
 
 def run(pipeline: Any, family: str, prompt: str) -> list[tuple[Tensor, Tensor, Tensor]]:
-    """What the library's pipeline gives its network in two steps, at which time, and what comes back."""
+    """Inputs, times and outputs of the network in two steps of the library's pipeline."""
     network, calls = getattr(pipeline, "transformer", None) or pipeline.unet, []
 
     def note(module: object, inputs: tuple[Tensor, ...], named: dict[str, Any], output: Any) -> None:
@@ -53,7 +53,7 @@ def teachers_time(teacher: DiffusersTeacher, time: Tensor, flux: bool) -> Tensor
 
 
 @pytest.mark.parametrize("family", STOCK)
-def test_the_network_says_what_it_says_in_its_own_pipeline(family: str, tmp_path: Path) -> None:
+def test_the_network_output_equals_that_of_the_pipeline(family: str, tmp_path: Path) -> None:
     settings = {"guidance_embedding": 3.5} if family == "flux-distilled" else {}
     teacher = teacher_of(family, tmp_path, **settings)
     calls, flux = run(stock(teacher), family, "a red mug"), family.startswith("flux")
@@ -72,7 +72,7 @@ def test_the_network_says_what_it_says_in_its_own_pipeline(family: str, tmp_path
 
 
 @pytest.mark.parametrize("family", ["sd", "sd-v"])
-def test_guidance_takes_the_steps_of_the_librarys_pipeline(family: str, tmp_path: Path) -> None:
+def test_guidance_equals_that_of_the_pipeline(family: str, tmp_path: Path) -> None:
     teacher = teacher_of(family, tmp_path)
     pipeline, x = stock(teacher), torch.randn(2, 4, 8, 8)
     settings = {
@@ -92,7 +92,7 @@ def test_guidance_takes_the_steps_of_the_librarys_pipeline(family: str, tmp_path
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_the_schedule_is_the_schedulers(family: str, tmp_path: Path) -> None:
+def test_the_schedule_equals_the_schedulers(family: str, tmp_path: Path) -> None:
     teacher = teacher_of(family, tmp_path)
     scheduler = stock(teacher).scheduler
     x, epsilon = torch.randn(2, 5, 4, 8, 8)
@@ -118,7 +118,7 @@ def test_the_schedule_is_the_schedulers(family: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("family", ["sd", "sd-v", "sd-zero-snr"])
-def test_the_clean_sample_is_the_schedulers(family: str, tmp_path: Path) -> None:
+def test_the_clean_sample_equals_the_schedulers(family: str, tmp_path: Path) -> None:
     teacher = teacher_of(family, tmp_path)
     scheduler, x_t = stock(teacher).scheduler, torch.randn(1, 4, 8, 8)
     scheduler.set_timesteps(1000)
@@ -148,7 +148,7 @@ def test_branches_of_guidance_are_one_call(family: str, tmp_path: Path) -> None:
 
 
 def tried(prediction: Prediction, kind: str) -> Tensor | str:
-    """What a prediction says, or why it says nothing."""
+    """A prediction, or the message of its error."""
     try:
         return getattr(prediction, kind)
     except ValueError as error:

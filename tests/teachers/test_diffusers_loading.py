@@ -1,4 +1,4 @@
-"""Pipelines that are missing, and settings that do not suit them: one clear message each."""
+"""Missing pipelines and unsuitable settings: one clear message each."""
 
 import json
 from collections.abc import Callable
@@ -31,7 +31,7 @@ def with_scheduler(model: str, **config: object) -> str:
 
 
 def edm(model: str) -> str:
-    """A scheduler whose process is another one."""
+    """A scheduler with an unsupported process."""
     with_scheduler(model, _class_name="EDMEulerScheduler")
     return rewritten(model, scheduler=["diffusers", "EDMEulerScheduler"])
 
@@ -65,7 +65,7 @@ WRONG: dict[str, tuple[str, Callable[[str], str], dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize(("family", "change", "settings", "message"), WRONG.values(), ids=WRONG)
-def test_what_is_wrong_is_said(
+def test_errors_of_loading_are_reported(
     family: str, change: Any, settings: dict[str, Any], message: str, tmp_path: Path
 ) -> None:
     model = change(saved(family, tmp_path))
@@ -73,7 +73,7 @@ def test_what_is_wrong_is_said(
         DiffusersTeacher(model, **settings)
 
 
-def test_without_the_hub_a_folder_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_hub_the_error_suggests_a_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     import huggingface_hub.constants
 
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)

@@ -1,4 +1,4 @@
-"""PromptEmbedder: read once, kept in memory and on disk, worded by the camera, and nothing else."""
+"""PromptEmbedder: each text is encoded once, cached in memory and on disk, and has the view words of its camera."""
 
 import subprocess
 import sys
@@ -11,16 +11,15 @@ from torch import Tensor
 
 from scoredistill.diffusion import ViewPerpNeg, ViewPrompts
 from scoredistill.rendering.camera import Camera
-from scoredistill.teachers.diffusers import cache as cache_module
-from scoredistill.teachers.diffusers.cache import EmbeddingCache, Reading, user_folder
-from scoredistill.teachers.diffusers.prompts import PromptEmbedder, PromptSettings
+from scoredistill.teachers.diffusers import prompts as prompts_module
+from scoredistill.teachers.diffusers.prompts import EmbeddingCache, PromptEmbedder, PromptSettings, Reading, user_folder
 from scoredistill.types import Condition, TextEmbeddings
 
 MEMORY = PromptSettings(cache=None)
 
 
 class Encoder:
-    """A text encoder that counts; a text's embedding is a function of the text, of which it reads 12 letters."""
+    """A text encoder that records its calls; an embedding is a function of the first 12 letters of a text."""
 
     def __init__(self, key: str = "model@revision") -> None:
         self.key = key
@@ -63,7 +62,7 @@ def short() -> ViewPrompts:
     return ViewPrompts(" front", " side", " back", " above")
 
 
-def test_each_text_is_read_once_and_all_of_a_call_together() -> None:
+def test_each_text_is_encoded_once_and_a_call_is_one_batch() -> None:
     encoder = Encoder()
     prompts = PromptEmbedder(encoder, MEMORY)
     rows = prompts.texts(["a", "b", "a", "c"])
@@ -110,7 +109,7 @@ def test_another_models_embeddings_are_not_used(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", ["empty", "half", "noise", "other text", "foreign"])
-def test_damaged_and_foreign_files_are_written_anew(tmp_path: Path, damage: str) -> None:
+def test_damaged_and_foreign_files_are_rewritten(tmp_path: Path, damage: str) -> None:
     from safetensors.torch import save
 
     settings = PromptSettings(cache=str(tmp_path))
@@ -132,7 +131,7 @@ def test_damaged_and_foreign_files_are_written_anew(tmp_path: Path, damage: str)
 
 WRITER = """
 import sys, torch
-from scoredistill.teachers.diffusers.cache import EmbeddingCache, Reading
+from scoredistill.teachers.diffusers.prompts import EmbeddingCache, Reading
 from scoredistill.types import TextEmbeddings
 cache = EmbeddingCache(sys.argv[1], "key")
 tokens = torch.full((1, 64, 64), float(sys.argv[2]))
@@ -175,7 +174,7 @@ def test_a_folder_that_cannot_be_written_is_a_warning_and_is_still_read(
     def refuse(path: Path, writer: object) -> None:
         raise PermissionError(13, "Permission denied", str(path))
 
-    monkeypatch.setattr(cache_module, "write_atomically", refuse)  # the superuser may write into any folder
+    monkeypatch.setattr(prompts_module, "write_atomically", refuse)  # the superuser may write into any folder
     encoder = Encoder()
     prompts = PromptEmbedder(encoder, settings)
     with pytest.warns(UserWarning, match=r"prompts.cache: cannot write to .* set another folder, or null"):
@@ -192,7 +191,7 @@ def test_a_cache_that_is_no_folder_is_a_warning(tmp_path: Path) -> None:
     assert len(caught) == 1
 
 
-def test_the_usual_folder_is_the_users(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_default_folder_is_the_users_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     PromptEmbedder(Encoder()).texts(["a"])
     assert [path.parent for path in tmp_path.rglob("*.safetensors")] == [tmp_path / "scoredistill" / "prompts"]
@@ -207,7 +206,7 @@ def test_no_cache_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert not list(tmp_path.iterdir())
 
 
-def test_parts_that_an_encoder_does_not_have_stay_away(tmp_path: Path) -> None:
+def test_parts_that_an_encoder_lacks_are_none(tmp_path: Path) -> None:
     cache = EmbeddingCache(str(tmp_path), "key")
     tokens = torch.randn(1, 2, 3, dtype=torch.bfloat16)
     cache.write("a", Reading(TextEmbeddings(tokens), (("kept", "cut"),)))
@@ -245,7 +244,7 @@ def test_no_prompt_is_the_empty_text() -> None:
     assert encoder.read == [[""]]
 
 
-def test_what_has_embeddings_or_no_rows_stays_as_it_is() -> None:
+def test_conditions_with_embeddings_or_without_rows_are_unchanged() -> None:
     encoder = Encoder()
     prompts = PromptEmbedder(encoder, PromptSettings(cache=None, negative="blurry"))
     given = Condition("a mug", embeddings=torch.zeros(3, 1, 2))
@@ -257,13 +256,13 @@ def test_what_has_embeddings_or_no_rows_stays_as_it_is() -> None:
     assert encoder.read == []
 
 
-def test_prompts_are_one_or_one_a_row() -> None:
+def test_prompts_are_one_text_or_one_per_row() -> None:
     prompts = PromptEmbedder(Encoder(), MEMORY)
     with pytest.raises(ValueError, match="there are 2 prompts for 3 rows: use one prompt, or one per row"):
         prompts.encode_prompt(Condition(["a", "b"], camera=orbit(0.0, 0.0, 0.0)), None)
 
 
-def test_the_settings_negative_prompt_stands_where_there_is_none() -> None:
+def test_the_settings_negative_prompt_is_the_default() -> None:
     prompts = PromptEmbedder(Encoder(), PromptSettings(cache=None, negative="blurry"))
     for given, expected in ((None, "blurry"), ("red", "red"), ("", "")):
         asked = prompts.encode_prompt(Condition("a mug", given), 2)
@@ -295,7 +294,7 @@ def test_each_row_is_worded_by_its_camera() -> None:
     assert same(told(prompts.encode_prompt(Condition("mug"), 2)), Encoder().encode(["mug"] * 2))  # no camera, no view
 
 
-def test_guidances_other_branches_are_read_word_for_word() -> None:
+def test_prompts_of_other_branches_are_encoded_literally() -> None:
     prompts = PromptEmbedder(Encoder(), PromptSettings(short(), cache=None))
     condition = Condition("mug", "blurry", camera=orbit(0.0, 90.0))
     asked = prompts.encode_prompt(condition, None)
@@ -325,7 +324,7 @@ def test_embeddings_come_in_the_encoders_type_and_without_graph() -> None:
     assert rows.mask.dtype == torch.int64
 
 
-def test_view_guidance_finds_its_words_read() -> None:
+def test_view_guidance_uses_cached_embeddings() -> None:
     encoder = Encoder()
     prompts = PromptEmbedder(encoder, PromptSettings(short(), cache=None))
     asked = prompts.encode_prompt(Condition("mug", camera=orbit(0.0, 90.0)), None)

@@ -1,4 +1,4 @@
-"""What a pipeline as the teacher owes beside its network's answers: pictures, prompts, memory, messages."""
+"""A pipeline as the teacher, apart from its network's predictions: pictures, prompts, memory, messages."""
 
 import json
 import shutil
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::Deprec
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
-def test_half_precision_keeps_the_type_of_what_it_is_asked(dtype: str, tmp_path: Path) -> None:
+def test_half_precision_networks_predict_in_the_type_of_x_t(dtype: str, tmp_path: Path) -> None:
     exact = teacher_of("sdxl", tmp_path)
     teacher = DiffusersTeacher(exact.source.model, dtype=dtype, resolution=16, prompts=PromptSettings(cache=None))  # type: ignore[arg-type]
     assert teacher.denoiser.network.dtype == getattr(torch, dtype)
@@ -34,7 +34,7 @@ def test_half_precision_keeps_the_type_of_what_it_is_asked(dtype: str, tmp_path:
     assert not any(weight.requires_grad for weight in teacher.parameters())
 
 
-def test_the_unconditional_model_of_sdxl_is_asked_with_zeros(tmp_path: Path) -> None:
+def test_the_unconditional_model_of_sdxl_gets_zeros(tmp_path: Path) -> None:
     teacher, x_t, t = teacher_of("sdxl", tmp_path), torch.randn(2, 4, 8, 8), torch.full((2,), 0.5)
     zeros = Condition(embeddings=TextEmbeddings(torch.zeros(2, 16, 16), torch.zeros(2, 8)))
     none, given, empty = teacher.predict_many(x_t, t, [None, zeros, Condition(prompt="")])
@@ -42,7 +42,7 @@ def test_the_unconditional_model_of_sdxl_is_asked_with_zeros(tmp_path: Path) -> 
     assert (none.epsilon - empty.epsilon).abs().max() > 1e-5
 
 
-def test_text_encoders_are_read_only_for_new_prompts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_text_encoders_are_loaded_only_for_new_prompts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model, read = saved("sd", tmp_path), []
     settings: dict[str, Any] = {"resolution": 16, "prompts": PromptSettings(cache=str(tmp_path / "cache"))}
     whole = "scoredistill.teachers.diffusers.loading.Source.read"
@@ -72,7 +72,7 @@ def test_the_key_names_the_weights_and_their_precision(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("family", "cut"), [("sd", 1), ("sdxl", 2), ("sd3", 2), ("pixart-alpha", 0)])
-def test_each_tokenizer_says_what_it_cuts_off(family: str, cut: int, tmp_path: Path) -> None:
+def test_each_tokenizer_reports_truncated_text(family: str, cut: int, tmp_path: Path) -> None:
     encoder = teacher_of(family, tmp_path).prompts.encoder
     assert encoder.truncations("a mug") == []
     found = encoder.truncations("abcdefghijklmnopqrst")  # a token a letter, of which CLIP reads 14 here
@@ -139,7 +139,7 @@ def test_an_attention_backend_gives_the_same_answer(tmp_path: Path) -> None:
     torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
 
 
-def test_rows_have_to_match(tmp_path: Path) -> None:
+def test_numbers_of_rows_must_match(tmp_path: Path) -> None:
     teacher, x_t, t = teacher_of("sd", tmp_path), torch.randn(2, 4, 8, 8), torch.full((2,), 0.5)
     with pytest.raises(ValueError, match="3 rows for 2 samples"):
         teacher(x_t, t, Condition(embeddings=torch.zeros(3, 16, 8)))

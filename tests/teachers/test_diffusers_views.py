@@ -17,7 +17,7 @@ NONE = dict.fromkeys(("f_fs", "f_sf", "f_fsb", "f_sb"), (0.0, 0.0, 0.0))
 
 
 def counting(teacher: DiffusersTeacher) -> tuple[list[list[str]], list[int]]:
-    """Texts of each call of the text encoders and rows of each call of the network, as they come."""
+    """Texts of each call of the text encoders, and rows of each call of the network, in order."""
     texts: list[list[str]] = []
     rows: list[int] = []
     encode = teacher.prompts.encoder.encode

@@ -1,4 +1,4 @@
-"""A trained network as the teacher: whatever is asked of one x_t is one call."""
+"""A trained network as the teacher: all conditions at one x_t are evaluated in one call."""
 
 from collections.abc import Callable
 
@@ -11,7 +11,7 @@ from scoredistill.diffusion import CFG, PerpNeg
 from scoredistill.networks import NO_LABEL, Backbone, DiffusersBackbone, EDM2UNet, EDMUNet, MLPBackbone
 from scoredistill.rendering.camera import Camera
 from scoredistill.teachers import NetworkTeacher
-from scoredistill.teachers.network import stacked
+from scoredistill.teachers.network import cat_common
 from scoredistill.types import Condition
 
 B, CLASSES = 3, 4
@@ -25,7 +25,7 @@ def unet(**settings: object) -> UNet2DModel:
     )  # fmt: skip
 
 
-# backbone, and whether it is told the camera
+# backbone, and whether it takes the camera
 BACKBONES: dict[str, tuple[Callable[[], Backbone], bool]] = {
     "diffusers, its own labels": (
         lambda: DiffusersBackbone(unet(num_class_embeds=CLASSES + 1), CLASSES, label_dropout=0.1), False,
@@ -43,7 +43,7 @@ BACKBONES: dict[str, tuple[Callable[[], Backbone], bool]] = {
 
 
 def teacher(make: Callable[[], Backbone]) -> tuple[NetworkTeacher, list[int]]:
-    """With weights that are nowhere next to nothing, and the rows of each call of its network."""
+    """A teacher with weights far from zero, and the rows of each call of its network."""
     torch.manual_seed(0)
     made, rows = NetworkTeacher(make()), []
     for weight in made.parameters():
@@ -63,7 +63,7 @@ def noisy() -> tuple[Tensor, Tensor]:
 
 
 @pytest.mark.parametrize("name", BACKBONES)
-def test_rows_without_a_label_are_answered_as_if_there_were_no_labels(name: str) -> None:
+def test_rows_without_a_label_are_unconditional(name: str) -> None:
     make, told = BACKBONES[name]
     made, _ = teacher(make)
     (x_t, t), camera = noisy(), cameras() if told else None
@@ -97,7 +97,7 @@ def test_one_call_gives_what_separate_calls_give(name: str) -> None:
     torch.testing.assert_close(guided, uncond + 3 * (cond - uncond), rtol=1e-9, atol=1e-9)
 
 
-def test_one_condition_is_asked_as_it_is() -> None:
+def test_a_single_condition_is_passed_unchanged() -> None:
     made, rows = teacher(BACKBONES["ddpm++"][0])
     x_t, t = noisy()
     assert torch.equal(made.predict_many(x_t, t, [None])[0].x0, made(x_t, t, None).x0)
@@ -107,7 +107,7 @@ def test_one_condition_is_asked_as_it_is() -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in BACKBONES if "unlabeled" not in name])
-def test_other_negative_labels_are_no_labels(name: str) -> None:
+def test_other_negative_labels_are_refused(name: str) -> None:
     make, told = BACKBONES[name]
     made, _ = teacher(make)
     x_t, t = noisy()
@@ -116,7 +116,7 @@ def test_other_negative_labels_are_no_labels(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["mlp", "diffusers"])
-def test_a_network_that_was_never_asked_without_labels_says_so_in_any_row(name: str) -> None:
+def test_a_network_trained_with_labels_only_refuses_rows_without(name: str) -> None:
     networks = {"mlp": MLPBackbone((3, 8, 8), 16, 2, CLASSES)}
     networks["diffusers"] = DiffusersBackbone(unet(num_class_embeds=CLASSES), CLASSES)
     made, (x_t, t) = NetworkTeacher(networks[name]).eval(), noisy()
@@ -124,17 +124,17 @@ def test_a_network_that_was_never_asked_without_labels_says_so_in_any_row(name: 
         CFG(2.0)(made, x_t, t, Condition(label=torch.tensor([2, 0, 3])))
 
 
-def test_a_camera_that_is_missing_in_one_condition_is_missed() -> None:
+def test_a_camera_missing_in_one_condition_is_an_error() -> None:
     made, _ = teacher(BACKBONES["mlp with a camera"][0])
     x_t, t = noisy()
     with pytest.raises(ValueError, match="the batch has no cameras"):
         made.predict_many(x_t, t, [Condition(camera=cameras()), None])
 
 
-def test_conditions_below_each_other_keep_what_they_have_in_common() -> None:
+def test_concatenated_conditions_keep_their_common_fields() -> None:
     label, background = torch.tensor([2, 0, 3]), torch.rand(B, 3)
     asked = Condition("a mug", "blurry", label, cameras(), background, torch.randn(B, 5, 6))
-    whole = stacked([asked, asked.negative()], B)
+    whole = cat_common([asked, asked.negative()], B)
     assert whole is not None
     assert whole.prompt == ("a mug",) * B + ("blurry",) * B
     assert whole.negative_prompt is whole.embeddings is None
@@ -143,7 +143,7 @@ def test_conditions_below_each_other_keep_what_they_have_in_common() -> None:
     assert whole.camera is not None
     assert torch.equal(whole.camera.pose, cameras().pose.repeat(2, 1, 1))
     assert torch.equal(whole.background, background.repeat(2, 1))  # type: ignore[arg-type]
-    assert stacked([None, None], B) is None
+    assert cat_common([None, None], B) is None
 
 
 def test_perp_neg_is_one_call_too() -> None:

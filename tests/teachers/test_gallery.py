@@ -1,4 +1,4 @@
-"""The gallery as a teacher: exact, conditional on words and cameras, one row at a time."""
+"""The Gallery as a teacher: exact, conditional on words and cameras, each row independent."""
 
 import math
 
@@ -64,7 +64,7 @@ def test_a_row_does_not_depend_on_the_others(options):
         torch.testing.assert_close(alone.log_prob(x[row], t[row], condition[row])[0], density[i], rtol=1e-11, atol=0)
 
 
-def test_the_mixture_is_the_one_of_the_renders():
+def test_the_mixture_is_that_of_the_renders():
     """log p_t against the sum over components with full covariance matrices."""
     teacher = Gallery(pixel_std=0.05, color_std=0.2, janus=0.3)
     camera, background = orbit([35.0]), torch.tensor([[0.2, -0.4, 0.6]])
@@ -90,7 +90,7 @@ def test_the_mixture_is_the_one_of_the_renders():
 
 
 def test_color_factors_are_the_derivative_of_the_picture_by_the_albedo():
-    """Repainting the mug moves the picture by light times color, exactly, as the covariance takes it to."""
+    """Repainting the mug changes the picture by light times color, exactly as the covariance assumes."""
     camera = orbit([35.0])
     light = GALLERY._pictures(GALLERY.vocabulary().parse("a mug"), camera, 16, 16).light[0]
     red, blue = (GALLERY.renders(f"a {color} mug", camera, 16, 16).rgb[0] for color in ("red", "blue"))
@@ -160,7 +160,7 @@ def test_responsibilities_name_the_variant():
     camera = orbit([20.0] * 4)
     x = GALLERY.schedule.alpha(t[:1]) * GALLERY.renders("a toy", camera[:1], SIZE, SIZE).rgb[0]
     torch.testing.assert_close(GALLERY.responsibilities(x, t, Condition("a toy", camera=camera)), torch.eye(4))
-    # Over the ring, whichever camera it was.
+    # The average over the ring does not depend on the camera.
     assert GALLERY.responsibilities(x, t, Condition("a toy")).argmax(-1).tolist() == [0, 1, 2, 3]
     even = torch.full((4,), 0.9999)
     hidden = GALLERY.responsibilities(torch.zeros_like(x), even, Condition("a toy", camera=camera))
@@ -215,7 +215,7 @@ def test_each_camera_is_rendered_once(monkeypatch):
 
 
 def test_rows_share_nothing_that_was_not_the_same():
-    """Grouping against one row at a time, where only background, prompt or field of view differ."""
+    """Grouped rows equal single rows where only background, prompt or field of view differ."""
     camera = orbit([20.0] * 4)
     camera.fov[3] = 50.0
     background = torch.zeros(4, 3)
@@ -226,7 +226,7 @@ def test_rows_share_nothing_that_was_not_the_same():
     assert (torch.cdist(epsilon.flatten(1), epsilon.flatten(1)) + torch.eye(4)).min() > 1e-3
 
 
-def test_colors_and_sizes_act():
+def test_colors_and_sizes_change_the_picture():
     camera = orbit([25.0])
     red, blue, plain = (GALLERY.renders(p, camera, 32, 32) for p in ("a red torus", "a blue torus", "a torus"))
     assert torch.equal(red.opacity, blue.opacity)
@@ -317,7 +317,7 @@ def test_the_answer_has_the_type_of_x_t_but_not_half_precision(dtype):
     assert prediction.epsilon.dtype == expected
     assert GALLERY.log_prob(x.to(dtype), t.to(dtype), condition).dtype == expected
     if dtype == torch.float32:
-        # Beside pixels where rounding moves a ray across an edge.
+        # Except for pixels where rounding moves a ray across an edge.
         differing = (prediction.epsilon.double() - GALLERY(x, t, condition).epsilon).abs() > 1e-3
         assert differing.double().mean() < 0.02
 
@@ -332,7 +332,7 @@ def test_another_schedule_is_used():
     torch.testing.assert_close(teacher(x, t, condition).x0[0], posterior, atol=1e-9, rtol=0)
 
 
-def test_what_inference_mode_rendered_serves_gradients_later():
+def test_renders_cached_in_inference_mode_support_gradients():
     teacher = Gallery(color_std=0.1)
     x, t = diffused(1)
     condition = Condition("a toy", camera=orbit([0.0]))

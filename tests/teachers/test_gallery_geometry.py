@@ -1,11 +1,10 @@
-"""The gallery's solids, tracing and renders against what they approximate."""
+"""The Gallery's solids, tracing and renders against exact references."""
 
 import pytest
 import torch
 
 from scoredistill.rendering.camera import Camera
-from scoredistill.teachers.gallery import Gallery
-from scoredistill.teachers.gallery import parts as solids
+from scoredistill.teachers.gallery import Gallery, solids
 from scoredistill.teachers.gallery.catalog import models
 from scoredistill.teachers.gallery.render import lattice, shading
 from scoredistill.teachers.gallery.sdf import distance, gradient
@@ -68,7 +67,7 @@ def test_solids_are_1_lipschitz_and_their_gradients_right(name):
 
 
 @pytest.mark.parametrize("name", SOLIDS)
-def test_the_support_and_the_box_hold_the_solid(name):
+def test_support_and_box_contain_the_solid(name):
     points = torch.rand(40_000, 3, generator=rng()) * 2.4 - 1.2
     inside = points[of(SOLIDS[name], points) < 0]
     low, high = (torch.tensor(corner) for corner in SOLIDS[name].box())
@@ -133,7 +132,7 @@ def test_depth_is_the_first_crossing_and_normals_are_the_gradient(noun):
 
 
 def test_pictures_show_one_object_from_all_sides():
-    """What two cameras both see, at the same place, has the same color and the depths that the geometry asks for."""
+    """A point that two cameras see has the same color in both, and the depths of the geometry."""
     camera = orbit([10.0, 40.0])
     render = Gallery(supersample=1).renders("a toy", camera, 64, 64)
     origins, directions = camera.rays(64, 64)
@@ -144,7 +143,7 @@ def test_pictures_show_one_object_from_all_sides():
         expected = 2 * GALLERY.albedo("a toy", k, point) * shading(render.normals[0, k][:, hit].T)[:, None] - 1
         torch.testing.assert_close(color, expected, atol=1e-9, rtol=0)
 
-        # Into the second camera: the pixel on whose central ray the point falls, near enough.
+        # In the second camera: the pixel whose central ray is nearest to the point.
         away = point - camera.position[1]
         local = away @ camera.pose[1, :3, :3]
         half = torch.tan(torch.deg2rad(camera.fov[1]) / 2)
@@ -217,7 +216,7 @@ def test_a_mesh_is_the_variants_surface(noun):
         assert len(mesh.colors.unique(dim=0)) > 2
 
 
-def test_cameras_inside_or_turned_away_are_no_special_case():
+def test_cameras_inside_or_turned_away_work():
     away = orbit([0.0])
     turned = away.pose.clone()
     turned[:, :3, [0, 2]] *= -1

@@ -1,4 +1,4 @@
-"""Many-step samplers: the flow they solve, and how fast they converge."""
+"""Many-step samplers: the probability flow, and the order of convergence."""
 
 from math import log, pi
 

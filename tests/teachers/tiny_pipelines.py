@@ -15,7 +15,7 @@ LETTERS = [*string.ascii_lowercase, ","]
 
 
 def clip(folder: Path, width: int = 8, projected: bool = False) -> tuple[Any, Any]:
-    """A CLIP text encoder of two layers that spells, and its tokenizer of at most 16 tokens."""
+    """A CLIP text encoder of two layers, and a tokenizer by letters with at most 16 tokens."""
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
     words = [*LETTERS, *(f"{letter}</w>" for letter in LETTERS), "<|startoftext|>", "<|endoftext|>"]
@@ -32,7 +32,7 @@ def clip(folder: Path, width: int = 8, projected: bool = False) -> tuple[Any, An
 
 
 def t5(width: int = 8) -> tuple[Any, Any]:
-    """A T5 encoder of two layers that spells, and its tokenizer."""
+    """A T5 encoder of two layers, and a tokenizer by letters."""
     from transformers import T5Config, T5EncoderModel, T5Tokenizer
 
     words = ["<pad>", "</s>", "<unk>", "▁", *LETTERS, *(f"▁{letter}" for letter in LETTERS)]
@@ -42,7 +42,7 @@ def t5(width: int = 8) -> tuple[Any, Any]:
 
 
 def vae(channels: int = 4, shift: float | None = None) -> Any:
-    """An autoencoder of two levels: latents of half a picture's side."""
+    """An autoencoder of two levels, with latents of half the picture's side."""
     from diffusers import AutoencoderKL
 
     return AutoencoderKL(
@@ -185,7 +185,7 @@ FAMILIES: dict[str, Callable[[Path], Any]] = {
 
 @contextmanager
 def in_float32() -> Iterator[None]:
-    """What the libraries' own pipelines expect of the default."""
+    """Set float32 as the default type, as the libraries' pipelines expect."""
     dtype = torch.get_default_dtype()
     torch.set_default_dtype(torch.float32)
     try:
@@ -195,7 +195,7 @@ def in_float32() -> Iterator[None]:
 
 
 def saved(family: str, folder: Path) -> str:
-    """The folder of a tiny pipeline, whose network's weights are nowhere all zero."""
+    """The folder of a tiny pipeline with nonzero network weights."""
     with in_float32():
         pipeline = FAMILIES[family](folder / "words")
         generator = torch.Generator().manual_seed(0)
@@ -208,7 +208,7 @@ def saved(family: str, folder: Path) -> str:
 
 
 def teacher_of(family: str, folder: Path, **settings: Any) -> DiffusersTeacher:
-    """A teacher from a tiny pipeline, asked for pictures of 16 pixels; embeddings are kept in memory only."""
+    """A teacher from a tiny pipeline for pictures of 16 pixels, with embeddings in memory only."""
     pixels = {} if family == "if" else {"resolution": 16}
     usual: dict[str, Any] = {"prompts": PromptSettings(cache=None)} | pixels
     return DiffusersTeacher(saved(family, folder), **usual | settings)

@@ -1,4 +1,4 @@
-"""Trainings on several processes of this machine, and what they end in."""
+"""Training on several processes of this machine."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -24,7 +24,7 @@ def train(
     resume: Path | None = None,
     callbacks: Callable[[], list[Callback]] = list,
 ) -> dict[str, Any]:
-    """Train, and read the checkpoint that is left.
+    """Train, and read the last checkpoint.
 
     Args:
         make: the module and its data.
@@ -60,7 +60,7 @@ def train(
 def assert_same_checkpoint(
     found: dict[str, Any], expected: dict[str, Any], rtol: float = 1e-9, atol: float = 1e-11
 ) -> None:
-    """Weights, buffers and optimizers' states of two checkpoints."""
+    """Compare weights, buffers and optimizer states of two checkpoints."""
     assert found["state_dict"].keys() == expected["state_dict"].keys()
     for name, value in expected["state_dict"].items():
         torch.testing.assert_close(found["state_dict"][name], value, rtol=rtol, atol=atol, msg=name)

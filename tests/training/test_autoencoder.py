@@ -63,7 +63,7 @@ def test_a_trained_autoencoder_is_written_with_the_scale_of_its_latents(tmp_path
     assert Path("reconstructions.png").is_file()
 
 
-def test_what_cannot_be_trained_is_an_error() -> None:
+def test_invalid_training_settings_are_errors() -> None:
     with pytest.raises(ValueError, match="kl_weight must be at least 0, got -1"):
         made(kl_weight=-1)
     with pytest.raises(ValueError, match="an autoencoder is trained on data"):

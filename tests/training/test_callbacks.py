@@ -1,4 +1,4 @@
-"""What looks at a run: its metrics and pictures."""
+"""Callbacks: metrics and pictures of a run."""
 
 import json
 from pathlib import Path
@@ -47,7 +47,7 @@ def test_perfect_samples_have_spread_one_and_the_mixtures_weights(form: str) -> 
     assert metrics["within_3_std"] > 0.99
 
 
-def test_collapsed_particles_are_told() -> None:
+def test_collapsed_particles_are_detected() -> None:
     teacher = GaussianMixture(MEANS, 0.5, WEIGHTS)
     collapsed = mode_statistics(MEANS[[0, 0, 0, 1]], teacher)
     assert collapsed == {"modes_covered": 2.0, "weight_error": pytest.approx(0.25), "spread": 0.0, "within_3_std": 1.0}
@@ -79,7 +79,7 @@ def test_only_points_can_be_scattered(shape: tuple[int, ...]) -> None:
 
 
 def run(tmp_path: Path, values: Tensor, teacher: GaussianMixture) -> tuple[SimpleNamespace, Distillation]:
-    """A trainer's stand-in with a run folder, and a module that holds the particles."""
+    """A stand-in for a trainer with a run folder, and a module with particles."""
     trainer = SimpleNamespace(
         is_global_zero=True, default_root_dir=str(tmp_path), global_step=0, loggers=[], datamodule=ConditionDataModule()
     )
@@ -126,7 +126,7 @@ def test_other_processes_draw_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_figures_are_merged_into_one_sorted_object(tmp_path: Path) -> None:
+def test_metrics_are_merged_into_one_sorted_object(tmp_path: Path) -> None:
     trainer = SimpleNamespace(is_global_zero=True, default_root_dir=str(tmp_path))
     merge_metrics(trainer, {"psnr": 20.0, "chamfer": 0.1})
     merge_metrics(trainer, {"seconds": 3.5, "psnr": 21.0})
@@ -135,7 +135,7 @@ def test_figures_are_merged_into_one_sorted_object(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["metrics.json"]
 
 
-def test_mode_statistics_look_at_the_end_and_count_classes(tmp_path: Path) -> None:
+def test_mode_statistics_run_at_the_end_and_count_classes(tmp_path: Path) -> None:
     teacher = GaussianMixture(MEANS, 0.5, labels=torch.tensor([0, 1, 1]))
     trainer, module = run(tmp_path, MEANS[[0, 0, 1, 2]] + 0.1, teacher)
     logged: list[tuple[dict[str, float], int]] = []
@@ -154,7 +154,7 @@ def test_mode_statistics_need_a_mixture() -> None:
         ModeStatistics().evaluate(module, ConditionDataModule(), True)  # type: ignore[arg-type]
 
 
-def test_a_missing_matplotlib_is_told_before_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_matplotlib_is_reported_before_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     trainer, module = run(tmp_path, torch.randn(4, 2), GaussianMixture(torch.zeros(1, 2), 1.0))
     with pytest.raises(ImportError, match=r"install scoredistill\[plots\]"):

@@ -1,4 +1,4 @@
-"""What a run costs, as cost.json says it."""
+"""The cost of a run in cost.json."""
 
 import json
 
@@ -39,7 +39,7 @@ def test_exact_teachers_and_critics_call_no_network(tmp_path):
 
 @pytest.mark.parametrize(("plan", "calls"), [({}, 2), ({"noise": "shared"}, 1), ({"critic_steps": 3}, 4)])
 def test_every_call_of_a_network_is_counted(tmp_path, plan, calls):
-    """A step asks the critic for the objective, and for its own error once for each of its steps, unless it shares."""
+    """A step calls the critic for the objective, and once for each critic step unless they share a call."""
     critic = NetworkCritic(MLPBackbone((2,), hidden=8, layers=1))
     cost = trained(tmp_path, VSD(critic), 4, plan=UpdatePlan(**plan))
     assert cost["network_calls"] == 4 * calls

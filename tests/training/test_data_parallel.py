@@ -53,7 +53,7 @@ def perceptron(seed: int) -> MLPBackbone:
 
 
 def awake(network: torch.nn.Module) -> Any:
-    """With an output that is not zero at the start, so that everything before it gets a gradient."""
+    """A network with a nonzero initial output, so that all layers get a gradient."""
     for parameter in network.parameters():
         if not parameter.any():
             torch.nn.init.normal_(parameter, std=0.3)
@@ -74,7 +74,7 @@ def student() -> Made:
 
 
 class Texts(Labels):
-    """Embedded texts, other ones on every process."""
+    """Embedded texts, different on every process."""
 
     def batch_at(self, tick: int) -> Batch:
         return Batch(Condition(embeddings=torch.full((4, 5, 6), 1.0 + images.rank_of(self))))
@@ -92,7 +92,7 @@ def adapters() -> Made:
 
 
 def first_step(make: Callable[[], Made], rank: int, folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """What a process alone would do with the random numbers of another rank."""
+    """The result of a single process with the random numbers of another rank."""
     with monkeypatch.context() as patched:
         patched.setattr(TrainingModule, "global_rank", property(lambda self: rank))
         patched.setattr("scoredistill.training.images.rank_of", lambda data: rank)
@@ -104,7 +104,7 @@ def first_step(make: Callable[[], Made], rank: int, folder: Path, monkeypatch: p
 )
 @STRATEGIES
 def test_a_step_is_the_mean_of_the_processes_steps(make, strategy, tmp_path: Path, monkeypatch) -> None:
-    """Plain gradient descent is linear in the gradient: of generator, average, critic and discriminator alike."""
+    """Plain gradient descent is linear in the gradient of generator, average, critic and discriminator."""
     alone = [first_step(make, rank, tmp_path / str(rank), monkeypatch) for rank in (0, 1)]
     together = train(make, tmp_path / "both", 2, strategy)["state_dict"]
     assert together.keys() == alone[0].keys()
@@ -134,7 +134,7 @@ def test_only_distillations_are_sharded(tmp_path: Path) -> None:
 
 
 def adam(make: Callable[[], Made]) -> Callable[[], Made]:
-    """The same under optimizers that remember, and clipped."""
+    """The same with optimizers that have state, and with clipping."""
 
     def made() -> Made:
         module, data = make()
@@ -157,8 +157,8 @@ def test_shards_and_copies_compute_the_same_and_read_each_others_checkpoints(tmp
 
 @shards
 @pytest.mark.slow
-def test_a_sharded_run_goes_on_with_other_numbers_of_processes(tmp_path: Path) -> None:
-    """Nothing is lost on the way: weights, averages and optimizers are read as they were written."""
+def test_a_sharded_run_resumes_with_another_number_of_processes(tmp_path: Path) -> None:
+    """Weights, averages and optimizer states are read as they were written."""
     make = adam(student)
     two = train(make, tmp_path / "two", 2, "fsdp2", steps=2)
     one = train(make, tmp_path / "one", steps=2, resume=tmp_path / "two" / "last.ckpt")
@@ -170,7 +170,7 @@ def test_a_sharded_run_goes_on_with_other_numbers_of_processes(tmp_path: Path) -
 
 
 def test_other_strategies_are_refused() -> None:
-    """They would leave the processes' gradients apart."""
+    """They would not average gradients over processes."""
     module, sharded = student()[0], ModelParallelStrategy()
     with pytest.raises(ValueError, match="ModelParallelStrategy is not supported; choose ddp, split_particles or"):
         TrainingModule.setup(
@@ -207,7 +207,7 @@ BACKBONES: dict[str, Callable[[], Backbone]] = {
 @pytest.mark.slow
 @pytest.mark.parametrize("name", BACKBONES)
 def test_networks_in_blocks(name, tmp_path: Path, monkeypatch) -> None:
-    """Every family, cut into its blocks, with a discriminator on the critic's features."""
+    """Every family, sharded by blocks, with a discriminator on the critic's features."""
     monkeypatch.setattr(fsdp, "SMALL", 1)
 
     def make() -> Made:

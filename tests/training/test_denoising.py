@@ -36,7 +36,7 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("_here")
-def test_a_trained_teacher_knows_the_score_and_can_be_loaded() -> None:
+def test_a_trained_teacher_has_the_score_and_can_be_loaded() -> None:
     model, truth = made(), gaussian()
     fit(model, 400, data=data())
     teacher = NetworkTeacher(folder="teacher")

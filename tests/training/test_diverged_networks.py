@@ -1,4 +1,4 @@
-"""Every kind of training refuses to write a network that has diverged, and a network of NaN that it builds on."""
+"""Every kind of training refuses to write a diverged network, and to start from a network with NaN."""
 
 import pytest
 import torch
@@ -13,7 +13,7 @@ from scoredistill.training.training_module import TrainingModule
 
 
 class Poison(Callback):
-    """Puts NaN into the network that is written, once it has been trained."""
+    """Puts NaN into the network after training, before it is written."""
 
     def __init__(self, network: nn.Module) -> None:
         self.network = network
@@ -50,7 +50,7 @@ KINDS = {"teacher": teacher, "autoencoder": autoencoder, "pipeline": pipeline}
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_has_diverged_is_not_written(kind, tmp_path, monkeypatch):
+def test_diverged_networks_are_not_written(kind, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     model, data = KINDS[kind]()
     with pytest.raises(FloatingPointError, match=r"averages\..* is not finite at step 1: training has diverged"):
@@ -59,8 +59,8 @@ def test_what_has_diverged_is_not_written(kind, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_nor_where_it_was_so_before_training(kind, tmp_path, monkeypatch):
-    """A run that has finished already writes its network anew when it is resumed."""
+def test_networks_that_diverged_before_training_are_not_written(kind, tmp_path, monkeypatch):
+    """Resuming a finished run writes its network again."""
     monkeypatch.chdir(tmp_path)
     model, data = KINDS[kind]()
     fit(model, 1, data=data)
@@ -82,7 +82,7 @@ def test_latents_without_spread_have_no_scale(tmp_path, monkeypatch):
         model.on_fit_end()
 
 
-def test_a_pipeline_is_not_built_on_an_autoencoder_of_nan(tmp_path, monkeypatch):
+def test_a_pipeline_is_not_built_on_an_autoencoder_with_nan(tmp_path, monkeypatch):
     from diffusers import AutoencoderKL
 
     monkeypatch.chdir(tmp_path)

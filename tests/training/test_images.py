@@ -1,4 +1,4 @@
-"""Real samples and labels, tick by tick."""
+"""Real samples and labels of each tick."""
 
 from itertools import islice
 from types import SimpleNamespace
@@ -8,7 +8,8 @@ import torch
 from data.test_base import Bare, Ramp, mixture
 
 from scoredistill.data import DigitImages, GalleryImages, LatentCache, TeacherSamples
-from scoredistill.training.images import Images, Labels
+from scoredistill.training.conditions import Labels
+from scoredistill.training.images import Images
 from scoredistill.types import Batch, Condition
 
 
@@ -47,7 +48,7 @@ def at_tick(tick: int) -> Images:
     return data
 
 
-def test_a_resumed_stream_goes_on_with_the_same_batches() -> None:
+def test_a_resumed_stream_continues_with_the_same_batches() -> None:
     straight = list(islice(at_tick(0).train_dataloader(), 6))
     resumed = list(islice(at_tick(4).train_dataloader(), 2))
     assert all(all(same(a, b)) for a, b in zip(straight[4:], resumed, strict=True))
@@ -75,7 +76,7 @@ def test_captions_of_the_data_are_those_of_its_rows() -> None:
 
 
 class Captioned(Ramp):
-    """A caption of its own for each picture, and classes too."""
+    """A source with a different caption for each picture, and classes."""
 
     captions = tuple(f"number {i}" for i in range(10))
 
@@ -154,7 +155,7 @@ def test_a_source_prepares_before_the_run(tmp_path) -> None:
     assert data.batch_at(0).data.shape == (4, 1, 2, 2)
 
 
-def test_what_a_source_cannot_give_is_an_error(tmp_path) -> None:
+def test_unsupported_conditions_of_a_source_are_errors(tmp_path) -> None:
     with pytest.raises(ValueError, match=r"data\.condition_on: Bare has no labels; leave it null"):
         Images(Bare(), 4, "data")
     with pytest.raises(ValueError, match=r"data\.condition_on: DigitImages has no captions"):

@@ -1,4 +1,4 @@
-"""The Lightning module in process: what is counted, averaged, accumulated, resumed and refused."""
+"""The Lightning module: counters, averages, accumulation, resuming and errors."""
 
 import warnings
 from pathlib import Path
@@ -31,7 +31,7 @@ def particles(n: int = 4, per_step: int | None = None) -> ImageParticles:
 
 
 def learned() -> FDistill:
-    """A loss with everything that has a state: a trained critic and running statistics."""
+    """A loss with state: a trained critic and running statistics."""
     return FDistill(JensenShannon(), mlp_critic(), ExactRatio(q=ParticleCritic(0.1)), [TimeBinNormalizer(3)])
 
 
@@ -60,7 +60,7 @@ def run(
     made: Trainer, model: Distillation, data: ConditionDataModule | None = None, resume: Path | None = None
 ) -> Trainer:
     with warnings.catch_warnings():
-        # Lightning's own: of a class that torch is about to remove, and that there is no loader process.
+        # Lightning's warnings: about a class that torch will remove, and about missing loader processes.
         warnings.filterwarnings("ignore", ".*LeafSpec", FutureWarning)
         warnings.filterwarnings("ignore", ".*does not have many workers")
         made.fit(
@@ -70,7 +70,7 @@ def run(
 
 
 class Memory(Logger):
-    """Keeps the lines of the log."""
+    """A logger that keeps all lines."""
 
     name, version = "memory", 0
 
@@ -86,7 +86,7 @@ class Memory(Logger):
 
 
 class Watch(Callback):
-    """Remembers the particles, and who was updated, after each tick."""
+    """Records the particles, and the updated networks, after each tick."""
 
     def __init__(self) -> None:
         self.turns = ""
@@ -147,7 +147,7 @@ def test_the_moving_average_follows_generator_steps_only(plan: UpdatePlan) -> No
 
 
 class Table(Generator):
-    """x = a theta + b theta^2, with theta = rows[label]: samples that depend on the batch's rows alone."""
+    """x = a theta + b theta^2, with theta = rows[label]: samples that depend on the batch's rows only."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -190,7 +190,7 @@ def test_law_18_accumulation_changes_nothing(loss: Any, accumulate: int) -> None
 
 
 def saved(path: Path, loss: ScoreDistillation, steps: int, total: int, **settings: Any) -> Path:
-    """Train `steps` of `total` steps, as a run that is interrupted, and keep a checkpoint."""
+    """Train `steps` of `total` steps, as an interrupted run, and keep a checkpoint."""
     generator, data = settings.pop("generator", None) or particles(8, per_step=3), settings.pop("data", None)
 
     class Stop(Callback):
@@ -223,13 +223,13 @@ def test_a_resumed_run_ends_as_one_that_was_not_interrupted(tmp_path: Path, plan
 
 
 class Varying(ConditionDataModule):
-    """Other rows at every tick."""
+    """Different rows at every tick."""
 
     def batch_at(self, tick: int) -> Batch:
         return Batch(Condition(label=torch.tensor([tick, tick + 1, tick * tick]) % 6))
 
 
-def test_a_resumed_run_goes_on_with_the_next_batch(tmp_path: Path) -> None:
+def test_a_resumed_run_continues_with_the_next_batch(tmp_path: Path) -> None:
     whole, resumed = (module(generator=Table()) for _ in range(2))
     fit(whole, 7, data=Varying())
     path = saved(tmp_path / "half.ckpt", SDS(), 3, 7, generator=Table(), data=Varying())
@@ -256,7 +256,7 @@ def test_a_checkpoint_of_another_loss_is_refused_by_name(tmp_path: Path) -> None
 
 
 class Breaks(SDS):
-    """SDS whose baseline is not a number after two steps."""
+    """SDS whose baseline is NaN after two steps."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -297,7 +297,7 @@ def test_training_is_a_function_of_its_seed() -> None:
     assert not torch.equal(results[0], results[2])
 
 
-def test_running_statistics_take_in_each_generator_step_once() -> None:
+def test_running_statistics_include_each_generator_step_once() -> None:
     model = module(learned(), plan=UpdatePlan(3))
     fit(model, 4)
     normalizer = model.distiller.loss.ratio_normalizers[0]
@@ -318,7 +318,7 @@ def test_predictions_are_the_evaluated_generators_samples() -> None:
 def test_lines_of_a_sparse_log_are_those_of_a_full_one(plan: UpdatePlan, every: int) -> None:
     logs = {number: Memory() for number in (1, every)}
     for number, log in logs.items():
-        # So many particles that there are some at every noise level in each step.
+        # With this many particles, every step has some at every noise level.
         run(trainer(10, logger=log, every=number), module(learned(), particles(64), plan=plan))
     expected = [line for tick, line in enumerate(logs[1].lines, 1) if tick % every == 0]
     assert expected[-1].keys() >= {"loss", "objective/h/mean", "critic/loss"}

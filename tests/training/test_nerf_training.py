@@ -1,4 +1,4 @@
-"""NeRF particles in training: what a resumed run needs, and the callbacks that look at them."""
+"""NeRF particles in training: resuming, and callbacks."""
 
 import json
 from pathlib import Path
@@ -75,7 +75,7 @@ def test_law_18_accumulation_over_cameras_changes_nothing_but_rounding(parts: in
 
 
 def looked_at(folder: Path, *callbacks: Callback) -> Trainer:
-    """A trainer in a folder, at the end of whose fit the callbacks have been called."""
+    """A trainer in a folder, after the callbacks at the end of fit."""
     made, distillation, cameras = trainer(1), module(), data()
     made._default_root_dir = str(folder)
     made.datamodule = cameras
@@ -93,7 +93,7 @@ def test_fidelity_reports_every_particle(tmp_path: Path) -> None:
     assert metrics["psnr/mean"] == (metrics["psnr/particle_0"] + metrics["psnr/particle_1"]) / 2
 
 
-def test_an_empty_particle_has_no_chamfer_figure_and_the_others_keep_theirs(tmp_path: Path) -> None:
+def test_an_empty_particle_has_no_chamfer_metric_and_the_others_keep_theirs(tmp_path: Path) -> None:
     made, distillation = trainer(1), module()
     made._default_root_dir, made.datamodule = str(tmp_path), data()
     for nerf in (distillation.distiller.generator, distillation.eval_generator):

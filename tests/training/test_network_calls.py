@@ -1,4 +1,4 @@
-"""What a step costs: how often each network is called, and on how many samples."""
+"""The cost of a step: how often each network is called, and on how many samples."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -28,14 +28,14 @@ SHARED = UpdatePlan(noise="shared")
 
 
 class Asked(ConditionDataModule):
-    """A batch of prompts that have been read, seen by cameras, and real samples beside."""
+    """A batch of embedded prompts with cameras and real samples."""
 
     def batch_at(self, tick: int) -> Batch:
         return Batch(condition(B), data=torch.randn(B, 2, 8, 8, generator=torch.Generator().manual_seed(tick)))
 
 
 class Latents(Batched):
-    """A teacher that counts how often pictures are encoded and decoded."""
+    """A teacher that counts encoded and decoded pictures."""
 
     def __init__(self, *arguments: Any, **settings: Any) -> None:
         super().__init__(*arguments, **settings)
@@ -63,7 +63,7 @@ def module(loss: ScoreDistillation, plan: UpdatePlan | None = None, **settings: 
 
 
 def calls(model: Distillation, ticks: int = 1) -> dict[str, list[int]]:
-    """Rows of each call of the teacher's and the critics' networks, and of discriminators' own."""
+    """Rows of each call of the networks of teacher, critics and discriminators."""
     found: dict[str, list[int]] = {"teacher": [], "critic": [], "discriminator": []}
 
     def counted(network: nn.Module, into: list[int]) -> None:
@@ -128,7 +128,7 @@ CASES: dict[str, tuple[Callable[[], ScoreDistillation], UpdatePlan | None, dict[
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_each_network_is_called_once_for_what_it_is_asked(case: str) -> None:
+def test_each_network_is_called_once(case: str) -> None:
     make, plan, expected = CASES[case]
     model = module(make(), plan)
     assert calls(model) == expected
@@ -136,7 +136,7 @@ def test_each_network_is_called_once_for_what_it_is_asked(case: str) -> None:
     assert model.distiller.teacher.codec == ["encode"] * ticks
 
 
-def test_without_guidance_the_teacher_is_asked_for_one_branch() -> None:
+def test_without_guidance_the_teacher_evaluates_one_branch() -> None:
     assert calls(module(SDS(), guidance=None)) == {"teacher": [B]}
 
 
@@ -163,7 +163,7 @@ def _before(method: Callable[..., Tensor], first: Callable[..., None]) -> Callab
     return both
 
 
-def test_a_shared_tick_gives_the_generator_the_same_and_the_critic_what_its_own_call_would_give() -> None:
+def test_a_shared_tick_gives_the_same_gradients_as_separate_calls() -> None:
     fresh, shared = update(None), update(SHARED)
     assert torch.equal(fresh[1], shared[1])
     assert any(not torch.equal(fresh[0][name], shared[0][name]) for name in fresh[0])
@@ -236,7 +236,7 @@ def test_checkpoints_hold_adapters_and_cameras_alone_and_resume(base: bool, tmp_
     assert all(torch.equal(value, expected[key]) for key, value in resumed.state_dict().items())
 
 
-def test_the_critics_optimizer_sees_what_is_trained_alone() -> None:
+def test_the_critics_optimizer_has_only_trainable_parameters() -> None:
     model = module(VSD(lora()))
     optimizer = model.configure_optimizers()[1]
     seen = {id(weight) for group in optimizer.param_groups for weight in group["params"]}

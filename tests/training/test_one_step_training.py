@@ -1,4 +1,4 @@
-"""One-step students in training: the faults that others have had, exact resume, several processes."""
+"""One-step students in training: known faults of other implementations, exact resume, several processes."""
 
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from scoredistill.ratios import BatchMeanNormalizer, ClampRatio, DiscriminatorRa
 from scoredistill.teachers import GaussianMixture, NetworkTeacher
 from scoredistill.training import Distillation, Images, Labels, NetworkOptimizer, UpdatePlan
 from scoredistill.types import Batch, Condition, Diffused, Sample
-from scoredistill.types.shard import WHOLE
+from scoredistill.types.batch import WHOLE
 
 SCHEDULE = EDMSchedule(0.05, 20.0)
 
@@ -45,7 +45,7 @@ def network(seed: int, dropout: float = 0.0) -> MLPBackbone:
 
 
 def loss(divergence: Divergence | None = None, statistics: bool = True, dropout: float = 0.0) -> WithGAN:
-    """f-distill with everything that is learned or remembered."""
+    """f-distill with all trained parts and running statistics."""
     with torch.random.fork_rng():
         torch.manual_seed(5)
         ratio = DiscriminatorRatio(network(2), hidden=8)
@@ -83,7 +83,7 @@ def test_every_divergence_and_a_batch_of_one_go_through_the_whole_step(divergenc
         assert moved, part
 
 
-def test_a_batch_of_one_keeps_its_weight_unless_the_batch_mean_is_asked_for() -> None:
+def test_a_batch_of_one_keeps_its_weight_without_batch_mean() -> None:
     x, t = torch.tensor([[2.0, 1.0]]), torch.tensor([0.5])
     epsilon, condition = torch.tensor([[0.3, -0.4]]), Condition(label=torch.tensor([1]))
     plain, forward = (loss(d, statistics=False) for d in (ReverseKL(), ForwardKL()))
@@ -107,7 +107,7 @@ def test_accumulation_changes_nothing_batch_statistics_included(parts: int) -> N
         torch.testing.assert_close(results[1][key], value, rtol=1e-9, atol=1e-12, msg=key)
 
 
-def test_evaluation_changes_nothing() -> None:
+def test_evaluation_has_no_side_effects() -> None:
     model = module(loss(dropout=0.3))
     fit(model, 2, data=data())
     before, state = weights(model), torch.get_rng_state()
@@ -140,7 +140,7 @@ def test_the_average_follows_generator_steps_only() -> None:
     assert slow.critic_steps == 6
 
 
-def test_logs_tell_a_healthy_run_from_a_sick_one() -> None:
+def test_logs_show_whether_a_run_is_healthy() -> None:
     model = module()
     seen: dict[str, float] = {}
     model.log = lambda name, value, **_: seen.__setitem__(name, float(value))  # type: ignore[method-assign, assignment]
@@ -207,7 +207,7 @@ def rows() -> tuple[Tensor, Tensor, Tensor]:
 
 
 def gradient(z: Tensor, t: Tensor, epsilon: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
-    """Of the student's weights, from given noise, and the time bins' statistics after it."""
+    """The gradient of the student's weights from given noise, and the statistics of the time bins afterwards."""
     student, objective = OneStepUNet((2,), network(0)), loss()
     distiller = Distiller(student, mixture(), objective)
     distiller.shard = BatchShard() if is_distributed() else WHOLE
@@ -223,7 +223,7 @@ def gradient(z: Tensor, t: Tensor, epsilon: Tensor, label: Tensor) -> tuple[Tens
 
 
 def one_rank(rank: int, folder: Path) -> None:
-    """Half of the batch on each of two processes, whose gradients are averaged as data-parallel training does."""
+    """Half of the batch on each of two processes, whose gradients are averaged as in data-parallel training."""
     dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
     halves = [tensor.chunk(2)[rank] for tensor in (*rows(), torch.arange(10) % 3)]
     found, means = gradient(*halves)

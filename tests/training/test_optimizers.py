@@ -1,4 +1,4 @@
-"""How a network is optimized."""
+"""Optimizers of a network."""
 
 from functools import partial
 
@@ -42,7 +42,7 @@ def test_other_parameters_keep_the_optimizers_own_rate() -> None:
     assert {group["momentum"] for group in optimizer.param_groups} == {0.9}
 
 
-def test_an_unknown_prefix_names_what_there_is() -> None:
+def test_an_unknown_prefix_lists_the_known_names() -> None:
     with pytest.raises(ValueError, match="no parameter begins with 'hed'; there are encoding, head"):
         NetworkOptimizer(rates={"head": 0.1, "hed": 0.1}).build(network())
 
@@ -59,7 +59,7 @@ def test_warm_up_and_factor_scale_every_rate() -> None:
 
 
 @pytest.mark.parametrize(("clip", "left"), [(None, 5.0), (10.0, 5.0), (0.5, 0.5)])
-def test_clipping_returns_the_norm_there_was(clip: float | None, left: float) -> None:
+def test_clipping_returns_the_norm_before_clipping(clip: float | None, left: float) -> None:
     model = nn.Linear(2, 1, bias=False)
     settings = NetworkOptimizer(clip=clip)
     optimizer = settings.build(model)
@@ -69,7 +69,7 @@ def test_clipping_returns_the_norm_there_was(clip: float | None, left: float) ->
 
 
 def trained(settings: NetworkOptimizer, model: nn.Module, state: dict | None = None) -> torch.optim.Optimizer:
-    """An optimizer that has done a step, from a checkpoint's state if there is one."""
+    """An optimizer after one step, starting from a checkpoint's state if given."""
     optimizer = settings.build(model)
     if state is not None:
         optimizer.load_state_dict(state)
@@ -79,7 +79,7 @@ def trained(settings: NetworkOptimizer, model: nn.Module, state: dict | None = N
     return optimizer
 
 
-def test_settings_are_the_recipes_and_state_is_the_checkpoints() -> None:
+def test_settings_come_from_the_recipe_and_state_from_the_checkpoint() -> None:
     model = network()
     saved = trained(NetworkOptimizer(rates={"head": 0.01}), model).state_dict()
     adam = partial(torch.optim.Adam, lr=0.2, betas=(0.5, 0.6), weight_decay=0.1)
@@ -95,7 +95,7 @@ def test_settings_are_the_recipes_and_state_is_the_checkpoints() -> None:
         assert float(moments["step"]) == 1
 
 
-def test_a_checkpoint_of_the_same_settings_comes_back_as_it_was() -> None:
+def test_a_checkpoint_with_the_same_settings_is_restored() -> None:
     settings, model = NetworkOptimizer(rates={"head": 0.01}), network()
     saved = trained(settings, model).state_dict()
     optimizer = settings.build(model)

@@ -63,7 +63,9 @@ def test_pairs_are_kept_in_a_file(tmp_path: Path) -> None:
         fit(student(Regression()), 1, data=other)
 
 
-@pytest.mark.parametrize("make", [Regression, lambda: DMD(mlp_critic(), regression_weight=20.0)], ids=["Regression", "DMD"])
+@pytest.mark.parametrize(
+    "make", [Regression, lambda: DMD(mlp_critic(), regression_weight=20.0)], ids=["Regression", "DMD"]
+)
 def test_a_student_learns_the_pairs(make) -> None:  # type: ignore[no-untyped-def]
     module, data = student(make()), pairs()
 

@@ -1,4 +1,4 @@
-"""Who is updated when."""
+"""The order of updates."""
 
 import pytest
 from hypothesis import given

@@ -1,4 +1,4 @@
-"""Lightning's true precisions, over every kind of training."""
+"""Lightning's true precisions, in every kind of training."""
 
 import warnings
 from collections.abc import Callable
@@ -31,12 +31,12 @@ MEANS = torch.tensor([[1.0, 0.0], [-1.0, 0.5]])
 
 @pytest.fixture(autouse=True)
 def _single() -> None:
-    """What is built outside of training has single precision, as in a run."""
+    """Build objects outside of training in single precision, as in a run."""
     torch.set_default_dtype(torch.float32)
 
 
 class Data(ConditionDataModule):
-    """Labels, and data with labels of their own."""
+    """Labels, and data with separate labels."""
 
     def batch_at(self, tick: int) -> Batch:
         label = torch.tensor([0, 1, 0, 1])
@@ -69,7 +69,7 @@ def lora() -> tuple[TrainingModule, ConditionDataModule]:
 
 def student() -> tuple[TrainingModule, ConditionDataModule]:
     loss = WithGAN(VSD(NetworkCritic(), normalizer=DMDNormalizer()), discriminator())
-    # EDM's schedule ends at sigma 80, whose square float16 can hold.
+    # EDM's schedule ends at sigma 80, whose square is finite in float16.
     return Distillation(OneStepUNet((2,), times=[1.0, 0.5]), NetworkTeacher(labeled()), loss, ema=0.9), Data()
 
 
@@ -93,7 +93,7 @@ KINDS: list[Callable[[], tuple[TrainingModule, ConditionDataModule]]] = [
 
 
 class Watch(Callback):
-    """Remembers the batches and that every weight stays finite."""
+    """Records the batches, and checks that every weight is finite."""
 
     def __init__(self) -> None:
         self.batches: list[Batch] = []
@@ -133,7 +133,7 @@ def metrics(batch: Batch) -> dict[str, Tensor]:
 
 @pytest.mark.parametrize("precision", TYPES)
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
-def test_every_training_has_every_true_precision(kind: Any, precision: str, tmp_path: Any) -> None:
+def test_every_training_supports_every_true_precision(kind: Any, precision: str, tmp_path: Any) -> None:
     model, data = kind()
     dtype = TYPES[precision]
     wide = torch.promote_types(dtype, torch.float32)

@@ -1,4 +1,4 @@
-"""Whether NeRFs show their prompt, how colorful they are, and how unlike one another."""
+"""Whether NeRFs show their prompt, and their chroma and diversity."""
 
 from types import SimpleNamespace
 
@@ -15,7 +15,7 @@ from scoredistill.rendering.camera import Camera
 from scoredistill.teachers import Gallery
 from scoredistill.training import ConditionDataModule, Distillation, PromptAndCameras
 from scoredistill.training.callbacks import PromptFidelity
-from scoredistill.training.callbacks.views import Views, gallery_views, particle_views
+from scoredistill.training.callbacks.pictures import Views, gallery_views, particle_views
 
 CANDIDATES = ["a blue donut", "a snowman"]
 DATA = PromptAndCameras("a blue donut", evaluation_views=4)
@@ -43,7 +43,7 @@ def test_the_gallerys_own_variants_have_the_gallerys_metrics(
         torch.testing.assert_close(background, torch.tensor([0.7, 0.7, 0.7]))
         return gallery_views("a blue donut", camera, resolution)
 
-    monkeypatch.setattr("scoredistill.training.callbacks.prompt.particle_views", ideal)
+    monkeypatch.setattr("scoredistill.training.callbacks.fidelity.particle_views", ideal)
     metrics = callback.evaluate(Distillation(nerf(), Gallery(), SDS()), DATA, final=True)
     assert metrics["recognized"] > 0.8
     assert metrics["recognizer_accuracy"] > 0.8
@@ -54,7 +54,7 @@ def test_the_gallerys_own_variants_have_the_gallerys_metrics(
     ]
 
 
-def test_particles_are_judged(callback: PromptFidelity) -> None:
+def test_particles_are_classified(callback: PromptFidelity) -> None:
     metrics = callback.evaluate(Distillation(nerf(), Gallery(), SDS()), DATA, final=False)
     assert 0 <= metrics["recognized"] <= 1
     assert 0 < metrics["foreground"] < 1
@@ -90,7 +90,7 @@ def test_scenes_of_latents_are_decoded() -> None:
     assert scenes.mesh(0, 16).colors is None
 
 
-def test_what_cannot_be_judged_is_told(callback: PromptFidelity) -> None:
+def test_generators_that_cannot_be_evaluated_are_refused(callback: PromptFidelity) -> None:
     module = SimpleNamespace(eval_generator=ImageParticles(torch.zeros(1, 3, 8, 8)))
     with pytest.raises(TypeError, match="PromptFidelity needs a generator of 3D scenes"):
         callback.evaluate(module, ConditionDataModule(), final=True)  # type: ignore[arg-type]

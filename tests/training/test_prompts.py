@@ -1,4 +1,4 @@
-"""Prompts of a file, tick by tick."""
+"""Prompts of a file, at each tick."""
 
 from types import SimpleNamespace
 
@@ -31,7 +31,7 @@ def test_a_batch_is_a_function_of_seed_tick_and_rank(file) -> None:
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_every_line_is_asked_for_alike(file) -> None:
+def test_every_line_is_drawn_equally_often(file) -> None:
     data = PromptFile(file, 30)
     texts = [text for tick in range(100) for text in data.batch_at(tick).condition.prompt]
     for text in ("a red mug", "a häppy tree", "a lamp"):
@@ -47,7 +47,7 @@ def test_evaluation_takes_the_prompts_in_turn(file) -> None:
     assert {part.condition.negative_prompt for part in parts} == {"blurry"}
 
 
-def test_what_is_no_file_of_prompts_is_an_error(tmp_path, file) -> None:
+def test_invalid_prompt_files_are_errors(tmp_path, file) -> None:
     with pytest.raises(FileNotFoundError, match=r"data\.file: there is no .*nowhere; give a text file"):
         PromptFile(tmp_path / "nowhere", 4)
     with pytest.raises(ValueError, match="size must be at least 1, got 0"):

@@ -1,4 +1,4 @@
-"""Particles split over processes: what one process computes, whatever their number."""
+"""Particles split over processes: the result of one process, for any number of processes."""
 
 from pathlib import Path
 
@@ -34,7 +34,7 @@ def cameras(views: int = 2) -> PromptAndCameras:
 
 
 def radiance_fields() -> Made:
-    """Everything that particles could share by mistake: occupancy, counts of penalties, backgrounds, an average."""
+    """Everything that particles could share by mistake: occupancy, regularizers' counts, backgrounds, an average."""
     nerf = NeRF(
         N, DenseGrid(8), occupancy=Occupancy(resolution=8, every=1), background=LearnedBackground(), resolution=8,
         samples=8, seed=3, regularizers=[ZVariance(0.1), Opacity(0.1), TotalVariation(0.1)],
@@ -44,7 +44,7 @@ def radiance_fields() -> Made:
 
 
 def hashed_fields_in_parts() -> Made:
-    """Micro-batches of cameras, under statistics of the whole batch."""
+    """Micro-batches of cameras with statistics of the whole batch."""
     encoding = HashGrid(levels=2, log2_size=6, base=4, finest=8)
     nerf = NeRF(N, encoding, MLPHead(), occupancy=Occupancy(8), resolution=8, samples=8, seed=3)
     normalizers = [ClampRatio(), TimeBinNormalizer(2)]
@@ -60,7 +60,7 @@ def meshes() -> Made:
 
 
 def textures() -> Made:
-    """A geometry that is not trained is shared by generator and average."""
+    """Untrained geometry is shared by generator and average."""
     dmtet = DMTet(N, grid=8, encoding=DenseGrid(8), train="texture", resolution=16, seed=3)
     return Distillation(dmtet, Gallery(), SDS(), timesteps=STEPS, ema=0.5, seed=1), cameras()
 
@@ -70,7 +70,7 @@ def mixture() -> GaussianMixture:
 
 
 def points() -> Made:
-    """Particles with labels of their own, and those of other processes in the critic."""
+    """Particles with labels, and a critic that uses the particles of other processes."""
     particles = ImageParticles(torch.randn(N, 2, generator=torch.Generator().manual_seed(0)), labels=[0, 1, 1, 0, 0, 1])
     return Distillation(particles, mixture(), VSD(ParticleCritic(0.1)), seed=1), ConditionDataModule()
 
@@ -87,14 +87,14 @@ def trained_critic() -> Made:
 
 
 class Texts(ConditionDataModule):
-    """One embedded text for all."""
+    """One embedded text for all samples."""
 
     def batch_at(self, tick: int) -> Batch:
         return Batch(Condition(embeddings=torch.ones(N, 5, 6)))
 
 
 def adapters() -> Made:
-    """A LoRA for each particle over the teacher's own weights: every process has gradients for some of them only."""
+    """A LoRA per particle over the teacher's weights, so that every process has gradients for some of them only."""
     with torch.random.fork_rng():
         torch.manual_seed(3)
         teacher, critic = text_teacher(), LoRACritic(particles=N)
@@ -109,7 +109,7 @@ ALL = [*CASES, pytest.param(adapters, marks=pytest.mark.slow)]
 
 
 @pytest.mark.parametrize("make", ALL, ids=lambda case: case.__name__)
-def test_two_processes_compute_what_one_does(make, tmp_path: Path) -> None:
+def test_two_processes_give_the_result_of_one(make, tmp_path: Path) -> None:
     one = train(make, tmp_path / "one", steps=3)
     two = train(make, tmp_path / "two", 2, "split_particles", steps=3)
     assert_same_checkpoint(two, one)
@@ -120,7 +120,7 @@ def test_two_processes_compute_what_one_does(make, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("make", CASES, ids=lambda case: case.__name__)
-def test_a_checkpoint_goes_on_with_another_number_of_processes(make, tmp_path: Path) -> None:
+def test_a_checkpoint_resumes_with_another_number_of_processes(make, tmp_path: Path) -> None:
     whole = train(make, tmp_path / "whole", steps=4)
     train(make, tmp_path / "a", 2, "split_particles", steps=2)
     train(make, tmp_path / "b", 3, "split_particles", steps=3, resume=tmp_path / "a" / "last.ckpt")

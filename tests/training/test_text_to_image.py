@@ -41,7 +41,7 @@ TEXT = {
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """Where there is an autoencoder in ae/0/autoencoder."""
+    """A folder with an autoencoder in ae/0/autoencoder."""
     from diffusers import AutoencoderKL
 
     monkeypatch.chdir(tmp_path)
@@ -114,7 +114,7 @@ def test_training_writes_a_pipeline_that_diffusers_and_the_teacher_read(predicti
 
 
 @pytest.mark.usefixtures("folder")
-def test_samples_are_decoded_where_they_are_looked_at():
+def test_samples_are_decoded_for_evaluation():
     model = made(steps=2)
     condition = Condition(("a tree", "a red mug"))
     seen = draw_samples(model, 2, condition, seed=3)
@@ -139,7 +139,7 @@ def test_checkpoints_leave_the_autoencoder_out():
 
 
 @pytest.mark.usefixtures("folder")
-def test_what_cannot_be_trained_is_an_error():
+def test_invalid_training_settings_are_errors():
     with pytest.raises(ValueError, match=r"no trained autoencoder in nowhere: train it: .* --config ae.yaml"):
         TextToImageTraining("nowhere", UNET, TEXT, PROMPTS, trained_by="ae.yaml")
     with pytest.raises(ValueError, match=r"text_dropout must lie in \[0, 1\], got 2"):
@@ -154,7 +154,7 @@ def test_what_cannot_be_trained_is_an_error():
         PromptSamples(["a tree"])
 
 
-def test_the_newest_finished_run_counts(tmp_path):
+def test_the_newest_finished_run_is_used(tmp_path):
     assert find_trained(tmp_path, "part", "here") is None
     for run in ("2", "10", "11", "draft"):
         (tmp_path / run / "part").mkdir(parents=True)

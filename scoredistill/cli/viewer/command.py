@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from scoredistill.cli.errors import UsageError
-from scoredistill.cli.parsers import OptionParser, integer
+from scoredistill.cli.options import OptionParser, integer
 from scoredistill.cli.viewer.server import Server
 from scoredistill.training.run_folder import RunFolder
 

@@ -2,19 +2,58 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from scoredistill.cli.stored import read_config
-from scoredistill.cli.viewer.scenes import Scenes, find_scenes
+from scoredistill.cli.run_config import read_config
 from scoredistill.files import Kind, load_json, reason, within
+from scoredistill.generators.scenes import SceneGenerator
 from scoredistill.training.checkpoints import read_checkpoint
-from scoredistill.training.curves import read_curves
-from scoredistill.training.run_folder import RunFolder
+from scoredistill.training.run_folder import RunFolder, read_curves
+
+
+@dataclass(frozen=True)
+class Scenes:
+    """Particles that have meshes.
+
+    Args:
+        particles: their number.
+        turntables: whether pictures can be rendered; scenes of latents need their teacher's decoder.
+    """
+
+    particles: int
+    turntables: bool
+
+
+def find_scenes(recipe: Mapping[str, object]) -> Scenes | None:
+    """The scenes of a recipe's generator, or None if it has none.
+
+    Args:
+        recipe: resolved, as in config.yaml.
+    """
+    model = recipe.get("model")
+    generator = model.get("generator") if isinstance(model, dict) else None
+    if not isinstance(generator, dict):
+        return None
+    kind = _class(str(generator.get("class_path")))
+    if not isinstance(kind, type) or not issubclass(kind, SceneGenerator):
+        return None
+    settings = generator.get("init_args") or {}
+    return Scenes(int(settings.get("particles") or 1), settings.get("latents") is None)
+
+
+def _class(class_path: str) -> object:
+    module, _, name = class_path.rpartition(".")
+    try:
+        return getattr(importlib.import_module(module), name, None)
+    except (ImportError, ValueError):  # the class was removed, or is in another working directory
+        return None
+
 
 CONDITIONS = ("prompt", "prompts", "negative_prompt", "labels")
 LAST = "grid.png"
@@ -78,7 +117,8 @@ def report(run: RunFolder) -> dict[str, object]:
     Raises:
         UsageError: if the recipe is damaged. The report names other damaged files.
     """
-    recipe, damaged = read_config(run.config), list[str]()
+    recipe = read_config(run.config)
+    damaged = list[str]()
     entries = [entry for entry in _read(run.versions, list, damaged) if isinstance(entry, dict)]
     made_with = entries[-1] if entries else {}
     metrics = _read(run.path / "metrics.json", dict, damaged)

@@ -15,13 +15,11 @@ from typing import cast
 from urllib.parse import unquote, urlsplit
 
 from scoredistill.cli.commands import describe
-from scoredistill.cli.stored import read_config
-from scoredistill.cli.viewer.run_page import files, last_checkpoint, report
-from scoredistill.cli.viewer.scenes import find_scenes
+from scoredistill.cli.run_config import read_config
+from scoredistill.cli.viewer.run_page import files, find_scenes, last_checkpoint, report
 from scoredistill.cli.viewer.workshop import MakingError, Workshop
 from scoredistill.files import json_text
-from scoredistill.training.curves import read_curves
-from scoredistill.training.run_folder import RunFolder
+from scoredistill.training.run_folder import RunFolder, read_curves
 
 PAGE = ("index.html", "page.js", "curve.js", "scenes.js", "page.css", "model-viewer.min.js")
 MADE = re.compile(r"/made/(step_\d+_[0-9a-f]+)/particle_(\d+)\.(glb|webp)")
@@ -69,7 +67,8 @@ class Server(ThreadingHTTPServer):
     @property
     def address(self) -> str:
         """The URL for the browser."""
-        host, port = str(self.server_address[0]), self.server_address[1]
+        host = str(self.server_address[0])
+        port = self.server_address[1]
         return f"http://{f'[{host}]' if ':' in host else host}:{port}/"
 
     def server_close(self) -> None:
@@ -99,9 +98,13 @@ class _Handler(BaseHTTPRequestHandler):
             self._check_host()
             status, content, kind = self._answer(unquote(urlsplit(self.path).path))
         except _Refused as refusal:
-            status, content, kind = refusal.status, _json({"error": str(refusal)}), KINDS[".json"]
+            status = refusal.status
+            content = _json({"error": str(refusal)})
+            kind = KINDS[".json"]
         except Exception as error:  # a file of the run cannot be read: the page shows which
-            status, content, kind = HTTPStatus.INTERNAL_SERVER_ERROR, _json({"error": describe(error)}), KINDS[".json"]
+            status = HTTPStatus.INTERNAL_SERVER_ERROR
+            content = _json({"error": describe(error)})
+            kind = KINDS[".json"]
         self._send(status, content, kind)
 
     do_HEAD = do_GET
@@ -155,7 +158,8 @@ class _Handler(BaseHTTPRequestHandler):
     def _send(self, status: HTTPStatus, content: bytes, kind: str) -> None:
         tag = f'"{hashlib.blake2b(content, digest_size=16).hexdigest()}"'
         if status == HTTPStatus.OK and self.headers.get("If-None-Match") == tag:
-            status, content = HTTPStatus.NOT_MODIFIED, b""
+            status = HTTPStatus.NOT_MODIFIED
+            content = b""
         self.send_response(status)
         headers = {
             "Content-Type": kind,

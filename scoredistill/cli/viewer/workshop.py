@@ -40,11 +40,13 @@ class Workshop:
     """
 
     def __init__(self, run: Path, particles: int) -> None:
-        self.run, self.particles = run, particles
+        self.run = run
+        self.particles = particles
         self._jobs: queue.Queue[_Job | None] = queue.Queue()
         self._waiting: set[_Job] = set()
         self._failed: dict[_Job, str] = {}
-        self._lock, self._closed = threading.Lock(), threading.Event()
+        self._lock = threading.Lock()
+        self._closed = threading.Event()
         self._thread = threading.Thread(target=self._work, daemon=True)
         self._thread.start()
 

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from scoredistill.annealing import Piecewise
 from scoredistill.generators.dmtet.geometry import Geometry
-from scoredistill.generators.dmtet.initial import Ellipsoid, InitialShape
-from scoredistill.generators.dmtet.regularizers import SurfaceRegularizer, total
+from scoredistill.generators.dmtet.initial_surface import Ellipsoid, InitialShape
 from scoredistill.generators.dmtet.shading import Shading, Trained, View, require_effect
+from scoredistill.generators.dmtet.surface_regularizers import SurfaceRegularizer, total
 from scoredistill.generators.dmtet.texture import Texture
 from scoredistill.generators.fields.background import Background, RandomBackground
 from scoredistill.generators.fields.encodings import DenseGrid, Encoding
@@ -22,9 +22,8 @@ from scoredistill.generators.generator import Generator
 from scoredistill.generators.nerf.nerf import NeRF
 from scoredistill.generators.scenes import SceneGenerator
 from scoredistill.ranges import require
-from scoredistill.rendering.camera import Camera
+from scoredistill.rendering.camera import Camera, Render
 from scoredistill.rendering.mesh import Mesh
-from scoredistill.rendering.picture import Render
 from scoredistill.types import Batch, Sample
 
 
@@ -135,7 +134,8 @@ class DMTet(SceneGenerator):
     def render(self, camera: Camera, height: int, width: int, background: Tensor | None = None) -> Render:
         if background is not None:
             background = background.expand(len(camera), 3)
-        surface, parts = self.geometry.placed(self.geometry.surface()), []
+        surface = self.geometry.placed(self.geometry.surface())
+        parts = []
         for v in range(len(camera)):
             one, directions = self._rays(camera[torch.tensor([v])], height, width)
             background_color = self._background(directions, None, None if background is None else background[v : v + 1])

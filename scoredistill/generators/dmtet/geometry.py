@@ -9,10 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from scoredistill.cache import LastCallCache
-from scoredistill.generators.dmtet.density import shape_of
+from scoredistill.generators.dmtet.distance import shape_of
 from scoredistill.generators.dmtet.grid import Grid
-from scoredistill.generators.dmtet.marching import marching_tetrahedra
-from scoredistill.generators.dmtet.surface import Surface
+from scoredistill.generators.dmtet.surface import Surface, marching_tetrahedra
 from scoredistill.ranges import require
 from scoredistill.rendering.mesh import Mesh, no_surface_at, surface_level
 
@@ -59,7 +58,8 @@ class Geometry(nn.Module):
         faces = surface.faces_of()[particle]
         if len(faces) == 0:
             low, high = float(grid.distance[particle].min()), float(grid.distance[particle].max())
-            names, middle = (f"particle {particle}", "signed distance"), (low + high) / 2
+            names = (f"particle {particle}", "signed distance")
+            middle = (low + high) / 2
             surface_level(low, high, threshold, lambda: middle, *names)
             # The border counts as outside, so a level within the range may also have no surface.
             raise no_surface_at(threshold, low, high, middle, *names)

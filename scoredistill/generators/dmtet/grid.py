@@ -14,7 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import grid_sample
 
-X, Y, Z = 4, 2, 1
+X = 4
+Y = 2
+Z = 1
 """Bits of a corner's number in its cell, from 0 to 7: its offsets along the axes."""
 
 LARGEST_SHIFT = 1 / 6
@@ -121,7 +123,8 @@ class Grid(nn.Module):
         moved = self.shift * self.cell * self.raw.tanh()
         for axis in (1, 2, 3):
             moved.index_fill_(axis, torch.tensor([0, self.points - 1], device=moved.device), 0)
-        moved, distance = moved.movedim(-1, 1), self.distance[:, None]
+        moved = moved.movedim(-1, 1)
+        distance = self.distance[:, None]
         axis_points = torch.linspace(-1, 1, points).to(distance)
         slabs = []
         for x in axis_points:

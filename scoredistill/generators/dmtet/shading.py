@@ -12,8 +12,7 @@ from torch.nn.functional import normalize
 
 from scoredistill.generators.dmtet.surface import Surface
 from scoredistill.rendering import Fragments, Scene, antialias, interpolate, project, rasterize
-from scoredistill.rendering.camera import Camera
-from scoredistill.rendering.picture import composite_over
+from scoredistill.rendering.camera import Camera, composite_over
 
 Trained = Literal["both", "geometry", "texture"]
 """The trained parameters; the others are fixed."""

@@ -12,7 +12,9 @@ from scoredistill.generators.fields.encodings import Encoding
 from scoredistill.generators.fields.heads import Head
 from scoredistill.generators.nerf.field import Field
 
-STEPS, RATE, POINTS = 200, 0.05, 1 << 12
+STEPS = 200
+RATE = 0.05
+POINTS = 1 << 12
 """Steps, learning rate and points per particle and step of the Adam optimizer that fits a texture."""
 
 
@@ -30,7 +32,8 @@ class Texture(nn.Module):
 
     def __init__(self, encoding: Encoding, head: Head, bias: Tensor) -> None:
         super().__init__()
-        self.encoding, self.head = encoding, head
+        self.encoding = encoding
+        self.head = head
         self.register_buffer("bias", bias)
 
     @classmethod

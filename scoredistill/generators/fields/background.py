@@ -110,7 +110,8 @@ class LearnedBackground(Background):
         require(">= 1", width=width)
         require("[0, 1]", random=random)
         super().__init__()
-        self.width, self.random = width, random
+        self.width = width
+        self.random = random
         self.encoding = Frequency(octaves)
 
     def allocate(self, particles: int, rng: torch.Generator, channels: int = 3) -> None:

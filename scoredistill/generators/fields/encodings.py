@@ -92,7 +92,8 @@ class Frequency(Encoding):
     def __init__(self, octaves: int = 6) -> None:
         require(">= 0", octaves=octaves)
         super().__init__()
-        self.octaves, self.features = octaves, 3 + 6 * octaves
+        self.octaves = octaves
+        self.features = 3 + 6 * octaves
 
     def forward(self, points: Tensor, particle: Tensor) -> Tensor:
         frequency = pi * 2 ** torch.arange(self.octaves, dtype=points.dtype, device=points.device)
@@ -131,7 +132,8 @@ class HashGrid(Encoding):
         growth = log(finest / base) / max(levels - 1, 1)
         self.resolutions = tuple(int(base * exp(growth * level) + 1e-6) for level in range(levels))
         self.entries = tuple(min(2**log2_size, r**3) for r in self.resolutions)
-        self.channels, self.features = channels, levels * channels
+        self.channels = channels
+        self.features = levels * channels
 
     def allocate(self, particles: int, rng: torch.Generator) -> None:
         # One parameter per level, so that a level's backward pass allocates a gradient of that level only.

@@ -99,7 +99,8 @@ class MLPHead(Head):
         require(">= 1", width=width)
         require(">= 0", depth=depth)
         super().__init__()
-        self.width, self.depth = width, depth
+        self.width = width
+        self.depth = depth
 
     def allocate(self, particles: int, features: int, rng: torch.Generator, channels: int = 3) -> None:
         self.net = particle_mlp(particles, features, self.width, self.depth, 1 + channels, rng)

@@ -57,7 +57,8 @@ def scatter_add(table: Tensor, index: Tensor, weight: Tensor, value: Tensor) -> 
 def _in_pairs(table: Tensor) -> bool:
     # On a CPU, gathers and scatters of single numbers are three to ten times as fast as those of short rows. Two
     # channels are stored as one complex number.
-    even, plain = table.shape[1] % 2 == 0, table.dtype in (torch.float32, torch.float64)
+    even = table.shape[1] % 2 == 0
+    plain = table.dtype in (torch.float32, torch.float64)
     return even and plain and table.device.type == "cpu" and table.is_contiguous()
 
 

@@ -1,10 +1,11 @@
 """Neural radiance fields."""
 
 from scoredistill.generators.nerf.field import Field
-from scoredistill.generators.nerf.initial import DensityBlob, HollowSphere, Initial
+from scoredistill.generators.nerf.initial_density import DensityBlob, HollowSphere, Initial
 from scoredistill.generators.nerf.march import March
 from scoredistill.generators.nerf.nerf import NeRF
 from scoredistill.generators.nerf.occupancy import Occupancy
+from scoredistill.generators.nerf.ray_sampling import RaySamples
 from scoredistill.generators.nerf.regularizers import (
     Emptiness,
     Entropy,
@@ -15,7 +16,6 @@ from scoredistill.generators.nerf.regularizers import (
     TotalVariation,
     ZVariance,
 )
-from scoredistill.generators.nerf.sampling import RaySamples
 
 __all__ = [
     "DensityBlob",

@@ -11,8 +11,8 @@ from torch.nn.functional import normalize
 from torch.utils.checkpoint import checkpoint
 
 from scoredistill.generators.nerf.field import Field
-from scoredistill.generators.nerf.sampling import Block, RaySampler, RaySamples
-from scoredistill.rendering.picture import composite_over
+from scoredistill.generators.nerf.ray_sampling import Block, RaySampler, RaySamples
+from scoredistill.rendering.camera import composite_over
 from scoredistill.rendering.volume import accumulate, render_weights
 
 

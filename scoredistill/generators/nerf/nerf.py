@@ -12,18 +12,16 @@ from scoredistill.annealing import Piecewise, at_progress
 from scoredistill.generators.fields.background import Background, RandomBackground
 from scoredistill.generators.fields.encodings import DenseGrid, Encoding
 from scoredistill.generators.fields.heads import DirectHead, Head, MLPHead
-from scoredistill.generators.nerf.field import Activation, Field
-from scoredistill.generators.nerf.initial import DensityBlob, Initial
+from scoredistill.generators.nerf.field import Activation, Field, colors, surface
+from scoredistill.generators.nerf.initial_density import DensityBlob, Initial
 from scoredistill.generators.nerf.march import March, Tensors, all_sums, channels, march_in_blocks
 from scoredistill.generators.nerf.occupancy import Occupancy
+from scoredistill.generators.nerf.ray_sampling import Block, Rays, RaySampler
 from scoredistill.generators.nerf.regularizers import Regularizer, penalties_and_counts
-from scoredistill.generators.nerf.sampling import Block, Rays, RaySampler
-from scoredistill.generators.nerf.surface import colors, surface
 from scoredistill.generators.scenes import SceneGenerator
 from scoredistill.ranges import require
-from scoredistill.rendering.camera import Camera
+from scoredistill.rendering.camera import Camera, Render, composite_over
 from scoredistill.rendering.mesh import Mesh
-from scoredistill.rendering.picture import Render, composite_over
 from scoredistill.types import Batch, Sample, Shard
 
 
@@ -79,7 +77,8 @@ class NeRF(SceneGenerator):
         require("[0, 2^32)", seed=seed)
         require(">= 4", latents=latents)
         super().__init__(particles, resolution)
-        self.chunk, self.latents = chunk, latents
+        self.chunk = chunk
+        self.latents = latents
         # Copies, so that NeRFs built from the same parts do not share parameters.
         encoding = deepcopy(encoding or DenseGrid())
         head = deepcopy(head or (DirectHead() if encoding.features == 1 + (latents or 3) else MLPHead()))
@@ -91,7 +90,8 @@ class NeRF(SceneGenerator):
         self._allocate(torch.Generator().manual_seed(seed), identical)
 
     def _allocate(self, rng: torch.Generator, identical: bool) -> None:
-        n, channels = self.particles, self.latents or 3
+        n = self.particles
+        channels = self.latents or 3
         self.field.encoding.allocate(n, rng)
         self.field.head.allocate(n, self.field.encoding.features, rng, channels)
         self.field.initial.allocate(n, rng, channels)

@@ -198,7 +198,8 @@ class _SquaredSlopes(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, grid: Tensor) -> Tensor:
-        gradient, total = torch.zeros_like(grid), grid.new_zeros(())
+        gradient = torch.zeros_like(grid)
+        total = grid.new_zeros(())
         for axis in (1, 2, 3):
             length = grid.shape[axis] - 1
             difference = grid.diff(dim=axis)

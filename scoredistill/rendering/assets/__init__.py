@@ -1,9 +1,7 @@
 """Assets for other programs: decimated and textured meshes, and their files."""
 
-from scoredistill.rendering.assets.baking import Colors, bake
 from scoredistill.rendering.assets.simplify import count_pieces, decimate, keep_largest
-from scoredistill.rendering.assets.textured import TexturedMesh
-from scoredistill.rendering.assets.unwrapping import Unwrapped, unwrap
+from scoredistill.rendering.assets.textured import Colors, TexturedMesh, Unwrapped, bake, unwrap
 
 __all__ = [
     "Colors",

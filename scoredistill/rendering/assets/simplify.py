@@ -43,7 +43,8 @@ def _piece_of_faces(mesh: Mesh) -> Tensor:
     from scipy.sparse.csgraph import connected_components
 
     faces = mesh.faces.cpu()
-    start, end = faces.reshape(-1).numpy(), faces.roll(-1, dims=1).reshape(-1).numpy()
+    start = faces.reshape(-1).numpy()
+    end = faces.roll(-1, dims=1).reshape(-1).numpy()
     graph = coo_array((torch.ones(len(start)).numpy(), (start, end)), shape=(len(mesh.vertices),) * 2)
     piece = torch.from_numpy(connected_components(graph, directed=False)[1]).long()[faces[:, 0]]
     return piece.unique(return_inverse=True)[1]  # vertices without faces do not count as pieces
@@ -89,7 +90,8 @@ def _attempts(mesh: Mesh, faces: int) -> Iterator[Mesh]:
         import fast_simplification
     except ImportError as error:
         raise ImportError("fewer faces need fast-simplification: install scoredistill[mesh]") from error
-    points, corners = mesh.vertices.detach().cpu().double().numpy(), mesh.faces.cpu().int().numpy()
+    points = mesh.vertices.detach().cpu().double().numpy()
+    corners = mesh.faces.cpu().int().numpy()
     for eagerness in _EAGERNESS:
         vertices, kept = fast_simplification.simplify(points, corners, target_count=faces, agg=eagerness)
         reduced = Mesh(torch.from_numpy(vertices).to(mesh.vertices), torch.from_numpy(kept).to(mesh.faces))

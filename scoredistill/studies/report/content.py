@@ -8,8 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from statistics import fmean
 
-from scoredistill.studies.comparison import Comparison, Row, comparisons_of, rows_of
-from scoredistill.studies.results import Results
+from scoredistill.studies.results import Comparison, Results, Row, comparisons_of, rows_of
 
 COSTS = {
     "seconds": "training, s",
@@ -101,7 +100,8 @@ class Content:
     @property
     def command(self) -> str:
         """The command that repeats the study."""
-        source, folder = self.results.record.source, str(self.results.folder)
+        source = self.results.record.source
+        folder = str(self.results.folder)
         return shlex.join(["scoredistill", "ablate", source, "--output", folder])
 
     @cached_property

@@ -9,10 +9,9 @@ from html import escape
 from importlib import resources
 from pathlib import Path
 
-from scoredistill.data.pictures import opened
+from scoredistill.data.picture_files import opened
 from scoredistill.studies.report.content import COSTS, Content, number
-from scoredistill.studies.report.learning import bands_of, curve
-from scoredistill.studies.report.plots import dots, over_axes
+from scoredistill.studies.report.plots import bands_of, curve, dots, over_axes
 from scoredistill.studies.report.tables import figure_rows, head
 
 WIDEST = 360

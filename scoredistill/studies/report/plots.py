@@ -1,14 +1,97 @@
-"""Plots of metrics: seeds and intervals of every cell, and a metric over a numeric axis."""
+"""Plots as SVG: metrics of every cell, a metric over a numeric axis, and learning curves."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from html import escape
+from statistics import fmean
 
 from scoredistill.studies.report.content import Content
-from scoredistill.studies.report.svg import Scale, picture, tag
 
-WIDTH, ROW, TOP = 720.0, 24.0, 6.0
+
+def tag(name: str, content: str = "", **attributes: object) -> str:
+    """An SVG element.
+
+    Args:
+        name: name of the element.
+        content: its escaped content.
+        attributes: its attributes. In names, trailing underscores are removed and others become hyphens; floating-point
+            numbers are written with two decimals.
+    """
+    words = [f'{key.rstrip("_").replace("_", "-")}="{_text(value)}"' for key, value in attributes.items()]
+    return f"<{' '.join([name, *words])}>{content}</{name}>"
+
+
+def _text(value: object) -> str:
+    return f"{value:.2f}".rstrip("0").rstrip(".") if isinstance(value, float) else escape(str(value))
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Maps values to pixels.
+
+    Args:
+        low, high: values at the two ends.
+        start, end: pixels at the two ends.
+        log: whether the scale is logarithmic.
+    """
+
+    low: float
+    high: float
+    start: float
+    end: float
+    log: bool = False
+
+    @classmethod
+    def around(cls, values: Iterable[float], start: float, end: float, log: bool = False) -> Scale:
+        """A scale that contains all values, with a margin."""
+        known = list(values)
+        low, high = min(known, default=0.0), max(known, default=1.0)
+        if log:
+            return cls(low / 1.1, high * 1.1, start, end, True)
+        room = 0.05 * (high - low) or 0.05 * abs(high) or 1.0
+        return cls(low - room, high + room, start, end)
+
+    def __call__(self, value: float) -> float:
+        """The pixel of a value."""
+        ends = [self.low, self.high, value]
+        low, high, x = [math.log(end) for end in ends] if self.log else ends
+        return self.start + (self.end - self.start) * (x - low) / (high - low)
+
+    def ticks(self, count: int = 5) -> list[float]:
+        """Approximately `count` round numbers between the ends."""
+        if self.log:
+            powers = range(math.ceil(math.log10(self.low)), math.floor(math.log10(self.high)) + 1)
+            if len(powers) > 1:
+                return [10.0**power for power in powers]
+        rough = (self.high - self.low) / count
+        power = 10.0 ** math.floor(math.log10(rough))
+        step = power * next(factor for factor in (1, 2, 5, 10) if factor * power >= rough)
+        first = math.ceil(self.low / step)
+        values = [step * i for i in range(first, math.floor(self.high / step * (1 + 1e-9)) + 1)]
+        return [value for value in values if not self.log or value > 0]
+
+
+def picture(width: float, height: float, title: str, parts: Iterable[str]) -> str:
+    """An SVG drawing that scales with the page.
+
+    Args:
+        width, height: size in pixels.
+        title: description for screen readers.
+        parts: its elements.
+    """
+    inner = tag("title", escape(title)) + "".join(parts)
+    box = f"0 0 {width:g} {height:g}"
+    return tag(
+        "svg", inner, viewBox=box, role="img", style=f"max-width:{width:g}px", xmlns="http://www.w3.org/2000/svg"
+    )
+
+
+WIDTH = 720.0
+ROW = 24.0
+TOP = 6.0
 LETTER = 6.2
 """Approximate width of a letter in pixels."""
 COLORS = 8
@@ -27,7 +110,8 @@ def dots(content: Content, metric: str) -> str:
     bottom = TOP + ROW * len(cells)
     parts = [_tick(scale(tick), f"{tick:.6g}", TOP, bottom) for tick in scale.ticks()]
     for row, cell in enumerate(cells):
-        y, mean = TOP + ROW * (row + 0.5), means[cell]
+        y = TOP + ROW * (row + 0.5)
+        mean = means[cell]
         parts.append(tag("text", escape(cell[:60]), x=left - 10, y=y + 4, text_anchor="end"))
         if mean is not None and mean.low is not None and mean.high is not None:
             parts.append(tag("line", x1=scale(mean.low), x2=scale(mean.high), y1=y, y2=y, class_="interval"))
@@ -94,3 +178,69 @@ def legend(names: list[str]) -> str:
 def _tick(x: float, text: str, top: float, bottom: float) -> str:
     line = tag("line", x1=x, x2=x, y1=top, y2=bottom, class_="grid")
     return line + tag("text", escape(text), x=x, y=bottom + 16, text_anchor="middle")
+
+
+POINTS = 120
+"""Largest number of drawn points per curve; each is the mean of neighboring logged points."""
+HEIGHT = 250.0
+
+Band = list[tuple[float, float, float, float]]
+"""Points (step, mean, lowest, highest) over the seeds."""
+
+
+def bands_of(content: Content) -> dict[str, dict[str, Band]]:
+    """Bands by logged metric and cell; metrics with fewer than two points have none."""
+    bands: dict[str, dict[str, Band]] = {}
+    for cell in content.results.cells:
+        runs = content.results.curves(cell)
+        for name in dict.fromkeys(name for run in runs for name in run):
+            band = _band([run[name] for run in runs if name in run])
+            if len(band) > 1:
+                bands.setdefault(name, {})[cell] = band
+    return dict(sorted(bands.items(), key=lambda pair: (pair[0] != "loss", pair[0])))
+
+
+def _band(curves: Sequence[tuple[list[int], list[float | None]]]) -> Band:
+    by_step: dict[int, list[float]] = {}
+    for steps, values in curves:
+        for step, value in zip(steps, values, strict=True):
+            if value is not None:
+                by_step.setdefault(step, []).append(value)
+    steps = sorted(by_step)
+    size = -(-len(steps) // POINTS) or 1
+    band = []
+    for start in range(0, len(steps), size):
+        part = steps[start : start + size]
+        each = [by_step[step] for step in part]
+        columns = (fmean(map(fmean, each)), fmean(map(min, each)), fmean(map(max, each)))
+        band.append((fmean(part), *columns))
+    return band
+
+
+def curve(name: str, bands: dict[str, Band], cells: Sequence[str]) -> str:
+    """The curves of one metric, one color per cell.
+
+    Args:
+        name: name of the metric.
+        bands: band per cell.
+        cells: all cells of the study, whose order determines the colors.
+    """
+    points = [point for band in bands.values() for point in band]
+    across = Scale.around([point[0] for point in points], 60, WIDTH - 14)
+    edges = [value for point in points for value in point[2:]]
+    up = Scale.around(edges, HEIGHT, TOP, log=min(edges) > 0 and max(edges) > 50 * min(edges))
+    parts = []
+    for tick in across.ticks():
+        parts.append(tag("line", x1=across(tick), x2=across(tick), y1=TOP, y2=HEIGHT, class_="grid"))
+        parts.append(tag("text", f"{tick:.6g}", x=across(tick), y=HEIGHT + 16, text_anchor="middle"))
+    for tick in up.ticks():
+        parts.append(tag("line", x1=60.0, x2=WIDTH - 14, y1=up(tick), y2=up(tick), class_="grid"))
+        parts.append(tag("text", f"{tick:.3g}", x=52, y=up(tick) + 4, text_anchor="end"))
+    for cell, band in bands.items():
+        color = f"c{list(cells).index(cell) % COLORS}"
+        top = [f"{across(step):.1f},{up(high):.1f}" for step, _, _, high in band]
+        bottom = [f"{across(step):.1f},{up(low):.1f}" for step, _, low, _ in reversed(band)]
+        parts.append(tag("polygon", points=" ".join(top + bottom), class_=f"band {color}"))
+        middle = " ".join(f"{across(step):.1f},{up(mean):.1f}" for step, mean, _, _ in band)
+        parts.append(tag("polyline", tag("title", escape(cell)), points=middle, class_=f"line {color}"))
+    return picture(WIDTH, HEIGHT + 24, f"{name} over the steps", parts) + legend(list(cells))

@@ -36,7 +36,8 @@ def comparisons_csv(content: Content) -> str:
 
 def results_csv(content: Content) -> str:
     """One row per run and metric, including missing values."""
-    results, rows = content.results, []
+    results = content.results
+    rows = []
     for run in results.record.runs:
         for metric in results.metrics:
             value = results.values(run.cell, metric).get(run.seed) if run.state == "done" else None

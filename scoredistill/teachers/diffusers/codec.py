@@ -68,7 +68,8 @@ class LatentCodec(Codec):
         if self.channels == 3 or config.get("latents_mean") is not None:
             raise ValueError("model: the autoencoder must have more than 3 latent channels, and one scale for all")
         self.pixels = 2 ** (len(config.block_out_channels) - 1)
-        self.scale, self.shift = float(config.scaling_factor), float(config.get("shift_factor") or 0.0)
+        self.scale = float(config.scaling_factor)
+        self.shift = float(config.get("shift_factor") or 0.0)
         self._idle: dict[str, Any] = {}  # a plain dict, so that moving the codec does not move these modules
         if offload:
             self._idle = {name: getattr(vae, name) for name in ("decoder", "post_quant_conv")}

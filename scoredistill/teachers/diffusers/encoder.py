@@ -64,7 +64,8 @@ class PipelineEncoder:
     @property
     def key(self) -> str:
         """Class, weights and precision. The weights in a folder are identified by their files' sizes and times."""
-        source, files = self.source, hashlib.sha256()
+        source = self.source
+        files = hashlib.sha256()
         folder = Path(source.model)
         for part in (*source.parts("text_encoder"), *source.parts("tokenizer")):
             for file in sorted((folder / part).glob("*")):

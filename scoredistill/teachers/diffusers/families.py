@@ -11,7 +11,7 @@ from torch import nn
 
 from scoredistill.diffusion.schedule import Schedule
 from scoredistill.networks.diffusers import DiffusersBackbone
-from scoredistill.networks.text_to_image import (
+from scoredistill.networks.text_backbones import (
     FluxBackbone,
     MultiViewBackbone,
     PixArtBackbone,

@@ -14,10 +14,10 @@ from scoredistill.diffusion.prediction import Prediction
 from scoredistill.networks.denoiser import Denoiser
 from scoredistill.networks.storage import find_trained
 from scoredistill.ranges import require
-from scoredistill.rendering.camera import Camera
+from scoredistill.teachers.diffusers.components import Execution, take_apart
 from scoredistill.teachers.diffusers.loading import Source
-from scoredistill.teachers.diffusers.parts import Execution, take_apart
 from scoredistill.teachers.diffusers.prompts import PromptEmbedder, PromptSettings, expanded
+from scoredistill.teachers.network import cat_common
 from scoredistill.teachers.teacher import Teacher
 from scoredistill.types import Condition, TextEmbeddings
 from scoredistill.types.checks import times_of
@@ -98,9 +98,10 @@ class DiffusersTeacher(Teacher):
 
     def predict_many(self, x_t: Tensor, t: Tensor, conditions: Sequence[Condition | None]) -> list[Prediction]:
         n = len(conditions)
-        condition = joined([self._complete(each, x_t) for each in conditions])
+        condition = cat_common([self._complete(each, x_t) for each in conditions], len(x_t))
         prediction = self.denoiser(x_t.repeat(n, 1, 1, 1), t.repeat(n), condition, self.schedule)
-        kind, values = self.denoiser.prediction, prediction.value.chunk(n)
+        kind = self.denoiser.prediction
+        values = prediction.value.chunk(n)
         return [Prediction.of(kind, value, x_t, t, self.schedule) for value in values]  # type: ignore[arg-type]
 
     def encode(self, x: Tensor) -> Tensor:
@@ -134,14 +135,17 @@ class DiffusersTeacher(Teacher):
         return next(self.denoiser.parameters()).device
 
     def _complete(self, condition: Condition | None, x_t: Tensor) -> Condition:
-        """The condition with embeddings of B rows. A prompt without embeddings is encoded literally, without views."""
+        """The camera, and embeddings of B rows. A prompt without embeddings is encoded literally, without views."""
         if condition is None or (condition.prompt is None and condition.embeddings is None):
-            return replace(condition or Condition(), embeddings=self._unconditional(len(x_t)))
+            return Condition(
+                camera=None if condition is None else condition.camera, embeddings=self._unconditional(len(x_t))
+            )
         condition = self.prompts.literal(condition, len(x_t), x_t.device).to(x_t.device)
+        assert condition.embeddings is not None
         rows = [len(part) for part in (condition.embeddings, condition.camera) if part is not None]
         if any(n != len(x_t) for n in rows):
             raise ValueError(f"the condition has {' and '.join(map(str, rows))} rows for {len(x_t)} samples")
-        return condition
+        return Condition(camera=condition.camera, embeddings=TextEmbeddings.of(condition.embeddings))
 
     def _unconditional(self, rows: int) -> TextEmbeddings:
         """Embeddings of the empty text, or the zeros that replace them in SDXL, B rows."""
@@ -150,11 +154,3 @@ class DiffusersTeacher(Teacher):
             pooled = None if empty.pooled is None else torch.zeros_like(empty.pooled)
             empty = TextEmbeddings(torch.zeros_like(empty.tokens), pooled)
         return expanded(empty, rows)
-
-
-def joined(conditions: Sequence[Condition]) -> Condition:
-    """Concatenate the rows of several conditions: embeddings, and cameras if all have them."""
-    texts = [TextEmbeddings.of(each.embeddings) for each in conditions if each.embeddings is not None]
-    cameras = [each.camera for each in conditions if each.camera is not None]
-    camera = Camera.cat(cameras) if len(cameras) == len(conditions) else None
-    return Condition(camera=camera, embeddings=TextEmbeddings.cat(texts))

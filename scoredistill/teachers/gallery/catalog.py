@@ -53,7 +53,8 @@ class Pictures:
     """
 
     def __init__(self, supersample: int, capacity: int) -> None:
-        self.supersample, self.capacity = supersample, capacity
+        self.supersample = supersample
+        self.capacity = capacity
         self._kept: OrderedDict[Key, Light] = OrderedDict()
         self._bytes = 0
 

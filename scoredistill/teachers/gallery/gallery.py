@@ -31,12 +31,13 @@ from scoredistill.teachers.gallery.mixtures import (
     Settings,
     Shown,
     composite,
+    draw,
     groups_of,
     mixtures_of,
     phrases_of,
+    posterior,
     variant_weights,
 )
-from scoredistill.teachers.gallery.posterior import draw, posterior
 from scoredistill.teachers.gallery.scenes import SCENES
 from scoredistill.teachers.gallery.table import RADIUS, Table
 from scoredistill.teachers.gallery.views import obey

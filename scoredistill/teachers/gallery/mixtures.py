@@ -1,4 +1,4 @@
-"""From a condition to Gaussian mixtures: equal rows of a batch are grouped, and each group has one mixture.
+"""From a condition to Gaussian mixtures, one for each group of equal rows of a batch; their posteriors and samples.
 
     mu_k = 2 (sum_g light_kg albedo_kg + (1 - opacity_k) (1 + b) / 2) - 1
     F_k = color_std d mu_k / d albedo = 2 color_std light_kg for material g, in each channel
@@ -15,7 +15,9 @@ from typing import Literal
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
+from scoredistill.diffusion.mixture import Covariance, MixturePosterior, diffused_mixture
 from scoredistill.rendering.camera import Camera
 from scoredistill.teachers.gallery.catalog import Pictures, albedo, fingerprints, models
 from scoredistill.teachers.gallery.render import Light
@@ -179,7 +181,8 @@ def composite(light: Light, phrase: Phrase, background: Tensor, shows: Shown = "
 
 def _mixture(group: Group, light: Light, weight: Tensor, settings: Settings) -> Mixture:
     cameras, variants, materials, height, width = light.light.shape
-    background, color_std = group.background.expand(cameras, 3), settings.color_std
+    background = group.background.expand(cameras, 3)
+    color_std = settings.color_std
     means = composite(light, group.phrase, background, settings.shows).reshape(cameras * variants, -1)
     variant = variant_weights(group.phrase).to(weight)
     log_weights = (weight[:, None] * variant).reshape(-1).log()
@@ -193,3 +196,67 @@ def _mixture(group: Group, light: Light, weight: Tensor, settings: Settings) -> 
 
 def _joined(cameras: list[Camera]) -> Camera:
     return Camera(torch.cat([camera.pose for camera in cameras]), torch.cat([camera.fov for camera in cameras]))
+
+
+VALUES_AT_ONCE = 1 << 25
+"""Maximum number of values (rows x components x dimensions) in one evaluation of a mixture, which bounds memory."""
+
+
+def posterior(
+    x: Tensor, alpha: Tensor, sigma: Tensor, mixtures: list[tuple[Group, Mixture]], pixel_std: float
+) -> MixturePosterior:
+    """Score, log-density and responsibilities of each row under its group's mixture.
+
+    Args:
+        x: (B, 3, H, W) diffused pictures.
+        alpha, sigma: (B,).
+        mixtures: groups that together contain all rows of the batch, and their mixtures.
+        pixel_std: standard deviation of independent pixel noise.
+
+    Returns:
+        epsilon (B, 3 H W), log_prob (B,), and responsibilities (B, K), padded with 0 for smaller mixtures.
+    """
+    rows, results = [], []
+    for group, mixture in mixtures:
+        variance = mixture.means.new_full((len(mixture.means), 1), pixel_std**2)
+        factors = mixture.factors
+        covariance = Covariance(variance) if factors is None else Covariance.low_rank(variance, factors)
+        for block in group.rows.split(max(1, VALUES_AT_ONCE // mixture.means.numel())):
+            row = block.to(x.device)
+            at = x[row].flatten(1), alpha[row], sigma[row]
+            results.append(diffused_mixture(*at, mixture.means, mixture.log_weights, covariance))
+            rows.append(block)
+    order = torch.cat(rows).argsort().to(x.device)
+    width = max(result.responsibilities.shape[1] for result in results)
+    padded = [pad(result.responsibilities, (0, width - result.responsibilities.shape[1])) for result in results]
+    return MixturePosterior(
+        torch.cat([result.epsilon for result in results])[order],
+        torch.cat([result.log_prob for result in results])[order],
+        torch.cat(padded)[order],
+    )
+
+
+def draw(like: Tensor, mixtures: list[tuple[Group, Mixture]], pixel_std: float, rng: torch.Generator | None) -> Tensor:
+    """Draw one clean picture per row.
+
+    Args:
+        like: (n, 3, H, W) with the result's shape, dtype and device.
+        mixtures: groups that together contain all rows of the batch, and their mixtures.
+        pixel_std: standard deviation of independent pixel noise.
+        rng: CPU generator; None: torch's global one.
+    """
+    choice = torch.rand(len(like), dtype=torch.float64, generator=rng)
+    noise = torch.randn(like.shape, dtype=torch.float64, generator=rng).to(like)
+    rows, pictures = [], []
+    for group, mixture in mixtures:
+        cumulative = mixture.log_weights.double().exp().cumsum(0).cpu()
+        drawn = torch.searchsorted(cumulative, choice[group.rows] * cumulative[-1], right=True)
+        k = drawn.clamp(max=len(cumulative) - 1).to(like.device)
+        picture = mixture.means[k]
+        if mixture.factors is not None:
+            z = torch.randn(len(k), mixture.factors.shape[1], dtype=torch.float64, generator=rng).to(like)
+            picture = picture + torch.einsum("nr,nrd->nd", z, mixture.factors[k])
+        rows.append(group.rows)
+        pictures.append(picture)
+    clean = torch.cat(pictures)[torch.cat(rows).argsort().to(like.device)]
+    return clean.reshape(like.shape) + pixel_std * noise

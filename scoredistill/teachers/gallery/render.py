@@ -20,7 +20,9 @@ from scoredistill.teachers.gallery.table import Table
 from scoredistill.teachers.gallery.trace import Hits, trace
 
 LAMP_DIRECTION = (0.45, 0.7, 0.55)
-FILL, SKY, LAMP = 0.40, 0.20, 0.40
+FILL = 0.40
+SKY = 0.20
+LAMP = 0.40
 """Shares of uniform light, light from above and lamp light. Their sum is 1, so that colors are in [0, 1]."""
 
 CONTRAST = 0.06
@@ -79,7 +81,8 @@ def render(table: Table, camera: Camera, height: int, width: int, supersample: i
         height, width: size of the pictures in pixels.
         supersample: rays per pixel at edges; 1: only the central ray.
     """
-    models, views = len(table.members), len(camera)
+    models = len(table.members)
+    views = len(camera)
     _, directions = camera.rays(height, width)
     flat = directions.reshape(views, height * width, 3)
     hits = _central(table, camera.position, flat)
@@ -160,7 +163,9 @@ def _resample(
     """Light (E, G), opacity (E,) and normal (E, 3) of edge pixels, averaged over `samples` rays."""
     _, models, height, width = picture
     pixels = height * width
-    view, model, pixel = edge // (models * pixels), (edge // pixels) % models, edge % pixels
+    view = edge // (models * pixels)
+    model = (edge // pixels) % models
+    pixel = edge % pixels
     step = 2 * torch.tan(torch.deg2rad(camera.fov) / 2)[view] / height  # a pixel's side at distance 1 ahead
     pose = camera.pose.permute(1, 2, 0)[:3].index_select(2, view)  # (3, 4, E)
     center = directions.reshape(-1, 3).index_select(0, view * pixels + pixel).T  # (3, E)
@@ -179,7 +184,8 @@ def _resample(
     candidates = (squared - along.square() <= wider.square()) & (members >= 0)
     row, member = candidates.nonzero().unbind(-1)
     pairs = row[:, None] * samples + torch.arange(samples, device=edge.device)
-    ray, part = pairs.reshape(-1), members[row, member].repeat_interleave(samples)
+    ray = pairs.reshape(-1)
+    part = members[row, member].repeat_interleave(samples)
     origin = pose[:, 3].index_select(1, row).repeat_interleave(samples, dim=1)
     hits = trace(table, origin, sub.reshape(3, -1).index_select(1, ray), ray, part, len(edge) * samples)
     material, shade = _material_and_shading(table, hits)

@@ -54,12 +54,14 @@ def distance(shape: Sequence[Tensor], x: Tensor, y: Tensor, z: Tensor) -> Tensor
     q = (u.clamp(min=0).square_().addcmul_(v.clamp(min=0), v.clamp(min=0))).sqrt_()
     q = q.add_(torch.maximum(u, v).clamp_(max=0)).sub_(r)
     q = q.add_(wall).abs_().sub_(wall)
-    top, bottom = y - h, y + h
+    top = y - h
+    bottom = y + h
     along = (q * taper).addcmul_(top, height, value=-1).mul_(slant).clamp_(0, 1)
     side_q = torch.addcmul(q, taper, along, value=-1)
     side_y = torch.addcmul(top, height, along)
     squared = side_q.square_().addcmul_(side_y, side_y)
-    low_q, high_q = (q - taper).clamp_(min=0), q.clamp(min=0)
+    low_q = (q - taper).clamp_(min=0)
+    high_q = q.clamp(min=0)
     torch.minimum(squared, low_q.square_().addcmul_(bottom, bottom), out=squared)
     torch.minimum(squared, high_q.square_().addcmul_(top, top), out=squared)
     # Negative inside the trapezium. A flat trapezium (h = taper = 0) has no interior and gives +0 here.
@@ -85,10 +87,12 @@ def gradient(shape: Sequence[Tensor], x: Tensor, y: Tensor, z: Tensor) -> tuple[
     q_x = torch.where(beside, out_u / safe, (u >= v).to(x)) * x.sign() * signed.sign()
     q_z = torch.where(beside, out_v / safe, (u < v).to(x)) * z.sign() * signed.sign()
 
-    top, bottom = y - h, y + h
+    top = y - h
+    bottom = y + h
     along = ((q * taper - top * height) * slant).clamp(0, 1)
     # Vectors from the nearest point of each of the trapezium's edges to (q, y). The shortest is the gradient.
-    near_q, near_y = q - taper * along, top + height * along
+    near_q = q - taper * along
+    near_y = top + height * along
     near = near_q * near_q + near_y * near_y
     for other_q, other_y in (((q - taper).clamp(min=0), bottom), (q.clamp(min=0), top)):
         other = other_q * other_q + other_y * other_y

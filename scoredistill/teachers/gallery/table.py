@@ -10,8 +10,8 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from scoredistill.teachers.gallery.parts import Part
 from scoredistill.teachers.gallery.sdf import distance
+from scoredistill.teachers.gallery.solids import Part
 
 RADIUS = 0.8
 """Radius of the ball around the origin that contains all models, in world units."""
@@ -48,7 +48,8 @@ class Model:
 def _directions(n: int) -> Tensor:
     """n evenly spread directions, a Fibonacci lattice on the sphere, (n, 3) float64."""
     i = torch.arange(n, dtype=torch.float64) + 0.5
-    height, angle = 1 - 2 * i / n, math.pi * (1 + math.sqrt(5)) * i
+    height = 1 - 2 * i / n
+    angle = math.pi * (1 + math.sqrt(5)) * i
     radius = (1 - height * height).sqrt()
     return torch.stack([radius * angle.cos(), height, radius * angle.sin()], dim=-1)
 

@@ -60,7 +60,9 @@ def trace(table: Table, origin: Tensor, direction: Tensor, ray: Tensor, part: Te
         rays: N.
     """
     chosen = table.columns[:18].index_select(1, part)  # one gather for all columns that transform a ray
-    inverse, center, box = chosen[:9].view(3, 3, -1), chosen[9:12], chosen[12:]
+    inverse = chosen[:9].view(3, 3, -1)
+    center = chosen[9:12]
+    box = chosen[12:]
     o = (inverse * (origin - center)).sum(1)
     d = (inverse * direction).sum(1)
     near, far = _slab(box[:3], box[3:], o, d)

@@ -21,7 +21,10 @@ HALF_SECTOR = 45.0
 OVERHEAD = 60.0
 """Limits of the views in degrees."""
 
-RADIUS, FOV, ELEVATION, ELEVATION_OVERHEAD = 2.6, 40.0, 15.0, 75.0
+RADIUS = 2.6
+FOV = 40.0
+ELEVATION = 15.0
+ELEVATION_OVERHEAD = 75.0
 """The canonical cameras, in world units and degrees."""
 
 
@@ -38,7 +41,8 @@ def canonical(count: int, view: View | None = None) -> Camera:
     azimuth = torch.arange(count, dtype=torch.float64) * (360 / count)
     from_front = 180 - (azimuth - 180).abs()
     if view in ("front", "side", "back"):
-        near_front, near_back = from_front <= HALF_SECTOR, from_front >= 180 - HALF_SECTOR
+        near_front = from_front <= HALF_SECTOR
+        near_back = from_front >= 180 - HALF_SECTOR
         azimuth = azimuth[{"front": near_front, "back": near_back, "side": ~near_front & ~near_back}[view]]
     even = torch.ones_like(azimuth)
     return Camera.orbit(
@@ -58,18 +62,23 @@ def obey(camera: Camera, view: View | None) -> Camera:
     """
     if view is None:
         return camera
-    azimuth, elevation = (camera.azimuth + 180) % 360 - 180, camera.elevation
+    azimuth = (camera.azimuth + 180) % 360 - 180
+    elevation = camera.elevation
     match view:
         case "overhead":
-            turned, raised = azimuth, elevation.clamp(min=OVERHEAD)
+            turned = azimuth
+            raised = elevation.clamp(min=OVERHEAD)
         case "front":
-            turned, raised = azimuth.clamp(-HALF_SECTOR, HALF_SECTOR), elevation.clamp(max=OVERHEAD)
+            turned = azimuth.clamp(-HALF_SECTOR, HALF_SECTOR)
+            raised = elevation.clamp(max=OVERHEAD)
         case "back":
             from_back = (azimuth % 360 - 180).clamp(-HALF_SECTOR, HALF_SECTOR)
-            turned, raised = from_back + 180, elevation.clamp(max=OVERHEAD)
+            turned = from_back + 180
+            raised = elevation.clamp(max=OVERHEAD)
         case "side":
             from_front = azimuth.abs().clamp(HALF_SECTOR, 180 - HALF_SECTOR)
-            turned, raised = torch.where(azimuth < 0, -from_front, from_front), elevation.clamp(max=OVERHEAD)
+            turned = torch.where(azimuth < 0, -from_front, from_front)
+            raised = elevation.clamp(max=OVERHEAD)
     turn = _about_y(turned) @ _about_x(elevation - raised) @ _about_y(-azimuth)
     kept = ((turned - azimuth) % 360 == 0) & (raised == elevation)
     return Camera(torch.where(kept[:, None, None], camera.pose, turn @ camera.pose), camera.fov)

@@ -9,13 +9,15 @@ from scoredistill.training.callbacks.evaluation import (
     merge_metrics,
     run_folder,
 )
-from scoredistill.training.callbacks.gallery import GalleryFidelity
+from scoredistill.training.callbacks.fidelity import (
+    GalleryFidelity,
+    PromptFidelity,
+    PromptSamples,
+    ReconstructionQuality,
+)
 from scoredistill.training.callbacks.pictures import MeshExport, ParticleGrid, Turntable
-from scoredistill.training.callbacks.progress import RunProgress
-from scoredistill.training.callbacks.prompt import PromptFidelity, PromptSamples
 from scoredistill.training.callbacks.quality import MixtureQuality, ModeStatistics, SampleQuality
-from scoredistill.training.callbacks.reconstruction import ReconstructionQuality
-from scoredistill.training.callbacks.summary import Summary
+from scoredistill.training.callbacks.terminal import RunProgress, Summary
 
 __all__ = [
     "Cost",

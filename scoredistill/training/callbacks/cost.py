@@ -39,7 +39,8 @@ class Cost(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue from the sums of a checkpoint."""
         self._seconds = float(state_dict["seconds"])
-        self._calls, self._rows = int(state_dict["calls"]), int(state_dict["rows"])
+        self._calls = int(state_dict["calls"])
+        self._rows = int(state_dict["rows"])
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock and the counters."""
@@ -72,7 +73,8 @@ class Cost(Callback):
         return self._seconds + (0.0 if self._since is None else time.monotonic() - self._since)
 
     def _stop(self) -> None:
-        self._seconds, self._since = self._elapsed(), None
+        self._seconds = self._elapsed()
+        self._since = None
         for hook in self._hooks:
             hook.remove()
         self._hooks = []

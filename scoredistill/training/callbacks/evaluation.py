@@ -14,7 +14,7 @@ import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 
 from scoredistill.files import reason, update_json, write_json_atomically
-from scoredistill.training.data import ConditionDataModule
+from scoredistill.training.conditions import ConditionDataModule
 from scoredistill.training.distillation import Distillation
 from scoredistill.training.training_module import TrainingModule
 
@@ -84,7 +84,8 @@ def guarded(trainer: Trainer, callback: Callback) -> Iterator[None]:
         failures = next((other for other in trainer.callbacks if isinstance(other, EvaluationFailures)), None)  # type: ignore[attr-defined]
         if failures is None:
             raise
-        name, why = type(callback).__name__, " ".join(str(error).split()) or type(error).__name__
+        name = type(callback).__name__
+        why = " ".join(str(error).split()) or type(error).__name__
         if isinstance(error, OSError) and error.errno is not None:
             why = reason(error, run_folder(trainer))
         sys.stderr.write(f"warning: {name} failed: {why}\n")
@@ -148,7 +149,8 @@ class Evaluation(GeneratorCallback, ABC):
         """
 
     def _evaluate(self, trainer: Trainer, pl_module: LightningModule, final: bool) -> None:
-        module, data = cast(Distillation, pl_module), cast(ConditionDataModule, trainer.datamodule)  # type: ignore[attr-defined]
+        module = cast(Distillation, pl_module)
+        data = cast(ConditionDataModule, trainer.datamodule)  # type: ignore[attr-defined]
         with module.gathered() as evaluates, torch.no_grad():
             metrics = self.evaluate(module, data, final) if evaluates else {}
         if not evaluates:

@@ -10,10 +10,12 @@ from typing import cast
 import torch
 from pytorch_lightning import LightningModule, Trainer
 from torch import Tensor
+from torch.nn.functional import interpolate
 
 from scoredistill.generators.image import ImageParticles
 from scoredistill.generators.scenes import SceneGenerator
 from scoredistill.ranges import require
+from scoredistill.rendering.camera import Camera
 from scoredistill.rendering.turntable import (
     picture_grid,
     save_animation,
@@ -22,6 +24,7 @@ from scoredistill.rendering.turntable import (
     turntable_cameras,
 )
 from scoredistill.teachers.analytic import GaussianMixture
+from scoredistill.teachers.gallery import Gallery
 from scoredistill.teachers.teacher import Teacher
 from scoredistill.training.callbacks.evaluation import GeneratorCallback, Interval, guarded, require_part, run_folder
 from scoredistill.training.callbacks.quality import (
@@ -30,10 +33,43 @@ from scoredistill.training.callbacks.quality import (
     evaluation_prompts,
     has_class_condition,
 )
-from scoredistill.training.callbacks.views import particle_views
-from scoredistill.training.data import ConditionDataModule, PromptAndCameras
+from scoredistill.training.conditions import ConditionDataModule, PromptAndCameras
 from scoredistill.training.distillation import Distillation
 from scoredistill.training.training_module import TrainingModule
+
+Views = tuple[Tensor, Tensor]
+"""Pictures (n, V, 3, H, W) in [-1, 1] and opacities (n, V, H, W) of n scenes from V cameras, on the CPU."""
+
+
+def particle_views(
+    generator: SceneGenerator, teacher: Teacher, camera: Camera, resolution: int, background: Tensor | None = None
+) -> Views:
+    """Render every particle from every camera. Latent scenes are rendered as in training and decoded by the teacher.
+
+    Args:
+        generator: n particles.
+        teacher: the teacher of the particles.
+        camera: V views.
+        resolution: height and width of the pictures.
+        background: (3,) color in [-1, 1]; None, and for latent scenes: the generator's background.
+    """
+    if generator.latents is None:
+        render = generator.render(camera, resolution, resolution, background)
+        return render.rgb.cpu(), render.opacity.cpu()
+    render = generator.render(camera, generator.resolution, generator.resolution)
+    with torch.no_grad():
+        decoded = torch.cat([teacher.decode(row) for row in render.rgb.flatten(0, 1).split(1)])
+    side = (resolution, resolution)
+    pictures = interpolate(decoded, side, mode="bilinear", antialias=True).clamp(-1, 1)
+    opacity = interpolate(render.opacity, side, mode="bilinear")
+    return pictures.unflatten(0, render.opacity.shape[:2]).cpu(), opacity.cpu()
+
+
+def gallery_views(prompt: str, camera: Camera, resolution: int) -> Views:
+    """Render the Gallery's variants of a prompt from V cameras, in the layout of particles."""
+    render = Gallery().renders(prompt, camera, resolution, resolution)
+    return render.rgb.transpose(0, 1), render.opacity[:, :, 0].transpose(0, 1)
+
 
 SCENES = "a generator of 3D scenes (a SceneGenerator: NeRF, DMTet; ParticleGrid supports others)"
 
@@ -186,7 +222,8 @@ class MeshExport(GeneratorCallback):
 
     def __init__(self, resolution: int | None = 96, suffixes: Sequence[str] = (".glb",)) -> None:
         require(">= 8", resolution=resolution)
-        self.resolution, self.suffixes = resolution, tuple(suffixes)
+        self.resolution = resolution
+        self.suffixes = tuple(suffixes)
 
     def check(self, module: TrainingModule, data: ConditionDataModule) -> None:
         require_part(self, module.eval_generator, SceneGenerator, SCENES)
@@ -241,7 +278,8 @@ def scatter_picture(x: Tensor, reference: Tensor | None = None, size: int = 480)
     if x.ndim != 2 or x.shape[1] > 2:
         raise ValueError(f"only points in one or two dimensions can be drawn, got shape {tuple(x.shape)}")
     figure = Figure(figsize=(4, 4), dpi=size // 4, layout="tight")
-    canvas, axes = FigureCanvasAgg(figure), figure.add_subplot()
+    canvas = FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
     for points, color, label in ((reference, "0.75", "teacher"), (x, "tab:blue", "particles")):
         if points is None:
             continue

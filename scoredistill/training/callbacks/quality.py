@@ -15,19 +15,21 @@ from scoredistill.evaluation.modes import mode_divergences, mode_statistics, was
 from scoredistill.evaluation.resampling import mean_over_sets, with_errors
 from scoredistill.evaluation.sample_report import SampleReport
 from scoredistill.generators.image import ImageParticles
-from scoredistill.networks.eval_mode import eval_mode
+from scoredistill.networks.modules import eval_mode
 from scoredistill.ranges import require
 from scoredistill.teachers.analytic import GaussianMixture
 from scoredistill.teachers.sampling import sample
 from scoredistill.training.callbacks.evaluation import Evaluation, require_part
-from scoredistill.training.data import ConditionDataModule
+from scoredistill.training.conditions import ConditionDataModule
 from scoredistill.training.distillation import Distillation
 from scoredistill.training.images import Images
 from scoredistill.training.randomness import generator_at
 from scoredistill.training.training_module import TrainingModule
 from scoredistill.types import Batch, Condition
 
-SAMPLES_STREAM, TEACHER_STREAM, MIXTURE_STREAM = 2_000_003, 2_000_033, 2_000_063
+SAMPLES_STREAM = 2_000_003
+TEACHER_STREAM = 2_000_033
+MIXTURE_STREAM = 2_000_063
 """Random streams of the three kinds of samples."""
 TRANSPORT_SAMPLES = 1000
 """Largest number of samples that are matched exactly; the time grows with its cube."""
@@ -97,7 +99,8 @@ def in_batches(
         stream: stream of the random numbers.
         number: index of the set.
     """
-    parts, pieces = [], torch.arange(count).split(batch)
+    parts = []
+    pieces = torch.arange(count).split(batch)
     for step, rows in enumerate(pieces, number * len(pieces)):
         part = None if condition is None else condition[rows]
         parts.append(draw(part, len(rows), generator_at(seed, step, stream)).detach().cpu())
@@ -308,10 +311,8 @@ class ModeStatistics(Evaluation):
 
     def evaluate(self, module: Distillation, data: ConditionDataModule, final: bool) -> dict[str, float]:
         self.check(module, data)
-        generator, teacher = (
-            cast(ImageParticles, module.eval_generator),
-            cast(GaussianMixture, module.distiller.teacher),
-        )
+        generator = cast(ImageParticles, module.eval_generator)
+        teacher = cast(GaussianMixture, module.distiller.teacher)
         x = generator.values.detach()
         metrics = mode_statistics(x, teacher)
         nearest = torch.cdist(x.flatten(1).to(teacher.means), teacher.means).min(dim=1)

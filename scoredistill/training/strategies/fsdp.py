@@ -18,7 +18,7 @@ from torch.optim import Optimizer
 from scoredistill.networks.backbone import Backbone
 from scoredistill.networks.denoiser import Denoiser
 from scoredistill.training.optimizers import parameters_of
-from scoredistill.training.strategies.states import converted
+from scoredistill.training.strategies.gradients import converted
 
 SMALL = 2**16
 """Number of parameters below which a block is sharded together with the rest of its network."""
@@ -76,7 +76,7 @@ class FSDP2(ModelParallelStrategy):
     and small heads are replicated, as under ddp. Checkpoints contain full tensors, written by the first process: a run
     can be resumed with another number of processes, under ddp, or in one process.
 
-    PyTorch FSDP: Experiences on Scaling Fully Sharded Data Parallel, 2023, arXiv:2304.11277.
+    "PyTorch FSDP: Experiences on Scaling Fully Sharded Data Parallel" (2023), arXiv:2304.11277.
 
         scoredistill fit --config recipes/f_distill/digits.yaml --trainer.strategy fsdp2 --trainer.devices 8
     """
@@ -91,7 +91,8 @@ class FSDP2(ModelParallelStrategy):
 
     def setup_environment(self) -> None:
         """Initialize the process group, in which all processes are data-parallel."""
-        self._data_parallel_size, self._tensor_parallel_size = self.num_nodes * self.num_processes, 1
+        self._data_parallel_size = self.num_nodes * self.num_processes
+        self._tensor_parallel_size = 1
         super().setup_environment()
 
     @property

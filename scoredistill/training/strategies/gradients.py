@@ -6,7 +6,8 @@ whose gradient is averaged by its backward pass; or split, of particles that onl
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -77,3 +78,20 @@ def clip(parameters: Sequence[Tensor], norm: Tensor, largest: float) -> None:
     """
     gradients = [local(parameter.grad) for parameter in parameters if parameter.grad is not None]
     torch._foreach_mul_(gradients, torch.clamp(largest / (norm + 1e-6), max=1.0))
+
+
+def converted(state: Mapping[str, Any], convert: Callable[[int, Tensor], Tensor | None]) -> dict[str, Any]:
+    """Convert the tensors of an optimizer's state dict, except scalars.
+
+    Args:
+        state: from `torch.optim.Optimizer.state_dict`.
+        convert: maps a parameter's index and one of its tensors to the new tensor.
+    """
+    values = {
+        number: {
+            name: convert(number, value) if isinstance(value, Tensor) and value.ndim else value
+            for name, value in tensors.items()
+        }
+        for number, tensors in state["state"].items()
+    }
+    return {**state, "state": values}

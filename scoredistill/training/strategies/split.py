@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 
 from scoredistill.distributed import ParticleShard, gather_to_rank0
 from scoredistill.training.distillation import Distillation
-from scoredistill.training.strategies.states import converted
+from scoredistill.training.strategies.gradients import converted
 
 SPLIT = ("distiller.generator.", "averages.")
 """Prefixes of the split tensors' names."""

@@ -14,7 +14,7 @@ from scoredistill.diffusion.time_weights import X0Weight
 from scoredistill.divergences import JensenShannon
 from scoredistill.generators import DMTet, ImageParticles, NeRF
 from scoredistill.generators.dmtet import Ellipsoid, Laplacian, NormalConsistency, SignChange
-from scoredistill.generators.dmtet.density import occupancy_threshold
+from scoredistill.generators.dmtet.distance import occupancy_threshold
 from scoredistill.generators.fields import DenseGrid, HashGrid, LearnedBackground, MLPHead, SolidBackground
 from scoredistill.generators.nerf import DensityBlob
 from scoredistill.losses import SDS, VSD, FDistill
@@ -153,7 +153,7 @@ def test_a_mesh_without_surface_proposes_a_threshold_that_gives_one():
     assert meshes.mesh(0, threshold=float(str(error.value).rpartition(" ")[2])).watertight
 
 
-def test_resuming_continues_bit_by_bit():
+def test_resuming_continues_bit_for_bit():
     settings = {
         "resolution": Piecewise([Knot(0, 8, "hold"), Knot(0.5, 12)]),
         "regularizers": (Laplacian(Piecewise([Knot(0, 0.0), Knot(1, 1.0)])),),
@@ -204,7 +204,7 @@ def test_depth_normals_and_opacity_of_a_sphere():
     torch.testing.assert_close(render.rgb[0, 0, :, 16, 12], color[0])
 
 
-def test_normals_are_as_the_gallery_shows_them():
+def test_normals_follow_the_gallerys_convention():
     camera, gallery = orbit(3), Gallery(shows="normals")
     truth = gallery.mesh("a large donut", 0, 96)
     meshes = DMTet(1, 64, train="geometry", shading="normals")
@@ -219,7 +219,7 @@ def test_normals_are_as_the_gallery_shows_them():
     assert -10 * log10(((found - expected) / 2).square().mean().item()) > 34
 
 
-def test_coverage_s_gradient_to_the_distance_is_that_of_finite_differences():
+def test_the_gradient_of_coverage_matches_finite_differences():
     ball = DMTet(1, 32, initial=Ellipsoid(size_variation=0, shape_variation=0), background=SolidBackground((1.0, 1, 1)))
     ball.geometry.grid.raw.requires_grad_(False)
     grid, condition = ball.geometry.grid, batch(1)
@@ -251,7 +251,7 @@ def test_mesh_is_what_is_rendered_and_has_its_colors():
 
 
 @pytest.mark.parametrize("encoding", [DenseGrid(24), HashGrid(4, 2, 12, 8, 48)], ids=["alike", "unlike"])
-def test_a_nerf_s_surface_and_colors_are_taken_over(encoding):
+def test_surface_and_colors_of_a_nerf_are_adopted(encoding):
     nerf = NeRF(2, DenseGrid(24, std=0.4), initial=DensityBlob(40.0, 0.4), seed=3)
     meshes = DMTet(2, 32, encoding=encoding, head=None)
     meshes.start_from(nerf)
@@ -261,7 +261,7 @@ def test_a_nerf_s_surface_and_colors_are_taken_over(encoding):
         assert mesh.watertight
         everywhere = nerf.density(torch.stack(lattice(32), dim=-1).view(-1, 3), i)
         # The logarithm falls by 100 per unit, and vertices are within the surface, of radius .36, by 6 h^2 / (8 r) at
-        # most, as in test_density.
+        # most, as in test_distance.
         inwards = 6 * (2 / 32 * float(meshes.geometry.scale[i].detach())) ** 2 / (8 * 0.36)
         density = float(nerf.density(mesh.vertices, i).log().mean().detach())
         assert density == pytest.approx(log(occupancy_threshold(everywhere.detach())), abs=100 * inwards)
@@ -277,7 +277,7 @@ def test_a_nerf_s_surface_and_colors_are_taken_over(encoding):
     assert ((ours.opacity > 0.5) != (theirs.opacity > 0.5)).double().mean() < outline / 4 / 32**2
 
 
-def test_a_stage_starts_from_the_former_one_on_any_grid():
+def test_a_stage_starts_from_the_previous_one_on_any_grid():
     geometry = small(train="geometry", shading="normals", seed=4, shift=0.1)
     with torch.no_grad():
         geometry.geometry.grid.raw.normal_(generator=rng())
@@ -291,12 +291,12 @@ def test_a_stage_starts_from_the_former_one_on_any_grid():
     finer.start_from(geometry)
     opacities = [each.render(orbit(), 32, 32).opacity for each in (finer, geometry)]
     # The coarse surface, of cells h = .12 and radius r = .35, lies inwards by h^2 / (6 r) on average, as in
-    # test_marching; pixels of .057 see that along outlines of 2 pi r.
+    # test_surface; pixels of .057 see that along outlines of 2 pi r.
     h, r, pixel = 0.7 * 2 / 12, 0.7 * 0.5, 2 * 2.5 * 0.364 / 32
     assert (opacities[0] - opacities[1]).abs().mean() < h**2 / (6 * r) * 2 * pi * r / pixel**2 / 32**2
 
 
-def test_what_one_cannot_start_from():
+def test_starts_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match=r"of 2 particles starts from a DMTet or a NeRF .*this NeRF has 3"):
         small().start_from(NeRF(3, DenseGrid(4)))
     with pytest.raises(ValueError, match="this ImageParticles has 2"):
@@ -370,7 +370,7 @@ def nearest(meshes: DMTet, teacher: Gallery) -> float:
     return (ours[:, None] - true).square().mean(dim=(2, 3, 4, 5)).min(dim=1).values.mean().item()
 
 
-def test_a_fixed_surface_is_made_once_and_follows_its_weights():
+def test_a_fixed_surface_is_computed_once_and_follows_its_weights():
     fixed, free = small(train="texture"), small()
     assert fixed.geometry.surface() is fixed.geometry.surface()
     assert free.geometry.surface() is not free.geometry.surface()

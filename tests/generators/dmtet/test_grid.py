@@ -39,7 +39,7 @@ def test_the_tetrahedra_fill_the_box_and_meet_face_to_face(cells):
 
 
 def points_on_faces(cells: int) -> torch.Tensor:
-    """(P, 6) which of the box's faces each lattice point lies on."""
+    """(P, 6) whether each lattice point lies on each face of the box."""
     points = torch.stack(lattice(cells), -1).view(-1, 3)
     return torch.cat([points == -1, points == 1], dim=1)
 
@@ -76,7 +76,7 @@ def test_a_distance_of_zero_is_a_little_outside_and_keeps_its_gradient():
 
 @pytest.mark.parametrize("cells", [24, 48])
 def test_resampling_keeps_a_shifted_surface(cells):
-    # Distances at the shifted points are the sphere's: a lattice without shifts has to find its own.
+    # Distances at the shifted points are the sphere's; a lattice without shifts must compute its own.
     grid = shifted(sphere(24)[None], 1.0)
     _, position = grid.at(torch.arange(25**3))
     with torch.no_grad():

@@ -8,8 +8,8 @@ from torch.nn.functional import normalize
 from scoredistill.annealing import Knot, Piecewise
 from scoredistill.generators.dmtet import Laplacian, NormalConsistency, SignChange
 from scoredistill.generators.dmtet.grid import Grid
-from scoredistill.generators.dmtet.marching import marching_tetrahedra
-from scoredistill.generators.dmtet.regularizers import total
+from scoredistill.generators.dmtet.surface import marching_tetrahedra
+from scoredistill.generators.dmtet.surface_regularizers import total
 
 KINDS = {"sign change": SignChange, "laplacian": Laplacian, "normal consistency": NormalConsistency}
 kinds = pytest.mark.parametrize("kind", KINDS)
@@ -51,7 +51,7 @@ def test_penalties_are_as_defined_and_averaged_over_particles(kind):
 
 @kinds
 def test_gradients_against_finite_differences(kind):
-    # A level set far from the lattice's points, lest the step cross one.
+    # A level set far from the lattice's points, so that the step does not cross one.
     grid = shifted(sphere(4, 0.53)[None] + 0.01 * torch.randn(1, 5, 5, 5), 0.5)
     penalty = KINDS[kind]()
 

@@ -1,4 +1,4 @@
-"""Rays marched block by block: the same pictures and gradients, in bounded memory."""
+"""Rays in chunks: the same pictures and gradients in bounded memory."""
 
 import os
 import subprocess
@@ -24,7 +24,7 @@ def gradients_with_penalties(nerf: NeRF) -> list[torch.Tensor]:
 
 @pytest.mark.parametrize("skip", [True, False])
 @pytest.mark.parametrize("regularizers", [(), ALL])
-def test_chunks_bound_the_points_and_change_nothing(regularizers, skip):
+def test_chunks_bound_the_number_of_points_and_give_the_same_result(regularizers, skip):
     whole = small(regularizers=regularizers, skip=skip)
     chunked = small(chunk=1000, regularizers=regularizers, skip=skip)
     calls, before = count_points(chunked), rng(1)
@@ -49,7 +49,7 @@ def test_at_least_one_ray_of_all_particles_is_marched_at_a_time():
 
 
 def held(nerf: NeRF, run) -> int:
-    """The most bytes of distinct tensors that the autograd graph of one training step keeps."""
+    """The maximum number of bytes that the autograd graph of one training step holds."""
     kept: dict[int, int] = {}
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:
@@ -61,7 +61,7 @@ def held(nerf: NeRF, run) -> int:
     return sum(kept.values())
 
 
-def test_what_a_graph_keeps_is_a_picture_and_not_its_samples():
+def test_a_graph_keeps_memory_of_a_picture_and_not_of_its_samples():
     nerfs = {chunk: small(chunk=chunk, skip=False, resolution=24, encoding=DenseGrid(4)) for chunk in (2000, 2**20)}
     kept = {chunk: held(nerf, lambda nerf=nerf: nerf(batch(), rng())) for chunk, nerf in nerfs.items()}
     assert kept[2000] < kept[2**20] / 10

@@ -1,4 +1,4 @@
-"""Every encoding: shapes, gradients by table and by position, particles."""
+"""Encodings: shapes, gradients with respect to table and position, particles."""
 
 import pytest
 import torch

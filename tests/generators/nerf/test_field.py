@@ -41,7 +41,7 @@ def test_head_of_padded_particles_equals_one_particle_at_a_time():
     assert head(features[:0], particle[:0]).shape == (0, 4)
 
 
-def test_direct_head_wants_four_features():
+def test_direct_head_requires_four_features():
     with pytest.raises(ValueError, match="4 features"):
         DirectHead().allocate(1, 5, RNG)
 

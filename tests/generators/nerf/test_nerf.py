@@ -17,7 +17,7 @@ from scoredistill.generators.nerf import (
     Orientation,
     TotalVariation,
 )
-from scoredistill.generators.nerf.sampling import Rays, RaySampler
+from scoredistill.generators.nerf.ray_sampling import Rays, RaySampler
 from scoredistill.rendering.camera import Camera
 from scoredistill.types import Batch, Condition
 
@@ -36,7 +36,7 @@ def rng(seed: int = 0) -> torch.Generator:
 
 
 def small(particles: int = 2, **settings) -> NeRF:
-    """A NeRF of 16^3 with a hard, colored and uneven ball in it."""
+    """A NeRF of 16^3 with a hard, colored and uneven ball."""
     settings = {
         "encoding": DenseGrid(16, std=0.3),
         "initial": DensityBlob(6.0, 0.45),
@@ -149,7 +149,7 @@ def test_skipping_stays_within_its_tolerance(kind, threshold):
     calls = count_points(skipping)
     a, b = skipping.render(orbit(), 16, 16), full.render(orbit(), 16, 16)
     assert sum(calls) < 2 * 2 * 16 * 16 * 48
-    # As Occupancy says: the threshold times the longest way through the box, and what is hidden behind.
+    # As Occupancy states: the threshold times the longest path through the box, and what is hidden behind it.
     assert (a.opacity - b.opacity).abs().max() < threshold * 12**0.5 + threshold
     assert (a.rgb - b.rgb).abs().max() < 2 * (threshold * 12**0.5 + threshold)
     assert (a.rgb - b.rgb).square().mean().sqrt() < threshold
@@ -177,7 +177,7 @@ def test_rays_sampled_block_by_block_are_the_same(kind, monkeypatch):
     nerf = small(3, **KINDS[kind])
     nerf.on_progress(0, 0.0, rng(1))
     whole = nerf(batch(), rng(2)).x
-    monkeypatch.setattr("scoredistill.generators.nerf.sampling._CANDIDATES", 1000)
+    monkeypatch.setattr("scoredistill.generators.nerf.ray_sampling._CANDIDATES", 1000)
     torch.testing.assert_close(nerf(batch(), rng(2)).x, whole)
 
 
@@ -204,7 +204,7 @@ def test_all_space_empty():
     assert nerf.render(orbit(), 4, 4).opacity.max() == 0
 
 
-def test_resuming_continues_bit_by_bit():
+def test_resuming_continues_bit_for_bit():
     settings = {"samples": Piecewise([Knot(0, 32), Knot(1, 64)]), "regularizers": (TotalVariation(1.0),)}
 
     def train(nerf: NeRF, optimizer: torch.optim.Optimizer, steps: range) -> torch.Tensor:

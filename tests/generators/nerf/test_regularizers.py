@@ -1,4 +1,4 @@
-"""Regularizers against values worked out by hand."""
+"""Regularizers against values computed by hand."""
 
 from dataclasses import replace
 from math import log
@@ -19,7 +19,7 @@ from scoredistill.generators.nerf import (
 )
 from scoredistill.generators.nerf.field import Field
 from scoredistill.generators.nerf.march import March
-from scoredistill.generators.nerf.sampling import RaySamples
+from scoredistill.generators.nerf.ray_sampling import RaySamples
 
 GRID = DenseGrid(resolution=3)
 GRID.allocate(1, torch.Generator())

@@ -7,9 +7,8 @@ any position and scale; they are centered and scaled afterwards.
 from collections.abc import Callable
 
 from scoredistill.teachers.gallery.scenes.creatures import bear, duck, robot, snowman
-from scoredistill.teachers.gallery.scenes.household import donut, house, lamp, mug
+from scoredistill.teachers.gallery.scenes.objects import donut, house, lamp, mug, torus, toy
 from scoredistill.teachers.gallery.scenes.plants import cactus, flower, mushroom, tree
-from scoredistill.teachers.gallery.scenes.shapes import torus, toy
 from scoredistill.teachers.gallery.scenes.vehicles import boat, car, rocket
 from scoredistill.teachers.gallery.table import Model
 

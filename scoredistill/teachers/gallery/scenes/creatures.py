@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from scoredistill.teachers.gallery.parts import Part, box, capsule, cone, cylinder, ellipsoid, sphere, torus
+from scoredistill.teachers.gallery.solids import Part, box, capsule, cone, cylinder, ellipsoid, sphere, torus
 from scoredistill.teachers.gallery.table import Model
 from scoredistill.teachers.gallery.vocabulary import COLORS
 
@@ -53,7 +53,8 @@ def duck() -> tuple[Model, ...]:
     """A bath duck: body, raised tail, wings, head, bill and eyes."""
 
     def one(length: float, height: float, head: float, neck: float, pitch: float, main: str, bill: str) -> Model:
-        front, top = 0.55 * length, height + neck
+        front = 0.55 * length
+        top = height + neck
         parts = [
             ellipsoid("main", 0.42, height, length).at(0, 0, 0),
             cone("main", 0.24, 0.04, 0.2).turned("x", -50).at(0, 0.5 * height, -0.88 * length),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from scoredistill.teachers.gallery.parts import Part, capsule, cone, cylinder, dome, ellipsoid, sphere, torus
+from scoredistill.teachers.gallery.solids import Part, capsule, cone, cylinder, dome, ellipsoid, sphere, torus
 from scoredistill.teachers.gallery.table import Model
 from scoredistill.teachers.gallery.vocabulary import COLORS
 
@@ -27,7 +27,8 @@ def mushroom() -> tuple[Model, ...]:
         ]
         for i, (turn, tip) in enumerate([(0, 12), (20, 58), (88, 50), (160, 60), (230, 48), (300, 56), (-35, 30)]):
             size = (0.11, 0.085)[i % 2] * (0.6 + width / 2)
-            a, e = math.radians(turn), math.radians(90 - tip)
+            a = math.radians(turn)
+            e = math.radians(90 - tip)
             place = width * math.cos(e) * math.sin(a), rise * math.sin(e), width * math.cos(e) * math.cos(a)
             parts.append(sphere("spot", size).at(place[0], 2 * half + place[1], place[2]))
         colors = {"main": COLORS[main], "stem": CREAM, "spot": COLORS[spots]}

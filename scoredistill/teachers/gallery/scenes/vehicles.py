@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from scoredistill.teachers.gallery.parts import (
+from scoredistill.teachers.gallery.solids import (
     Part,
     box,
     capsule,
