@@ -163,7 +163,8 @@ class ADDDistillation(WithGAN):
     times; and t has its full range.
 
     Args:
-        discriminator: D; None: hinge on the teacher's features at all depths, with R1 1e-5.
+        discriminator: D; None: hinge on the teacher's features at all depths, with R1 of 1e-5 as a difference quotient,
+            because attention has no second derivative everywhere.
         distillation_weight: lambda, >= 0.
         kind: c: exponential, alpha; or sds, that of SDS's weight sigma^2.
     """
@@ -175,7 +176,7 @@ class ADDDistillation(WithGAN):
         kind: Literal["exponential", "sds"] = "exponential",
     ) -> None:
         require(">= 0", distillation_weight=distillation_weight)
-        own = discriminator or DiscriminatorRatio("teacher", "hinge", r1=1e-5, depths="all")
+        own = discriminator or DiscriminatorRatio("teacher", "hinge", r1=1e-5, r1_step=0.01, depths="all")
         super().__init__(SDS(ADDWeight(distillation_weight, kind)), own, gan_weight=1.0)
 
 
