@@ -37,11 +37,15 @@ def asked(n: int = 6) -> Batch:
     return Batch(Condition("asked"), n)
 
 
+NESTED = {key: make for key, make in LOSSES.items() if key.startswith(("SDS", "VSD", "FDistill", "CSD", "DDS", "GAN"))}
+"""The nested objectives; the kit's laws run over all of them."""
+
+
 def rows(n: int = 6) -> dict[str, Tensor]:
     return {"t": torch.linspace(0.1, 0.9, n), "epsilon": torch.randn(n, 2, generator=rng(2))}
 
 
-@pytest.mark.parametrize("make", LOSSES.values(), ids=LOSSES.keys())
+@pytest.mark.parametrize("make", NESTED.values(), ids=NESTED.keys())
 @pytest.mark.parametrize("guidance", GUIDANCES.values(), ids=GUIDANCES.keys())
 def test_a_gradient_changes_nothing(make: Make, guidance: Callable[[], CFG]) -> None:
     ours = distiller(make())
@@ -60,7 +64,7 @@ def test_a_gradient_changes_nothing(make: Make, guidance: Callable[[], CFG]) -> 
     assert torch.equal(ours.gradient(x, **rows(), condition=Condition("asked")), g)
 
 
-@pytest.mark.parametrize("make", LOSSES.values(), ids=LOSSES.keys())
+@pytest.mark.parametrize("make", NESTED.values(), ids=NESTED.keys())
 def test_a_step_is_a_function_of_its_generator(make: Make) -> None:
     ours = distiller(make())
     random = torch.get_rng_state()
@@ -70,7 +74,7 @@ def test_a_step_is_a_function_of_its_generator(make: Make) -> None:
     assert torch.equal(torch.get_rng_state(), random)
 
 
-@pytest.mark.parametrize("make", LOSSES.values(), ids=LOSSES.keys())
+@pytest.mark.parametrize("make", NESTED.values(), ids=NESTED.keys())
 def test_the_surrogates_gradient_is_g_over_the_batch(make: Make) -> None:
     ours = distiller(make())
     step = ours.evaluate(asked(), rng=rng(5))
@@ -89,7 +93,7 @@ def test_the_surrogate_goes_through_the_generator() -> None:
     torch.testing.assert_close(theta.grad, jacobian.T @ g.flatten() / 3)
 
 
-@pytest.mark.parametrize("make", LOSSES.values(), ids=LOSSES.keys())
+@pytest.mark.parametrize("make", NESTED.values(), ids=NESTED.keys())
 def test_float32_agrees_with_float64(make: Make) -> None:
     double, x, at = distiller(make()), torch.randn(6, 2, generator=rng(3)), rows()
     expected = double.gradient(x, **at, condition=Condition("asked"))

@@ -121,8 +121,11 @@ def test_training_targets(kind: PredictionType, schedule: Schedule, dtype: torch
 def test_weights(weight: TimeWeight, schedule: Schedule, dtype: torch.dtype) -> None:
     for t in ends(dtype).split(1):
         clean, pure = vanishing(schedule, t)
-        early = isinstance(weight, PosteriorWeight) and bool(t <= weight.interval)
-        refused = early or (isinstance(weight, DivergenceWeight) and clean)
+        if isinstance(weight, PosteriorWeight) and bool(t <= weight.interval):
+            with pytest.raises(ValueError, match="draw t above it"):
+                weight(t, schedule)
+            continue
+        refused = isinstance(weight, DivergenceWeight) and clean
         refused |= isinstance(weight, X0Weight | FlowWeight | PosteriorWeight) and pure
         require_finite_or_refused(lambda t=t: weight(t, schedule), refused, dtype)
 

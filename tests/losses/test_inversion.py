@@ -41,6 +41,7 @@ def test_law_15_inversion_converges_to_the_ode_at_first_order() -> None:
     exact = math.sqrt(0.6**2 * 0.5**2 + 0.8**2) / 0.5
     assert exact == pytest.approx(1.70880, abs=5e-6)
     errors = [float(inverted(x, teacher, n, 0.6)) - exact for n in (100, 200, 400, 800)]
+    # The terms of second order are 1 / n of those of first, and n >= 100.
     assert [a / b for a, b in pairwise(errors)] == pytest.approx([2, 2, 2], rel=0.01)
     # Richardson's extrapolation, of second order, is the exact flow to a hundredth of the error.
     assert abs(2 * errors[3] - errors[2]) < 0.01 * abs(errors[3])
@@ -57,6 +58,7 @@ def test_sdi_finds_the_noise_of_the_ode() -> None:
     errors = []
     for loss.steps in (10, 100, 1000):
         errors.append(abs(float(loss.prepare(at, teacher, CFG()).epsilon) - exact))
+    # a / n + b / n^2 with b of the size of a: 1 / n of a at the smaller n, here 10 and 100, doubled.
     assert errors[0] / errors[1] == pytest.approx(10, rel=0.2)
     assert errors[1] / errors[2] == pytest.approx(10, rel=0.02)
 

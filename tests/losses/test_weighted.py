@@ -41,6 +41,7 @@ def test_renyi_is_the_gradient_of_its_divergence(alpha: float) -> None:
     loss = RenyiDistill(alpha, ExactCritic(normal(M, TAU)), ExactRatio(), weight=DivergenceWeight())
     rows = (ALPHA * M + U**0.5 * even)[:, None] / ALPHA
     g = one_dimension(loss, normal()).gradient(rows, t=time_at(ALPHA), epsilon=torch.zeros(n, 1))
+    # Quantiles of 40,001 rows leave out what lies beyond 4.2 standard deviations, which r^2 weighs most.
     assert float(g.mean()) == pytest.approx(float(exact), rel=2e-3)
 
 
