@@ -152,9 +152,11 @@ class ADDWeight(TimeWeight):
 
 
 class ADDDistillation(WithGAN):
-    """g = alpha grad l(D(x_t)) + 2 lambda c(t) (x - f(x_t)),    f the guided teacher's clean prediction, stopped
+    """g = n alpha grad l(D(x_t)) + 2 lambda c(t) (x - f(x_t)),    f the guided teacher's clean prediction, stopped
 
-    Adversarial diffusion distillation. The second term is SDS with the weight 2 lambda c sigma / alpha.
+    Adversarial diffusion distillation for samples of n dimensions. The second term is SDS with the weight
+    2 lambda c sigma / alpha, from n times the mean squared distance; a sum would leave the published lambda's first
+    term without effect.
 
     Calls per step: teacher 1, and the discriminator's features once.
 
@@ -178,6 +180,10 @@ class ADDDistillation(WithGAN):
         require(">= 0", distillation_weight=distillation_weight)
         own = discriminator or DiscriminatorRatio("teacher", "hinge", r1=1e-5, r1_step=0.01, depths="all")
         super().__init__(SDS(ADDWeight(distillation_weight, kind)), own, gan_weight=1.0)
+
+    def scale(self, diffused: Diffused) -> float | Tensor:
+        """The number of a sample's dimensions."""
+        return float(diffused.x_t[0].numel())
 
 
 def adversarial_term(

@@ -76,6 +76,7 @@ from scoredistill.losses import (
     TDM,
     VSD,
     ADDDistillation,
+    ADDWeight,
     BregmanDistill,
     Bridge,
     Consistent3D,
@@ -137,6 +138,7 @@ WEIGHTS: list[TimeWeight] = [
     X0Weight(),
     FlowWeight(),
     PosteriorWeight(),
+    ADDWeight(),
 ]
 
 TIMESTEPS: list[TimestepSampler] = [

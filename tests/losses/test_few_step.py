@@ -169,15 +169,14 @@ def test_add_draws_to_the_clean_prediction(kind: str) -> None:
     x, schedule, teacher = numbers(B, 2), FlowSchedule(), ReferenceTeacher(schedule=FlowSchedule())
     loss = ADDDistillation(discriminator(), 2.5, kind)  # type: ignore[arg-type]
     t = torch.linspace(0.2, 0.8, B)
-    found = gradient_of(loss, Sample(x), schedule=schedule) - gradient_of(
-        LADD(discriminator()), Sample(x), schedule=schedule
-    )
+    adversarial = gradient_of(LADD(discriminator()), Sample(x), schedule=schedule)
+    found = gradient_of(loss, Sample(x), schedule=schedule) - 2 * adversarial  # two dimensions
     at = Diffused.diffuse(Sample(x), t, numbers(B, 2, seed=7), schedule)
     moved, f = x.clone().requires_grad_(), teacher(at.x_t, t, ASKED).x0
     c = at.alpha if kind == "exponential" else at.alpha * at.sigma / 2
     (slope,) = torch.autograd.grad(2.5 * (c * (moved - f).square().sum(1)).sum(), moved)
     torch.testing.assert_close(found, slope)
-    same = WithGAN(SDS(ADDWeight(2.5, kind)), discriminator(), gan_weight=1.0)  # type: ignore[arg-type]
+    same = WithGAN(SDS(ADDWeight(2.5, kind)), discriminator(), gan_weight=2.0)  # type: ignore[arg-type]
     assert torch.equal(gradient_of(loss, Sample(x)), gradient_of(same, Sample(x)))
 
 
