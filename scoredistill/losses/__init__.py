@@ -15,7 +15,7 @@ adversarial     WithGAN: a term around any of them; ADDDistillation, LADD
 """
 
 from scoredistill.losses.adversarial import LADD, ADDDistillation, ADDWeight, WithGAN
-from scoredistill.losses.control import Consistent3D, Reward, RewardSDS, SteinSD
+from scoredistill.losses.control import Consistent3D, DensityReward, Reward, RewardSDS, SteinSD
 from scoredistill.losses.differences import CSD, DDS, NFSD, PDS, Bridge, PosteriorWeight
 from scoredistill.losses.distillation import SDS, VSD, DMDNormalizer, FDistill, GradientNormalizer, ScoreDistillation
 from scoredistill.losses.few_step import DMD, DMD2, DecoupledDMD, Regression
@@ -63,6 +63,7 @@ __all__ = [
     "DMDNormalizer",
     "DecoupledDMD",
     "DenoisingBias",
+    "DensityReward",
     "DiffInstruct",
     "FDistill",
     "GaussianPosterior",

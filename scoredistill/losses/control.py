@@ -18,7 +18,7 @@ from scoredistill.losses.objective import Gradient, Objective
 from scoredistill.ranges import require
 from scoredistill.teachers.teacher import Teacher
 from scoredistill.types import Condition, Diffused, right_pad_dims
-from scoredistill.types.checks import require_shape
+from scoredistill.types.checks import require_shape, time_type
 
 
 class SteinSD(ScoreDistillation):
@@ -97,6 +97,25 @@ class Reward(nn.Module, ABC):
             pictures: (B, *D) the teacher's clean predictions, decoded.
             condition: what the pictures should show, B rows, or None.
         """
+
+
+class DensityReward(Reward):
+    """log p_t(alpha_t x | y), the log-density of a teacher in closed form at a small noise level.
+
+    Args:
+        teacher: the exact teacher.
+        t: noise time, in (0, 1).
+    """
+
+    def __init__(self, teacher: Teacher, t: float = 0.1) -> None:
+        require("(0, 1)", t=t)
+        super().__init__()
+        self.teacher, self.t = teacher, t
+
+    def forward(self, pictures: Tensor, condition: Condition | None) -> Tensor:
+        t = torch.full((len(pictures),), self.t, dtype=time_type(pictures), device=pictures.device)
+        x_t = right_pad_dims(self.teacher.schedule(t)[0], pictures).to(pictures) * pictures
+        return self.teacher.log_prob(x_t, t, condition).to(pictures)
 
 
 class RewardSDS(Objective):

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from scoredistill.cache import LastCallCache
 from scoredistill.data.picture_files import read_picture
 from scoredistill.diffusion.guidance import Guidance
 from scoredistill.diffusion.schedule import MORE_SIGNAL, Schedule, require_signal
@@ -181,6 +182,7 @@ class DDS(ScoreDistillation):
                 f"{type(self).__name__}: model.loss.init_args: set prompt or label to what the reference shows"
             )
         self.prompt, self.label = prompt, label
+        self._encoded = LastCallCache[Tensor]()
         known = read_picture(Path(reference))[None] if isinstance(reference, str) else reference
         self.register_buffer("reference", known.to(torch.get_default_dtype()), persistent=False)
 
@@ -204,7 +206,7 @@ class DDS(ScoreDistillation):
         x = diffused.x_t
         particle = diffused.sample.particle
         own = type(self).__name__
-        r = teacher.encode(self.reference.to(x.device)).to(x)
+        r = self._encoded.of(x.dtype, [self.reference, teacher], lambda: teacher.encode(self.reference).to(x))
         if r.shape[1:] != x.shape[1:]:
             raise ValueError(
                 f"{own}: model.loss.init_args.reference is {tuple(r.shape[1:])} in the teacher's space, a sample "

@@ -62,11 +62,11 @@ class ISM(ScoreDistillation):
 
     def prepare(self, diffused: Diffused, teacher: Teacher, guidance: Guidance) -> Diffused:
         """x_t of the inversion, with epsilon_teacher(x_s) as its noise."""
-        condition = unconditional(diffused.condition, teacher, len(diffused.t))
+        condition = unconditional(diffused.condition)
         times = inversion_times((diffused.t - self.interval).clamp(min=START), self.step)
         x_s = diffused.at(times[0]).x_t
         for before, after in zip(times, [*times[1:], diffused.t], strict=True):
-            prediction = teacher(x_s, before, condition)
+            (prediction,) = teacher.predict_many(x_s, before, [condition])
             x_s = ddim_step(prediction, after)
         return replace(diffused, x_t=x_s, epsilon=prediction.epsilon)
 
@@ -121,7 +121,7 @@ class SDI(ScoreDistillation):
     def _guided(self, teacher: Teacher, x_t: Tensor, t: Tensor, condition: Condition | None) -> Prediction:
         """uncond + s (cond - uncond), with any s."""
         if condition is None:
-            return teacher(x_t, t, None)
+            return teacher.predict_many(x_t, t, [None])[0]
         cond, uncond = predict_distinct(teacher, x_t, t, [condition, condition.negative()])
         return cond.with_epsilon(uncond.epsilon + self.scale * (cond.epsilon - uncond.epsilon))
 
@@ -169,12 +169,11 @@ class RFDSRev(RFDS):
 
     def prepare(self, diffused: Diffused, teacher: Teacher, guidance: Guidance) -> Diffused:
         for _ in range(self.steps):
-            diffused = diffused.at(diffused.t, teacher(diffused.x_t, diffused.t, diffused.condition).epsilon)
+            (found,) = teacher.predict_many(diffused.x_t, diffused.t, [diffused.condition])
+            diffused = diffused.at(diffused.t, found.epsilon)
         return diffused
 
 
-def unconditional(condition: Condition | None, teacher: Teacher, rows: int) -> Condition | None:
+def unconditional(condition: Condition | None) -> Condition | None:
     """The condition's camera and background, without prompt and label; None stays None."""
-    if condition is None:
-        return None
-    return teacher.encode_prompt(replace(condition, negative_prompt=None).negative(), rows)
+    return None if condition is None else replace(condition, negative_prompt=None).negative()

@@ -147,7 +147,7 @@ class TeacherError(TrainedPart):
 
     def training_error(self, diffused: Diffused, teacher: Teacher) -> Tensor:
         with torch.no_grad():
-            real = teacher(diffused.x_t, diffused.t, diffused.condition)
+            (real,) = teacher.predict_many(diffused.x_t, diffused.t, [diffused.condition])
         target = replace(diffused, sample=replace(diffused.sample, x=real.x0), epsilon=real.epsilon)
         return self.gamma * self.critic.error(self.critic(diffused), target)
 
@@ -266,16 +266,16 @@ class DenoisingBias(TrainedPart):
         return x + self.network(x, diffused.schedule.log_snr(diffused.t), None).to(x.dtype)
 
     def training_error(self, diffused: Diffused, teacher: Teacher) -> Tensor:
-        condition = unconditional(diffused.condition, teacher, len(diffused.t))
+        condition = unconditional(diffused.condition)
         with torch.no_grad():
             real = self._real(diffused, teacher)
             at = Diffused.diffuse(Sample(real), diffused.t, diffused.epsilon, diffused.schedule)
-            x0 = teacher(at.x_t, at.t, condition).x0
+            x0 = teacher.predict_many(at.x_t, at.t, [condition])[0].x0
         return (self(real, diffused) - x0).square().flatten(1).mean(1)
 
     @staticmethod
     def _real(diffused: Diffused, teacher: Teacher) -> Tensor:
         data = diffused.sample.data
         if data is None or len(data) != len(diffused.t):
-            return teacher(diffused.x_t, diffused.t, diffused.condition).x0
-        return teacher.encode(data.to(diffused.x_t))
+            return teacher.predict_many(diffused.x_t, diffused.t, [diffused.condition])[0].x0
+        return data.to(diffused.x_t)

@@ -138,13 +138,20 @@ class CameraConditioned(Backbone):
         """The term that is added to the time embedding, (B, width), zero for dropped cameras.
 
         Args:
-            condition: a condition with B cameras.
+            condition: a condition with B cameras; without them, and in evaluation only, the result is (1, width) of
+                zeros, as if all were dropped.
 
         Raises:
-            ValueError: if there are no cameras.
+            ValueError: if there are no cameras, in training or without dropout.
         """
         if condition is None or condition.camera is None:
-            raise ValueError("the critic was built with camera: true, but the batch has no cameras: set camera: false")
+            if self.training or self.dropout == 0:
+                raise ValueError(
+                    "the critic was built with camera: true, but the batch has no cameras: set camera: false; if the "
+                    "loss asks for all views, as ESD does, set camera_dropout above 0"
+                )
+            bias = list(self.mlp.parameters())[-1]
+            return torch.zeros_like(bias)[None]
         embedding = self.mlp(condition.camera.pose.flatten(1).to(next(self.mlp.parameters())))
         if not self.training or self.dropout == 0:
             return embedding

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from copy import copy
+
 import torch
 from torch import Tensor
 
@@ -151,6 +153,25 @@ class GaussianMixture(Teacher):
             coefficients = scale * noise_like(scale, rng)
             x = x + torch.einsum("nr,nrd->nd", coefficients, self.basis[component])
         return x.view(n, *self.shape), component
+
+    def of_class(self, label: int) -> GaussianMixture:
+        """The mixture of the components of one class, without labels.
+
+        Args:
+            label: the class.
+
+        Raises:
+            ValueError: if no component has this label.
+        """
+        condition = Condition(label=torch.tensor([label], device=self.means.device))
+        weights = self._log_weights(condition)[0]
+        kept = torch.isfinite(weights)
+        selected = copy(self)
+        selected._buffers = {
+            name: value if value is None or len(value) == 1 else value[kept] for name, value in self._buffers.items()
+        }
+        selected._buffers |= {"log_weights": weights[kept], "labels": None}
+        return selected
 
     def _log_weights(self, condition: Condition | None) -> Tensor:
         """(K,), or (B, K) with -inf for components of other classes."""

@@ -294,7 +294,7 @@ def test_invalid_settings_are_clear_errors() -> None:
         bound(LoRACritic(LoRA(targets=("nothing",))))
     with pytest.raises(ValueError, match="MLPBackbone's network has none of time_embedding"):
         bound(LoRACritic(LoRA(targets=("out",)), camera=True), NetworkTeacher(MLPBackbone((2, 8, 8))))
-    seeing, separate = bound(LoRACritic(camera=True)), bound(LoRACritic(particles=1))
+    seeing, separate = bound(LoRACritic(camera=True, camera_dropout=0.0)), bound(LoRACritic(particles=1))
     with pytest.raises(ValueError, match="the batch has no cameras"):
         answer(seeing, at, Condition(embeddings=condition().embeddings))
     with pytest.raises(ValueError, match="the samples have no particle index"):
@@ -390,3 +390,19 @@ def test_no_cached_prediction_is_stale() -> None:
         changed = training_error(critic, at)
         assert len(calls) == 6
     torch.testing.assert_close(changed, training_error(critic, at))
+
+
+def test_a_critic_that_drops_cameras_answers_without_one_in_evaluation() -> None:
+    """As ESD asks it: the term of the camera is zero, as for a dropped camera."""
+    critic = awake(bound(LoRACritic(camera=True))).eval()
+    at = diffused(LinearSchedule())
+    blind = Condition(embeddings=condition().embeddings)
+    with torch.no_grad():
+        without = answer(critic, at, blind)
+        assert (answer(critic, at, condition()) - without).abs().max() > 1e-6
+        for denoiser in critic.denoisers:
+            for parameter in denoiser.network.mlp.parameters():
+                parameter.zero_()
+        torch.testing.assert_close(answer(critic, at, condition()), without)
+    with pytest.raises(ValueError, match="set camera_dropout above 0"):
+        critic.train()(at.under(blind))

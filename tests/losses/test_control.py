@@ -10,7 +10,7 @@ from scoredistill import Condition, Distiller, Sample
 from scoredistill.critics import ParticleCritic
 from scoredistill.diffusion import CFG, EDMSchedule, UniformWeight
 from scoredistill.generators import ImageParticles
-from scoredistill.losses import SDS, VSD, Consistent3D, Objective, Reward, RewardSDS, SteinSD
+from scoredistill.losses import SDS, VSD, Consistent3D, DensityReward, Objective, Reward, RewardSDS, SteinSD
 from scoredistill.losses.objective import Gradient
 from scoredistill.teachers import GaussianMixture
 from scoredistill.testing import ReferenceTeacher
@@ -114,6 +114,16 @@ def test_the_weights_of_rewards() -> None:
     assert both.sum(0).tolist() == pytest.approx([0.8, 0.8])
     soft = RewardSDS(Constant(), weighting="softmax", temperature=0.5).weights(rewards)
     torch.testing.assert_close(soft, (2 * rewards).softmax(0))
+
+
+def test_the_density_as_a_reward_prefers_what_the_teacher_finds_likely() -> None:
+    teacher = GaussianMixture(torch.tensor([[-1.0, 0.0], [2.0, 0.0]]), 0.4, labels=torch.tensor([0, 1]))
+    condition = Condition(label=torch.zeros(2, dtype=torch.long))
+    reward = DensityReward(teacher)(torch.tensor([[-1.0, 0.0], [2.0, 0.0]]), condition)
+    assert reward[0] > reward[1] + 10
+    t = torch.full((2,), 0.1)
+    x_t = teacher.schedule.alpha(t)[:, None] * X[:2]
+    torch.testing.assert_close(DensityReward(teacher)(X[:2], condition), teacher.log_prob(x_t, t, condition))
 
 
 def test_a_higher_reward_draws_the_clean_prediction_up() -> None:

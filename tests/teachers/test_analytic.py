@@ -209,3 +209,18 @@ def test_a_teacher_without_a_density_raises_a_clear_error() -> None:
 def test_negative_standard_deviations_are_refused(stds) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(ValueError, match=r"stds must be at least 0, got -0\.5"):
         GaussianMixture(torch.zeros(2, 2), stds)
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_one_class_of_a_mixture(shared: bool) -> None:
+    means, labels = torch.randn(5, 2), torch.tensor([0, 1, 1, 2, 1])
+    stds = torch.tensor(0.3) if shared else torch.tensor([0.1, 0.2, 0.3, 0.4, 0.5])
+    mixture = GaussianMixture(means, stds, torch.arange(1.0, 6.0), labels)
+    one, x_t = mixture.of_class(1), torch.randn(4, 2)
+    condition = Condition(label=torch.ones(4, dtype=torch.long))
+    torch.testing.assert_close(one(x_t, 0.5).epsilon, mixture(x_t, 0.5, condition).epsilon)
+    torch.testing.assert_close(one.log_prob(x_t, 0.5), mixture.log_prob(x_t, 0.5, condition))
+    assert one.labels is None
+    assert len(mixture.means) == 5
+    with pytest.raises(ValueError, match="no component has label 7"):
+        mixture.of_class(7)

@@ -301,7 +301,8 @@ class MixtureQuality(Evaluation):
 class ModeStatistics(Evaluation):
     """Coverage, mode weights and spread of image particles under a Gaussian mixture or a data set.
 
-    With labeled components, class_share/c is the share of class c.
+    If the data ask for a single class, they are relative to its components. With labeled components, class_share/c is
+    the share of class c.
     """
 
     def check(self, module: TrainingModule, data: ConditionDataModule) -> None:
@@ -314,9 +315,12 @@ class ModeStatistics(Evaluation):
         generator = cast(ImageParticles, module.eval_generator)
         teacher = cast(GaussianMixture, module.distiller.teacher)
         x = generator.values.detach()
-        metrics = mode_statistics(x, teacher)
-        nearest = torch.cdist(x.flatten(1).to(teacher.means), teacher.means).min(dim=1)
-        metrics["nearest_mode_distance"] = float(nearest.values.mean())
+        classes = set(data.labels or ())
+        wanted = teacher.of_class(classes.pop()) if len(classes) == 1 and teacher.labels is not None else teacher
+        metrics = mode_statistics(x, wanted)
+        flat = x.flatten(1).to(teacher.means)
+        metrics["nearest_mode_distance"] = float(torch.cdist(flat, wanted.means).min(dim=1).values.mean())
+        nearest = torch.cdist(flat, teacher.means).min(dim=1)
         if teacher.labels is not None:
             labels = teacher.labels[nearest.indices]
             metrics |= {f"class_share/{int(c)}": float((labels == c).double().mean()) for c in teacher.labels.unique()}
