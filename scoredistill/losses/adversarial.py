@@ -109,7 +109,7 @@ class LADD(Objective):
 
     Calls per step: the discriminator's features once.
 
-    Fast High-Resolution Image Synthesis with Latent Adversarial Diffusion Distillation, 2024, arXiv:2403.12015.
+    "Fast High-Resolution Image Synthesis with Latent Adversarial Diffusion Distillation" (2024), arXiv:2403.12015.
 
     Args:
         discriminator: D; None: the paper's, as above.
@@ -160,7 +160,7 @@ class ADDDistillation(WithGAN):
 
     Calls per step: teacher 1, and the discriminator's features once.
 
-    Adversarial Diffusion Distillation, 2023, arXiv:2311.17042. There D sees clean pictures through DINOv2's features;
+    "Adversarial Diffusion Distillation" (2023), arXiv:2311.17042. There D sees clean pictures through DINOv2's features;
     here diffused samples, through the teacher's. Student inputs are noised data: `OneStepUNet(inputs="data")` with four
     times; and t has its full range.
 

@@ -69,7 +69,7 @@ class DMD(VSD):
 
     Calls per step: teacher 1, critic 1.
 
-    One-step Diffusion with Distribution Matching Distillation, 2023, arXiv:2311.18828.
+    "One-step Diffusion with Distribution Matching Distillation" (2023), arXiv:2311.18828.
 
     Args:
         critic: the model of the generator's score.
@@ -111,7 +111,7 @@ class DMD2(WithGAN):
 
     Calls per step: teacher 1, critic 1, and the critic's features once.
 
-    Improved Distribution Matching Distillation for Fast Image Synthesis, 2024, arXiv:2405.14867.
+    "Improved Distribution Matching Distillation for Fast Image Synthesis" (2024), arXiv:2405.14867.
 
     Args:
         critic: the model of the generator's score, a trained network.
@@ -147,7 +147,7 @@ class DecoupledDMD(VSD):
 
     Calls per step: teacher 2, critic 1.
 
-    Decoupled DMD: CFG Augmentation as the Spear, Distribution Matching as the Shield, 2025, arXiv:2511.22677. There t
+    "Decoupled DMD: CFG Augmentation as the Spear, Distribution Matching as the Shield" (2025), arXiv:2511.22677. There t
     is uniform, and t' uniform below t_student.
 
     Args:

@@ -37,7 +37,7 @@ class TDM(VSD):
 
     Use it with `OneStepUNet(sampling="ode")`. Calls per step: teacher 1, critic 1.
 
-    Learning Few-Step Diffusion Models by Trajectory Distribution Matching, 2025, arXiv:2503.06674. There the critic's
+    "Learning Few-Step Diffusion Models by Trajectory Distribution Matching" (2025), arXiv:2503.06674. There the critic's
     error is weighted by importance; here by its parameterization alone.
 
     Args:
@@ -104,7 +104,7 @@ class SenseFlow(WithGAN):
     Calls per step: teacher 2, critic 1, student 1 without gradient, and the discriminator's features once; for
     particles teacher 1.
 
-    SenseFlow: Scaling Distribution Matching for Flow-based Text-to-Image Distillation, 2025, arXiv:2506.00523. There
+    "SenseFlow: Scaling Distribution Matching for Flow-based Text-to-Image Distillation" (2025), arXiv:2506.00523. There
     the discriminator is on frozen vision models of decoded pictures, and the guidance of each step is drawn, U(2, 8)
     and U(2, 4).
 

@@ -83,7 +83,7 @@ class PowerFunction(Averaging):
     The average covers a constant share of training, whatever its length: the weights' standard deviation in units of n,
     (gamma + 1) / ((gamma + 2)^2 (gamma + 3)) = std^2.
 
-    Analyzing and Improving the Training Dynamics of Diffusion Models, 2023, arXiv:2312.02696, section 3.1.
+    "Analyzing and Improving the Training Dynamics of Diffusion Models" (2023), arXiv:2312.02696, section 3.1.
 
     Args:
         std: the relative width, in (0, 0.28]: .05 and .1 are published.

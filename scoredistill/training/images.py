@@ -143,7 +143,7 @@ class TeacherPairs(Images):
     from noise z in the units of a student's first input. A batch has the condition of its pairs, drawn with
     replacement, and real samples that are independent of them.
 
-    One-step Diffusion with Distribution Matching Distillation, 2023, arXiv:2311.18828, section 4.2.
+    "One-step Diffusion with Distribution Matching Distillation" (2023), arXiv:2311.18828, section 4.2.
 
     Args:
         source: the pictures, latents or points; those for evaluation and discriminators.
