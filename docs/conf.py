@@ -20,6 +20,10 @@ from scoredistill.__main__ import COMMANDS, main
 from scoredistill.version import __version__
 
 HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE))
+
+import objectives_page  # noqa: E402
+
 REFERENCE = HERE / "reference"
 
 project, release, copyright = "scoredistill", __version__, "the authors of scoredistill"
@@ -177,7 +181,8 @@ def write_reference(app):  # noqa: D103
     (REFERENCE / "recipes.md").write_text(
         f"# Recipes\n\nWhat `scoredistill recipes` lists.\n\n{fenced(said('recipes'))}"
     )
-    listed = "\n".join(["commands", "recipes", *names])
+    (REFERENCE / "objectives.md").write_text(objectives_page.page())
+    listed = "\n".join(["objectives", "commands", "recipes", *names])
     (REFERENCE / "index.md").write_text(f"# Reference\n\n```{{toctree}}\n:maxdepth: 1\n\n{listed}\n```\n")
 
 

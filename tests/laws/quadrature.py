@@ -73,7 +73,7 @@ def expected_gradient(
 
 
 def one_dimension(loss: Objective, teacher: Teacher, guidance: Guidance | None = None) -> Distiller:
-    """A distiller of one number."""
+    """A distiller whose samples are given to `gradient`."""
     return Distiller(ImageParticles(torch.zeros(1, 1)), teacher, loss, guidance)
 
 

@@ -21,7 +21,7 @@ from laws.quadrature import (
 from laws.zoo import DIVERGENCES, name
 from scoredistill import Condition
 from scoredistill.critics import DiracCritic, ExactCritic
-from scoredistill.diffusion import CFG, Guidance, UniformWeight
+from scoredistill.diffusion import CFG, DivergenceWeight, Guidance, UniformWeight
 from scoredistill.divergences import (
     Divergence,
     ForwardKL,
@@ -188,3 +188,31 @@ def test_law_19_the_target_is_the_only_stationary_point(divergence: Divergence) 
         assert away > 1e-2
         assert found.success
         assert (found.x[0], abs(found.x[1])) == pytest.approx((0, 1), abs=1e-7)
+
+
+EIGENVALUES = torch.tensor([4.0, 2.0, 1.0, 0.25], dtype=torch.float64)
+
+
+def mean_gradient(w: Tensor, teacher: GaussianMixture) -> Tensor:
+    """d/dW of KL(q_t || p_t) for x = W z, z ~ N(0, I): E[(alpha / sigma) g z^T], where g is linear in x_t.
+
+    g at x_t = e_j is column j of its matrix M, and E[x_t z^T] = alpha W.
+    """
+    q = GaussianMixture(torch.zeros(1, 4), factors=w.T[None])
+    loss = VSD(ExactCritic(q), DivergenceWeight())
+    columns = one_dimension(loss, teacher).gradient(torch.eye(4) / ALPHA, t=time_at(ALPHA), epsilon=torch.zeros(4, 4))
+    return columns.T @ (ALPHA * w)
+
+
+@pytest.mark.parametrize(("k", "left"), [(1, 0.58877), (2, 0.22084), (3, 0.03002), (4, 0.0)])
+def test_law_17_the_best_generator_of_rank_k_spans_the_top_k(k: int, left: float) -> None:
+    """Gradient descent from a random start, under a teacher N(0, diag(4, 2, 1, .25))."""
+    teacher = GaussianMixture(torch.zeros(1, 4), EIGENVALUES.sqrt()[None])
+    w = torch.randn(4, k, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    for _ in range(600):
+        w = w - 0.5 * mean_gradient(w, teacher)
+    covariance = torch.diag(EIGENVALUES * (torch.arange(4) < k))
+    torch.testing.assert_close(w @ w.T, covariance, rtol=1e-5, atol=1e-5)
+    p, q = (ALPHA**2 * each + SIGMA**2 * torch.eye(4) for each in (torch.diag(EIGENVALUES), w @ w.T))
+    kl = 0.5 * (torch.trace(torch.linalg.solve(p, q)) - 4 + torch.logdet(p) - torch.logdet(q))
+    assert float(kl) == pytest.approx(left, abs=5e-6)

@@ -13,7 +13,7 @@ from scoredistill import Condition, Distiller
 from scoredistill.diffusion import CFG, FlowSchedule, FlowWeight, LinearSchedule, UniformWeight, X0Weight
 from scoredistill.generators import ImageParticles
 from scoredistill.losses import ISM, RFDS, SDI, SDS, Objective, RFDSRev
-from scoredistill.losses.inversion import ddim_step, inversion_times
+from scoredistill.losses.inversion import inversion_times
 from scoredistill.teachers import GaussianMixture, Teacher
 from scoredistill.testing import ReferenceTeacher
 from scoredistill.types import Diffused, Sample
@@ -25,26 +25,6 @@ ASKED = Condition("left", negative_prompt="up")
 
 def of(loss: Objective, scale: float = 7.5, teacher: Teacher | None = None) -> Distiller:
     return Distiller(ImageParticles(X), teacher or ReferenceTeacher(), loss, CFG(scale))
-
-
-def inverted(x: Tensor, teacher: Teacher, steps: int, alpha: float) -> Tensor:
-    """x_t by DDIM inversion in equal steps of t from 0."""
-    times = torch.linspace(0, time_at(alpha), steps + 1)
-    for before, after in pairwise(times):
-        rows = torch.full((len(x),), float(before))
-        x = ddim_step(teacher(x, rows), torch.full((len(x),), float(after)))
-    return x
-
-
-def test_law_15_inversion_converges_to_the_ode_at_first_order() -> None:
-    teacher, x = normal(0.0, 0.5), torch.tensor([[1.0]])
-    exact = math.sqrt(0.6**2 * 0.5**2 + 0.8**2) / 0.5
-    assert exact == pytest.approx(1.70880, abs=5e-6)
-    errors = [float(inverted(x, teacher, n, 0.6)) - exact for n in (100, 200, 400, 800)]
-    # The terms of second order are 1 / n of those of first, and n >= 100.
-    assert [a / b for a, b in pairwise(errors)] == pytest.approx([2, 2, 2], rel=0.01)
-    # Richardson's extrapolation, of second order, is the exact flow to a hundredth of the error.
-    assert abs(2 * errors[3] - errors[2]) < 0.01 * abs(errors[3])
 
 
 def test_sdi_finds_the_noise_of_the_ode() -> None:
