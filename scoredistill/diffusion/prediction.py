@@ -169,7 +169,7 @@ class Prediction:
 
         At s = 0 it is x0, also if the schedule ends in a little noise.
 
-        Denoising Diffusion Implicit Models, 2020, arXiv:2010.02502, equation 12 with sigma = 0.
+        "Denoising Diffusion Implicit Models" (2020), arXiv:2010.02502, equation 12 with sigma = 0.
         """
         alpha, sigma = (right_pad_dims(each, self.x_t) for each in self.schedule(t))
         clean = right_pad_dims(t == 0, self.x_t)

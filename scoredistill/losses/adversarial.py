@@ -160,9 +160,9 @@ class ADDDistillation(WithGAN):
 
     Calls per step: teacher 1, and the discriminator's features once.
 
-    "Adversarial Diffusion Distillation" (2023), arXiv:2311.17042. There D sees clean pictures through DINOv2's features;
-    here diffused samples, through the teacher's. Student inputs are noised data: `OneStepUNet(inputs="data")` with four
-    times; and t has its full range.
+    "Adversarial Diffusion Distillation" (2023), arXiv:2311.17042. There D sees clean pictures through DINOv2's
+    features; here diffused samples, through the teacher's. Student inputs are noised data: `OneStepUNet(inputs="data")`
+    with four times; and t has its full range.
 
     Args:
         discriminator: D; None: hinge on the teacher's features at all depths, with R1 of 1e-5 as a difference quotient,

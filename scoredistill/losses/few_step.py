@@ -147,8 +147,8 @@ class DecoupledDMD(VSD):
 
     Calls per step: teacher 2, critic 1.
 
-    "Decoupled DMD: CFG Augmentation as the Spear, Distribution Matching as the Shield" (2025), arXiv:2511.22677. There t
-    is uniform, and t' uniform below t_student.
+    "Decoupled DMD: CFG Augmentation as the Spear, Distribution Matching as the Shield" (2025), arXiv:2511.22677.
+    There t is uniform, and t' uniform below t_student.
 
     Args:
         critic: the model of the generator's score.

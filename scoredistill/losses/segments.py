@@ -37,8 +37,8 @@ class TDM(VSD):
 
     Use it with `OneStepUNet(sampling="ode")`. Calls per step: teacher 1, critic 1.
 
-    "Learning Few-Step Diffusion Models by Trajectory Distribution Matching" (2025), arXiv:2503.06674. There the critic's
-    error is weighted by importance; here by its parameterization alone.
+    "Learning Few-Step Diffusion Models by Trajectory Distribution Matching" (2025), arXiv:2503.06674. There the
+    critic's error is weighted by importance; here by its parameterization alone.
 
     Args:
         critic: the model of the student's score.
