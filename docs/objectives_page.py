@@ -32,6 +32,7 @@ FAMILIES = {
     "weighted": "Other weights of the density ratio",
     "score_identity": "Scalars through teacher and critic",
     "few_step": "One and few steps",
+    "segments": "Inside the steps of a student",
     "adversarial": "A term around any objective",
 }
 """Pages of the package in their order."""
@@ -169,7 +170,8 @@ def page() -> str:
             continue
         parts.append(f"## {title}\n\n| objective | equation | calls | memory | paper | recipe |\n|{'---|' * 6}")
         for kind in own:
-            calls, memory = costs[kind]
-            cells = (f"`{kind.__name__}`", equation(kind), calls, f"{memory / unit:.2f}", source(kind))
+            calls, memory = costs.get(kind, ("", None))  # regression alone runs on no carrier
+            share = "" if memory is None else f"{memory / unit:.2f}"
+            cells = (f"`{kind.__name__}`", equation(kind), calls, share, source(kind))
             parts[-1] += f"\n| {' | '.join((*cells, shipped.get(kind.__name__, '')))} |"
     return "\n\n".join(parts) + "\n"

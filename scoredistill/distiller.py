@@ -121,7 +121,7 @@ class Distiller(nn.Module):
         """
         condition = self.teacher.encode_prompt(condition, len(x))
         sample = replace(sample or self._as_sample(x, condition), x=x, condition=condition)
-        diffused = Diffused.diffuse(sample, t, epsilon, self.teacher.schedule, shard=self.shard)
+        diffused = self.loss.place(Diffused.diffuse(sample, t, epsilon, self.teacher.schedule, shard=self.shard))
         return self.loss.gradient(diffused, self.teacher, self.guidance).g
 
     def generate(self, batch: Batch | None = None, rng: torch.Generator | None = None) -> Sample:
@@ -256,7 +256,7 @@ class Distiller(nn.Module):
         progress: float = 0.0,
         rng: torch.Generator | None = None,
     ) -> Diffused:
-        """x_t = alpha_t x + sigma_t epsilon, with t and epsilon drawn unless given."""
+        """x_t = alpha_t x + sigma_t epsilon, with t and epsilon drawn unless given, where the loss places it."""
         x = sample.x
         schedule = self.teacher.schedule
         shard = self.shard
@@ -266,7 +266,7 @@ class Distiller(nn.Module):
             t = shard.draw(lambda rows: timesteps(rows, schedule, progress, rng), len(x)).to(time_type(x))
         if epsilon is None:
             epsilon = shard.noise_like(x, rng)
-        return Diffused.diffuse(sample, t, epsilon, schedule, progress, rng, shard)
+        return self.loss.place(Diffused.diffuse(sample, t, epsilon, schedule, progress, rng, shard))
 
     def _as_sample(self, x: Tensor, condition: Condition | None) -> Sample:
         own = self.generator.population()

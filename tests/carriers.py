@@ -15,25 +15,31 @@ from torch import Tensor
 
 from scoredistill import Batch, Condition
 from scoredistill.critics import LoRACritic, NetworkCritic, ParticleCritic, TrainedCritic
-from scoredistill.diffusion import CFG, Guidance
+from scoredistill.diffusion import CFG, Guidance, UniformTimesteps
 from scoredistill.divergences import ForwardKL, JensenShannon
 from scoredistill.generators import Generator, ImageParticles, NeRF, OneStepUNet
 from scoredistill.losses import (
     ASD,
     CSD,
     DDS,
+    DMD,
+    DMD2,
     ESD,
     ISM,
+    LADD,
     NFSD,
     PDS,
     RFDS,
     SDI,
     SDS,
     SIM,
+    TDM,
     VSD,
+    ADDDistillation,
     BregmanDistill,
     Bridge,
     Consistent3D,
+    DecoupledDMD,
     DiffInstruct,
     FDistill,
     GaussianPosterior,
@@ -45,6 +51,7 @@ from scoredistill.losses import (
     RenyiDistill,
     RewardSDS,
     RFDSRev,
+    SenseFlow,
     SiD,
     SiDA,
     SteinSD,
@@ -205,6 +212,13 @@ OBJECTIVES: dict[str, Callable[[Carrier], Objective]] = {
     "UniInstruct": lambda c: UniInstruct(JensenShannon(), c.critic(), c.discriminator()),
     "VarDiU": lambda c: VarDiU(GaussianPosterior(c.network()) if c.from_noise else ParticlePosterior()),
     "RenyiDistill": lambda c: RenyiDistill(0.5, c.critic(), c.discriminator()),
+    "DMD": lambda c: DMD(c.critic()),
+    "DMD2": lambda c: DMD2(c.critic(), c.discriminator()),
+    "DecoupledDMD": lambda c: DecoupledDMD(c.critic(), UniformTimesteps()),
+    "TDM": lambda c: TDM(c.critic()),
+    "SenseFlow": lambda c: SenseFlow(c.critic(), c.discriminator()),
+    "ADDDistillation": lambda c: ADDDistillation(c.discriminator()),
+    "LADD": lambda c: LADD(c.discriminator()),
     "BregmanDistill": lambda c: BregmanDistill(0.5, c.critic(), c.discriminator()),
 }
 """Every objective with the networks of a carrier; none of them knows which carrier it is."""

@@ -94,6 +94,8 @@ def shortened(name: str) -> tuple[list[str], list[str]]:
     data = next((part["data"] for part in reversed(parts) if isinstance(part.get("data"), dict)), {})
     if "batch_size" in data.get("init_args", {}):
         words.append("--data.batch_size=2")
+    if data.get("class_path") == "TeacherPairs":
+        words += ["--data.pairs=4", "--data.steps=2"]
     if "GalleryImages" in strings(data):
         words.append("--data.source.count=64")
         model = parts[-1]["model"]

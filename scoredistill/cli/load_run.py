@@ -24,12 +24,13 @@ from scoredistill.distiller import Distiller
 from scoredistill.generators.generator import Generator
 from scoredistill.generators.one_step import OneStepUNet, SampledTeacher
 from scoredistill.teachers.teacher import Teacher
+from scoredistill.training.average import DEFAULT
 from scoredistill.training.checkpoints import read_checkpoint
 from scoredistill.training.distillation import Distillation
 from scoredistill.training.run_folder import RunFolder
 from scoredistill.training.training_module import TrainingModule
 
-AVERAGE, TRAINED = "average.module.", "distiller.generator."
+TRAINED = "distiller.generator."
 
 
 @dataclass(frozen=True)
@@ -137,7 +138,10 @@ def load_generator(config: Path, checkpoint: Path) -> Generator:
     content = read_checkpoint(checkpoint)
     stored = content["state_dict"]
     generator.progress = content["counters"]["progress"]
-    prefix = AVERAGE if any(key.startswith(AVERAGE) for key in stored) else TRAINED
+    averages = recipe.get("ema")
+    first = next(iter(averages)) if isinstance(averages, Mapping) else DEFAULT
+    average = f"averages.{recipe.get('evaluated') or first}.module."
+    prefix = average if any(key.startswith(average) for key in stored) else TRAINED
     weights = {key.removeprefix(prefix): value for key, value in stored.items() if key.startswith(prefix)}
     try:
         # Frozen weights are the teacher's and are not in checkpoints.

@@ -68,6 +68,12 @@ def save_pipeline(student: OneStepUNet, folder: Path, base: Source | None = None
     network = denoiser.network
     if not isinstance(network, DiffusersBackbone):
         raise UsageError(f"a {type(network).__name__} has no pipeline in diffusers; its weights are in the checkpoint")
+    if (
+        student.sampling == "ode"
+        and len(student.times) > 1
+        and (base is None or not isinstance(schedule, FlowSchedule))
+    ):
+        raise UsageError("sampling: a pipeline takes the steps of an ode only under a flow's schedule")
     if base is None:
         pipeline, call = _consistency_pipeline(student, denoiser, network, schedule)
     else:
@@ -167,13 +173,17 @@ def _discrete_scheduler(
 def _flow_scheduler(
     student: OneStepUNet, denoiser: Denoiser, network: DiffusersBackbone, scheduler: Any
 ) -> tuple[Any, Call]:
-    """x_k = y - t_k F(y, t_k), y = (1 - t_k) x_{k-1} + t_k z: the stochastic steps of a flow's scheduler."""
+    """x_k = y - t_k F(y, t_k), y = (1 - t_k) x_{k-1} + t_k z: a flow scheduler's stochastic steps, or its ODE's."""
     from diffusers import FlowMatchEulerDiscreteScheduler
 
     if denoiser.prediction != "flow" or network.time != "flow" or (denoiser.scale_input and student.times != (1.0,)):
         raise UsageError("a flow's pipeline needs a transformer that predicts the flow from an unscaled x_t")
     made = FlowMatchEulerDiscreteScheduler.from_config(
-        scheduler.config, shift=1.0, use_dynamic_shifting=False, shift_terminal=None, stochastic_sampling=True
+        scheduler.config,
+        shift=1.0,
+        use_dynamic_shifting=False,
+        shift_terminal=None,
+        stochastic_sampling=student.sampling == "consistency",
     )
     return made, {"num_inference_steps": 1} if student.times == (1.0,) else {"sigmas": list(student.times)}
 

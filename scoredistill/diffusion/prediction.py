@@ -164,6 +164,18 @@ class Prediction:
         require_noise(self.t, self.schedule, "the score", f"{MORE_NOISE}, or read epsilon")
         return -self.epsilon / self._sigma
 
+    def ddim(self, t: Tensor) -> Tensor:
+        """alpha_s x0 + sigma_s epsilon, (B, *D): the deterministic step to other times s, (B,).
+
+        At s = 0 it is x0, also if the schedule ends in a little noise.
+
+        "Denoising Diffusion Implicit Models" (2020), arXiv:2010.02502, equation 12 with sigma = 0.
+        """
+        alpha, sigma = (right_pad_dims(each, self.x_t) for each in self.schedule(t))
+        clean = right_pad_dims(t == 0, self.x_t)
+        moved = alpha * self.x0 + sigma * self.epsilon
+        return torch.where(clean, self.x0, moved).to(self.x_t.dtype)
+
     def with_epsilon(self, epsilon: Tensor) -> Prediction:
         """Another prediction of the same x_t, (B, *D)."""
         return Prediction(self.x_t, self.t, self.schedule, epsilon=epsilon)

@@ -9,18 +9,22 @@ picture         HiFA: a term of the rendered picture
 score_identity  SiD, SiDA, SIM, UniInstruct: scalars through teacher and critic
 vardiu          VarDiU: a posterior in place of the critic
 weighted        RenyiDistill, BregmanDistill: other weights of f-distill
-adversarial     WithGAN: a term around any of them
+few_step        DMD, DMD2, DecoupledDMD, Regression: students of one or a few steps
+segments        TDM, SenseFlow: the steps of such a student
+adversarial     WithGAN: a term around any of them; ADDDistillation, LADD
 """
 
-from scoredistill.losses.adversarial import WithGAN
+from scoredistill.losses.adversarial import LADD, ADDDistillation, ADDWeight, WithGAN
 from scoredistill.losses.control import Consistent3D, DensityReward, Reward, RewardSDS, SteinSD
 from scoredistill.losses.differences import CSD, DDS, NFSD, PDS, Bridge, PosteriorWeight
 from scoredistill.losses.distillation import SDS, VSD, DMDNormalizer, FDistill, GradientNormalizer, ScoreDistillation
+from scoredistill.losses.few_step import DMD, DMD2, DecoupledDMD, Regression
 from scoredistill.losses.inversion import ISM, RFDS, SDI, RFDSRev
 from scoredistill.losses.objective import Gradient, Objective, Reweighting
 from scoredistill.losses.picture import HiFA
 from scoredistill.losses.scalar import ScalarDistillation
 from scoredistill.losses.score_identity import SIM, SiD, SiDA, UniInstruct
+from scoredistill.losses.segments import TDM, SenseFlow
 from scoredistill.losses.vardiu import GaussianPosterior, ParticlePosterior, Posterior, VarDiU
 from scoredistill.losses.variational import (
     ASD,
@@ -38,19 +42,26 @@ __all__ = [
     "ASD",
     "CSD",
     "DDS",
+    "DMD",
+    "DMD2",
     "ESD",
     "ISM",
+    "LADD",
     "NFSD",
     "PDS",
     "RFDS",
     "SDI",
     "SDS",
     "SIM",
+    "TDM",
     "VSD",
+    "ADDDistillation",
+    "ADDWeight",
     "BregmanDistill",
     "Bridge",
     "Consistent3D",
     "DMDNormalizer",
+    "DecoupledDMD",
     "DenoisingBias",
     "DensityReward",
     "DiffInstruct",
@@ -66,12 +77,14 @@ __all__ = [
     "Posterior",
     "PosteriorWeight",
     "RFDSRev",
+    "Regression",
     "RenyiDistill",
     "Reward",
     "RewardSDS",
     "Reweighting",
     "ScalarDistillation",
     "ScoreDistillation",
+    "SenseFlow",
     "SiD",
     "SiDA",
     "SteinSD",

@@ -167,7 +167,8 @@ class RewardSDS(Objective):
         gradients, rewards = [], []
         for i in range(self.noises):
             noise = diffused.epsilon if i == 0 else diffused.shard.noise_like(diffused.x_t, diffused.rng)
-            gradients.append(self.loss.gradient(diffused.at(diffused.t, noise), teacher, guidance))
+            at = self.loss.place(diffused.at(diffused.t, noise))
+            gradients.append(self.loss.gradient(at, teacher, guidance))
             rewards.append(self._reward(gradients[-1], diffused, teacher))
         values = torch.stack(rewards)
         weights = self.weights(values)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +14,7 @@ from scoredistill.diffusion.guidance import Guidance
 from scoredistill.diffusion.prediction import Prediction
 from scoredistill.diffusion.timesteps import TimestepSampler
 from scoredistill.teachers.teacher import Teacher
-from scoredistill.types import Diffused
+from scoredistill.types import Diffused, right_pad_dims
 
 
 @dataclass(frozen=True)
@@ -39,8 +39,8 @@ class Gradient:
     Args:
         g: (B, *D) gradient with respect to each sample x.
         diffused: the diffused samples at which it was evaluated, which `prepare` may have changed.
-        target: A, the guided teacher.
-        baseline: B, (B, *D) in epsilon units.
+        target: A, the guided teacher; None for an objective without it.
+        baseline: B, (B, *D) in epsilon units; None likewise.
         reweighting: h and log r.
         factor: (B,) of the gradient normalizer; 1 without one.
         picture: (B, 3, H, W) gradient with respect to the rendered picture, in addition to g, or None.
@@ -49,20 +49,27 @@ class Gradient:
 
     g: Tensor
     diffused: Diffused
-    target: Prediction
-    baseline: Tensor
+    target: Prediction | None
+    baseline: Tensor | None
     reweighting: Reweighting
     factor: Tensor
     picture: Tensor | None = None
     metrics: Mapping[str, Tensor] = field(default_factory=dict)
 
+    def plus(self, term: Tensor, metrics: Mapping[str, Tensor]) -> Gradient:
+        """With a further term of g, (B, *D), and its metrics."""
+        return replace(self, g=self.g + term, metrics={**self.metrics, **metrics})
+
+    def times(self, factor: Tensor) -> Gradient:
+        """With each sample's g multiplied by a factor, (B,)."""
+        return replace(self, g=right_pad_dims(factor, self.g) * self.g, factor=self.factor * factor)
+
     def report(self) -> dict[str, Tensor]:
         """Scalars to log: norms, quantiles of log r, the share that was clamped, the effective sample size of h."""
         h = self.reweighting.h
-        report = {
-            "gradient_norm": self.g.flatten(1).norm(dim=1).mean(),
-            "difference_norm": (self.target.epsilon - self.baseline).flatten(1).norm(dim=1).mean(),
-        }
+        report = {"gradient_norm": self.g.flatten(1).norm(dim=1).mean()}
+        if self.target is not None and self.baseline is not None:
+            report["difference_norm"] = (self.target.epsilon - self.baseline).flatten(1).norm(dim=1).mean()
         if self.reweighting.log_r is not None and self.reweighting.log_r_used is not None:
             raw, used = self.reweighting.log_r, self.reweighting.log_r_used
             quantiles = torch.quantile(raw.double(), raw.new_tensor([0.05, 0.5, 0.95]).double())
@@ -88,6 +95,14 @@ class Objective(nn.Module, ABC):
         for module in self.modules():
             if isinstance(module, Critic):
                 module.bind(teacher)
+
+    def place(self, diffused: Diffused) -> Diffused:
+        """The diffused samples on which the objective is evaluated and its critics and discriminators are trained.
+
+        The default returns them unchanged. A subclass may move them to other times, inside the step of a few-step
+        student for example (`diffused.sample.segment`). The `Distiller` calls it whenever it has diffused samples.
+        """
+        return diffused
 
     @abstractmethod
     def gradient(self, diffused: Diffused, teacher: Teacher, guidance: Guidance | None = None) -> Gradient:

@@ -50,13 +50,16 @@ class HiFA(SDS):
     @torch.no_grad()
     def gradient(self, diffused: Diffused, teacher: Teacher, guidance: Guidance | None = None) -> Gradient:
         gradient = super().gradient(diffused, teacher, guidance)
-        last = self._denoised(gradient.target, diffused, teacher, guidance or CFG())
+        first, baseline = gradient.target, gradient.baseline
+        assert first is not None
+        assert baseline is not None
+        last = self._denoised(first, diffused, teacher, guidance or CFG())
         w = self.weight(diffused.t, diffused.schedule) * gradient.factor
         if self.steps > 1:
             alpha = right_pad_dims(diffused.alpha, diffused.x_t)
             sigma = right_pad_dims(diffused.sigma.clamp(min=torch.finfo(w.dtype).tiny), diffused.x_t)
-            target = gradient.target.with_epsilon(((diffused.x_t - alpha * last.x0) / sigma).to(diffused.x_t))
-            g = right_pad_dims(w, diffused.x_t) * (target.epsilon - gradient.baseline)
+            target = first.with_epsilon(((diffused.x_t - alpha * last.x0) / sigma).to(diffused.x_t))
+            g = right_pad_dims(w, diffused.x_t) * (target.epsilon - baseline)
             gradient = replace(gradient, g=g, target=target)
         if self.picture_weight == 0:
             return gradient

@@ -1,6 +1,6 @@
 """Networks of teachers, critics, students and discriminators."""
 
-from scoredistill.networks.backbone import NO_LABEL, Backbone
+from scoredistill.networks.backbone import NO_LABEL, Backbone, FeatureLayer
 from scoredistill.networks.denoiser import Denoiser, Parameterization
 from scoredistill.networks.diffusers import DiffusersBackbone
 from scoredistill.networks.edm import EDMUNet
@@ -29,6 +29,7 @@ __all__ = [
     "DiffusersBackbone",
     "EDM2UNet",
     "EDMUNet",
+    "FeatureLayer",
     "FluxBackbone",
     "LoRA",
     "MLPBackbone",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal, get_args
 
 import torch
@@ -81,9 +82,11 @@ class Denoiser(nn.Module):
             return Prediction(x_t, t, schedule, v=c_skip * x_t + c_out * output)
         return Prediction.of(self.prediction, output, x_t, t, schedule)
 
-    def features(self, x_t: Tensor, t: Tensor, condition: Condition | None, schedule: Schedule) -> Tensor:
-        """The backbone's bottleneck at x_t; arguments are those of `forward`."""
-        return self.network.features(self._scaled(x_t, t, schedule), schedule.log_snr(t), condition)
+    def features_of(
+        self, layers: Sequence[nn.Module], x_t: Tensor, t: Tensor, condition: Condition | None, schedule: Schedule
+    ) -> list[Tensor]:
+        """The outputs of several of the backbone's layers at x_t; see `Backbone.features_of`."""
+        return self.network.features_of(layers, self._scaled(x_t, t, schedule), schedule.log_snr(t), condition)
 
     def training_error(self, diffused: Diffused) -> Tensor:
         """The `error` of the network's prediction at the diffused samples, (B,)."""
@@ -96,7 +99,7 @@ class Denoiser(nn.Module):
             predicted: result of `forward` at the diffused samples.
             diffused: the samples.
         """
-        x = diffused.sample.x.detach()
+        x = diffused.origin
         schedule, t = diffused.schedule, diffused.t
         kind: PredictionType = "v" if self.prediction == "edm" else self.prediction
         error = getattr(predicted, kind) - Prediction.truth(kind, x, diffused.epsilon, t, schedule).value

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from scoredistill.diffusion.schedule import LinearSchedule, Schedule
-from scoredistill.networks.backbone import NO_LABEL, Backbone
+from scoredistill.networks.backbone import NO_LABEL, Backbone, FeatureLayer
 from scoredistill.networks.embedding import ConditionEmbedding
 from scoredistill.ranges import require
 from scoredistill.types import Condition, TextEmbeddings
@@ -134,11 +134,18 @@ class DiffusersBackbone(Backbone):
         if isinstance(middle, nn.Module):
             return middle
         blocks = getattr(self.network, "transformer_blocks", None)
-        if blocks is None:
-            return super().bottleneck
-        block = blocks[len(blocks) // 2]
-        # Blocks with joint attention to text and picture return the text first; the input of this layer is the picture.
-        return block.norm1 if hasattr(block, "norm1_context") else block
+        return super().bottleneck if blocks is None else _picture_layer(blocks[len(blocks) // 2])
+
+    @property
+    def feature_layers(self) -> list[FeatureLayer]:
+        """A UNet's blocks down to the middle one, or a transformer's first half."""
+        config, middle = self.network.config, FeatureLayer(self.bottleneck, self.width, self.spatial)
+        if self.spatial:
+            down: Any = self.network.down_blocks
+            widths: Any = config["block_out_channels"]  # type: ignore[index]
+            return [*(FeatureLayer(*each, True) for each in zip(down, widths, strict=True)), middle]
+        blocks: Any = self.network.transformer_blocks
+        return [*(FeatureLayer(_picture_layer(b), self.width, False) for b in blocks[: len(blocks) // 2]), middle]
 
     @property
     def spatial(self) -> bool:
@@ -176,3 +183,9 @@ class DiffusersBackbone(Backbone):
         if self.training and self.label_dropout > 0:
             label = label.masked_fill((torch.rand(n) < self.label_dropout).to(device), self.null_label)
         return label
+
+
+def _picture_layer(block: nn.Module) -> nn.Module:
+    """The layer of a transformer's block whose output is the picture's tokens."""
+    # Blocks with joint attention to text and picture return the text first; the input of this layer is the picture.
+    return block.norm1 if hasattr(block, "norm1_context") else block  # type: ignore[return-value]

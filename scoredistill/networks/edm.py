@@ -240,7 +240,7 @@ class EDMUNet(StagedUNet):
 
     def _add_stages(self, encoder: list[Stage], decoder: list[Stage], kind: _Kind, embedding: int, p: float) -> None:
         stem = encoder[0]
-        self.deepest = encoder[-1]
+        self.encoder = encoder
         self.enc = nn.ModuleDict({stem.name: _conv(stem.inputs, stem.outputs, 3)})
         self.enc.update({stage.name: _Block(stage, embedding, kind, p) for stage in encoder[1:]})
         self.dec = nn.ModuleDict({stage.name: _Block(stage, embedding, kind, p) for stage in decoder})

@@ -225,7 +225,7 @@ class EDM2UNet(StagedUNet):
         self.dec = nn.ModuleDict({stage.name: _Block(stage, max(widths), True, dropout) for stage in decoder})
         self.out_conv = _Weights(widths[0], in_channels, 3)
         self.out_gain = nn.Parameter(torch.zeros(()))
-        self.deepest = encoder[-1]
+        self.encoder = encoder
         if weights is not None:
             load_published(self, weights)
 

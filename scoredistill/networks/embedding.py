@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import cast
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from scoredistill.files import write_atomically
-from scoredistill.networks.backbone import NO_LABEL, Backbone
+from scoredistill.networks.backbone import NO_LABEL, Backbone, FeatureLayer
 from scoredistill.networks.lora import copy_tensors
 from scoredistill.ranges import require
 from scoredistill.types import Condition
@@ -190,6 +190,10 @@ class CameraConditioned(Backbone):
     @property
     def width(self) -> int:
         return self.backbone.width
+
+    @property
+    def feature_layers(self) -> Sequence[FeatureLayer]:
+        return self.backbone.feature_layers
 
     @property
     def _time_layer(self) -> nn.Module:

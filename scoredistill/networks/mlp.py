@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from scoredistill.networks.backbone import Backbone
+from scoredistill.networks.backbone import Backbone, FeatureLayer
 from scoredistill.networks.embedding import ConditionEmbedding
 from scoredistill.ranges import require
 from scoredistill.types import Condition
@@ -94,3 +94,8 @@ class MLPBackbone(Backbone):
     @property
     def width(self) -> int:
         return self.hidden
+
+    @property
+    def feature_layers(self) -> list[FeatureLayer]:
+        modules = [*self.layers[:-1], self.deep]
+        return [FeatureLayer(module, self.hidden, spatial=False) for module in modules]

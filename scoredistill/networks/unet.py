@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from scoredistill.networks.backbone import NO_LABEL, Backbone
+from scoredistill.networks.backbone import NO_LABEL, Backbone, FeatureLayer
 from scoredistill.types import Condition
 
 Resampling = Literal["keep", "down", "up"]
@@ -133,11 +133,23 @@ class StagedUNet(Backbone):
     """A U-Net with named encoder stages, whose last one is the bottleneck. A subclass builds the stages."""
 
     enc: nn.ModuleDict
-    deepest: Stage
+    encoder: Sequence[Stage]
+
+    @property
+    def deepest(self) -> Stage:
+        """The encoder's last stage."""
+        return self.encoder[-1]
 
     @property
     def bottleneck(self) -> nn.Module:
         return self.enc[self.deepest.name]
+
+    @property
+    def feature_layers(self) -> list[FeatureLayer]:
+        """The encoder's last stage at each resolution, finest first."""
+        following = [*self.encoder[1:], None]
+        ends = [a for a, b in zip(self.encoder, following, strict=True) if b is None or b.resampling == "down"]
+        return [FeatureLayer(self.enc[stage.name], stage.outputs, spatial=True) for stage in ends]
 
     @property
     def spatial(self) -> bool:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -12,11 +13,13 @@ from torch import Tensor, nn
 from torch.nn.functional import logsigmoid, relu, softplus
 
 from scoredistill.critics.critic import Critic, TrainedPart
-from scoredistill.networks.backbone import Backbone
+from scoredistill.diffusion.timesteps import TimestepSampler
+from scoredistill.networks.backbone import Backbone, FeatureLayer
 from scoredistill.networks.denoiser import Denoiser
 from scoredistill.networks.modules import eval_mode
 from scoredistill.ranges import require
 from scoredistill.ratios.ratio import DensityRatio
+from scoredistill.teachers.sampling import sample as flow
 from scoredistill.teachers.teacher import Teacher
 from scoredistill.types import Condition, Diffused, Sample
 
@@ -31,11 +34,17 @@ class DiscriminatorRatio(DensityRatio, TrainedPart):
         hinge            min E_p relu(1 - D) + E_q relu(1 + D)       D = sign(p - q): no ratio, for `WithGAN` alone
 
     D is a head on the bottleneck features of the frozen teacher, of the trained critic (whose network then learns from
-    both errors), or of its own backbone. R1 adds gamma / 2 E_p ||grad D||^2, or its finite-difference form
-    gamma / (2 step^2) E_p (D(x_t + step z) - D(x_t))^2, which needs no second derivative.
+    both errors), or of its own backbone. With several `depths` there is a head on the features at each: their losses
+    are averaged, and D is their mean. With `timesteps` D is trained, and adds its term to a generator, at times and
+    with noise of its own, which makes it a poor ratio at those of the objective.
+
+    R1 adds gamma / 2 E_p ||grad D||^2, or its finite-difference form gamma / (2 step^2) E_p (D(x_t + step z) -
+    D(x_t))^2, which needs no second derivative.
 
     "Which Training Methods for GANs do actually Converge?" (2018), arXiv:1801.04406;
-    "One-step Diffusion Models with f-Divergence Distribution Matching" (2025), arXiv:2502.15681.
+    "One-step Diffusion Models with f-Divergence Distribution Matching" (2025), arXiv:2502.15681;
+    several depths: "Fast High-Resolution Image Synthesis with Latent Adversarial Diffusion Distillation" (2024),
+    arXiv:2403.12015.
 
     Args:
         features: teacher, critic, or a backbone.
@@ -46,9 +55,13 @@ class DiscriminatorRatio(DensityRatio, TrainedPart):
         r1: gamma, >= 0; 0: no penalty.
         r1_step: step of the difference quotient, > 0; None: exact gradients.
         weight: of its training error, > 0.
+        depths: rising indices of the backbone's `feature_layers`, negative ones from the bottleneck, -1; or all.
+        timesteps: distribution of the times at which D is evaluated and trained; None: those of the objective.
+        teacher_steps: the real samples are the teacher's own, by its probability flow with this many Heun steps and
+            under the samples' condition, >= 1; None: the batch's data.
 
     Raises:
-        ValueError: if a number is out of its range.
+        ValueError: if a number is out of its range, or there is no depth.
     """
 
     def __init__(
@@ -61,12 +74,21 @@ class DiscriminatorRatio(DensityRatio, TrainedPart):
         r1: float = 0.0,
         r1_step: float | None = None,
         weight: float = 1.0,
+        depths: Sequence[int] | Literal["all"] = (-1,),
+        timesteps: TimestepSampler | None = None,
+        teacher_steps: int | None = None,
     ) -> None:
+        require(">= 1", teacher_steps=teacher_steps)
         require(">= 1", hidden=hidden)
         require("> 0", sigma_data=sigma_data, clamp=clamp, r1_step=r1_step, weight=weight)
         require(">= 0", r1=r1)
         super().__init__()
+        if not depths:
+            raise ValueError("a discriminator needs features: depths is empty")
         self.objective: AdversarialLoss = objective
+        self.depths = depths if isinstance(depths, str) else tuple(depths)
+        self.timesteps = timesteps
+        self.teacher_steps = teacher_steps
         self.hidden = hidden
         self.clamp = clamp
         self.r1 = r1
@@ -74,7 +96,7 @@ class DiscriminatorRatio(DensityRatio, TrainedPart):
         self.weight = weight
         self.source = features if isinstance(features, str) else "own"
         self.own = None if isinstance(features, str) else Denoiser(features, sigma_data=sigma_data)
-        self.head = None if self.own is None else self._head_on(self.own.network)
+        self.head: FeatureHead | nn.ModuleList | None = None if self.own is None else self._head_on(self.own.network)
         self._critic: tuple[Critic, ...] = ()  # no submodule, since the loss registers it
         self._known: tuple[Tensor, Tensor] | None = None
 
@@ -118,11 +140,26 @@ class DiscriminatorRatio(DensityRatio, TrainedPart):
         return logit.clamp(-self.clamp, self.clamp)
 
     def logit(self, diffused: Diffused, teacher: Teacher) -> Tensor:
-        """D, (B,), differentiable in x_t."""
+        """D, (B,), the mean of the heads, differentiable in x_t."""
+        return self.logits(diffused, teacher).mean(1)
+
+    def logits(self, diffused: Diffused, teacher: Teacher) -> Tensor:
+        """The output of each head, (B, heads), differentiable in x_t; from one call of the network."""
         if self.head is None:
             raise ValueError("the discriminator has no head yet: put it into a Distiller")
         denoiser = self._denoiser(teacher)
-        return self.head(denoiser.features(diffused.x_t, diffused.t, diffused.condition, diffused.schedule))
+        layers = [layer.module for layer in self._layers(denoiser.network)]
+        found = denoiser.features_of(layers, diffused.x_t, diffused.t, diffused.condition, diffused.schedule)
+        heads = self.head if isinstance(self.head, nn.ModuleList) else [self.head]
+        return torch.stack([head(features) for head, features in zip(heads, found, strict=True)], 1)
+
+    def at_own_times(self, diffused: Diffused) -> Diffused:
+        """The same samples at times and with noise of the discriminator's own; unchanged without `timesteps`."""
+        if self.timesteps is None:
+            return diffused
+        draw, schedule, rng = self.timesteps, diffused.schedule, diffused.rng
+        t = diffused.shard.draw(lambda rows: draw(rows, schedule, diffused.progress, rng), len(diffused.t))
+        return diffused.at(t.to(diffused.t), diffused.shard.noise_like(diffused.x_t, rng))
 
     def training_error(self, diffused: Diffused, teacher: Teacher) -> Tensor:
         """`weight` times `pair_error` with the batch's real samples, (B,).
@@ -134,7 +171,8 @@ class DiscriminatorRatio(DensityRatio, TrainedPart):
         Raises:
             ValueError: if the numbers of real and generated samples differ.
         """
-        return self.weight * self.pair_error(diffused, self._real(diffused), teacher)
+        diffused = self.at_own_times(diffused)
+        return self.weight * self.pair_error(diffused, self._real(diffused, teacher), teacher)
 
     def pair_error(self, fake: Diffused, real: Diffused, teacher: Teacher) -> Tensor:
         """The loss of each pair of a generated and a real sample, (B,).
@@ -144,9 +182,9 @@ class DiscriminatorRatio(DensityRatio, TrainedPart):
             real: as many diffused real samples, at the same times.
             teacher: the model of p.
         """
-        on_fake = self.logit(fake, teacher)
+        on_fake = self.logits(fake, teacher)
         real = replace(real, x_t=real.x_t.detach().requires_grad_(self.r1 > 0 and self.r1_step is None))
-        on_real = self.logit(real, teacher)
+        on_real = self.logits(real, teacher)
         match self.objective:
             case "non_saturating":
                 loss = softplus(-on_real) + softplus(on_fake)
@@ -154,10 +192,11 @@ class DiscriminatorRatio(DensityRatio, TrainedPart):
                 loss = (on_real - 1).square() + on_fake.square()
             case _:
                 loss = relu(1 - on_real) + relu(1 + on_fake)
-        return loss if self.r1 == 0 else loss + self._penalty(on_real, real, teacher)
+        loss = loss.mean(1)
+        return loss if self.r1 == 0 else loss + self._penalty(on_real.mean(1), real, teacher)
 
     def generator_error(self, logit: Tensor) -> Tensor:
-        """The generator's adversarial loss, (B,), from D at its samples, (B,)."""
+        """The generator's adversarial loss from D at its samples, of any shape."""
         match self.objective:
             case "non_saturating":
                 return -logsigmoid(logit)
@@ -166,19 +205,45 @@ class DiscriminatorRatio(DensityRatio, TrainedPart):
             case _:
                 return -logit
 
-    def _head_on(self, network: Backbone) -> FeatureHead:
-        return FeatureHead(network.width, self.hidden, network.spatial)
+    def _layers(self, network: Backbone) -> list[FeatureLayer]:
+        """The layers whose outputs are used.
 
-    def _real(self, fake: Diffused) -> Diffused:
-        """The batch's real samples, diffused to the same times with independent noise."""
-        sample = fake.sample
+        Raises:
+            ValueError: if the network has no such layer, or the depths do not rise.
+        """
+        if self.depths == (-1,):
+            return [FeatureLayer(network.bottleneck, network.width, network.spatial)]
+        layers = network.feature_layers
+        if isinstance(self.depths, str):
+            return list(layers)
+        n = len(layers)
+        index = [depth + n if depth < 0 else depth for depth in self.depths]
+        if any(not 0 <= i < n for i in index) or any(a >= b for a, b in pairwise(index)):
+            raise ValueError(f"depths must rise within {n} layers of {type(network).__name__}, got {list(self.depths)}")
+        return [layers[i] for i in index]
+
+    def _head_on(self, network: Backbone) -> FeatureHead | nn.ModuleList:
+        heads = [FeatureHead(layer.width, self.hidden, layer.spatial) for layer in self._layers(network)]
+        return heads[0] if len(heads) == 1 else nn.ModuleList(heads)
+
+    def _real(self, fake: Diffused, teacher: Teacher) -> Diffused:
+        """Real samples, diffused to the same times with independent noise."""
+        sample, noise = fake.sample, lambda: fake.shard.noise_like(fake.x_t, fake.rng)
+        if self.teacher_steps is not None:
+            shape, condition = fake.x_t.shape, fake.condition
+            z = noise()
+            x = flow(teacher, len(z), shape[1:], condition, steps=self.teacher_steps, z=z, rng=fake.rng).to(fake.x_t)
+            return Diffused.diffuse(Sample(x, condition), fake.t, noise(), fake.schedule)
         if sample.data is None:
-            raise ValueError("a discriminator needs real samples, but the batch has none: use a data module with data")
+            raise ValueError(
+                "a discriminator needs real samples, but the batch has none: use a data module with data, or set "
+                "teacher_steps"
+            )
         if len(sample.data) != len(fake.t):
             raise ValueError(f"the batch has {len(fake.t)} generated samples and {len(sample.data)} real ones")
         condition = fake.condition if sample.data_label is None else Condition(label=sample.data_label)
         data = Sample(sample.data.to(fake.x_t), condition)
-        return Diffused.diffuse(data, fake.t, fake.shard.noise_like(fake.x_t, fake.rng), fake.schedule)
+        return Diffused.diffuse(data, fake.t, noise(), fake.schedule)
 
     def _penalty(self, on_real: Tensor, real: Diffused, teacher: Teacher) -> Tensor:
         if self.r1_step is None:

@@ -53,6 +53,7 @@ def sample(
     ends: tuple[float, float] = (0.002, 80.0),
     rho: float = 7.0,
     rng: torch.Generator | None = None,
+    z: Tensor | None = None,
 ) -> Tensor:
     """Solve the probability flow from noise to data: with s = sigma / alpha and y = x_t / alpha, for any schedule,
 
@@ -75,6 +76,7 @@ def sample(
         ends: s_min and s_max, clamped to the schedule's range.
         rho: exponent of the grid; larger values put more levels near s_min.
         rng: CPU generator for all noise.
+        z: (n, *D) standard normal noise from which it starts, y = s_max z; None: drawn.
 
     Returns:
         (n, *D).
@@ -99,7 +101,7 @@ def sample(
         alpha = teacher.schedule.alpha(t).reshape(-1, *[1] * len(shape))
         return guidance(teacher, alpha * y, t, condition).epsilon
 
-    y = levels[0] * noise()
+    y = levels[0] * (noise() if z is None else z.to(like))
     for s, s_next in zip(levels, [*levels[1:], 0.0], strict=True):
         gamma = min(churn.amount / steps, 2**0.5 - 1) if churn.low <= s <= churn.high else 0.0
         s_hat = s * (1 + gamma)

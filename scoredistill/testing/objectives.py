@@ -70,6 +70,7 @@ class Setting:
             population=x,
             population_view_index=views,
             noise=noise,
+            target=data,
             data=data,
         )
 
@@ -139,8 +140,9 @@ def shape_and_type(setting: Setting) -> None:
 def no_graph(setting: Setting) -> None:
     """The gradient and its parts have no graph."""
     gradient = setting.step(setting.distiller()).gradient
-    parts = {"g": gradient.g, "the target": gradient.target.value, "the baseline": gradient.baseline}
-    parts |= {"h": gradient.reweighting.h, "the factor": gradient.factor, **gradient.metrics}
+    parts = {"g": gradient.g, "h": gradient.reweighting.h, "the factor": gradient.factor, **gradient.metrics}
+    parts |= {} if gradient.target is None else {"the target": gradient.target.value}
+    parts |= {} if gradient.baseline is None else {"the baseline": gradient.baseline}
     for name, value in parts.items():
         hold(not value.requires_grad, f"{name} requires a gradient; compute it without one, or detach it")
 

@@ -3,12 +3,13 @@
 from pytorch_lightning.strategies import StrategyRegistry
 
 from scoredistill.training.autoencoder import AutoencoderTraining, Reconstruction
+from scoredistill.training.average import Averaging, Decay, HalfLife, MovingAverage, PowerFunction
 from scoredistill.training.checkpoints import read_checkpoint
 from scoredistill.training.conditions import ConditionDataModule, Labels, PromptAndCameras, PromptFile
 from scoredistill.training.denoising import DenoiserTraining, ScoreMatchingTraining
 from scoredistill.training.distillation import Distillation
-from scoredistill.training.images import Images
-from scoredistill.training.optimizers import MovingAverage, NetworkOptimizer
+from scoredistill.training.images import Images, TeacherPairs
+from scoredistill.training.optimizers import NetworkOptimizer
 from scoredistill.training.plan import Turn, UpdatePlan
 from scoredistill.training.run_folder import RunFolder, read_curves
 from scoredistill.training.strategies.fsdp import FSDP2
@@ -22,19 +23,24 @@ for strategy in (FSDP2, SplitParticles):
 __all__ = [
     "FSDP2",
     "AutoencoderTraining",
+    "Averaging",
     "ConditionDataModule",
+    "Decay",
     "DenoiserTraining",
     "Distillation",
+    "HalfLife",
     "Images",
     "Labels",
     "MovingAverage",
     "NetworkOptimizer",
+    "PowerFunction",
     "PromptAndCameras",
     "PromptFile",
     "Reconstruction",
     "RunFolder",
     "ScoreMatchingTraining",
     "SplitParticles",
+    "TeacherPairs",
     "TextToImageTraining",
     "TrainingModule",
     "Turn",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +14,8 @@ from scoredistill.files import atomic_folder
 from scoredistill.generators.generator import Generator
 from scoredistill.networks.storage import require_finite_weights
 from scoredistill.ranges import require
-from scoredistill.training.optimizers import MovingAverage, NetworkOptimizer
+from scoredistill.training.average import MovingAverage, averages_of
+from scoredistill.training.optimizers import NetworkOptimizer
 from scoredistill.training.training_module import TrainingModule
 from scoredistill.types import Batch, Sample
 
@@ -42,8 +43,6 @@ class AutoencoderTraining(TrainingModule):
         ValueError: if a number is out of its range.
     """
 
-    average: MovingAverage
-
     def __init__(
         self,
         network: Mapping[str, Any],
@@ -65,7 +64,12 @@ class AutoencoderTraining(TrainingModule):
         self.kl_weight = kl_weight
         self.measured = measured
         self.optimizer = optimizer or NetworkOptimizer()
-        self.average = MovingAverage(self.network, ema)
+        self.averages = averages_of(self.network, ema)
+
+    @property
+    def average(self) -> MovingAverage:
+        """The moving average, which is the network that is written."""
+        return cast(MovingAverage, super().average)
 
     @property
     def eval_generator(self) -> Reconstruction:

@@ -19,8 +19,9 @@ from scoredistill.networks.denoiser import Denoiser, Parameterization
 from scoredistill.networks.storage import save_denoiser
 from scoredistill.ranges import require
 from scoredistill.teachers.network import NetworkTeacher
+from scoredistill.training.average import averages_of
 from scoredistill.training.distillation import LEVELS
-from scoredistill.training.optimizers import MovingAverage, NetworkOptimizer
+from scoredistill.training.optimizers import NetworkOptimizer
 from scoredistill.training.training_module import TrainingModule
 from scoredistill.types import Batch, Condition, Diffused, Sample
 from scoredistill.types.checks import time_type
@@ -65,7 +66,7 @@ class ScoreMatchingTraining(TrainingModule):
         self.timesteps = timesteps
         self.optimizer = optimizer or NetworkOptimizer()
         self.steps = steps
-        self.average = None if ema is None else MovingAverage(network, ema)
+        self.averages = averages_of(network, ema)
         self.levels = TimeBins.quantiles(timesteps, schedule, LEVELS)
 
     @property

@@ -19,7 +19,8 @@ from scoredistill.generators.generator import Generator
 from scoredistill.losses.objective import Objective
 from scoredistill.ranges import require
 from scoredistill.teachers.teacher import Teacher
-from scoredistill.training.optimizers import MovingAverage, NetworkOptimizer
+from scoredistill.training.average import Averaging, MovingAverage, averages_of
+from scoredistill.training.optimizers import NetworkOptimizer
 from scoredistill.training.plan import UpdatePlan
 from scoredistill.training.randomness import generator_at
 from scoredistill.training.strategies.fsdp import FSDP2, shard
@@ -127,7 +128,9 @@ class Distillation(TrainingModule):
         critic_optimizer: how trained critics are optimized; None: Adam at its default rate.
         discriminator_optimizer: how discriminators are optimized; None: Adam at its default rate.
         plan: order of generator and critic updates; None: one update of each per tick.
-        ema: decay of an exponential moving average of the generator, used in evaluation, in [0, 1); None: no average.
+        ema: decay of an exponential moving average of the generator, used in evaluation, in [0, 1); or several averages
+            by name; None: no average.
+        evaluated: name of the average that is evaluated, saved as a picture and exported; None: the first one.
         noise_on: where noise is drawn: cpu, equal numbers on every device, or device, which is faster.
         seed: seed of all random numbers in training, in [0, 2^32).
     """
@@ -147,11 +150,12 @@ class Distillation(TrainingModule):
         critic_optimizer: NetworkOptimizer | None = None,
         discriminator_optimizer: NetworkOptimizer | None = None,
         plan: UpdatePlan | None = None,
-        ema: float | None = None,
+        ema: float | Mapping[str, Averaging] | None = None,
+        evaluated: str | None = None,
         noise_on: Literal["cpu", "device"] = "cpu",
         seed: int = 0,
     ) -> None:
-        require("[0, 1)", ema=ema)
+        require("[0, 1)", ema=None if isinstance(ema, Mapping) else ema)
         require("[0, 2^32)", seed=seed)
         super().__init__(seed)
         self.distiller = Distiller(generator, teacher, loss, guidance, timesteps, critic_timesteps)
@@ -161,7 +165,11 @@ class Distillation(TrainingModule):
         self.discriminator_optimizer = discriminator_optimizer or NetworkOptimizer()
         self.levels = TimeBins.quantiles(self.distiller.critic_timesteps, teacher.schedule, LEVELS)
         self.plan = plan or UpdatePlan()
-        self.average = None if ema is None else MovingAverage(generator, ema)
+        self.averages, self.evaluated = averages_of(generator, ema), evaluated
+        if evaluated is not None and evaluated not in self.averages:
+            raise ValueError(
+                f"model.evaluated: there is no average {evaluated!r}, only {', '.join(self.averages) or 'none'}"
+            )
         self.critic_steps = 0
         self._gathered: GatheredGenerator | None = None
         self._sharded = False
@@ -192,8 +200,8 @@ class Distillation(TrainingModule):
         """
         gathered = GatheredGenerator(self.eval_generator, shard.process == 0)
         self.distiller.generator.keep_particles(shard.first, shard.held)
-        if self.average is not None:
-            cast(Generator, self.average.module).keep_particles(shard.first, shard.held)
+        for average in self.averages.values():
+            cast(Generator, average.module).keep_particles(shard.first, shard.held)
         self._gathered = gathered
         self.distiller.shard = shard
 
@@ -211,8 +219,7 @@ class Distillation(TrainingModule):
         """Shard the networks if the strategy has a device mesh."""
         if self.device_mesh is None or self._sharded:
             return
-        averaged = [] if self.average is None else [self.average]
-        distiller = self.distiller
+        averaged, distiller = self.averages.values(), self.distiller
         shard([distiller.generator, *averaged, distiller.loss], distiller.teacher, self.device_mesh["data_parallel"])
         self._sharded = True
 
@@ -275,8 +282,9 @@ class Distillation(TrainingModule):
             report_step(self, step, norm)
         optimizer.step()
         self.distiller.loss.observe(step.gradient.diffused, step.gradient)
-        if self.average is not None:
-            self.average.update(self.distiller.generator)
+        samples = len(step.diffused.t) * (1 if self.split_particles else self.trainer.world_size)
+        for average in self.averages.values():
+            cast(MovingAverage, average).update(self.distiller.generator, samples)
         return step.diffused
 
     @property

@@ -7,21 +7,22 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import torch
 from pytorch_lightning import LightningModule
 from pytorch_lightning.core.optimizer import LightningOptimizer
 from pytorch_lightning.strategies import DDPStrategy, SingleDeviceStrategy, Strategy
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from scoredistill.distributed import is_distributed
 from scoredistill.generators.generator import Generator
 from scoredistill.networks.modules import first_not_finite
 from scoredistill.ranges import require
+from scoredistill.training.average import MovingAverage
 from scoredistill.training.checkpoints import CHECKED
-from scoredistill.training.optimizers import MovingAverage, NetworkOptimizer, parameters_of
+from scoredistill.training.optimizers import NetworkOptimizer, parameters_of
 from scoredistill.training.precision import convert_batches
 from scoredistill.training.randomness import generator_at
 from scoredistill.training.strategies import gradients
@@ -41,8 +42,10 @@ class TrainingModule(LightningModule, ABC):
         seed: seed of all random numbers in training, in [0, 2^32).
     """
 
-    average: MovingAverage | None
-    """The moving average of the trained network, if any."""
+    averages: nn.ModuleDict
+    """Moving averages of the trained network by name."""
+    evaluated: str | None
+    """Name of the average that is evaluated; None: the first one, if any."""
     frozen = ""
     """Prefix of the parameters that are not trained; empty: none."""
     strategies: tuple[type[Strategy], ...] = ()
@@ -57,7 +60,14 @@ class TrainingModule(LightningModule, ABC):
         self.strict_loading = False  # frozen parameters are not in checkpoints; on_load_checkpoint checks the rest
         self.seed = seed
         self.ticks = 0
-        self.average = None
+        self.averages, self.evaluated = nn.ModuleDict(), None
+
+    @property
+    def average(self) -> MovingAverage | None:
+        """The moving average that is evaluated, if any."""
+        if not len(self.averages):
+            return None
+        return cast(MovingAverage, self.averages[self.evaluated or next(iter(self.averages))])
 
     @property
     @abstractmethod
@@ -233,13 +243,15 @@ class TrainingModule(LightningModule, ABC):
     def counters(self) -> dict[str, float]:
         """Counters that a checkpoint stores."""
         counters: dict[str, float] = {"ticks": self.ticks}
-        return counters if self.average is None else counters | {"updates": self.average.updates}
+        return counters | {
+            f"averages/{name}": cast(MovingAverage, each).updates for name, each in self.averages.items()
+        }
 
     def set_counters(self, counters: Mapping[str, float]) -> None:
         """Restore the counters of a checkpoint."""
         self.ticks = int(counters["ticks"])
-        if self.average is not None:
-            self.average.updates = int(counters["updates"])
+        for name, average in self.averages.items():
+            cast(MovingAverage, average).updates = int(counters[f"averages/{name}"])
 
     def on_train_end(self) -> None:
         """Check the weights, because the last ones may be in no checkpoint.

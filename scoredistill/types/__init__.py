@@ -9,6 +9,6 @@ Dimension legend, used in every shape below:
 
 from scoredistill.types.batch import Batch, Shard
 from scoredistill.types.condition import Condition, Prompt, TextEmbeddings
-from scoredistill.types.sample import Diffused, Sample, right_pad_dims
+from scoredistill.types.sample import Diffused, Sample, Segment, right_pad_dims
 
-__all__ = ["Batch", "Condition", "Diffused", "Prompt", "Sample", "Shard", "TextEmbeddings", "right_pad_dims"]
+__all__ = ["Batch", "Condition", "Diffused", "Prompt", "Sample", "Segment", "Shard", "TextEmbeddings", "right_pad_dims"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -87,16 +87,24 @@ class Shard:
 WHOLE = Shard()
 """The shard of a single process."""
 
+TENSORS = ("data", "data_label", "z", "target")
+"""Fields of a `Batch` that are tensors with a row for each sample."""
+
 
 @dataclass(frozen=True)
 class Batch:
     """The input of one training step, as a data module yields it.
+
+    With `z` and `target` it holds pairs: a generator from noise uses z in place of its own and passes the target on.
+    Other generators ignore both.
 
     Args:
         condition: what to generate; for 3D generators its camera has V rows, and every particle is rendered from each.
         size: number of samples to generate, for generators from noise, >= 1.
         data: (B, *D) real samples, for objectives that use data.
         data_label: (B,) integer class labels of the real samples, which need not be those of the condition.
+        z: (B, *D) input noise of the generator; None: drawn.
+        target: (B, *D) the sample that belongs to each row of z, for regression; None: none.
         part: position of the first row in a larger batch and the number of rows of that batch, each >= 0, so that
             random numbers do not depend on how a batch is split; None: the batch is complete.
         shard: the rows held here, where the particles of one batch are spread over several processes.
@@ -106,6 +114,8 @@ class Batch:
     size: int | None = None
     data: Tensor | None = None
     data_label: Tensor | None = None
+    z: Tensor | None = None
+    target: Tensor | None = None
     part: tuple[int, int] | None = None
     shard: Shard = WHOLE
 
@@ -114,6 +124,8 @@ class Batch:
             require(">= 1", size=self.size)
         if self.part is not None:
             require(">= 0", part=self.part)
+        if self.target is not None and self.z is None:
+            raise ValueError("Batch.target belongs to the noise in Batch.z: give both")
 
     @property
     def count(self) -> int | None:
@@ -150,8 +162,8 @@ class Batch:
     def _rows(self, index: Tensor, whole: int) -> Batch:
         condition = None if self.condition is None else self.condition[index]
         size = None if self.size is None else len(index)
-        data, label = rows_of(self.data, index), rows_of(self.data_label, index)
-        return Batch(condition, size, data, label, (int(index[0]), whole), self.shard)
+        tensors = {name: rows_of(getattr(self, name), index) for name in TENSORS}
+        return replace(self, condition=condition, size=size, part=(int(index[0]), whole), **tensors)
 
     def noise(
         self, shape: Sequence[int], rng: torch.Generator | None = None, device: torch.device | None = None
@@ -175,5 +187,5 @@ class Batch:
 
     def to(self, device: torch.device | str) -> Batch:
         """Move everything to a device."""
-        data, label = moved(self.data, device), moved(self.data_label, device)
-        return Batch(moved(self.condition, device), self.size, data, label, self.part, self.shard)
+        tensors = {name: moved(getattr(self, name), device) for name in TENSORS}
+        return replace(self, condition=moved(self.condition, device), **tensors)

@@ -17,6 +17,7 @@ from scoredistill.types.condition import Condition, rows_of
 if TYPE_CHECKING:
     from scoredistill.diffusion.prediction import Prediction
     from scoredistill.diffusion.schedule import Schedule
+    from scoredistill.networks.denoiser import Denoiser
 
 
 def right_pad_dims(value: Tensor, like: Tensor) -> Tensor:
@@ -24,8 +25,37 @@ def right_pad_dims(value: Tensor, like: Tensor) -> Tensor:
     return value.reshape(value.shape + (1,) * (like.ndim - value.ndim))
 
 
-ROWS = ("x", "condition", "particle", "view_index", "picture", "noise", "data", "data_label")
+ROWS = ("x", "condition", "particle", "view_index", "picture", "noise", "target", "segment", "data", "data_label")
 """Fields of a `Sample` that have a row for each sample."""
+
+
+@dataclass(frozen=True)
+class Segment:
+    """The step of a few-step student that made each sample: x = x0(x_t, t), from which it goes on to time `next_t`.
+
+    Args:
+        x_t: (B, *D) the network's input, without gradient.
+        t: (B,) its time, in (0, 1].
+        next_t: (B,) the time of the next step, below t; 0 after the last step.
+        student: the student's network.
+        schedule: alpha and sigma of the student's times.
+    """
+
+    x_t: Tensor
+    t: Tensor
+    next_t: Tensor
+    student: Denoiser
+    schedule: Schedule
+
+    def __getitem__(self, index: Tensor) -> Segment:
+        """Select rows by an index tensor of any length."""
+        return replace(self, x_t=self.x_t[index], t=self.t[index], next_t=self.next_t[index])
+
+    @classmethod
+    def cat(cls, parts: Sequence[Segment]) -> Segment:
+        """Concatenate the steps of one student."""
+        x_t, t, next_t = (torch.cat([getattr(part, name) for part in parts]) for name in ("x_t", "t", "next_t"))
+        return replace(parts[0], x_t=x_t, t=t, next_t=next_t)
 
 
 @dataclass(frozen=True)
@@ -43,6 +73,8 @@ class Sample:
         regularizer: scalar penalty of the generator, or None.
         picture: (B, 3, H, W) rendered pictures, differentiable, if x are their latents; None: x are the pictures.
         noise: (B, ...) input noise of a one-step generator, or None.
+        target: (B, *D) the sample that belongs to the input noise, the teacher's own for example, or None.
+        segment: the step of a few-step student that made the samples; None: the generator has no steps.
         data: (B, ...) the batch's real samples, with `data_label` (B,), or None.
     """
 
@@ -55,6 +87,8 @@ class Sample:
     regularizer: Tensor | None = None
     picture: Tensor | None = None
     noise: Tensor | None = None
+    target: Tensor | None = None
+    segment: Segment | None = None
     data: Tensor | None = None
     data_label: Tensor | None = None
 
@@ -77,16 +111,18 @@ class Sample:
     def cat(cls, parts: Sequence[Sample]) -> Sample:
         """Concatenate micro-batches. Cameras of different micro-batches are different views; labels are shared."""
         joined = {name: _joined_where_all([getattr(part, name) for part in parts]) for name in sorted(CONCATENATED)}
+        steps = [part.segment for part in parts if part.segment is not None]
         penalties = [part.regularizer * len(part.x) for part in parts if part.regularizer is not None]
         return cls(
             condition=Condition.cat([part.condition for part in parts]),
             view_index=_joined_where_all(_view_indices(parts)),
+            segment=Segment.cat(steps) if len(steps) == len(parts) else None,
             regularizer=torch.stack(penalties).sum() / sum(len(part.x) for part in parts) if penalties else None,
             **joined,  # type: ignore[arg-type]
         )
 
 
-CONCATENATED = {*ROWS, "population", "population_view_index"} - {"condition", "view_index"}
+CONCATENATED = {*ROWS, "population", "population_view_index"} - {"condition", "view_index", "segment"}
 """Fields that are joined row after row."""
 
 
@@ -104,6 +140,7 @@ class Diffused:
         rng: for further random numbers of a loss; None: torch's global one.
         shard: the rows held here; it computes statistics of the complete batch.
         predictions: the teacher's predictions under the conditions of `ScoreDistillation.conditions`.
+        state: (B, *D) the clean sample in x_t where it is not that of the generator; None: `sample.x`.
         target: A, the guided teacher's prediction, once it is known; for `ScoreDistillation.baseline`.
         at_end: whether noise or signal vanishes at one of the times; always False on an accelerator.
     """
@@ -117,6 +154,7 @@ class Diffused:
     rng: torch.Generator | None = None
     shard: Shard = WHOLE
     predictions: Sequence[Prediction] = ()
+    state: Tensor | None = None
     target: Prediction | None = None
     at_end: bool = False
 
@@ -127,6 +165,24 @@ class Diffused:
     def condition(self) -> Condition | None:
         """The samples' condition, B rows, or None."""
         return self.sample.condition
+
+    @property
+    def segment(self) -> Segment | None:
+        """The step of the student that made the samples; None for a generator without steps.
+
+        Raises:
+            ValueError: if the student has another kind of schedule than the diffused samples.
+        """
+        segment = self.sample.segment
+        if segment is not None and type(segment.schedule) is not type(self.schedule):
+            kinds = f"{type(segment.schedule).__name__} and {type(self.schedule).__name__}"
+            raise ValueError(f"a student's steps need the teacher's schedule, got {kinds}: leave out the student's own")
+        return segment
+
+    @property
+    def origin(self) -> Tensor:
+        """x in x_t = alpha_t x + sigma_t epsilon, (B, *D), detached."""
+        return self.sample.x.detach() if self.state is None else self.state
 
     @property
     def alpha(self) -> Tensor:
@@ -172,9 +228,8 @@ class Diffused:
         """The same samples at other times, (B,), with the same or other noise, (B, *D)."""
         epsilon = self.epsilon if epsilon is None else epsilon
         x_t = mixed(self.sample.x.detach(), t, epsilon, self.schedule)
-        return replace(
-            self, x_t=x_t, t=t, epsilon=epsilon, predictions=(), target=None, at_end=self.schedule.touches_end(t)
-        )
+        moved = replace(self, x_t=x_t, t=t, epsilon=epsilon, at_end=self.schedule.touches_end(t))
+        return replace(moved, predictions=(), target=None, state=None)
 
     def detach(self) -> Diffused:
         """The same samples, detached."""

@@ -63,7 +63,7 @@ trainer: {max_steps: 3, accelerator: cpu, logger: false}
 
 WHERE = [
     "distiller.generator.values",
-    "average.module.values",
+    "averages.ema.module.values",
     "distiller.loss.critic.denoiser.network.out.weight",
     "optimizer.exp_avg",
     "optimizer.exp_avg_sq",
@@ -114,9 +114,9 @@ def test_divergence_in_the_last_step_is_an_error(cli, recipes, checkpoints):
 
 
 def test_a_teacher_that_diverges_is_not_written(cli, recipes):
-    result = cli("fit", "--config", "teacher.yaml", *poison("average.module.network.out.weight", step=3))
+    result = cli("fit", "--config", "teacher.yaml", *poison("averages.ema.module.network.out.weight", step=3))
     assert result.code == 1
-    assert "average.module.network.out.weight is not finite at step 3" in result.err
+    assert "averages.ema.module.network.out.weight is not finite at step 3" in result.err
     assert [path.name for path in recipes.glob("runs/teacher/0/*") if path.name in ("teacher", "checkpoints")] == []
 
 

@@ -72,7 +72,7 @@ def test_the_evaluated_generator_is_exported(cli, folder, run):
     generator = load_generator(run / "config.yaml", run / "checkpoints/last.ckpt")
     for name, value in generator.state_dict().items():
         if isinstance(value, torch.Tensor):
-            assert torch.equal(value, stored[f"average.module.{name}"])
+            assert torch.equal(value, stored[f"averages.ema.module.{name}"])
 
 
 @pytest.mark.parametrize(

@@ -138,9 +138,9 @@ def differing(a: Any, b: Any, where: str = "") -> list[str]:
 @pytest.mark.parametrize(
     ("recipe", "average"),
     [
-        (LEARNED, "average.module.values"),
-        (STUDENT, "average.module.denoiser.network.out.weight"),
-        (MESHES, "average.module.geometry.grid.distance"),
+        (LEARNED, "averages.ema.module.values"),
+        (STUDENT, "averages.ema.module.denoiser.network.out.weight"),
+        (MESHES, "averages.ema.module.geometry.grid.distance"),
     ],
     ids=["particles", "student", "meshes"],
 )

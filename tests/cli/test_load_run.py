@@ -28,7 +28,7 @@ def test_a_run_has_its_distiller_its_averaged_generator_and_its_teacher(cli, fol
     run = scoredistill.load("out/0")
     assert torch.equal(torch.get_rng_state(), state)
     stored = torch.load("out/0/checkpoints/last.ckpt", weights_only=True)["state_dict"]
-    assert torch.equal(run.generator.values, stored["average.module.values"])
+    assert torch.equal(run.generator.values, stored["averages.ema.module.values"])
     assert torch.equal(run.distiller.generator.values, stored["distiller.generator.values"])
     assert not torch.equal(run.generator.values, run.distiller.generator.values)
     assert isinstance(run.teacher, GaussianMixture)
@@ -57,7 +57,7 @@ def test_weights_keep_their_type_unless_another_is_given(cli, folder, precision)
     stored = torch.load("out/0/checkpoints/last.ckpt", weights_only=True)["state_dict"]
     run = scoredistill.load("out/0")
     assert run.generator.values.dtype == run.distiller.teacher.means.dtype == dtype
-    assert torch.equal(run.generator.values, stored["average.module.values"])
+    assert torch.equal(run.generator.values, stored["averages.ema.module.values"])
     half = scoredistill.load("out/0", dtype=torch.bfloat16)
     assert half.generator.values.dtype == half.teacher.means.dtype == torch.bfloat16
 
@@ -101,7 +101,7 @@ def test_a_folder_that_is_not_a_run_is_an_error(cli, folder):
     config.write_text(text.replace("- - 0.0", "- - 1.0\n        - 1.0\n      - - 0.0", 1))
     with pytest.raises(ValueError, match="the checkpoint does not fit the recipe"):
         scoredistill.load("out/0")
-    config.write_text(text[: len(text) // 2])
+    config.write_text(text[: text.rindex("\n", 0, len(text) // 2) + 1])
     with pytest.raises(ValueError, match=r"config\.yaml is damaged"):
         scoredistill.load("out/0")
     config.unlink()

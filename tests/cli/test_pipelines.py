@@ -139,6 +139,14 @@ def test_a_text_student_replaces_the_network_in_its_teachers_pipeline(
     assert theirs.shape == ours.shape
 
 
+@pytest.mark.parametrize("family", ["sd3", "flux"])
+def test_the_steps_of_a_flows_ode_are_its_pipelines(family: str, tmp_path: Path) -> None:
+    student, teacher = student_of(family, tmp_path / "base", times=[1.0, 0.6, 0.25], sampling="ode")
+    theirs, ours = both(family, student, teacher, tmp_path / "pipeline")
+    torch.testing.assert_close(theirs, ours, rtol=0, atol=1e-5 * float(ours.abs().max()))
+    assert ours.std() > 0.05
+
+
 def test_evenly_spaced_steps_need_no_list_of_them(tmp_path: Path) -> None:
     student, teacher = student_of("sd", tmp_path / "base", times=[1.0, 0.75, 0.5, 0.25])
     assert "timesteps=[999, 749, 499, 249]" in save_pipeline(student, tmp_path / "pipeline", teacher.source)
@@ -163,6 +171,10 @@ def test_adapters_are_merged_into_a_copy_of_the_weights(tmp_path: Path) -> None:
         (lambda: OneStepUNet((3, 8, 8), unet(), "epsilon", schedule=EDMSchedule()), "needs EDM's preconditioning"),
         (lambda: OneStepUNet((3, 8, 8), unet(), times=[0.5], schedule=CosineSchedule()), "variance-exploding"),
         (lambda: OneStepUNet((3, 8, 8)), "the student has no network"),
+        (
+            lambda: OneStepUNet((3, 8, 8), unet(), times=[0.5, 0.3], schedule=EDMSchedule(), sampling="ode"),
+            "takes the steps of an ode only under a flow's schedule",
+        ),
     ],
 )
 def test_students_without_a_pipeline_are_refused(student: Any, message: str, tmp_path: Path) -> None:

@@ -205,3 +205,91 @@ def test_text_conditioned_networks_of_diffusers_can_be_students() -> None:
     x = student(Batch(Condition(label=torch.arange(2))), rng()).x
     assert x.shape == (2, 4, 8, 8)
     assert backbone.width == 8
+
+
+def steps_of(sampling: str, inputs: str = "simulation", schedule: Schedule | None = None) -> OneStepUNet:
+    settings = {"times": [0.9, 0.6, 0.3], "schedule": schedule or FlowSchedule()}
+    return OneStepUNet((2,), mlp(), "v", sampling=sampling, inputs=inputs, **settings)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("schedule", [FlowSchedule(), CosineSchedule(), EDMSchedule()])
+def test_the_steps_of_the_ode_are_ddims(schedule: Schedule) -> None:
+    student = steps_of("ode", schedule=schedule).eval()
+    sample, denoiser = student(Batch(size=5), rng()), student.denoiser
+    assert denoiser is not None
+    z = torch.randn(5, 2, generator=rng())
+    x_t = schedule.sigma(torch.tensor(0.9)) * z
+    for t, s in ((0.9, 0.6), (0.6, 0.3), (0.3, None)):
+        x = denoiser(x_t, torch.full((5,), t), None, schedule).x0
+        if s is not None:
+            (alpha, sigma), (alpha_s, sigma_s) = schedule(torch.tensor(t)), schedule(torch.tensor(s))
+            x_t = alpha_s * x + sigma_s * (x_t - alpha * x) / sigma
+    torch.testing.assert_close(sample.x, x)
+    assert sample.segment is not None
+    assert torch.equal(sample.segment.t, torch.full((5,), 0.3))
+    assert torch.equal(sample.segment.next_t, torch.zeros(5))
+    torch.testing.assert_close(sample.segment.x_t, x_t)
+    assert sample.segment.student is denoiser
+
+
+@pytest.mark.parametrize("sampling", ["consistency", "ode"])
+def test_a_segment_is_the_step_that_made_the_sample(sampling: str) -> None:
+    student, seen = steps_of(sampling), set()
+    for seed in range(12):
+        sample = student(Batch(size=4), rng(seed))
+        step = sample.segment
+        assert step is not None
+        assert not step.x_t.requires_grad
+        torch.testing.assert_close(step.student(step.x_t, step.t, None, step.schedule).x0, sample.x)
+        seen.add((float(step.t[0]), float(step.next_t[0])))
+        torch.testing.assert_close(sample[torch.tensor([1])].segment.x_t, step.x_t[1:2])  # type: ignore[union-attr]
+    assert {(round(t, 6), round(s, 6)) for t, s in seen} == {(0.9, 0.6), (0.6, 0.3), (0.3, 0.0)}
+
+
+def test_inputs_from_data_are_noised_data_after_the_first_step() -> None:
+    data, student, simulated = torch.randn(4, 2), steps_of("consistency", "data"), steps_of("consistency")
+    later = 0
+    for seed in range(8):
+        step = student(Batch(size=4, data=data), rng(seed)).segment
+        usual = simulated(Batch(size=4, data=data), rng(seed)).segment
+        assert step is not None
+        assert usual is not None
+        if float(step.t[0]) > 0.8:
+            assert torch.equal(step.x_t, usual.x_t)
+            continue
+        later += 1
+        draws = rng(seed)
+        torch.randint(3, (), generator=draws)
+        z = torch.randn(4, 2, generator=draws)
+        torch.testing.assert_close(step.x_t, (1 - step.t)[:, None] * data + step.t[:, None] * z)
+    assert later > 0
+    with pytest.raises(ValueError, match=r"OneStepUNet\.inputs: data needs real samples"):
+        [student(Batch(size=4), rng(seed)) for seed in range(8)]
+    assert torch.isfinite(student.eval()(Batch(size=4), rng()).x).all()
+
+
+def test_mixed_inputs_are_both() -> None:
+    data, student = 100 + torch.randn(4, 2), steps_of("consistency", "mixed")
+    steps = [student(Batch(size=4, data=data), rng(seed)).segment for seed in range(30)]
+    real = [bool((step.x_t > 10).all()) for step in steps if step is not None and float(step.t[0]) < 0.8]
+    assert any(real)
+    assert not all(real)
+
+
+def test_given_noise_replaces_the_drawn_one_and_its_target_goes_along() -> None:
+    z, y = torch.randn(6, 2, generator=rng()), torch.randn(6, 2)
+    one = OneStepUNet((2,), mlp(), "v", times=[0.9], schedule=FlowSchedule())
+    pairs = Batch(size=6, z=z, target=y)
+    assert torch.equal(one(pairs, rng(5)).x, one(Batch(size=6), rng()).x)
+    assert torch.equal(one(pairs, rng(5)).target, y)  # type: ignore[arg-type]
+    parts = [one(part, rng(9)) for part in pairs.split(3)]
+    torch.testing.assert_close(torch.cat([part.x for part in parts]), one(pairs, rng()).x)
+    assert torch.equal(Sample.cat(parts).target, y)  # type: ignore[arg-type]
+    assert torch.equal(Sample.cat(parts).segment.x_t, one(pairs, rng()).segment.x_t)  # type: ignore[union-attr]
+    later = [steps_of("consistency")(pairs, rng(seed)) for seed in range(8)]
+    assert {each.target is None for each in later} == {float(each.segment.t[0]) < 0.8 for each in later}  # type: ignore[union-attr]
+    assert all(steps_of("ode")(pairs, rng(seed)).target is not None for seed in range(4))
+    with pytest.raises(ValueError, match=r"Batch.z has shape \(6, 2\)"):
+        one(Batch(size=5, z=z), rng())
+    with pytest.raises(ValueError, match="give both"):
+        Batch(size=6, target=y)

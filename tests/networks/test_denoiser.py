@@ -217,6 +217,24 @@ def test_features_are_the_bottlenecks_output_and_the_decoder_is_skipped(make: Ca
     assert halfway < len(ran)
 
 
+@pytest.mark.parametrize("make", BOTTLENECKS.values(), ids=BOTTLENECKS)
+def test_features_at_several_depths_come_from_one_pass(make: Callable[[], Backbone]) -> None:
+    network, x = make(), torch.randn(3, 1, 8, 8, requires_grad=True)
+    asked = (x, torch.zeros(3), Condition(label=torch.arange(3)))
+    layers = network.feature_layers
+    assert len(layers) > 1
+    torch.manual_seed(0)
+    found = network.features_of([layer.module for layer in layers], *asked)
+    for layer, features in zip(layers, found, strict=True):
+        assert layer.width == features.shape[1 if layer.spatial else -1]
+        assert (features.ndim == 4) == layer.spatial
+        (slope,) = torch.autograd.grad(features.square().sum(), x, retain_graph=True)
+        assert slope.abs().sum() > 0
+    torch.testing.assert_close(found[-1], seeded(network.features, *asked))
+    with pytest.raises(RuntimeError, match="does not go through the layers of its features"):
+        network.features_of([nn.Linear(1, 1)], *asked)
+
+
 def test_evaluating_restores_each_module() -> None:
     outer = nn.Sequential(nn.Dropout(), nn.Dropout())
     outer[1].eval()

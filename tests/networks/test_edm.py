@@ -151,6 +151,11 @@ def test_bottleneck_features_are_available(architecture):
     network, (x, log_snr, condition) = small(architecture), inputs()
     assert network.features(x, log_snr, condition).shape == (3, network.width, 4, 4)
     assert network.bottleneck is network.enc["4x4_block0"]
+    layers = network.feature_layers
+    found = network.features_of([layer.module for layer in layers], x, log_snr, condition)
+    assert [features.shape[1:] for features in found] == [
+        (layer.width, n, n) for layer, n in zip(layers, (8, 4), strict=True)
+    ]
 
 
 @both

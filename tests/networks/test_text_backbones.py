@@ -53,6 +53,11 @@ def test_the_bottleneck_sees_the_picture(name: str, tmp_path: Path) -> None:
     features.square().sum().backward()
     assert x.grad is not None
     assert x.grad.abs().sum() > 0
+    layers = network.feature_layers
+    for layer, at in zip(
+        layers, network.features_of([e.module for e in layers], x, torch.zeros(2), condition), strict=True
+    ):
+        assert at.shape == (2, 16, layer.width) if not layer.spatial else at.shape[1] == layer.width
 
 
 @pytest.mark.parametrize("name", NETWORKS)

@@ -15,7 +15,7 @@ from scoredistill.losses import SDS, VSD, FDistill, WithGAN
 from scoredistill.networks import MLPBackbone
 from scoredistill.ratios import DiscriminatorRatio, ExactRatio
 from scoredistill.ratios.discriminator import AdversarialLoss
-from scoredistill.teachers import GaussianMixture, NetworkTeacher
+from scoredistill.teachers import GaussianMixture, NetworkTeacher, sample
 from scoredistill.types import Batch, Diffused, Sample
 
 SCHEDULE = CosineSchedule()
@@ -281,3 +281,40 @@ def test_a_critics_dropout_does_not_reach_the_gradient() -> None:
     first, second = (distiller.gradient(x, t=t, epsilon=epsilon) for _ in range(2))
     assert torch.equal(first, second)
     assert backbone.training
+
+
+def test_own_times_move_the_term_and_the_training_and_not_the_objective() -> None:
+    teacher, x = GaussianMixture(torch.zeros(1, 2), 1.0), torch.randn(6, 2)
+    ratio = own()
+    ratio.timesteps = UniformTimesteps(0.7, 0.7)
+    loss = WithGAN(SDS(), ratio, gan_weight=0.5)
+    t, epsilon = torch.linspace(0.1, 0.9, 6), torch.randn(6, 2)
+    at = Diffused.diffuse(Sample(x, data=torch.randn(6, 2)), t, epsilon, SCHEDULE, rng=rng(1))
+    found = loss.gradient(at, teacher)
+    assert found.diffused.x_t is at.x_t
+    draws = rng(1)
+    torch.rand(6, dtype=torch.float64, generator=draws)
+    other = Diffused.diffuse(Sample(x), 0.7, torch.randn(6, 2, generator=draws), SCHEDULE)
+    moved = other.x_t.clone().requires_grad_()
+    error = ratio.generator_error(ratio.logit(replace(other, x_t=moved), teacher))
+    (slope,) = torch.autograd.grad(error.sum(), moved)
+    expected = SDS().gradient(at, teacher).g + 0.5 * other.alpha[:, None] * slope
+    torch.testing.assert_close(found.g, expected)
+    seen: list[Tensor] = []
+    ratio.head.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))  # type: ignore[union-attr]
+    ratio.training_error(replace(at, rng=rng(1)), teacher)
+    features = ratio.own.network.features  # type: ignore[union-attr]
+    scaled = ratio.own._scaled(other.x_t, other.t, SCHEDULE)  # type: ignore[union-attr]
+    torch.testing.assert_close(seen[0], features(scaled, SCHEDULE.log_snr(other.t), None))
+
+
+def test_real_samples_may_be_the_teachers_own() -> None:
+    teacher, zeros = GaussianMixture(torch.full((1, 2), 5.0), 0.1), torch.zeros(64, 2)
+    fake = Diffused.diffuse(Sample(zeros), 0.0, zeros, SCHEDULE, rng=rng())
+    ratio = DiscriminatorRatio(MLPBackbone((2,), hidden=32, layers=2), teacher_steps=12)
+    real = ratio._real(fake, teacher)
+    assert torch.equal(real.t, fake.t)
+    assert (real.sample.x - 5).abs().max() < 0.6
+    assert torch.equal(real.sample.x, sample(teacher, 64, (2,), steps=12, z=torch.randn(64, 2, generator=rng())))
+    with pytest.raises(ValueError, match="or set teacher_steps"):
+        own().training_error(fake, teacher)

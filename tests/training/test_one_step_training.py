@@ -180,7 +180,7 @@ def test_a_lora_students_checkpoint_and_average_hold_its_adapters_alone(tmp_path
     fit(made, 2, Stop(2, tmp_path / "end.ckpt"), data=Labels(classes=3, batch_size=4))
     stored = torch.load(tmp_path / "end.ckpt", weights_only=True)["state_dict"]
     assert not [key for key in stored if key.endswith((".weight", ".bias")) and "lora_" not in key]
-    assert any("lora_" in key and key.startswith("average.") for key in stored)
+    assert any("lora_" in key and key.startswith("averages.") for key in stored)
     assert made.average is not None
     base = {id(weight) for weight in teacher.parameters()}
     shared = [id(weight) in base for name, weight in made.average.named_parameters() if "lora_" not in name]

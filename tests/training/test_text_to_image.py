@@ -133,7 +133,7 @@ def test_checkpoints_leave_the_autoencoder_out():
     checkpoint = {"state_dict": model.state_dict()}
     model.on_save_checkpoint(checkpoint)
     assert not any("codec" in key for key in checkpoint["state_dict"])
-    assert {key.split(".")[0] for key in checkpoint["state_dict"]} == {"network", "average"}
+    assert {key.split(".")[0] for key in checkpoint["state_dict"]} == {"network", "averages"}
     other = made()
     other.on_load_checkpoint(checkpoint)
 

@@ -52,7 +52,7 @@ def _shard(network: Backbone, mesh: DeviceMesh) -> None:
     warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view tensor")
     for part in (*blocks(network), network):
         fully_shard(part, mesh=mesh)
-    register_fsdp_forward_method(network, "features")
+    register_fsdp_forward_method(network, "features_of")
 
 
 def blocks(network: nn.Module) -> Iterator[nn.Module]:

@@ -14,7 +14,7 @@ from scoredistill.distributed import ParticleShard, gather_to_rank0
 from scoredistill.training.distillation import Distillation
 from scoredistill.training.strategies.gradients import converted
 
-SPLIT = ("distiller.generator.", "average.module.")
+SPLIT = ("distiller.generator.", "averages.")
 """Prefixes of the split tensors' names."""
 
 
