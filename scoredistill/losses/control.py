@@ -13,7 +13,7 @@ from scoredistill.diffusion.guidance import Guidance
 from scoredistill.diffusion.time_weights import TimeWeight, UniformWeight
 from scoredistill.diffusion.timesteps import TimestepSampler
 from scoredistill.losses.distillation import SDS, GradientNormalizer, ScoreDistillation
-from scoredistill.losses.inversion import START, ddim_step
+from scoredistill.losses.inversion import START
 from scoredistill.losses.objective import Gradient, Objective
 from scoredistill.ranges import require
 from scoredistill.teachers.teacher import Teacher
@@ -242,7 +242,7 @@ class Consistent3D(ScoreDistillation):
     def baseline(self, diffused: Diffused, teacher: Teacher, guidance: Guidance) -> Tensor:
         assert diffused.target is not None
         t = (diffused.t - self.gap).clamp(min=START).minimum(diffused.t)
-        return guidance(teacher, ddim_step(diffused.target, t), t, diffused.condition).epsilon
+        return guidance(teacher, diffused.target.ddim(t), t, diffused.condition).epsilon
 
     def _noise(self, particle: int, x: Tensor) -> Tensor:
         rng = torch.Generator().manual_seed((self.seed + 1_000_003 * particle) % 2**32)

@@ -21,12 +21,6 @@ START = 0.001
 """Time at which an inversion starts, one step of a teacher with 1,000: x0 teachers have no epsilon at t = 0."""
 
 
-def ddim_step(prediction: Prediction, t: Tensor) -> Tensor:
-    """x_t = alpha_t x0 + sigma_t epsilon at another time, (B,), with x0 and epsilon of a prediction."""
-    alpha, sigma = (right_pad_dims(each, prediction.x_t) for each in prediction.schedule(t))
-    return (alpha * prediction.x0 + sigma * prediction.epsilon).to(prediction.x_t.dtype)
-
-
 def inversion_times(t: Tensor, step: float) -> list[Tensor]:
     """Times (B,) from `START` to t in steps of `step`, the last one shorter; samples that have arrived wait."""
     count = math.ceil(max(float(t.max()) - START, 0.0) / step)
@@ -67,7 +61,7 @@ class ISM(ScoreDistillation):
         x_s = diffused.at(times[0]).x_t
         for before, after in zip(times, [*times[1:], diffused.t], strict=True):
             (prediction,) = teacher.predict_many(x_s, before, [condition])
-            x_s = ddim_step(prediction, after)
+            x_s = prediction.ddim(after)
         return replace(diffused, x_t=x_s, epsilon=prediction.epsilon)
 
     def baseline(self, diffused: Diffused, teacher: Teacher, guidance: Guidance) -> Tensor:
@@ -109,7 +103,7 @@ class SDI(ScoreDistillation):
         times = inversion_times(diffused.t, 1 / self.steps)
         x_t = diffused.at(times[0]).x_t
         for before, after in pairwise(times):
-            x_t = ddim_step(self._guided(teacher, x_t, before, diffused.condition), after)
+            x_t = self._guided(teacher, x_t, before, diffused.condition).ddim(after)
         alpha, sigma = (right_pad_dims(each, x_t) for each in (diffused.alpha, diffused.sigma))
         kappa = (x_t - alpha * diffused.sample.x.detach()) / sigma
         found = right_pad_dims(diffused.t > START, kappa)

@@ -10,7 +10,7 @@ from scoredistill.diffusion.guidance import CFG, Guidance
 from scoredistill.diffusion.prediction import Prediction
 from scoredistill.diffusion.time_weights import TimeWeight
 from scoredistill.losses.distillation import SDS, GradientNormalizer
-from scoredistill.losses.inversion import START, ddim_step
+from scoredistill.losses.inversion import START
 from scoredistill.losses.objective import Gradient
 from scoredistill.ranges import require
 from scoredistill.teachers.teacher import Teacher
@@ -73,5 +73,5 @@ class HiFA(SDS):
         prediction = first
         for k in range(1, self.steps):
             t = (diffused.t * (1 - k / self.steps)).clamp(min=START).minimum(diffused.t)
-            prediction = guidance(teacher, ddim_step(prediction, t), t, diffused.condition)
+            prediction = guidance(teacher, prediction.ddim(t), t, diffused.condition)
         return prediction

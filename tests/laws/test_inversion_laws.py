@@ -12,7 +12,6 @@ from scoredistill import Sample
 from scoredistill.critics import ExactCritic
 from scoredistill.diffusion import EDMSchedule
 from scoredistill.losses import ScalarDistillation, SiD
-from scoredistill.losses.inversion import ddim_step
 from scoredistill.losses.objective import Reweighting
 from scoredistill.teachers import GaussianMixture, Teacher
 from scoredistill.types import Diffused
@@ -23,7 +22,7 @@ def inverted(x: Tensor, teacher: Teacher, steps: int, alpha: float) -> Tensor:
     times = torch.linspace(0, time_at(alpha), steps + 1)
     for before, after in pairwise(times):
         rows = torch.full((len(x),), float(before))
-        x = ddim_step(teacher(x, rows), torch.full((len(x),), float(after)))
+        x = teacher(x, rows).ddim(torch.full((len(x),), float(after)))
     return x
 
 
