@@ -114,7 +114,7 @@ class SenseFlow(WithGAN):
         gan_weight: lambda_gan, >= 0.
         segment_weight: lambda_isg, >= 0; 0: without intra-segment guidance.
         critic_decay: lambda of the alignment, in [0, 1]; 1: without it.
-        margin: smallest distance of m from t and s, in [0, .5]; at most half of the step.
+        margin: smallest distance of m from t and s, in [0, 0.5]; at most half of the step.
         weight: w(t); None: `UniformWeight`.
         normalizer: of the first term; None: `DMDNormalizer`.
     """

@@ -55,7 +55,8 @@ class DiscriminatorRatio(DensityRatio, TrainedPart):
         r1: gamma, >= 0; 0: no penalty.
         r1_step: step of the difference quotient, > 0; None: exact gradients.
         weight: of its training error, > 0.
-        depths: rising indices of the backbone's `feature_layers`, negative ones from the bottleneck, -1; or all.
+        depths: rising indices of the backbone's `feature_layers`, negative ones from the bottleneck, -1,
+            finite; or all.
         timesteps: distribution of the times at which D is evaluated and trained; None: those of the objective.
         teacher_steps: the real samples are the teacher's own, by its probability flow with this many Heun steps and
             under the samples' condition, >= 1; None: the batch's data.
@@ -80,6 +81,7 @@ class DiscriminatorRatio(DensityRatio, TrainedPart):
     ) -> None:
         require(">= 1", teacher_steps=teacher_steps)
         require(">= 1", hidden=hidden)
+        require("finite", depths=() if depths == "all" else depths)
         require("> 0", sigma_data=sigma_data, clamp=clamp, r1_step=r1_step, weight=weight)
         require(">= 0", r1=r1)
         super().__init__()

@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 from torch import Tensor
 
 from scoredistill.data.source import ImageSource
 from scoredistill.diffusion.guidance import Guidance
 from scoredistill.files import write_atomically
+from scoredistill.networks.weight_files import read_safetensors
 from scoredistill.ranges import require
 from scoredistill.teachers.sampling import sample
 from scoredistill.teachers.teacher import Teacher
@@ -167,7 +168,9 @@ class TeacherPairs(Images):
         reference_size: int | None = 10_000,
         seed: int = 0,
     ) -> None:
-        require(">= 1", pairs=pairs, steps=steps)
+        require(">= 1", pairs=pairs, steps=steps, batch_size=batch_size, evaluation_size=evaluation_size)
+        require(">= 1", reference_size=reference_size)
+        require("[0, 2^32)", seed=seed)
         condition_on: Literal["uniform"] | None = None if source.classes is None else "uniform"
         super().__init__(source, batch_size, condition_on, False, evaluation_size, reference_size, seed)
         self.pairs, self.steps, self.file = pairs, steps, file
@@ -185,7 +188,7 @@ class TeacherPairs(Images):
         if not isinstance(module, Distillation):
             raise ValueError("TeacherPairs needs a teacher: it is for distillation")
         if self.file is not None and Path(self.file).is_file():
-            self._made = load_file(self.file)
+            self._made = read_safetensors(self.file)
             self._require_fitting(self.file)
             return
         teacher = module.distiller.teacher.to(module.trainer.strategy.root_device)

@@ -57,7 +57,7 @@ RECIPES = {
         ("--model.generator.init [[0,1],[1]]", ["model.generator.init: expected a list of numbers", "equal length"]),
         ("--model.generator.per_step 9", ["per_step must be between 1 and the 2 particles, got 9"]),
         ("--model.plan.critic_steps 0", ["plan.critic_steps", "at least 1"]),
-        ("--model.ema x", ["model.ema: expected float or null, got x"]),
+        ("--model.ema x", ["model.ema: expected float or names with values or null, got x"]),
         ("--model.seed 3", ["model.seed: follows seed_everything"]),
         ("--seed_everything -1", ["seed_everything"]),
         ("--checkpoint_every 0", ["checkpoint_every"]),

@@ -63,6 +63,7 @@ def test_a_power_function_weighs_by_a_power_and_has_its_width(std: float) -> Non
 
 
 def test_published_widths_have_published_powers() -> None:
+    # Published with two decimals.
     assert PowerFunction(0.05).gamma == pytest.approx(16.97, abs=0.005)
     assert PowerFunction(0.1).gamma == pytest.approx(6.94, abs=0.005)
 
