@@ -33,7 +33,7 @@ myst_heading_anchors = 3
 html_theme = "furo"
 html_title = "scoredistill"
 html_copy_source = html_show_sphinx = False
-exclude_patterns = ["_build"]
+exclude_patterns = ["_build", "reference/objectives_measured.md"]
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_preserve_defaults = True
@@ -182,6 +182,7 @@ def write_reference(app):  # noqa: D103
         f"# Recipes\n\nWhat `scoredistill recipes` lists.\n\n{fenced(said('recipes'))}"
     )
     (REFERENCE / "objectives.md").write_text(objectives_page.page())
+    (REFERENCE / "objectives_measured.md").write_text(objectives_page.measurements())
     listed = "\n".join(["objectives", "commands", "recipes", *names])
     (REFERENCE / "index.md").write_text(f"# Reference\n\n```{{toctree}}\n:maxdepth: 1\n\n{listed}\n```\n")
 

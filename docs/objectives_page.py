@@ -1,6 +1,7 @@
 """The page of objectives, made from the classes and from one measured step of each; see conf.py."""
 
 import inspect
+import json
 import re
 import sys
 import weakref
@@ -48,6 +49,43 @@ All objectives run on particles (points, pictures, NeRF, meshes) and on one-step
 teachers; `tests/test_carriers.py` runs each of them on six of these. Which one to choose is on
 [a page of its own](../howto/objectives.md).
 """
+
+
+TITLES = {
+    "points": "Points: 256 particles of the class with modes of weight .3 and .7, guidance 1",
+    "digits": "Pictures of digits: 100 particles, ten per class, guidance 4",
+    "nerf": "The quickstart's NeRFs, shortened: 32 pixels, 160 steps",
+    "student": "A one-step student of 25 modes",
+}
+"""Carriers of the studies."""
+
+RESULTS = Path(__file__).parent.parent / "benchmarks" / "results" / "objectives.json"
+
+
+def measurements() -> str:
+    """Tables of the studies' results: mean over seeds and its standard error."""
+    content = json.loads(RESULTS.read_text())
+    parts = []
+    for carrier, title in TITLES.items():
+        rows = content["carriers"].get(carrier)
+        if not rows:
+            continue
+        metrics = list(dict.fromkeys(metric for row in rows.values() for metric in row["metrics"]))
+        names = " | ".join(metric.replace("_", " ") for metric in metrics)
+        head = f"| objective | {names} | ms per step | calls per step |"
+        lines = [f"**{title}**", "", head, f"|{'---|' * (len(metrics) + 3)}"]
+        for name, row in rows.items():
+            cells = [shown(row["metrics"].get(metric)) for metric in metrics]
+            cost = ("seconds_per_step", 1000, ".1f"), ("network_calls_per_step", 1, "g")
+            cells += [format(factor * row[key], kind) if key in row else "" for key, factor, kind in cost]
+            lines.append(f"| {name} | {' | '.join(cells)} |")
+        parts.append("\n".join(lines))
+    return "\n\n".join([*parts, f"Made by `{content['command']}`, torch {content['versions']['torch']}."]) + "\n"
+
+
+def shown(value: dict[str, float] | None) -> str:
+    """A mean with its standard error."""
+    return "failed" if value is None else f"{value['mean']:.3g} ± {value.get('standard_error', 0.0):.1g}"
 
 
 class LiveBytes(TorchDispatchMode):
