@@ -282,6 +282,7 @@ def test_importing_the_package_is_cheap():
     assert loaded_by("import scoredistill", *heavy)[0] == set()
 
 
+@pytest.mark.slow
 def test_the_core_loads_no_heavy_library():
     """Not even transitively. `torch._dynamo` is listed because a module-level torch.compile takes seconds."""
     core = sorted({low for low, high in ORDER if high == "training"} | {"generators"})

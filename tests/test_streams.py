@@ -129,8 +129,14 @@ def test_streams_of_a_notebook_are_left_alone(monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="has no sh")
-@pytest.mark.parametrize("end", [">&-", "2>&-", "<&- >&- 2>&-", "| true", "> /dev/full", "> out.txt"])
-@pytest.mark.parametrize("variables", [{}, {"PYTHONIOENCODING": "ascii"}, {"LC_ALL": "C", "PYTHONUTF8": "0"}])
+@pytest.mark.parametrize(
+    ("variables", "end"),
+    [
+        *(({}, end) for end in (">&-", "2>&-", "<&- >&- 2>&-", "| true", "> /dev/full", "> out.txt")),
+        *(({"PYTHONIOENCODING": "ascii"}, end) for end in ("2>&-", "> out.txt")),
+        *(({"LC_ALL": "C", "PYTHONUTF8": "0"}, end) for end in ("| true", "> out.txt")),
+    ],
+)
 def test_a_run_in_a_shell_ends_well(recipe, end, variables):
     line = f"{sys.executable} -m scoredistill fit --config recipe.yaml; echo $? > code.txt"
     path = {"PYTHONPATH": str(Path(scoredistill.__file__).parents[1])}

@@ -35,6 +35,7 @@ def run(cli, folder):
     return folder / "runs/nerf/0"
 
 
+@pytest.mark.slow
 def test_meshes_and_turntables(cli, folder, run):
     small = ["--resolution", "16", "--size", "24", "--frames", "4", "--particles", "1"]
     result = cli("export", run, "--format", "glb", "obj", "ply", "--turntable", "webp", "gif", "mp4", *small)

@@ -72,6 +72,7 @@ def spec(value):
     return {"class_path": f"{__name__}.Text", "init_args": value}
 
 
+@pytest.mark.slow
 @texts
 def test_text_in_a_file_is_unchanged(parser, text):
     fields = dict.fromkeys(FIELDS, text) | {"texts": [text, text]}
@@ -86,6 +87,7 @@ def test_text_in_a_file_is_unchanged(parser, text):
             assert built.name == text
 
 
+@pytest.mark.slow
 @texts
 def test_text_in_an_option_is_unchanged(parser, text):
     given = {name: text for name in FIELDS if not (name == "one_or_more" and text.startswith("["))}

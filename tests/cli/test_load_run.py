@@ -130,6 +130,7 @@ def test_nothing_that_the_recipe_names_is_called(cli, folder, key):
     assert not (folder / "called").exists()
 
 
+@pytest.mark.slow
 def test_load_is_imported_on_first_use():
     code = "import scoredistill, sys; assert 'torch' not in sys.modules; scoredistill.load; scoredistill.LoadedRun"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=300)

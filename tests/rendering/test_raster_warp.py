@@ -70,6 +70,7 @@ def test_an_empty_scene() -> None:
     assert rasterize(empty, 8, 9, "warp").mask.shape == (2, 1, 8, 9)
 
 
+@pytest.mark.slow
 def test_auto_selects_torch_on_a_cpu_and_warp_prints_nothing() -> None:
     scene = (
         "import sys, torch\n"

@@ -21,6 +21,7 @@ from scoredistill.types import Batch, Condition, TextEmbeddings
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning", "ignore::UserWarning")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_half_precision_networks_predict_in_the_type_of_x_t(dtype: str, tmp_path: Path) -> None:
     exact = teacher_of("sdxl", tmp_path)
@@ -159,6 +160,7 @@ def test_stable_diffusion_3_may_come_without_t5(tmp_path: Path) -> None:
     assert not tokens[1][:, 16:].any()
 
 
+@pytest.mark.slow
 def test_compiling_keeps_the_networks_names(tmp_path: Path) -> None:
     teacher = teacher_of("sd", tmp_path, compile=True)
     network = teacher.denoiser.network.network

@@ -80,6 +80,7 @@ def test_the_error_is_the_unets_on_the_noised_latents():
     torch.testing.assert_close(error, expected.square().mean((1, 2, 3)))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("folder")
 @pytest.mark.parametrize("prediction", ["epsilon", "v"])
 def test_training_writes_a_pipeline_that_diffusers_and_the_teacher_read(prediction, monkeypatch):

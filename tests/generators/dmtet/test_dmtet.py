@@ -250,6 +250,7 @@ def test_mesh_is_what_is_rendered_and_has_its_colors():
     assert len(finer.faces) > 3 * len(mesh.faces)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("encoding", [DenseGrid(24), HashGrid(4, 2, 12, 8, 48)], ids=["alike", "unlike"])
 def test_surface_and_colors_of_a_nerf_are_adopted(encoding):
     nerf = NeRF(2, DenseGrid(24, std=0.4), initial=DensityBlob(40.0, 0.4), seed=3)

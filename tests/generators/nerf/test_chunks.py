@@ -67,6 +67,7 @@ def test_a_graph_keeps_memory_of_a_picture_and_not_of_its_samples():
     assert kept[2000] < kept[2**20] / 10
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="the unit of ru_maxrss")
 def test_memory_of_a_picture_follows_the_chunk():
     program = """
