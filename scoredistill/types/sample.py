@@ -159,8 +159,7 @@ class Diffused:
     at_end: bool = False
 
     def __post_init__(self) -> None:
-        if not 0 <= self.progress <= 1:  # checked here first, because every step makes several of these
-            require("[0, 1]", progress=self.progress)
+        require("[0, 1]", progress=self.progress)
 
     @property
     def condition(self) -> Condition | None:
