@@ -4,7 +4,7 @@ distillation    SDS = VSD with DiracCritic,   VSD = FDistill with ReverseKL,   F
 differences     CSD, NFSD, Bridge, DDS, PDS: two predictions of the teacher
 inversion       ISM, SDI, RFDS, RFDSRev: the noise is found
 variational     DiffInstruct, SwiftBrush, ESD, ASD, LookaheadVSD, LearnedManifold: VSD with another critic
-control         SteinSD, RewardSDS, Consistent3D: the noise is chosen or weighed
+control         SteinSD, RandomizedSJC, RewardSDS, Consistent3D: the noise is chosen or weighed
 picture         HiFA: a term of the rendered picture
 score_identity  SiD, SiDA, SIM, UniInstruct: scalars through teacher and critic
 vardiu          VarDiU: a posterior in place of the critic
@@ -15,7 +15,7 @@ adversarial     WithGAN: a term around any of them; ADDDistillation, LADD
 """
 
 from scoredistill.losses.adversarial import LADD, ADDDistillation, ADDWeight, WithGAN
-from scoredistill.losses.control import Consistent3D, DensityReward, Reward, RewardSDS, SteinSD
+from scoredistill.losses.control import Consistent3D, DensityReward, RandomizedSJC, Reward, RewardSDS, SteinSD
 from scoredistill.losses.differences import CSD, DDS, NFSD, PDS, Bridge, PosteriorWeight
 from scoredistill.losses.distillation import SDS, VSD, DMDNormalizer, FDistill, GradientNormalizer, ScoreDistillation
 from scoredistill.losses.few_step import DMD, DMD2, DecoupledDMD, Regression
@@ -77,6 +77,7 @@ __all__ = [
     "Posterior",
     "PosteriorWeight",
     "RFDSRev",
+    "RandomizedSJC",
     "Regression",
     "RenyiDistill",
     "Reward",

@@ -86,6 +86,37 @@ class SteinSD(ScoreDistillation):
         self.moments.copy_(self.decay * self.moments + (1 - self.decay) * new)
 
 
+class RandomizedSJC(SDS):
+    """g = w(t) mean_i (epsilon_teacher(alpha_t x + sigma_t epsilon_i; y) - epsilon_i)
+
+    Perturb and average: the score of the teacher at x, blurred, estimated from n perturbed copies of x. In a variance
+    exploding schedule, as in the paper, the mean is over (x - D(x + sigma epsilon_i)) / sigma. One noise is `SDS`. Each
+    noise is one call of the teacher.
+
+    "Score Jacobian Chaining: Lifting Pretrained 2D Diffusion Models for 3D Generation" (2022), arXiv:2212.00774.
+
+    Args:
+        noises: n, >= 1.
+        weight: w(t); None: `SigmaSquaredWeight`.
+        normalizer: rescales each sample's gradient; None: no rescaling.
+    """
+
+    def __init__(
+        self, noises: int = 1, weight: TimeWeight | None = None, normalizer: GradientNormalizer | None = None
+    ) -> None:
+        require(">= 1", noises=noises)
+        super().__init__(weight, normalizer)
+        self.noises = noises
+
+    def gradient(self, diffused: Diffused, teacher: Teacher, guidance: Guidance | None = None) -> Gradient:
+        first = super().gradient(diffused, teacher, guidance)
+        total = first.g
+        for _ in range(self.noises - 1):
+            noise = diffused.shard.noise_like(diffused.x_t, diffused.rng)
+            total = total + super().gradient(diffused.at(diffused.t, noise), teacher, guidance).g
+        return replace(first, g=total / self.noises)
+
+
 class Reward(nn.Module, ABC):
     """A score of pictures, higher for better ones. A subclass implements `forward`."""
 

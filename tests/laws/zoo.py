@@ -92,6 +92,7 @@ from scoredistill.losses import (
     Objective,
     ParticlePosterior,
     PosteriorWeight,
+    RandomizedSJC,
     Regression,
     RenyiDistill,
     Reward,
@@ -231,6 +232,7 @@ LOSSES: dict[str, Callable[[], Objective]] = {
     "ASD": lambda: ASD(mlp_critic()),
     "LearnedManifold": lambda: LearnedManifold(mlp()),
     "SteinSD": SteinSD,
+    "RandomizedSJC": RandomizedSJC,
     "SteinSD-quadratic": lambda: SteinSD(Quadratic()),
     "Consistent3D": Consistent3D,
     "HiFA": HiFA,
@@ -268,6 +270,7 @@ LOSSES: dict[str, Callable[[], Objective]] = {
 BATCH_STATISTICS: dict[str, Callable[[], Objective]] = {
     "RenyiDistill": lambda: RenyiDistill(0.5, ParticleCritic(0.1), ExactRatio()),
     "LookaheadVSD": lambda: LookaheadVSD(mlp_critic()),
+    "RandomizedSJC-averaged": lambda: RandomizedSJC(3),
     "RewardSDS": lambda: RewardSDS(Brightness(), noises=4),
     "FDistill-batch-mean": lambda: FDistill(
         ForwardKL(), ParticleCritic(0.1), ExactRatio(), weight_normalizer=BatchMeanNormalizer()

@@ -10,7 +10,17 @@ from scoredistill import Condition, Distiller, Sample
 from scoredistill.critics import ParticleCritic
 from scoredistill.diffusion import CFG, EDMSchedule, UniformWeight
 from scoredistill.generators import ImageParticles
-from scoredistill.losses import SDS, VSD, Consistent3D, DensityReward, Objective, Reward, RewardSDS, SteinSD
+from scoredistill.losses import (
+    SDS,
+    VSD,
+    Consistent3D,
+    DensityReward,
+    Objective,
+    RandomizedSJC,
+    Reward,
+    RewardSDS,
+    SteinSD,
+)
 from scoredistill.losses.objective import Gradient
 from scoredistill.teachers import GaussianMixture
 from scoredistill.testing import ReferenceTeacher
@@ -104,6 +114,24 @@ def test_a_constant_reward_is_the_mean_over_the_noises() -> None:
     torch.testing.assert_close(g, torch.stack(plain).mean(0), rtol=1e-12, atol=1e-13)
     one = gradient(RewardSDS(Constant(), VSD(ParticleCritic(0.2)), noises=1, weighting="best", best=1)).g
     assert torch.equal(one, gradient(VSD(ParticleCritic(0.2))).g)
+
+
+def test_sjc_averages_sds_over_its_noises() -> None:
+    assert torch.equal(gradient(RandomizedSJC()).g, gradient(SDS()).g)
+    rng, noises = torch.Generator().manual_seed(1), [EPSILON]
+    noises += [torch.randn(6, 2, generator=rng, dtype=torch.float64) for _ in range(2)]
+    plain = [of(SDS(), 7.5).evaluate(SAMPLE, t=T, epsilon=each).gradient.g for each in noises]
+    found = gradient(RandomizedSJC(3), seed=1).g
+    torch.testing.assert_close(found, torch.stack(plain).mean(0), rtol=1e-12, atol=1e-13)
+
+
+def test_perturb_and_average_in_the_papers_terms() -> None:
+    """(x - D(x + sigma n)) / sigma with alpha = 1."""
+    teacher = GaussianMixture(torch.tensor([[0.3, -0.2]]), 0.6, schedule=EDMSchedule())
+    g = Distiller(ImageParticles(X), teacher, RandomizedSJC(weight=UniformWeight())).gradient(X, t=T, epsilon=EPSILON)
+    sigma = teacher.schedule.sigma(T)[:, None]
+    denoised = teacher(X + sigma * EPSILON, T).x0
+    torch.testing.assert_close(g, (X - denoised) / sigma, rtol=1e-9, atol=1e-10)
 
 
 def test_the_weights_of_rewards() -> None:
