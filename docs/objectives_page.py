@@ -17,7 +17,7 @@ from torch.utils._pytree import tree_leaves
 import scoredistill.losses
 from scoredistill import Distiller, recipe_library
 from scoredistill.critics import Critic, TrainedPart
-from scoredistill.losses import Objective, ScalarDistillation, ScoreDistillation
+from scoredistill.losses import Objective
 from scoredistill.training.callbacks.cost import outermost
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
@@ -194,9 +194,12 @@ def page() -> str:
 
     dtype = torch.get_default_dtype()
     torch.set_default_dtype(torch.float64)
-    bases = {Objective, ScoreDistillation, ScalarDistillation}
     public = (getattr(scoredistill.losses, name) for name in scoredistill.losses.__all__)
-    kinds = [kind for kind in public if inspect.isclass(kind) and issubclass(kind, Objective) and kind not in bases]
+    kinds = [
+        kind
+        for kind in public
+        if inspect.isclass(kind) and issubclass(kind, Objective) and not inspect.isabstract(kind)
+    ]
     costs = {kind: measured(kind.__name__) for kind in kinds if kind.__name__ in OBJECTIVES}
     torch.set_default_dtype(dtype)
     unit, shipped, parts = costs[scoredistill.losses.SDS][1], recipes(), [INTRODUCTION]

@@ -22,6 +22,7 @@ from scoredistill.losses.few_step import DMD, DMD2, DecoupledDMD, Regression
 from scoredistill.losses.inversion import ISM, RFDS, SDI, RFDSRev
 from scoredistill.losses.objective import Gradient, Objective, Reweighting
 from scoredistill.losses.picture import HiFA
+from scoredistill.losses.reweighting import RatioWeighted
 from scoredistill.losses.scalar import ScalarDistillation
 from scoredistill.losses.score_identity import SIM, SiD, SiDA, UniInstruct
 from scoredistill.losses.segments import TDM, SenseFlow
@@ -78,6 +79,7 @@ __all__ = [
     "PosteriorWeight",
     "RFDSRev",
     "RandomizedSJC",
+    "RatioWeighted",
     "Regression",
     "RenyiDistill",
     "Reward",

@@ -14,9 +14,9 @@ from scoredistill.critics.critic import Critic
 from scoredistill.diffusion.guidance import CFG, Guidance, predict_distinct
 from scoredistill.diffusion.prediction import Prediction
 from scoredistill.diffusion.time_weights import SigmaSquaredWeight, TimeWeight
-from scoredistill.diffusion.timesteps import TimestepSampler
 from scoredistill.divergences import Divergence, ReverseKL
 from scoredistill.losses.objective import Gradient, Objective, Reweighting
+from scoredistill.losses.reweighting import RatioWeighted
 from scoredistill.networks.modules import eval_mode
 from scoredistill.ranges import require
 from scoredistill.ratios.normalizers import RatioNormalizer, WeightNormalizer
@@ -174,7 +174,7 @@ def require_finite_gradient(g: Tensor, diffused: Diffused) -> None:
         )
 
 
-class FDistill(ScoreDistillation):
+class FDistill(RatioWeighted, ScoreDistillation):
     """g = w(t) h(r) (epsilon_teacher - epsilon_critic),    h(r) = r^2 f''(r),    r = p_t / q_t
 
     With w = alpha / sigma and exact parts, E[g] is the gradient of D_f(p_t || q_t) = E_q[f(r)].
@@ -205,46 +205,19 @@ class FDistill(ScoreDistillation):
         normalizer: GradientNormalizer | None = None,
     ) -> None:
         super().__init__(weight, normalizer)
-        if ratio is None and not divergence.constant:
-            raise ValueError(
-                f"FDistill with {type(divergence).__name__} needs a density ratio: set ratio, to ExactRatio for "
-                "example, or use ReverseKL, whose h is constant"
-            )
-        self.divergence = divergence
+        self.take_ratio(divergence, ratio, ratio_normalizers)
         self.critic = critic
-        self.ratio = ratio
-        self.ratio_normalizers: Sequence[RatioNormalizer] = nn.ModuleList(ratio_normalizers)  # type: ignore[assignment]
         self.weight_normalizer = weight_normalizer
-
-    def bind(self, teacher: Teacher, timesteps: TimestepSampler) -> None:
-        super().bind(teacher, timesteps)
-        if self.ratio is not None:
-            self.ratio.bind(teacher, self.critic)
-        for normalizer in self.ratio_normalizers:
-            normalizer.bind(timesteps, teacher.schedule)
 
     def baseline(self, diffused: Diffused, teacher: Teacher, guidance: Guidance) -> Tensor:
         with eval_mode(self.critic):
             return self.critic(diffused).epsilon
 
     def reweight(self, diffused: Diffused, teacher: Teacher) -> Reweighting:
-        if self.ratio is None:
-            return super().reweight(diffused, teacher)
-        log_r = log_r_used = self.ratio(diffused, teacher, self.critic)
-        for normalizer in self.ratio_normalizers:
-            log_r_used = normalizer(log_r_used, diffused)
-        h = self.divergence.h_from_log(log_r_used)
-        if self.weight_normalizer is not None:
-            h = self.weight_normalizer(h, diffused)
-        return Reweighting(h, log_r, log_r_used)
-
-    def observe(self, diffused: Diffused, gradient: Gradient) -> None:
-        log_r = gradient.reweighting.log_r
-        if log_r is None:
-            return
-        for normalizer in self.ratio_normalizers:
-            normalizer.observe(log_r, diffused)
-            log_r = normalizer(log_r, diffused)
+        found = super().reweight(diffused, teacher)
+        if self.ratio is None or self.weight_normalizer is None:
+            return found
+        return replace(found, h=self.weight_normalizer(found.h, diffused))
 
 
 class VSD(FDistill):

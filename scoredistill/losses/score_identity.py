@@ -6,21 +6,20 @@ from collections.abc import Sequence
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from scoredistill.critics.critic import Critic
 from scoredistill.diffusion.prediction import Prediction
 from scoredistill.diffusion.time_weights import TimeWeight
-from scoredistill.diffusion.timesteps import TimestepSampler
 from scoredistill.divergences import Divergence
 from scoredistill.losses.adversarial import WithGAN
-from scoredistill.losses.objective import Gradient, Reweighting
+from scoredistill.losses.objective import Reweighting
+from scoredistill.losses.reweighting import RatioWeighted
 from scoredistill.losses.scalar import ScalarDistillation
 from scoredistill.ranges import require
 from scoredistill.ratios.discriminator import DiscriminatorRatio
 from scoredistill.ratios.normalizers import RatioNormalizer
 from scoredistill.ratios.ratio import DensityRatio
-from scoredistill.teachers.teacher import Teacher
 from scoredistill.types import Diffused
 
 
@@ -130,7 +129,7 @@ class SIM(ScalarDistillation):
         return dot(y, error) / (dot(y, y) + c_squared).sqrt()
 
 
-class UniInstruct(ScalarDistillation):
+class UniInstruct(RatioWeighted, ScalarDistillation):
     """l = 2 h y . (f_q - x) + (h - r h') |y|^2,    y = f_p - f_q
 
     with h(r) = r^2 f''(r) of a divergence, whose integral over the noise levels of E_q[h |s_p - s_q|^2] is the
@@ -166,31 +165,9 @@ class UniInstruct(ScalarDistillation):
         weight: TimeWeight | None = None,
     ) -> None:
         super().__init__(critic, weight)
-        if ratio is None and not divergence.constant:
-            raise ValueError(
-                f"UniInstruct with {type(divergence).__name__} needs a density ratio: set ratio, to ExactRatio for "
-                "example, or use ReverseKL, whose h is constant"
-            )
-        self.divergence = divergence
-        self.ratio = ratio
+        self.take_ratio(divergence, ratio, ratio_normalizers)
         self.exact = exact
         self.normalize = normalize
-        self.ratio_normalizers: Sequence[RatioNormalizer] = nn.ModuleList(ratio_normalizers)  # type: ignore[assignment]
-
-    def bind(self, teacher: Teacher, timesteps: TimestepSampler) -> None:
-        super().bind(teacher, timesteps)
-        if self.ratio is not None:
-            self.ratio.bind(teacher, self.critic)
-        for normalizer in self.ratio_normalizers:
-            normalizer.bind(timesteps, teacher.schedule)
-
-    def reweight(self, diffused: Diffused, teacher: Teacher) -> Reweighting:
-        if self.ratio is None:
-            return super().reweight(diffused, teacher)
-        log_r = log_r_used = self.ratio(diffused, teacher, self.critic)
-        for normalizer in self.ratio_normalizers:
-            log_r_used = normalizer(log_r_used, diffused)
-        return Reweighting(self.divergence.h_from_log(log_r_used), log_r, log_r_used)
 
     def scalar(self, diffused: Diffused, target: Prediction, baseline: Prediction, reweighting: Reweighting) -> Tensor:
         x = diffused.sample.x
@@ -206,14 +183,6 @@ class UniInstruct(ScalarDistillation):
         k = diffused.alpha / diffused.sigma**2
         scalar = scalar + (k * slope).detach() * dot(y.detach(), diffused.x_t)
         return scalar * inverse_error(x, f_p) if self.normalize else scalar
-
-    def observe(self, diffused: Diffused, gradient: Gradient) -> None:
-        log_r = gradient.reweighting.log_r
-        if log_r is None:
-            return
-        for normalizer in self.ratio_normalizers:
-            normalizer.observe(log_r, diffused)
-            log_r = normalizer(log_r, diffused)
 
     @torch.enable_grad()
     def _derivatives(self, log_r: Tensor) -> tuple[Tensor, Tensor, Tensor]:
