@@ -205,8 +205,8 @@ class FDistill(RatioWeighted, ScoreDistillation):
         normalizer: GradientNormalizer | None = None,
     ) -> None:
         super().__init__(weight, normalizer)
-        self.take_ratio(divergence, ratio, ratio_normalizers)
         self.critic = critic
+        self.take_ratio(divergence, ratio, ratio_normalizers)
         self.weight_normalizer = weight_normalizer
 
     def baseline(self, diffused: Diffused, teacher: Teacher, guidance: Guidance) -> Tensor:
